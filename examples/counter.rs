@@ -1,0 +1,89 @@
+//! A page that counts visits.
+//!
+//! ```text
+//! cargo run --example counter
+//! curl -c jar -b jar http://127.0.0.1:3000/
+//! ```
+//!
+//! `PORT` sets the port, `SESSION_KEY` the key (at least 64 bytes in hexadecimal, such as from
+//! `openssl rand -hex 64`), and `INSECURE_HTTP=1` suits browsers that refuse Secure cookies on
+//! `http://localhost`.
+
+use std::{env, error::Error};
+
+use axum::{
+    Router,
+    response::{IntoResponse, Redirect},
+    routing::{get, post},
+};
+use axum_typed_session::{Key, Session, SessionError, SessionManager};
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Visits {
+    count: u32,
+}
+
+async fn index(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+    session.count += 1;
+    let body = format!("{} visits", session.count);
+    Ok((session.commit().await?, body))
+}
+
+async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+    session.destroy();
+    Ok((session.commit().await?, Redirect::to("/")))
+}
+
+#[tokio::main]
+async fn main() {
+    tracing_subscriber::fmt::init();
+    if let Err(error) = run().await {
+        eprintln!("counter: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let sessions = SessionManager::<Visits>::builder()
+        .keys(session_key()?)
+        .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))
+        .build()?;
+    let app = Router::new()
+        .route("/", get(index))
+        .route("/logout", post(logout))
+        .with_state(sessions);
+    let port = match env::var("PORT") {
+        Ok(port) => port
+            .parse()
+            .map_err(|_| "PORT must be a number from 0 to 65535")?,
+        Err(_) => 3000_u16,
+    };
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}; set PORT"))?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// A generated key ends every session at a restart, so production sets its own.
+fn session_key() -> Result<Key, Box<dyn Error>> {
+    let Ok(text) = env::var("SESSION_KEY") else {
+        println!("SESSION_KEY is not set: using a generated key, which ends all sessions at a restart");
+        return Ok(Key::generate());
+    };
+    let digits: Option<Vec<u32>> = text.trim().chars().map(|digit| digit.to_digit(16)).collect();
+    let bytes: Vec<u8> = match digits {
+        Some(digits) if digits.len() >= 128 && digits.len().is_multiple_of(2) => digits
+            .chunks_exact(2)
+            .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + *digit as u8))
+            .collect(),
+        _ => {
+            return Err("SESSION_KEY must be at least 64 bytes in hexadecimal (128 digits), \
+                        such as from `openssl rand -hex 64`"
+                .into());
+        }
+    };
+    Ok(Key::try_from(&*bytes)?)
+}

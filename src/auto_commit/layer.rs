@@ -1,0 +1,60 @@
+use tower_layer::Layer;
+
+use super::AutoCommit;
+
+/// Commits every session of a request that its handlers did not commit, so that they need not.
+///
+/// It knows no session type: all of a request's sessions are committed, each once. Nested layers leave it
+/// to the outermost. A commit by a handler still counts, and its cookie is sent even if its guard was lost.
+///
+/// Responses of 500 and above commit nothing, nor does a handler that panicked. A commit that fails
+/// replaces the response with its error; cookies of sessions that were committed stay.
+///
+/// # Example
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use axum_typed_session::{AutoCommitLayer, Key, Session, SessionManager};
+///
+/// async fn index(mut visits: Session<u32>) -> String {
+///     *visits += 1;
+///     format!("{} visits", *visits)
+/// }
+///
+/// let sessions = SessionManager::<u32>::builder().keys(Key::generate()).build()?;
+/// let app: Router = Router::new()
+///     .route("/", get(index))
+///     .layer(AutoCommitLayer::new())
+///     .with_state(sessions);
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AutoCommitLayer {
+    on_server_error: bool,
+}
+
+impl AutoCommitLayer {
+    /// Makes a layer that commits on responses below 500.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            on_server_error: false,
+        }
+    }
+
+    /// Commits on server errors too, as koa-session does; off by default.
+    #[must_use]
+    pub const fn commit_on_server_error(self, commit: bool) -> Self {
+        Self {
+            on_server_error: commit,
+        }
+    }
+}
+
+impl<S> Layer<S> for AutoCommitLayer {
+    type Service = AutoCommit<S>;
+
+    fn layer(&self, inner: S) -> AutoCommit<S> {
+        AutoCommit::new(inner, self.on_server_error)
+    }
+}

@@ -1,0 +1,66 @@
+//! How session data becomes bytes.
+
+use std::error::Error;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Turns session data into bytes and back; JSON unless `.codec(..)` sets another.
+///
+/// Object-safe. An implementation must not panic on any bytes.
+pub trait Codec<T>: Send + Sync + 'static {
+    /// Returns the number that marks this encoding in tokens and rows; JSON is 1.
+    ///
+    /// Data under another tag is read as corrupt, so choose one of your own and keep it.
+    fn tag(&self) -> u8;
+
+    /// Encodes the data.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the encoding cannot express; it becomes [`SessionError::Encode`](crate::SessionError::Encode).
+    fn encode(&self, data: &T) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
+
+    /// Decodes data that [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// Anything else; the session then counts as corrupt and a fresh one starts.
+    fn decode(&self, bytes: &[u8]) -> Result<T, Box<dyn Error + Send + Sync>>;
+
+    /// Says whether two encodings mean the same, so that nothing needs saving.
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        one == other
+    }
+}
+
+/// The tag of [`JsonCodec`].
+pub(crate) const JSON_TAG: u8 = 1;
+
+/// The default codec, of `serde_json`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JsonCodec;
+
+impl<T: Serialize + DeserializeOwned + 'static> Codec<T> for JsonCodec {
+    fn tag(&self) -> u8 {
+        JSON_TAG
+    }
+
+    fn encode(&self, data: &T) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+        Ok(serde_json::to_vec(data)?)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<T, Box<dyn Error + Send + Sync>> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// A `HashMap` is written in another order each time, which is no change.
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        let parse = serde_json::from_slice::<Value>;
+        // Texts of different lengths can still mean the same only if they differ in spelling, and
+        // both come from one serializer.
+        one == other
+            || (one.len() == other.len()
+                && matches!((parse(one), parse(other)), (Ok(one), Ok(other)) if one == other))
+    }
+}

@@ -1,0 +1,47 @@
+//! The guard that tells the client what a commit did.
+
+use std::{convert::Infallible, fmt, sync::Arc};
+
+use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+
+use crate::request::AnyCell;
+
+/// What [`Session::commit`](crate::Session::commit) returns: the session's cookie, to be returned with
+/// the response.
+///
+/// It goes wherever axum takes response parts, before the body: `Ok((session.commit().await?, body))`.
+/// Putting it there cannot fail. It renders the latest outcome of the request's session, replaces an
+/// earlier cookie of the same name, and appends to `Vary`; where a token is set or removed,
+/// `Cache-Control` becomes `no-store` unless it already says `no-store` or `private`.
+#[must_use = "the client learns of the session only if this is returned with the response"]
+pub struct SessionCommit {
+    cell: Arc<dyn AnyCell>,
+}
+
+impl SessionCommit {
+    pub(crate) fn new(cell: Arc<dyn AnyCell>) -> Self {
+        Self { cell }
+    }
+}
+
+impl IntoResponseParts for SessionCommit {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        self.cell.deliver(parts.headers_mut());
+        Ok(parts)
+    }
+}
+
+impl IntoResponse for SessionCommit {
+    /// An empty 200 with the session's cookie.
+    fn into_response(self) -> Response {
+        (self, ()).into_response()
+    }
+}
+
+impl fmt::Debug for SessionCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCommit").finish_non_exhaustive()
+    }
+}

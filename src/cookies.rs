@@ -1,0 +1,244 @@
+//! Cookies: reading candidates from a request, rendering set and removal.
+
+use cookie::{Cookie, SameSite};
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::error::{BoxError, ConfigError};
+
+/// The name and value of a cookie may take this many bytes together (RFC 6265bis, section 5.6).
+pub(crate) const NAME_VALUE_LIMIT: usize = 4096;
+
+/// Calls `visit` with every value that arrived under `name`, in the order of the request.
+///
+/// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
+pub(crate) fn visit_values<'h>(headers: &'h HeaderMap, name: &str, mut visit: impl FnMut(&'h [u8])) {
+    for header in headers.get_all(header::COOKIE) {
+        for pair in header.as_bytes().split(|byte| *byte == b';') {
+            let pair = pair.trim_ascii();
+            let value = pair
+                .strip_prefix(name.as_bytes())
+                .and_then(|rest| rest.strip_prefix(b"="));
+            if let Some(value) = value {
+                visit(unquote(value));
+            }
+        }
+    }
+}
+
+/// RFC 6265 lets a value stand in double quotes; some proxies add them.
+fn unquote(value: &[u8]) -> &[u8] {
+    value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""))
+        .unwrap_or(value)
+}
+
+/// The checked cookie template, rendered as far as it goes without a value.
+#[derive(Clone, Debug)]
+pub(crate) struct CookieTemplate {
+    name: String,
+    /// `; Path=/; Secure` and so on.
+    attributes: String,
+    partitioned: bool,
+    /// What removes the cookie of the same name outside the partition, if asked for.
+    twin_removal: Option<HeaderValue>,
+}
+
+impl CookieTemplate {
+    /// Fills in the defaults and checks the rules of RFC 6265bis.
+    pub(crate) fn new(
+        mut cookie: Cookie<'static>,
+        insecure_http: bool,
+        remove_unpartitioned: bool,
+    ) -> Result<Self, ConfigError> {
+        if insecure_http {
+            let name = strip_prefix(cookie.name()).to_owned();
+            cookie.set_name(name);
+            cookie.set_secure(false);
+        }
+        check_untouched(&cookie)?;
+        check_characters(&cookie)?;
+        fill_in_defaults(&mut cookie);
+        check_security(&cookie, insecure_http)?;
+        let partitioned = cookie.partitioned() == Some(true);
+        if remove_unpartitioned && !partitioned {
+            return Err(ConfigError::Needs {
+                option: "remove_unpartitioned",
+                needs: "a `.cookie(..)` with Partitioned",
+            });
+        }
+        let mut template = Self {
+            name: cookie.name().to_owned(),
+            attributes: attributes_of(&cookie),
+            partitioned,
+            twin_removal: None,
+        };
+        if remove_unpartitioned {
+            cookie.set_partitioned(false);
+            let twin = Self {
+                attributes: attributes_of(&cookie),
+                ..template.clone()
+            };
+            template.twin_removal = Some(twin.render_removal().map_err(|_| UNPRINTABLE)?);
+        }
+        template.render("", Some(1)).map_err(|_| UNPRINTABLE)?;
+        Ok(template)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Renders the headers that set the cookie, for so many seconds or until the browser closes.
+    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<Vec<HeaderValue>, BoxError> {
+        Ok(self.with_twin(self.render(value, seconds)?))
+    }
+
+    /// Renders the headers that remove the cookie.
+    pub(crate) fn removal(&self) -> Result<Vec<HeaderValue>, BoxError> {
+        Ok(self.with_twin(self.render_removal()?))
+    }
+
+    /// Says whether a `Set-Cookie` header is one of those this template renders.
+    pub(crate) fn renders(&self, header: &HeaderValue) -> bool {
+        let text = header.as_bytes();
+        let named = text
+            .strip_prefix(self.name.as_bytes())
+            .is_some_and(|rest| rest.starts_with(b"="));
+        let partitioned = || {
+            text.split(|byte| *byte == b';')
+                .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"))
+        };
+        named && (self.twin_removal.is_some() || partitioned() == self.partitioned)
+    }
+
+    fn with_twin(&self, header: HeaderValue) -> Vec<HeaderValue> {
+        self.twin_removal.iter().cloned().chain([header]).collect()
+    }
+
+    fn render(&self, value: &str, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
+        use std::fmt::Write as _;
+
+        let (name, attributes) = (&self.name, &self.attributes);
+        let mut text = String::with_capacity(name.len() + value.len() + attributes.len() + 32);
+        text.extend([name, "=", value, attributes]);
+        if let Some(seconds) = seconds {
+            write!(text, "; Max-Age={seconds}")?;
+        }
+        let mut header = HeaderValue::try_from(text)?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+
+    /// `Expires` beside `Max-Age=0` is what the oldest clients understand.
+    fn render_removal(&self) -> Result<HeaderValue, BoxError> {
+        let (name, attributes) = (&self.name, &self.attributes);
+        let text = format!("{name}={attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+        Ok(HeaderValue::try_from(text)?)
+    }
+}
+
+const UNPRINTABLE: ConfigError = ConfigError::Cookie {
+    attribute: "cookie",
+    problem: "cannot be written as a header; use visible ASCII",
+};
+
+fn attributes_of(cookie: &Cookie<'static>) -> String {
+    let rendered = cookie.to_string();
+    let name_and_equals = cookie.name().len() + 1;
+    rendered.get(name_and_equals..).unwrap_or_default().to_owned()
+}
+
+/// The prefixes count whatever their case: browsers compare them so (RFC 6265bis, 4.1.3).
+fn starts_with(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+fn strip_prefix(name: &str) -> &str {
+    ["__Host-", "__Secure-"]
+        .into_iter()
+        .find(|prefix| starts_with(name, prefix))
+        .and_then(|prefix| name.get(prefix.len()..))
+        .unwrap_or(name)
+}
+
+fn check_untouched(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
+    let problem = |attribute, problem| Err(ConfigError::Cookie { attribute, problem });
+    if !cookie.value().is_empty() {
+        return problem("value", "is the session's; give the template an empty one");
+    }
+    if cookie.max_age().is_some() {
+        return problem("Max-Age", "follows the session; use `.max_age(..)`");
+    }
+    if cookie.expires().is_some() {
+        return problem("Expires", "follows the session; use `.max_age(..)` or `.browser_session(..)`");
+    }
+    Ok(())
+}
+
+fn check_characters(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
+    let problem = |attribute, problem| Err(ConfigError::Cookie { attribute, problem });
+    let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
+    if cookie.name().is_empty() || !cookie.name().bytes().all(is_token) {
+        return problem("name", "must be letters, digits and any of !#$%&'*+-.^_`|~");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
+    let is_plain = |text: &str| text.bytes().all(is_plain);
+    if !cookie.path().is_none_or(|path| path.starts_with('/') && is_plain(path)) {
+        return problem("Path", "must start with `/` and hold no space, comma, semicolon or control character");
+    }
+    if !cookie.domain().is_none_or(|domain| !domain.is_empty() && is_plain(domain)) {
+        return problem("Domain", "must be a host name without spaces, commas or semicolons");
+    }
+    Ok(())
+}
+
+fn fill_in_defaults(cookie: &mut Cookie<'static>) {
+    if cookie.path().is_none() {
+        cookie.set_path("/");
+    }
+    if cookie.secure().is_none() {
+        cookie.set_secure(true);
+    }
+    if cookie.http_only().is_none() {
+        cookie.set_http_only(true);
+    }
+    if cookie.same_site().is_none() {
+        cookie.set_same_site(SameSite::Lax);
+    }
+}
+
+fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), ConfigError> {
+    let problem = |attribute, problem| Err(ConfigError::Cookie { attribute, problem });
+    let secure = cookie.secure() == Some(true);
+    if starts_with(cookie.name(), "__Host-") {
+        if !secure {
+            return problem("name", "`__Host-` needs Secure; browsers drop the cookie otherwise");
+        }
+        if cookie.path() != Some("/") {
+            return problem("name", "`__Host-` needs Path=/; browsers drop the cookie otherwise");
+        }
+        if cookie.domain().is_some() {
+            return problem("name", "`__Host-` allows no Domain; browsers drop the cookie otherwise");
+        }
+    }
+    if starts_with(cookie.name(), "__Secure-") && !secure {
+        return problem("name", "`__Secure-` needs Secure; browsers drop the cookie otherwise");
+    }
+    if cookie.same_site() == Some(SameSite::None) && !secure {
+        return problem("SameSite", "None needs Secure; browsers drop the cookie otherwise");
+    }
+    if cookie.partitioned() == Some(true) && !secure {
+        return problem("Partitioned", "needs Secure; browsers drop the cookie otherwise");
+    }
+    if insecure_http {
+        tracing::warn!("session cookies are sent over plain http (`insecure_http`); never do this in production");
+    } else if !secure {
+        tracing::warn!("the session cookie is not Secure; anyone on the network can read it");
+    }
+    if cookie.http_only() == Some(false) {
+        tracing::warn!("the session cookie is not HttpOnly; any script on the page can read it");
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! The four errors: of a store, of an extraction, of a commit, of a configuration.
+
+use std::{error::Error, time::Duration};
+
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a [`SessionStore`](crate::SessionStore) answers when it cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store could not be reached or failed inside.
+    #[error("the session store is unavailable")]
+    Unavailable(#[source] BoxError),
+
+    /// The store did not answer in time. Whether a write took effect is unknown.
+    #[error(
+        "the session store did not answer within {after:?} (`store_timeout`); \
+         whether a write took effect is unknown"
+    )]
+    Timeout {
+        /// The bound that was exceeded.
+        after: Duration,
+    },
+
+    /// The store refuses another session because it holds as many as it may.
+    #[error("the session store is full; raise its capacity or shorten `anonymous_ttl`")]
+    Full,
+
+    /// The row is not one this crate wrote, or was damaged.
+    #[error("the stored session is unreadable")]
+    Corrupt,
+
+    /// The row has a record format that only a newer release of this crate reads.
+    #[error("the stored session has a newer record format; upgrade this node")]
+    Newer,
+
+    /// The store does not implement an optional operation.
+    #[error("this session store does not support `{operation}`")]
+    Unsupported {
+        /// The method of [`SessionStore`](crate::SessionStore) that was called.
+        operation: &'static str,
+    },
+}
+
+impl StoreError {
+    /// Wraps an engine's own error.
+    pub fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable(source.into())
+    }
+}
+
+/// Why a session could not be extracted from a request.
+///
+/// Bad, foreign and expired tokens are not errors: they are a fresh session and a
+/// [`SessionEvent`](crate::SessionEvent).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionRejection {
+    /// The store that holds the session, or the revocation list, is down: 503.
+    #[error("the session could not be loaded")]
+    Store(#[source] StoreError),
+
+    /// The session was written by a newer release of the application or of this crate: 503.
+    ///
+    /// A fresh session would replace data that a newer node still needs.
+    #[error(
+        "the session was written by a newer version; finish the rollout, \
+         or accept it first with `accept_schema`"
+    )]
+    Newer,
+
+    /// Two managers in one request use the same cookie or header: 500.
+    #[error("two session managers of one request use the {carrier}; give one of them another name with `.cookie(..)`")]
+    SharedName {
+        /// The cookie or header, such as `cookie "__Host-session"`.
+        carrier: String,
+    },
+}
+
+impl SessionRejection {
+    /// Returns the status code of the response this rejection becomes.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Store(_) | Self::Newer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::SharedName { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// Why a commit, or an operation outside a request, did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The session could not be extracted.
+    #[error(transparent)]
+    Rejected(#[from] SessionRejection),
+
+    /// The store failed or hung: 503. After a time-out the outcome of a write is unknown.
+    #[error("the session could not be stored")]
+    Store(#[source] StoreError),
+
+    /// Another request changed the same data, and the two changes cannot both hold: 409.
+    #[error(
+        "another request changed the same session data; repeat the request, change it \
+         through `update`, or choose another `on_conflict`"
+    )]
+    Conflict,
+
+    /// The session was logged out, revoked or given a new id meanwhile: 409.
+    #[error("the session has ended or was given a new id by another request")]
+    Gone,
+
+    /// Two guards of one request both changed the session: 500.
+    #[error(
+        "another `Session` of this request committed first; commit or drop one before \
+         extracting the next"
+    )]
+    Overlap,
+
+    /// The session does not fit: 500.
+    #[error("the session takes {actual} bytes where {limit} are allowed; keep less in it or use `.store(..)`")]
+    TooLarge {
+        /// The bytes it takes.
+        actual: usize,
+        /// The bytes it may take.
+        limit: usize,
+    },
+
+    /// The data could not be serialized: 500.
+    #[error("the session data could not be encoded by its `Serialize` or `codec`")]
+    Encode(#[source] BoxError),
+
+    /// The guard outlived its request: 500.
+    #[error(
+        "the response of this request is already on its way; keep a `SessionHandle` \
+         (`session.handle()`) instead of the session"
+    )]
+    Closed,
+
+    /// The operation needs the data on the server: 500.
+    #[error("`{operation}` needs a session store; set one with `.store(..)`")]
+    NoStore {
+        /// The method that was called.
+        operation: &'static str,
+    },
+
+    /// `update` was called on a session with changes that are not committed: 500.
+    #[error("`update` needs a session without uncommitted changes; commit them first")]
+    Uncommitted,
+
+    /// The operating system gave no random bytes: 500.
+    #[error("the operating system's random source failed")]
+    Random(#[source] BoxError),
+}
+
+impl SessionError {
+    /// Returns the status code of the response this error becomes.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Rejected(rejection) => rejection.status(),
+            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Conflict | Self::Gone => StatusCode::CONFLICT,
+            Self::Overlap
+            | Self::TooLarge { .. }
+            | Self::Encode(_)
+            | Self::Closed
+            | Self::NoStore { .. }
+            | Self::Uncommitted
+            | Self::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<StoreError> for SessionRejection {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Newer => Self::Newer,
+            error @ (StoreError::Unavailable(_)
+            | StoreError::Timeout { .. }
+            | StoreError::Full
+            | StoreError::Corrupt
+            | StoreError::Unsupported { .. }) => Self::Store(error),
+        }
+    }
+}
+
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        match SessionRejection::from(error) {
+            SessionRejection::Store(error) => Self::Store(error),
+            rejection @ (SessionRejection::Newer | SessionRejection::SharedName { .. }) => {
+                Self::Rejected(rejection)
+            }
+        }
+    }
+}
+
+impl IntoResponse for SessionRejection {
+    fn into_response(self) -> Response {
+        respond(self.status(), &self)
+    }
+}
+
+impl IntoResponse for SessionError {
+    fn into_response(self) -> Response {
+        respond(self.status(), &self)
+    }
+}
+
+/// The client learns the status alone; the operator reads the whole chain.
+fn respond(status: StatusCode, error: &(dyn Error + 'static)) -> Response {
+    let source = error.source().map(tracing::field::display);
+    if status.is_server_error() {
+        tracing::error!(%error, source, "session error");
+    } else {
+        tracing::info!(%error, source, "session error");
+    }
+    status.into_response()
+}
+
+/// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Neither a key nor a store was given.
+    #[error("sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`")]
+    MissingKeys,
+
+    /// A key has too few different bytes, or repeats a short pattern.
+    #[error("a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`")]
+    WeakKey,
+
+    /// One key stands twice in the ring.
+    #[error("a key stands twice in `.keys(..)`; list each key once")]
+    DuplicateKey,
+
+    /// Two keys of the ring derive the same four-byte id, which happens to one pair in 2^32.
+    #[error("two keys in `.keys(..)` share a key id; replace one of them")]
+    KeyIdCollision,
+
+    /// An attribute of the cookie template breaks a rule.
+    #[error("`.cookie(..)`: {attribute} {problem}")]
+    Cookie {
+        /// The attribute, as HTTP spells it.
+        attribute: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
+
+    /// A duration is zero or longer than allowed.
+    #[error("`.{option}({actual:?})` must be above zero and at most {limit:?}")]
+    Duration {
+        /// The builder method.
+        option: &'static str,
+        /// The duration given.
+        actual: Duration,
+        /// The longest that is allowed.
+        limit: Duration,
+    },
+
+    /// `max_age` is longer than `absolute_timeout`.
+    #[error(
+        "max_age {max_age:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
+         session; shorten the one or raise `.absolute_timeout(..)`"
+    )]
+    MaxAgeAboveAbsoluteTimeout {
+        /// The configured `max_age`.
+        max_age: Duration,
+        /// The configured `absolute_timeout`.
+        absolute_timeout: Duration,
+    },
+
+    /// An option has no meaning without another.
+    #[error("`.{option}(..)` needs {needs}")]
+    Needs {
+        /// The builder method.
+        option: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
+
+    /// Two options contradict each other.
+    #[error("`.{option}(..)` cannot be used together with {excludes}")]
+    Excludes {
+        /// The builder method.
+        option: &'static str,
+        /// What it cannot be combined with.
+        excludes: &'static str,
+    },
+
+    /// A text given to an option has the wrong form.
+    #[error("`.{option}(..)`: {problem}")]
+    Invalid {
+        /// The builder method.
+        option: &'static str,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+}

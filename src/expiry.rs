@@ -1,0 +1,229 @@
+//! How long sessions live: pure arithmetic on a given now.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How long a session lives after a save, and whether its cookie outlives the browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaxAge {
+    /// The cookie carries `Max-Age` and survives a restart of the browser.
+    Persistent(Duration),
+    /// The cookie goes when the browser closes; the server still ends it after this time.
+    BrowserSession(Duration),
+}
+
+impl MaxAge {
+    /// Returns the time the server keeps the session after a save.
+    #[must_use]
+    pub const fn ttl(self) -> Duration {
+        match self {
+            Self::Persistent(ttl) | Self::BrowserSession(ttl) => ttl,
+        }
+    }
+
+    /// Says whether the cookie carries `Max-Age`.
+    #[must_use]
+    pub const fn is_persistent(self) -> bool {
+        matches!(self, Self::Persistent(_))
+    }
+}
+
+impl From<Duration> for MaxAge {
+    fn from(ttl: Duration) -> Self {
+        Self::Persistent(ttl)
+    }
+}
+
+/// What else than a save restarts a session's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extension {
+    OnSave,
+    /// A commit when less than half of the time is left.
+    Renew,
+    /// Every commit.
+    Rolling,
+}
+
+/// The four instants and durations that end a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) absolute_end: Timestamp,
+    /// What `set_max_age` asked for; `None` follows the configuration.
+    pub(crate) max_age: Option<MaxAge>,
+}
+
+/// The configured rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpiryPolicy {
+    pub(crate) max_age: MaxAge,
+    pub(crate) extension: Extension,
+    pub(crate) absolute_timeout: Duration,
+    pub(crate) anonymous_ttl: Option<Duration>,
+}
+
+/// What the clock counts from one second up: a shorter life could not be told to a browser.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+impl ExpiryPolicy {
+    /// Returns the max-age in force for a session.
+    pub(crate) fn max_age_of(&self, chosen: Option<MaxAge>, owned: bool) -> MaxAge {
+        let max_age = chosen.unwrap_or(self.max_age);
+        let limit = if owned { None } else { self.anonymous_ttl };
+        let cut = |ttl: Duration| ttl.min(limit.unwrap_or(ttl)).max(SHORTEST);
+        match max_age {
+            MaxAge::Persistent(ttl) => MaxAge::Persistent(cut(ttl)),
+            MaxAge::BrowserSession(ttl) => MaxAge::BrowserSession(cut(ttl)),
+        }
+    }
+
+    /// Returns the lifetime of a session saved `now` that was created at `created_at`.
+    pub(crate) fn saved(
+        &self,
+        created_at: Timestamp,
+        stored_end: Option<Timestamp>,
+        now: Timestamp,
+        max_age: Option<MaxAge>,
+        owned: bool,
+    ) -> Lifetime {
+        let absolute_end = self.absolute_end(created_at, stored_end);
+        let ttl = self.max_age_of(max_age, owned).ttl();
+        Lifetime {
+            created_at,
+            expires_at: now.saturating_add(ttl).min(absolute_end),
+            absolute_end,
+            max_age,
+        }
+    }
+
+    /// Returns when a stored session ends under the rules of today, which may have been tightened.
+    pub(crate) fn ends_at(&self, stored: &Lifetime) -> Timestamp {
+        let end = self.absolute_end(stored.created_at, Some(stored.absolute_end));
+        stored.expires_at.min(end)
+    }
+
+    /// Returns the later expiry that `rolling` or `renew` gives an unchanged session, if any.
+    pub(crate) fn extended(&self, stored: &Lifetime, now: Timestamp, owned: bool) -> Option<Timestamp> {
+        let ttl = self.max_age_of(stored.max_age, owned).ttl();
+        let left = stored.expires_at.saturating_since(now);
+        let due = match self.extension {
+            Extension::OnSave => false,
+            Extension::Renew => left.saturating_mul(2) < ttl,
+            Extension::Rolling => true,
+        };
+        let end = self.absolute_end(stored.created_at, Some(stored.absolute_end));
+        let expires_at = now.saturating_add(ttl).min(end);
+        (due && expires_at > stored.expires_at).then_some(expires_at)
+    }
+
+    fn absolute_end(&self, created_at: Timestamp, stored: Option<Timestamp>) -> Timestamp {
+        let end = created_at.saturating_add(self.absolute_timeout);
+        stored.map_or(end, |stored| stored.min(end))
+    }
+}
+
+/// Returns the seconds for a cookie's `Max-Age`: rounded up, since the server enforces the end and
+/// zero would remove the cookie.
+pub(crate) fn cookie_seconds(expires_at: Timestamp, now: Timestamp) -> u64 {
+    let left = expires_at.saturating_since(now);
+    let whole = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+    whole.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_unix_millis(millis)
+    }
+
+    fn policy(extension: Extension) -> ExpiryPolicy {
+        ExpiryPolicy {
+            max_age: MaxAge::Persistent(Duration::from_millis(1_000_000)),
+            extension,
+            absolute_timeout: Duration::from_millis(5_000_000),
+            anonymous_ttl: None,
+        }
+    }
+
+    fn stored(expires_at: u64) -> Lifetime {
+        Lifetime {
+            created_at: at(0),
+            expires_at: at(expires_at),
+            absolute_end: at(5_000_000),
+            max_age: None,
+        }
+    }
+
+    #[test]
+    fn renew_waits_until_less_than_half_is_left_to_the_millisecond() {
+        let policy = policy(Extension::Renew);
+        let session = stored(1_000_000);
+        assert_eq!(policy.extended(&session, at(500_000), true), None);
+        assert_eq!(
+            policy.extended(&session, at(500_001), true),
+            Some(at(1_500_001))
+        );
+    }
+
+    #[test]
+    fn rolling_moves_with_the_first_millisecond_and_not_before() {
+        let policy = policy(Extension::Rolling);
+        let session = stored(1_000_000);
+        assert_eq!(policy.extended(&session, at(0), true), None);
+        assert_eq!(policy.extended(&session, at(1), true), Some(at(1_000_001)));
+    }
+
+    #[test]
+    fn nothing_extends_past_the_absolute_end() {
+        let policy = policy(Extension::Rolling);
+        assert_eq!(
+            policy.extended(&stored(4_900_000), at(4_500_000), true),
+            Some(at(5_000_000))
+        );
+        assert_eq!(policy.extended(&stored(5_000_000), at(4_999_999), true), None);
+        let saved = policy.saved(at(0), None, at(4_999_999), None, true);
+        assert_eq!(saved.expires_at, at(5_000_000));
+    }
+
+    #[test]
+    fn a_tightened_absolute_timeout_ends_sessions_that_were_promised_more() {
+        let mut policy = policy(Extension::OnSave);
+        policy.absolute_timeout = Duration::from_millis(10);
+        assert_eq!(policy.ends_at(&stored(1_000_000)), at(10));
+    }
+
+    #[test]
+    fn a_raised_absolute_timeout_does_not_extend_sessions_that_exist() {
+        let mut policy = policy(Extension::Rolling);
+        policy.absolute_timeout = DAY;
+        assert_eq!(
+            policy.extended(&stored(4_900_000), at(4_800_000), true),
+            Some(at(5_000_000))
+        );
+    }
+
+    #[test]
+    fn anonymous_sessions_are_cut_to_their_own_ttl() {
+        let mut policy = policy(Extension::OnSave);
+        policy.anonymous_ttl = Some(Duration::from_millis(60_000));
+        let anonymous = policy.saved(at(0), None, at(0), Some(MaxAge::Persistent(DAY)), false);
+        assert_eq!(anonymous.expires_at, at(60_000));
+        let owned = policy.saved(at(0), None, at(0), None, true);
+        assert_eq!(owned.expires_at, at(1_000_000));
+    }
+
+    #[test]
+    fn cookie_seconds_round_up_and_never_reach_zero() {
+        assert_eq!(cookie_seconds(at(86_400_000), at(0)), 86_400);
+        assert_eq!(cookie_seconds(at(1_001), at(0)), 2);
+        assert_eq!(cookie_seconds(at(1), at(0)), 1);
+        assert_eq!(cookie_seconds(at(0), at(5)), 1);
+    }
+}

@@ -1,0 +1,76 @@
+//! What a socket or a job keeps of a session after the response.
+
+use std::fmt;
+
+use crate::{
+    error::SessionError,
+    id::StoreKey,
+    manager::{SessionManager, StoredSession},
+};
+
+/// A stored session after its response is gone: for web sockets, streams and jobs.
+///
+/// It never creates a session, extends one or sets a cookie. After a logout, or once the session got a
+/// new id, it is [`SessionError::Gone`].
+pub struct SessionHandle<T> {
+    manager: SessionManager<T>,
+    key: StoreKey,
+}
+
+impl<T: Send + Sync + 'static> SessionHandle<T> {
+    pub(crate) fn new(manager: SessionManager<T>, key: StoreKey) -> Self {
+        Self { manager, key }
+    }
+
+    /// Returns what names the session to the store.
+    #[must_use]
+    pub fn key(&self) -> StoreKey {
+        self.key
+    }
+
+    /// Returns the session as it is stored now.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Gone`] if it has ended or got a new id, [`SessionError::Store`] when the store is
+    /// down.
+    pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
+        let session = self.manager.load(self.key).await?;
+        session.ok_or(SessionError::Gone)
+    }
+
+    /// Changes the session, keeping its expiry; see [`SessionManager::update`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SessionManager::update`].
+    pub async fn update<R>(&self, change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
+        self.manager.update(self.key, change).await
+    }
+
+    /// Ends the session; ending an ended one is a success.
+    ///
+    /// # Errors
+    ///
+    /// As [`SessionManager::destroy`].
+    pub async fn destroy(&self) -> Result<(), SessionError> {
+        self.manager.destroy(self.key).await
+    }
+}
+
+impl<T> Clone for SessionHandle<T> {
+    fn clone(&self) -> Self {
+        Self {
+            manager: self.manager.clone(),
+            key: self.key,
+        }
+    }
+}
+
+impl<T> fmt::Debug for SessionHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,178 @@
+//! The keys an application gives, and the purpose keys derived from them.
+
+use std::fmt;
+
+pub use cookie::Key;
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::error::ConfigError;
+
+/// The keys of a session cookie: one seals, others still open.
+///
+/// To replace a key without logging anyone out, roll out three times: first
+/// `KeyRing::new(old).accept_next(new)` on every node, then `KeyRing::new(new).retire(old)`, and
+/// after the longest session lifetime `KeyRing::new(new)`.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{Key, KeyRing};
+///
+/// let (old, new) = (Key::generate(), Key::generate());
+/// let ring = KeyRing::new(new).retire(old);
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct KeyRing {
+    keys: Vec<(Key, KeyRole)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyRole {
+    Seal,
+    AcceptNext,
+    Retired,
+}
+
+impl KeyRing {
+    /// Makes a ring of one key, which seals and opens.
+    pub fn new(seal: Key) -> Self {
+        Self {
+            keys: vec![(seal, KeyRole::Seal)],
+        }
+    }
+
+    /// Also opens tokens of the key that will seal next, without re-sealing them.
+    pub fn accept_next(mut self, key: Key) -> Self {
+        self.keys.push((key, KeyRole::AcceptNext));
+        self
+    }
+
+    /// Also opens tokens of a former key; the next commit seals them again under the current one,
+    /// keeping their expiry.
+    pub fn retire(mut self, key: Key) -> Self {
+        self.keys.push((key, KeyRole::Retired));
+        self
+    }
+
+    /// Derives this ring's keys for one purpose, the sealing key first.
+    pub(crate) fn derive(&self, purpose: &str) -> Result<Vec<DerivedKey>, ConfigError> {
+        for (index, (key, _)) in self.keys.iter().enumerate() {
+            if is_weak(key.master()) {
+                return Err(ConfigError::WeakKey);
+            }
+            if self.keys.iter().take(index).any(|(other, _)| other == key) {
+                return Err(ConfigError::DuplicateKey);
+            }
+        }
+        let derived: Vec<_> = self
+            .keys
+            .iter()
+            .map(|(key, role)| DerivedKey::new(key, *role, purpose))
+            .collect();
+        for (index, key) in derived.iter().enumerate() {
+            if derived.iter().take(index).any(|other| other.id == key.id) {
+                return Err(ConfigError::KeyIdCollision);
+            }
+        }
+        Ok(derived)
+    }
+}
+
+impl From<Key> for KeyRing {
+    fn from(key: Key) -> Self {
+        Self::new(key)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing")
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One key for one purpose.
+pub(crate) struct DerivedKey {
+    pub(crate) id: [u8; 4],
+    pub(crate) role: KeyRole,
+    pub(crate) secret: Zeroizing<[u8; 32]>,
+}
+
+impl DerivedKey {
+    fn new(key: &Key, role: KeyRole, purpose: &str) -> Self {
+        let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.master());
+        let mut id = [0; 4];
+        let mut secret = Zeroizing::new([0; 32]);
+        expand(&hkdf, purpose, "id", &mut id);
+        expand(&hkdf, purpose, "key", secret.as_mut());
+        Self { id, role, secret }
+    }
+}
+
+fn expand(hkdf: &Hkdf<Sha256>, purpose: &str, label: &str, into: &mut [u8]) {
+    #[allow(
+        clippy::expect_used,
+        reason = "HKDF-SHA256 fails above 8160 bytes only, and a key left at zero would be worse"
+    )]
+    hkdf.expand_multi_info(&[purpose.as_bytes(), b" ", label.as_bytes()], into)
+        .expect("an output of at most 32 bytes");
+}
+
+/// Catches keys that were typed or zeroed, not drawn: random bytes fail this about never, and so
+/// does the text of 64 random hexadecimal digits.
+fn is_weak(master: &[u8]) -> bool {
+    let mut seen = [false; 256];
+    for &byte in master {
+        if let Some(seen) = seen.get_mut(usize::from(byte)) {
+            *seen = true;
+        }
+    }
+    let distinct = seen.iter().filter(|seen| **seen).count();
+    let repeats = |period: usize| master.iter().zip(master.iter().skip(period)).all(|(a, b)| a == b);
+    distinct < 8 || (1..=16).any(repeats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &[u8]) -> Key {
+        Key::from(text)
+    }
+
+    #[test]
+    fn weak_keys_are_refused_and_random_ones_are_not() {
+        assert!(is_weak(&[0; 64]));
+        assert!(is_weak(&[7; 64]));
+        assert!(is_weak(&b"0123456789abcdef".repeat(4)));
+        assert!(!is_weak(Key::generate().master()));
+        assert!(!is_weak(
+            b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+        ));
+    }
+
+    #[test]
+    fn every_byte_of_the_key_and_the_purpose_matter() {
+        let bytes: Vec<u8> = (0..64).map(|byte| byte * 3).collect();
+        let base = DerivedKey::new(&key(&bytes), KeyRole::Seal, "encrypt");
+        for index in 0..64 {
+            let mut changed = bytes.clone();
+            changed[index] ^= 1;
+            let other = DerivedKey::new(&key(&changed), KeyRole::Seal, "encrypt");
+            assert_ne!(*base.secret, *other.secret, "byte {index}");
+        }
+        let other = DerivedKey::new(&key(&bytes), KeyRole::Seal, "sign");
+        assert_ne!(*base.secret, *other.secret);
+        assert_ne!(base.id, other.id);
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let ring = KeyRing::new(Key::generate());
+        assert_eq!(format!("{ring:?}"), "KeyRing { keys: 1, .. }");
+    }
+}

@@ -1,0 +1,68 @@
+//! Store calls, each bounded in time and reported when it fails.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use crate::{
+    clock::Timestamp,
+    error::StoreError,
+    event::{Events, SessionEvent},
+    id::StoreKey,
+    record::{Record, Version},
+    store::{SaveOutcome, SessionStore, Write},
+};
+
+pub(super) struct Rows<'a> {
+    pub(super) store: &'a Arc<dyn SessionStore>,
+    pub(super) timeout: Duration,
+    pub(super) events: &'a Events,
+}
+
+impl Rows<'_> {
+    pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.bounded("load", self.store.load(key)).await
+    }
+
+    pub(super) async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.bounded("save", self.store.save(key, record, write))
+            .await
+    }
+
+    pub(super) async fn touch(
+        &self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.bounded("touch", self.store.touch(key, version, expires_at))
+            .await
+    }
+
+    pub(super) async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.bounded("destroy", self.store.destroy(key)).await
+    }
+
+    /// A store that hangs is a store that is down.
+    pub(super) async fn bounded<R>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<R, StoreError>>,
+    ) -> Result<R, StoreError> {
+        let result = match tokio::time::timeout(self.timeout, call).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(StoreError::Timeout {
+                after: self.timeout,
+            }),
+        };
+        if let Err(error) = &result
+            && !matches!(error, StoreError::Corrupt | StoreError::Newer)
+        {
+            self.events.emit(|| SessionEvent::StoreError { operation });
+        }
+        result
+    }
+}

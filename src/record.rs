@@ -1,0 +1,262 @@
+//! What is stored of a session, and its byte form.
+
+use std::{fmt, time::Duration};
+
+use bytes::{BufMut, Bytes};
+
+use crate::{
+    clock::Timestamp,
+    error::{BoxError, StoreError},
+    expiry::{Lifetime, MaxAge},
+    id::{OwnerKey, random},
+};
+
+/// The record format this release writes, and the newest it reads.
+const FORMAT: u8 = 1;
+
+/// Names one write of a session: a random 128-bit value chosen by the writer.
+///
+/// An update names the version it replaces. Finding one's own version in a row means that the write
+/// arrived, so repeating a write is safe.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version([u8; 16]);
+
+impl Version {
+    /// Makes a version of the bytes a store kept.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes for a store to keep.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Draws a new version from the operating system.
+    pub(crate) fn random() -> Result<Self, BoxError> {
+        random().map(Self)
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, ..] = self.0;
+        write!(f, "Version({a:02x}{b:02x}..)")
+    }
+}
+
+/// One stored session.
+///
+/// A store keeps [`version`](Self::version) and [`expires_at`](Self::expires_at) where it can compare
+/// and move them, [`owner`](Self::owner) if it indexes owners, and everything else as the opaque bytes
+/// of [`to_bytes`](Self::to_bytes).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    pub(crate) version: Version,
+    pub(crate) schema: u32,
+    pub(crate) codec: u8,
+    pub(crate) owner: Option<OwnerKey>,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) tombstone: bool,
+    pub(crate) payload: Bytes,
+}
+
+impl Record {
+    /// Returns the version of this write.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Returns whose session it is, if the application names owners.
+    #[must_use]
+    pub fn owner(&self) -> Option<OwnerKey> {
+        self.owner
+    }
+
+    /// Returns when the session began.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.lifetime.created_at
+    }
+
+    /// Returns when the row counts as absent.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.lifetime.expires_at
+    }
+
+    /// Returns the instant past which nothing extends the session.
+    #[must_use]
+    pub fn absolute_end(&self) -> Timestamp {
+        self.lifetime.absolute_end
+    }
+
+    /// Returns the max-age this session asked for, if it asked for one.
+    #[must_use]
+    pub fn max_age(&self) -> Option<MaxAge> {
+        self.lifetime.max_age
+    }
+
+    /// Returns the application's schema version of the payload.
+    #[must_use]
+    pub fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    /// Returns the tag of the codec that wrote the payload.
+    #[must_use]
+    pub fn codec_tag(&self) -> u8 {
+        self.codec
+    }
+
+    /// Says whether the row only marks an id that was replaced.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.tombstone
+    }
+
+    /// Returns the session data as the codec wrote it.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Returns the record with another expiry, for a store's `touch`.
+    #[must_use]
+    pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
+        self.lifetime.expires_at = expires_at;
+        self
+    }
+
+    /// Returns everything but version and expiry as bytes.
+    ///
+    /// Layout, integers big-endian: format `u8`, flags `u8`, codec tag `u8`, schema `u32`, created-at
+    /// and absolute end in Unix milliseconds `u64`, then max-age in milliseconds `u64` and owner
+    /// `[u8; 32]` where the flags say so, then the payload.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        self.write_to(&mut bytes);
+        bytes
+    }
+
+    pub(crate) fn encoded_len(&self) -> usize {
+        let max_age = if self.lifetime.max_age.is_some() { 8 } else { 0 };
+        let owner = if self.owner.is_some() { 32 } else { 0 };
+        23 + max_age + owner + self.payload.len()
+    }
+
+    pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
+        let max_age = self.lifetime.max_age;
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        bytes.put_u8(FORMAT);
+        bytes.put_u8(
+            flag(self.tombstone, TOMBSTONE)
+                | flag(self.owner.is_some(), OWNER)
+                | flag(max_age.is_some(), MAX_AGE)
+                | flag(max_age.is_some_and(MaxAge::is_persistent), PERSISTENT),
+        );
+        bytes.put_u8(self.codec);
+        bytes.put_u32(self.schema);
+        bytes.put_u64(self.lifetime.created_at.as_unix_millis());
+        bytes.put_u64(self.lifetime.absolute_end.as_unix_millis());
+        if let Some(max_age) = max_age {
+            bytes.put_u64(u64::try_from(max_age.ttl().as_millis()).unwrap_or(u64::MAX));
+        }
+        if let Some(owner) = &self.owner {
+            bytes.extend_from_slice(owner.as_bytes());
+        }
+        bytes.extend_from_slice(&self.payload);
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote, beside the version and expiry a store kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Newer`] for a format of a later release, [`StoreError::Corrupt`] for anything
+    /// else that is not a record. A store passes both on.
+    pub fn from_bytes(
+        version: Version,
+        expires_at: Timestamp,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Self, StoreError> {
+        let mut rest = bytes.into();
+        let format = *rest.first().ok_or(StoreError::Corrupt)?;
+        if format > FORMAT {
+            return Err(StoreError::Newer);
+        }
+        Self::read(version, expires_at, &mut rest)
+            .filter(|_| format == FORMAT)
+            .ok_or(StoreError::Corrupt)
+    }
+
+    fn read(version: Version, expires_at: Timestamp, rest: &mut Bytes) -> Option<Self> {
+        let [_format, flags, codec] = take(rest)?;
+        if flags & !(TOMBSTONE | OWNER | MAX_AGE | PERSISTENT) != 0 {
+            return None;
+        }
+        let schema = u32::from_be_bytes(take(rest)?);
+        let created_at = take_millis(rest)?;
+        let absolute_end = take_millis(rest)?;
+        let max_age = if flags & MAX_AGE == 0 {
+            None
+        } else {
+            let ttl = Duration::from_millis(u64::from_be_bytes(take(rest)?));
+            Some(if flags & PERSISTENT == 0 {
+                MaxAge::BrowserSession(ttl)
+            } else {
+                MaxAge::Persistent(ttl)
+            })
+        };
+        let owner = if flags & OWNER == 0 {
+            None
+        } else {
+            Some(OwnerKey::from_bytes(take(rest)?))
+        };
+        Some(Self {
+            version,
+            schema,
+            codec,
+            owner,
+            lifetime: Lifetime {
+                created_at: Timestamp::from_unix_millis(created_at),
+                expires_at,
+                absolute_end: Timestamp::from_unix_millis(absolute_end),
+                max_age,
+            },
+            tombstone: flags & TOMBSTONE != 0,
+            payload: std::mem::take(rest),
+        })
+    }
+}
+
+const TOMBSTONE: u8 = 1;
+const OWNER: u8 = 2;
+const MAX_AGE: u8 = 4;
+const PERSISTENT: u8 = 8;
+
+/// Takes the next bytes off the front; `None` if there are too few.
+pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {
+    let taken = *rest.first_chunk::<N>()?;
+    *rest = rest.slice(N..);
+    Some(taken)
+}
+
+fn take_millis(rest: &mut Bytes) -> Option<u64> {
+    take(rest).map(u64::from_be_bytes)
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("version", &self.version)
+            .field("schema", &self.schema)
+            .field("lifetime", &self.lifetime)
+            .field("tombstone", &self.tombstone)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,452 @@
+//! A request's sessions: one cell for each, and the registry of them all.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use http::{Extensions, HeaderMap, request::Parts};
+use tokio::sync::OnceCell;
+
+use crate::{
+    decision::Origin,
+    error::{SessionError, SessionRejection},
+    manager::{Basis, Committed, Draft, Effect, SessionManager},
+    transport::{Carrier, Delivery},
+};
+
+/// The registry as it sits in a request's extensions.
+///
+/// Dropping it while the thread panics means that the handler did: what it left half done is then never
+/// committed, even where a catch-panic layer turns the panic into a response.
+#[derive(Clone)]
+pub(crate) struct RequestSessions(Arc<Registry>);
+
+/// All sessions of one request.
+#[derive(Default)]
+pub(crate) struct Registry {
+    cells: Mutex<Vec<Arc<dyn AnyCell>>>,
+    fate: Arc<Fate>,
+}
+
+/// What happened to the request as a whole.
+#[derive(Default)]
+struct Fate {
+    /// An `AutoCommitLayer` will commit what handlers leave.
+    layered: AtomicBool,
+    /// A handler panicked.
+    poisoned: AtomicBool,
+    /// The response is on its way.
+    closed: AtomicBool,
+}
+
+impl Drop for RequestSessions {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fate.poisoned.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl RequestSessions {
+    /// Returns the request's registry, made by whoever comes first.
+    pub(crate) fn of(extensions: &mut Extensions) -> &Registry {
+        let sessions = extensions.get_or_insert_with(|| Self(Arc::default()));
+        &sessions.0
+    }
+
+    /// Makes the caller the one who commits; `None` if an outer layer already is.
+    pub(crate) fn claim(extensions: &mut Extensions) -> Option<Arc<Registry>> {
+        let sessions = extensions.get_or_insert_with(|| Self(Arc::default()));
+        let taken = sessions.0.fate.layered.swap(true, Ordering::AcqRel);
+        (!taken).then(|| sessions.0.clone())
+    }
+}
+
+impl Registry {
+    /// Returns the cell of a manager's session, made by whoever comes first.
+    pub(crate) fn cell<T: Send + Sync + 'static>(
+        &self,
+        manager: &SessionManager<T>,
+    ) -> Result<Arc<Cell<T>>, SessionRejection> {
+        let mut cells = lock(&self.cells);
+        for cell in cells.iter() {
+            if let Ok(cell) = cell.clone().into_any().downcast::<Cell<T>>()
+                && cell.manager.is_same(manager)
+            {
+                return Ok(cell);
+            }
+            if cell.carrier().clashes_with(manager.carrier()) {
+                return Err(SessionRejection::SharedName {
+                    carrier: manager.carrier().describe(),
+                });
+            }
+        }
+        let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
+        cells.push(cell.clone());
+        Ok(cell)
+    }
+
+    /// Says whether a handler may still have something to commit.
+    pub(crate) fn is_used(&self) -> bool {
+        !lock(&self.cells).is_empty()
+    }
+
+    /// Commits what handlers left, unless one panicked, and closes the request.
+    pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
+        let cells = lock(&self.cells).clone();
+        let wanted = wanted && !self.fate.poisoned.load(Ordering::Acquire);
+        let mut result = Ok(());
+        for cell in &cells {
+            if wanted {
+                let committed = cell.commit_left().await;
+                result = result.and(committed);
+            } else {
+                cell.drop_left();
+            }
+        }
+        self.fate.closed.store(true, Ordering::Release);
+        result
+    }
+
+    /// Puts what every session's commits came to into the response.
+    pub(crate) fn deliver(&self, headers: &mut HeaderMap) {
+        for cell in lock(&self.cells).iter() {
+            cell.deliver(headers);
+        }
+    }
+}
+
+/// A cell whose type is forgotten.
+pub(crate) trait AnyCell: Send + Sync {
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    fn carrier(&self) -> &Carrier;
+    /// Commits the draft that a dropped guard left.
+    fn commit_left(&self) -> CommitLeft<'_>;
+    /// Forgets the draft that a dropped guard left, on purpose.
+    fn drop_left(&self);
+    /// Puts the latest outcome into a response, and that the response depends on the session.
+    fn deliver(&self, headers: &mut HeaderMap);
+}
+
+type CommitLeft<'a> = Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send + 'a>>;
+
+/// One session of one request, which all its guards share.
+pub(crate) struct Cell<T: Send + Sync + 'static> {
+    manager: SessionManager<T>,
+    /// Set by the one load, however many extractors.
+    state: OnceCell<Mutex<State<T>>>,
+    fate: Arc<Fate>,
+}
+
+struct State<T> {
+    basis: Arc<Basis>,
+    /// Moves whenever guards handed out before could undo a change made since.
+    generation: u64,
+    /// Counts the commits that began with changes; only the last of them speaks for the response.
+    commits: u64,
+    /// What a dropped guard left: data for the next guard, or changes for the layer.
+    left: Option<Draft<T>>,
+    /// Two guards left changes that exclude each other.
+    overlap: bool,
+    response: Response,
+}
+
+/// What the commits of a request came to, for its response.
+#[derive(Default)]
+struct Response {
+    delivery: Option<Delivery>,
+    /// A `SessionCommit` stands for this delivery.
+    promised: bool,
+    delivered: bool,
+}
+
+/// A commit under way.
+pub(crate) struct Turn {
+    dirty: bool,
+    generation: u64,
+    commits: u64,
+}
+
+/// What a new guard starts with.
+pub(crate) struct Handout<T> {
+    pub(crate) basis: Arc<Basis>,
+    pub(crate) generation: u64,
+    pub(crate) draft: Draft<T>,
+}
+
+impl<T: Send + Sync + 'static> Cell<T> {
+    fn new(manager: SessionManager<T>, fate: Arc<Fate>) -> Self {
+        Self {
+            manager,
+            state: OnceCell::new(),
+            fate,
+        }
+    }
+
+    pub(crate) fn manager(&self) -> &SessionManager<T> {
+        &self.manager
+    }
+
+    /// Loads the session, once in a request, and hands its data out.
+    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Handout<T>, SessionRejection> {
+        self.hand_out_of(self.open(parts).await?)
+    }
+
+    /// Hands the data out if the request has a valid session, as far as is known now.
+    pub(crate) async fn hand_out_if_loaded(
+        &self,
+        parts: &Parts,
+    ) -> Result<Option<Handout<T>>, SessionRejection> {
+        let state = self.open(parts).await?;
+        if lock(state).basis.origin == Origin::Loaded {
+            self.hand_out_of(state).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
+        let load = async || {
+            let (basis, data) = self.manager.open(parts).await?;
+            Ok(Mutex::new(State {
+                basis: Arc::new(basis),
+                generation: 0,
+                commits: 0,
+                left: Some(Draft::new(data)),
+                overlap: false,
+                response: Response::default(),
+            }))
+        };
+        self.state.get_or_try_init(load).await
+    }
+
+    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Handout<T>, SessionRejection> {
+        let (basis, generation, left) = {
+            let mut state = lock(state);
+            (state.basis.clone(), state.generation, state.left.take())
+        };
+        let draft = match left {
+            Some(draft) => draft,
+            None => Draft::new(self.manager.data_of(&basis)?),
+        };
+        Ok(Handout {
+            basis,
+            generation,
+            draft,
+        })
+    }
+
+    /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
+    fn state(&self) -> Option<MutexGuard<'_, State<T>>> {
+        self.state.get().map(lock)
+    }
+
+    /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
+    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, draft: Draft<T>) {
+        let dirty = draft.is_dirty();
+        let current = self.is_current(generation);
+        // Encoding is the application's code, so it runs outside the lock.
+        if dirty && !current && !self.manager.differs(basis, &draft).unwrap_or(true) {
+            return;
+        }
+        let Some(mut state) = self.state() else { return };
+        let current = state.generation == generation;
+        if !dirty {
+            if current && state.left.is_none() {
+                state.left = Some(draft);
+            }
+        } else if current || draft.intents.destroy {
+            state.generation += 1;
+            state.left = Some(draft);
+        } else {
+            state.overlap = true;
+        }
+    }
+
+    /// Commits a guard's draft; `basis` is what the guard was handed out of.
+    pub(crate) async fn commit(
+        &self,
+        basis: &Basis,
+        generation: u64,
+        draft: Draft<T>,
+    ) -> Result<(), SessionError> {
+        let dirty = draft.is_dirty();
+        if self.is_closed() {
+            return if dirty { Err(SessionError::Closed) } else { Ok(()) };
+        }
+        if !self.is_current(generation) && !draft.intents.destroy {
+            let overlaps = dirty && self.manager.differs(basis, &draft)?;
+            return if overlaps { Err(SessionError::Overlap) } else { Ok(()) };
+        }
+        let Some((basis, turn)) = self.begin(dirty) else {
+            return Ok(());
+        };
+        let committed = self.manager.commit(&basis, draft).await?;
+        self.finish(turn, committed);
+        Ok(())
+    }
+
+    /// Claims the cell for a commit.
+    fn begin(&self, dirty: bool) -> Option<(Arc<Basis>, Turn)> {
+        let mut state = self.state()?;
+        let basis = state.basis.clone();
+        if dirty {
+            state.generation += 1;
+            state.commits += 1;
+            state.left = None;
+        }
+        let turn = Turn {
+            dirty,
+            generation: state.generation,
+            commits: state.commits,
+        };
+        Some((basis, turn))
+    }
+
+    fn finish(&self, turn: Turn, committed: Committed) {
+        let Some(mut state) = self.state() else { return };
+        let superseded = state.commits != turn.commits
+            || (!turn.dirty && state.generation != turn.generation);
+        if superseded {
+            return;
+        }
+        if turn.dirty {
+            // Guards handed out while the commit was under way started from what was before it.
+            state.generation += 1;
+            state.overlap |= state.left.take().is_some_and(|left| left.is_dirty());
+        }
+        if let Some(basis) = committed.basis {
+            state.basis = Arc::new(basis);
+        }
+        match committed.effect {
+            Effect::None => {}
+            Effect::Send(delivery) => {
+                state.response = Response {
+                    delivery: Some(delivery),
+                    ..Response::default()
+                };
+            }
+            Effect::Retract => state.response = Response::default(),
+        }
+    }
+
+    /// Claims the cell for an `update`, which starts from the latest there is.
+    pub(crate) fn begin_update(&self) -> Result<Option<(Arc<Basis>, Turn)>, SessionError> {
+        if self.is_closed() {
+            return Err(SessionError::Closed);
+        }
+        Ok(self.begin(true))
+    }
+
+    /// Ends an `update`; returns what its guard goes on with.
+    pub(crate) fn finish_update(&self, turn: Turn, committed: Committed) -> Option<(Arc<Basis>, u64)> {
+        self.finish(turn, committed);
+        let state = self.state()?;
+        Some((state.basis.clone(), state.generation))
+    }
+
+    fn is_current(&self, generation: u64) -> bool {
+        self.state().is_some_and(|state| state.generation == generation)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.fate.closed.load(Ordering::Acquire)
+    }
+
+    /// Notes that a `SessionCommit` was made for the latest outcome.
+    pub(crate) fn promise(&self) {
+        if let Some(mut state) = self.state() {
+            state.response.promised = state.response.delivery.is_some();
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn carrier(&self) -> &Carrier {
+        self.manager.carrier()
+    }
+
+    fn commit_left(&self) -> CommitLeft<'_> {
+        Box::pin(async move {
+            let (left, basis, generation) = {
+                let Some(mut state) = self.state() else {
+                    return Ok(());
+                };
+                if std::mem::take(&mut state.overlap) {
+                    return Err(SessionError::Overlap);
+                }
+                (state.left.take(), state.basis.clone(), state.generation)
+            };
+            match left {
+                Some(draft) => self.commit(&basis, generation, draft).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn drop_left(&self) {
+        if let Some(mut state) = self.state() {
+            state.left = None;
+            state.overlap = false;
+        }
+    }
+
+    fn deliver(&self, headers: &mut HeaderMap) {
+        let delivery = self.state().and_then(|mut state| {
+            state.response.delivered = true;
+            state.response.delivery.clone()
+        });
+        if let Some(delivery) = delivery {
+            delivery.apply(headers);
+        }
+        self.manager.carrier().vary(headers);
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Cell<T> {
+    /// The request is over: what nobody committed or sent is lost, which is worth a word.
+    fn drop(&mut self) {
+        let Some(state) = self.state.get_mut() else { return };
+        let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let session = std::any::type_name::<T>();
+        let warned = self.manager.warned();
+        let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
+        if dirty && !std::thread::panicking() && warned.dirty_first_time() {
+            tracing::warn!(
+                session,
+                "changes to a session were dropped: call `session.commit().await`, add \
+                 `AutoCommitLayer`, or say `session.discard()`"
+            );
+        }
+        let response = &state.response;
+        if response.promised && !response.delivered && warned.lost_first_time() {
+            tracing::warn!(
+                session,
+                "a `SessionCommit` was dropped, so the client was not told: return it with the \
+                 response, as in `Ok((session.commit().await?, body))`"
+            );
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Cell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").finish_non_exhaustive()
+    }
+}
+
+/// No code of the application runs under these locks, so a poisoned one is as good as new.
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

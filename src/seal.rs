@@ -1,0 +1,260 @@
+//! Sealed tokens: what a client holds and cannot read, change or use elsewhere.
+//!
+//! ```text
+//! encrypted  version u8 = 1 | key id [u8; 4] | nonce [u8; 24] | ciphertext | tag [u8; 16]
+//! signed     version u8 = 1 | key id [u8; 4] | plaintext | tag [u8; 32]
+//! ```
+//!
+//! in base64url without padding. Encryption is XAES-256-GCM, which derives a key per message from half
+//! of its 192-bit nonce, so that random nonces are safe at any volume; signing is HMAC-SHA256. Which of
+//! them is configuration, never the token's choice. The associated data binds version, key id,
+//! audience, kind, transport and mode.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use xaes_256_gcm::{
+    Xaes256Gcm,
+    aead::{AeadInOut as _, KeyInit as _},
+};
+
+use crate::{
+    error::{BoxError, ConfigError},
+    id::random,
+    keys::{KeyRing, KeyRole},
+};
+
+const VERSION: u8 = 1;
+const KEY_ID_BYTES: usize = 4;
+const HEADER_BYTES: usize = 1 + KEY_ID_BYTES;
+const NONCE_BYTES: usize = 24;
+const GCM_TAG_BYTES: usize = 16;
+const MAC_BYTES: usize = 32;
+
+/// Whether a token can be read by who holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    Encrypted,
+    Signed,
+}
+
+/// What a token holds, which keeps an id from opening as data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Data,
+    Id,
+}
+
+/// Seals and opens the tokens of one session kind.
+pub(crate) struct Sealer {
+    /// The sealing key first; there is at least one.
+    keys: Vec<SealKey>,
+    protection: Protection,
+    /// Audience, kind, transport and mode, each with its length.
+    context: Vec<u8>,
+}
+
+struct SealKey {
+    id: [u8; KEY_ID_BYTES],
+    role: KeyRole,
+    cipher: Cipher,
+}
+
+enum Cipher {
+    Encrypt(Box<Xaes256Gcm>),
+    Sign(Box<Hmac<Sha256>>),
+}
+
+/// A token that looks like one of ours, by everything that costs nothing to check.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidate<'t> {
+    key: usize,
+    token: &'t [u8],
+}
+
+/// What the cheap checks say of a token.
+pub(crate) enum Shape<'t> {
+    Ours(Candidate<'t>),
+    UnknownKey,
+    Malformed,
+}
+
+/// What an authenticated token held.
+pub(crate) struct Opened {
+    pub(crate) plaintext: Bytes,
+    pub(crate) retired_key: bool,
+}
+
+impl Sealer {
+    pub(crate) fn new(
+        ring: &KeyRing,
+        protection: Protection,
+        content: Content,
+        [audience, kind, transport]: [&str; 3],
+    ) -> Result<Self, ConfigError> {
+        let (purpose, mode) = match (protection, content) {
+            (Protection::Encrypted, Content::Data) => ("encrypt", "encrypted data"),
+            (Protection::Encrypted, Content::Id) => ("encrypt", "encrypted id"),
+            (Protection::Signed, Content::Data) => ("sign", "signed data"),
+            (Protection::Signed, Content::Id) => ("sign", "signed id"),
+        };
+        let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
+            id: key.id,
+            role: key.role,
+            cipher: match protection {
+                Protection::Encrypted => {
+                    Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
+                }
+                Protection::Signed => Cipher::Sign(Box::new(mac(&key.secret))),
+            },
+        });
+        let mut context = Vec::new();
+        for part in [audience, kind, transport, mode] {
+            context.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            context.extend_from_slice(part.as_bytes());
+        }
+        Ok(Self {
+            keys: keys.collect(),
+            protection,
+            context,
+        })
+    }
+
+    /// Returns the length of the token that `plaintext` bytes become.
+    pub(crate) fn token_len(&self, plaintext: usize) -> usize {
+        let bytes = self.overhead() + plaintext;
+        // Base64 without padding: four characters for three bytes, rounded up.
+        (bytes * 4).div_ceil(3)
+    }
+
+    fn overhead(&self) -> usize {
+        HEADER_BYTES
+            + match self.protection {
+                Protection::Encrypted => NONCE_BYTES + GCM_TAG_BYTES,
+                Protection::Signed => MAC_BYTES,
+            }
+    }
+
+    fn context_for(&self, key: &SealKey) -> Vec<u8> {
+        let mut context = Vec::with_capacity(HEADER_BYTES + self.context.len());
+        context.push(VERSION);
+        context.extend_from_slice(&key.id);
+        context.extend_from_slice(&self.context);
+        context
+    }
+
+    /// Seals what `write` appends, which is `len` bytes long.
+    pub(crate) fn seal(
+        &self,
+        len: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<String, BoxError> {
+        let key = self.keys.first().ok_or("the key ring is empty")?;
+        let context = self.context_for(key);
+        let mut token = Vec::with_capacity(self.overhead() + len);
+        token.push(VERSION);
+        token.extend_from_slice(&key.id);
+        match &key.cipher {
+            Cipher::Encrypt(cipher) => {
+                let nonce: [u8; NONCE_BYTES] = random()?;
+                token.extend_from_slice(&nonce);
+                write(&mut token);
+                let (_, text) = token
+                    .split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)
+                    .ok_or("the plaintext shrank the token")?;
+                let tag = cipher.encrypt_inout_detached(&nonce.into(), &context, text.into())?;
+                token.extend_from_slice(&tag);
+            }
+            Cipher::Sign(mac) => {
+                write(&mut token);
+                let text = token.get(HEADER_BYTES..).unwrap_or_default();
+                let tag = signature(mac, &context, text).finalize().into_bytes();
+                token.extend_from_slice(&tag);
+            }
+        }
+        Ok(URL_SAFE_NO_PAD.encode(token))
+    }
+
+    /// Checks version, key id and length without a key, in constant time and space.
+    pub(crate) fn inspect<'t>(&self, token: &'t [u8]) -> Shape<'t> {
+        // Eight characters are six bytes: version, key id and one more.
+        let mut start = [0; 6];
+        let head = token.first_chunk::<8>();
+        let decoded = head.map(|head| URL_SAFE_NO_PAD.decode_slice(head, &mut start));
+        let [version, id @ .., _] = start;
+        if !matches!(decoded, Some(Ok(_)))
+            || version != VERSION
+            || token.len() < self.token_len(0)
+            || token.len() > MAX_TOKEN_CHARS
+        {
+            return Shape::Malformed;
+        }
+        match self.keys.iter().position(|key| key.id == id) {
+            Some(key) => Shape::Ours(Candidate { key, token }),
+            None => Shape::UnknownKey,
+        }
+    }
+
+    /// Opens a token; every failure is the same `None`.
+    pub(crate) fn open(&self, candidate: Candidate<'_>) -> Option<Opened> {
+        let key = self.keys.get(candidate.key)?;
+        let context = self.context_for(key);
+        let mut token = URL_SAFE_NO_PAD.decode(candidate.token).ok()?;
+        let end = token.len();
+        let text = match &key.cipher {
+            Cipher::Encrypt(cipher) => {
+                let start = HEADER_BYTES + NONCE_BYTES;
+                let tag_at = end.checked_sub(GCM_TAG_BYTES)?;
+                let tag: [u8; GCM_TAG_BYTES] = *token.last_chunk()?;
+                let nonce: [u8; NONCE_BYTES] = *token.get(HEADER_BYTES..)?.first_chunk()?;
+                let text = token.get_mut(start..tag_at)?;
+                cipher
+                    .decrypt_inout_detached(&nonce.into(), &context, text.into(), &tag.into())
+                    .ok()?;
+                start..tag_at
+            }
+            Cipher::Sign(mac) => {
+                let tag_at = end.checked_sub(MAC_BYTES)?;
+                let (text, tag) = token.split_at_checked(tag_at)?;
+                let text = text.get(HEADER_BYTES..)?;
+                signature(mac, &context, text).verify_slice(tag).ok()?;
+                HEADER_BYTES..tag_at
+            }
+        };
+        Some(Opened {
+            plaintext: Bytes::from(token).slice(text),
+            retired_key: key.role == KeyRole::Retired,
+        })
+    }
+}
+
+/// Longer than any token a cookie can carry; bounds the work one candidate can cause.
+pub(crate) const MAX_TOKEN_CHARS: usize = 4096;
+
+fn mac(secret: &[u8; 32]) -> Hmac<Sha256> {
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
+    <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length")
+}
+
+/// The context's length stands first, so that no byte can move between it and the text.
+fn signature(mac: &Hmac<Sha256>, context: &[u8], text: &[u8]) -> Hmac<Sha256> {
+    mac.clone()
+        .chain_update((context.len() as u64).to_be_bytes())
+        .chain_update(context)
+        .chain_update(text)
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer")
+            .field("protection", &self.protection)
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

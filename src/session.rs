@@ -1,0 +1,372 @@
+//! The extractor.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use axum_core::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
+use http::request::Parts;
+
+use crate::{
+    commit::SessionCommit,
+    decision::Origin,
+    error::{SessionError, SessionRejection},
+    expiry::MaxAge,
+    handle::SessionHandle,
+    id::SessionId,
+    manager::{Basis, Draft, SessionManager},
+    request::{Cell, Handout, RequestSessions},
+};
+
+/// A router state that holds a [`SessionManager`] for `T`.
+///
+/// Implemented for every state from which axum's `FromRef` gets one: the manager itself, or a struct
+/// with `#[derive(FromRef)]` and a field of that type.
+#[diagnostic::on_unimplemented(
+    message = "the router's state has no `SessionManager<{T}>`",
+    label = "`Session<{T}>` needs a manager in the state `{Self}`",
+    note = "call `.with_state(sessions)` with a `SessionManager<{T}>`, or put one into a state struct with `#[derive(FromRef)]`"
+)]
+pub trait SessionState<T>: Send + Sync {
+    /// Returns the manager.
+    fn session_manager(&self) -> SessionManager<T>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Send + Sync, T> SessionState<T> for S
+where
+    SessionManager<T>: FromRef<S>,
+{
+    fn session_manager(&self) -> SessionManager<T> {
+        SessionManager::from_ref(self)
+    }
+}
+
+/// The session of a request, as an extractor that derefs to your data.
+///
+/// Read and change it like your own struct; [`commit`](Self::commit) saves what changed and returns the
+/// guard that carries the cookie. `destroy`, `regenerate` and the like only note what is wanted until
+/// then, so a handler that fails earlier has changed nothing. A handler that only reads needs no commit.
+///
+/// `Option<Session<T>>` is `None` unless a valid session came in or was committed earlier in the request;
+/// a store that is down is still an error. `Result<Session<T>, SessionRejection>` hands that error over.
+///
+/// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_max_age`, `regenerate`, `destroy`,
+/// `reset`, `force_save`, `discard`, `handle`, `update` and `commit`. Should your type have a method of one
+/// of these names, call it through the deref: `(*session).reset()`.
+///
+/// # Example
+///
+/// ```
+/// use axum::response::IntoResponse;
+/// use axum_typed_session::{Session, SessionError};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// struct Visits { count: u32 }
+///
+/// async fn index(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+///     session.count += 1;
+///     let body = format!("{} visits", session.count);
+///     Ok((session.commit().await?, body))
+/// }
+/// ```
+#[must_use = "a session that is neither read nor committed need not be extracted"]
+pub struct Session<T: Send + Sync + 'static> {
+    /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
+    draft: Option<Draft<T>>,
+    basis: Arc<Basis>,
+    generation: u64,
+    cell: Arc<Cell<T>>,
+}
+
+impl<T: Send + Sync + 'static> Session<T> {
+    /// Says whether the session is fresh: no valid one came in and none was committed in this request.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.basis.origin != Origin::Loaded
+    }
+
+    /// Returns the session's id; `None` until a fresh session is committed.
+    ///
+    /// Treat it like a password: pass [`SessionId::store_key`] on instead.
+    #[must_use]
+    pub fn id(&self) -> Option<&SessionId> {
+        self.basis.live.as_ref().map(|live| &live.id)
+    }
+
+    /// Returns when the session began, or when its owner last changed; now for a fresh one.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        let live = self.basis.live.as_ref();
+        let created_at = live.map(|live| live.record.created_at());
+        created_at.unwrap_or(self.basis.opened_at).into()
+    }
+
+    /// Returns when the session ends unless a commit extends it; for a fresh one, if it were saved now.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        let policy = self.cell.manager().policy();
+        let now = self.basis.opened_at;
+        let expires_at = match &self.basis.live {
+            Some(live) => policy.ends_at(&live.record.lifetime),
+            None => policy.saved(now, None, now, None, false).expires_at,
+        };
+        expires_at.into()
+    }
+
+    /// Sets how long this session lives from each save on, such as for "keep me signed in".
+    ///
+    /// Saves the session even if nothing else changed, and stays with it across later saves. Less than
+    /// a second counts as one; `absolute_timeout` still ends the session.
+    pub fn set_max_age(&mut self, max_age: impl Into<MaxAge>) {
+        self.draft_mut().intents.max_age = Some(max_age.into());
+    }
+
+    /// Gives the session a new id, keeping the data; do so at every login and logout (OWASP ASVS 7.2.4).
+    ///
+    /// On a fresh session alone it is nothing, since its id is new anyway. It never undoes a logout: if
+    /// another request has ended the session, the commit is [`SessionError::Gone`].
+    pub fn regenerate(&mut self) {
+        self.draft_mut().intents.regenerate = true;
+    }
+
+    /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
+    ///
+    /// Beats every other wish.
+    ///
+    /// # Security
+    ///
+    /// In cookie mode a copy of the old cookie stays valid until it expires, unless the manager has
+    /// `.revocations(..)`.
+    pub fn destroy(&mut self) {
+        self.draft_mut().intents.destroy = true;
+    }
+
+    /// Puts the data back to its default within the same session.
+    ///
+    /// Together with [`regenerate`](Self::regenerate) this is a logout that can keep a flash message.
+    pub fn reset(&mut self) {
+        let data = self.cell.manager().default_data();
+        if self.is_new() {
+            let intents = self.draft().intents;
+            *self.draft_mut() = Draft {
+                intents,
+                ..Draft::new(data)
+            };
+        } else {
+            let draft = self.lend();
+            draft.data = data;
+            draft.intents.reset = true;
+        }
+    }
+
+    /// Saves the session at the commit even if nothing changed, and even if it is fresh.
+    pub fn force_save(&mut self) {
+        self.draft_mut().intents.force_save = true;
+    }
+
+    /// Forgets the changes and wishes of this guard, without the warning that dropping them gives.
+    pub fn discard(mut self) {
+        self.draft = None;
+    }
+
+    /// Returns a handle that outlives the response, for a socket or a job.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoStore`] in cookie mode, where the data leaves with the response;
+    /// [`SessionError::Gone`] while the session is fresh, since it has no row yet.
+    pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
+        let manager = self.cell.manager();
+        if manager.data_in_token() {
+            return Err(SessionError::NoStore { operation: "handle" });
+        }
+        match (&self.basis.live, &self.basis.store) {
+            (Some(live), Some(store)) => Ok(SessionHandle::new(
+                manager.with_store(store.clone()),
+                live.id.store_key(),
+            )),
+            _ => Err(SessionError::Gone),
+        }
+    }
+
+    /// Changes the stored session now, so that concurrent changes are never lost: 100 concurrent
+    /// increments are exactly 100.
+    ///
+    /// `change` runs again on the fresh row until its write lands, so it should do nothing but change the
+    /// data. On a fresh session, and in cookie mode, it only changes this copy, for the commit to save.
+    /// Commit afterwards all the same: the cookie may have to move with the expiry.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Uncommitted`] if this guard has other changes, [`SessionError::Conflict`] if others
+    /// kept coming first for five seconds, and what [`commit`](Self::commit) answers besides.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves the row wholly old or wholly new.
+    pub async fn update<R>(&mut self, mut change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
+        let manager = self.cell.manager();
+        if manager.data_in_token() || self.basis.live.is_none() {
+            return Ok(change(&mut *self));
+        }
+        if let Some(draft) = &self.draft
+            && manager.differs(&self.basis, draft)?
+        {
+            return Err(SessionError::Uncommitted);
+        }
+        let Some((basis, turn)) = self.cell.begin_update()? else {
+            return Err(SessionError::Closed);
+        };
+        let live = basis.live.as_ref().ok_or(SessionError::Gone)?;
+        let updated = manager.update_live(&basis, live, change).await?;
+        let committed = manager.updated(&basis, live, updated.record)?;
+        if let Some((basis, generation)) = self.cell.finish_update(turn, committed) {
+            self.basis = basis;
+            self.generation = generation;
+        }
+        self.draft = Some(Draft::new(updated.data));
+        Ok(updated.result)
+    }
+
+    /// Saves what changed, does what was wished, and returns the guard for the response.
+    ///
+    /// Nothing is written or sent if nothing differs from what the store and the browser already have.
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Store`]: the store failed or hung; the browser keeps its cookie.
+    /// - [`SessionError::Conflict`], [`SessionError::Gone`]: another request changed the same data, or ended
+    ///   the session.
+    /// - [`SessionError::Overlap`], [`SessionError::Closed`]: another guard of this request committed a
+    ///   change first, or the response is already on its way.
+    /// - [`SessionError::TooLarge`], [`SessionError::Encode`]: the data does not fit or serialize.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future leaves every row wholly old or wholly new. A dropped `regenerate` may leave a
+    /// row behind that nobody can reach and that expires.
+    pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
+        if let Some(draft) = self.draft.take() {
+            let committed = self.cell.commit(&self.basis, self.generation, draft);
+            committed.await?;
+        }
+        self.cell.promise();
+        Ok(SessionCommit::new(self.cell.clone()))
+    }
+
+    fn new(cell: Arc<Cell<T>>, handout: Handout<T>) -> Self {
+        Self {
+            draft: Some(handout.draft),
+            basis: handout.basis,
+            generation: handout.generation,
+            cell,
+        }
+    }
+
+    fn cell(
+        parts: &mut Parts,
+        state: &impl SessionState<T>,
+    ) -> Result<Arc<Cell<T>>, SessionRejection> {
+        let manager = state.session_manager();
+        RequestSessions::of(&mut parts.extensions).cell(&manager)
+    }
+
+    /// Marks the data as lent out, noting first what it was where nothing stored tells.
+    fn lend(&mut self) -> &mut Draft<T> {
+        if !self.draft().borrowed {
+            let manager = self.cell.manager();
+            let stored = self.basis.live.as_ref().map(|live| &live.record);
+            let handed_out = if stored.is_some_and(|record| manager.is_current(record)) {
+                None
+            } else {
+                manager.encode(&self.draft().data).ok()
+            };
+            let draft = self.draft_mut();
+            draft.borrowed = true;
+            draft.handed_out = handed_out;
+        }
+        self.draft_mut()
+    }
+
+    fn draft(&self) -> &Draft<T> {
+        #[allow(
+            clippy::expect_used,
+            reason = "only methods that consume the session take the draft"
+        )]
+        self.draft.as_ref().expect("a session that was not consumed")
+    }
+
+    fn draft_mut(&mut self) -> &mut Draft<T> {
+        #[allow(
+            clippy::expect_used,
+            reason = "only methods that consume the session take the draft"
+        )]
+        self.draft.as_mut().expect("a session that was not consumed")
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Session<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.draft().data
+    }
+}
+
+impl<T: Send + Sync + 'static> DerefMut for Session<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.lend().data
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Session<T> {
+    fn drop(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            self.cell.take_back(&self.basis, self.generation, draft);
+        }
+    }
+}
+
+impl<S, T> FromRequestParts<S> for Session<T>
+where
+    S: SessionState<T>,
+    T: Send + Sync + 'static,
+{
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let cell = Self::cell(parts, state)?;
+        let handout = cell.hand_out(parts).await?;
+        Ok(Self::new(cell, handout))
+    }
+}
+
+impl<S, T> OptionalFromRequestParts<S> for Session<T>
+where
+    S: SessionState<T>,
+    T: Send + Sync + 'static,
+{
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
+        let cell = Self::cell(parts, state)?;
+        let handout = cell.hand_out_if_loaded(parts).await?;
+        Ok(handout.map(|handout| Self::new(cell, handout)))
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Session<T> {
+    /// Shows none of the data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("is_new", &self.is_new())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,229 @@
+//! The store trait: where sessions live when they do not live in the cookie.
+
+mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+use crate::{
+    clock::Timestamp,
+    error::StoreError,
+    id::{OwnerKey, StoreKey},
+    record::{Record, Version},
+};
+
+/// What a write expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// No row under this key.
+    Create,
+    /// A row at exactly this version.
+    Update {
+        /// The version that was loaded.
+        expected: Version,
+    },
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum SaveOutcome {
+    /// The row now holds the record.
+    Saved,
+    /// The row holds something else, which this is; nothing was written.
+    Conflict(Record),
+    /// An update found no row; nothing was written.
+    Gone,
+}
+
+/// A place for sessions: three methods on one key each, and a few that may be overridden.
+///
+/// A store sees a [`StoreKey`], never an id, and keeps a [`Record`] as opaque bytes beside its version
+/// and expiry. Handlers never call it; the session does.
+///
+/// # What every store must hold
+///
+/// - **Expired is absent.** A row whose `expires_at` is not after now is treated as missing by every
+///   method, whether or not it was deleted yet. Now is one clock, the store's documented choice.
+/// - **A save is atomic.** Comparing what is there and writing is one step that no other save, touch or
+///   destroy of the same key can come between: a script on one key in Redis, one
+///   `UPDATE .. WHERE version = ..` in SQL.
+/// - **Gone stays gone.** [`Write::Update`] never makes a row. Only [`Write::Create`] does.
+/// - **A repeated write is one write.** If the row already holds the record's own version, the answer is
+///   [`SaveOutcome::Saved`]: an earlier try arrived and only its answer was lost.
+/// - **Answers are durable.** What was answered `Saved`, or `Ok` to a destroy, is what the next load sees,
+///   on every node.
+/// - **A dropped future leaves the row wholly old or wholly new.**
+/// - A row that [`Record::from_bytes`] refuses is passed on as its error, and never deleted for it.
+///
+/// The `testing` feature holds a suite that checks these; `session_store_conformance!` runs it.
+#[async_trait]
+pub trait SessionStore: Send + Sync + 'static {
+    /// Returns the live row under `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when the engine fails, which is never answered as `None`;
+    /// [`StoreError::Corrupt`] or [`StoreError::Newer`] from [`Record::from_bytes`].
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError>;
+
+    /// Writes `record` under `key` if what is there is what `write` expects.
+    ///
+    /// With [`Write::Create`], any live row of another version is a [`SaveOutcome::Conflict`]. With
+    /// [`Write::Update`], a live row of another version than `expected` is a conflict and no live row is
+    /// [`SaveOutcome::Gone`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when the engine fails; whether the write arrived may be unknown.
+    /// [`StoreError::Full`] when a new row would not fit.
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError>;
+
+    /// Removes the row under `key`; removing none is a success.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] unless it is certain that the row is gone.
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError>;
+
+    /// Moves the expiry of the row at `version` to `expires_at`, never to an earlier one, and keeps its
+    /// version.
+    ///
+    /// Answers like [`save`](Self::save) with [`Write::Update`]; a later expiry already there is
+    /// [`SaveOutcome::Saved`]. The default loads and saves; engines that can move an expiry alone do so.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    async fn touch(
+        &self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        let Some(record) = self.load(key).await? else {
+            return Ok(SaveOutcome::Gone);
+        };
+        if record.version() != version {
+            return Ok(SaveOutcome::Conflict(record));
+        }
+        if record.expires_at() >= expires_at {
+            return Ok(SaveOutcome::Saved);
+        }
+        let mut touched = record.with_expires_at(expires_at);
+        // The same version would read as "already saved", so this way of touching needs a new one.
+        touched.version = Version::random().map_err(StoreError::unavailable)?;
+        self.save(key, &touched, Write::Update { expected: version })
+            .await
+    }
+
+    /// Deletes at most `limit` expired rows and returns how many; 0 for engines that expire by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when the engine fails.
+    async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        let _ = limit;
+        Ok(0)
+    }
+
+    /// Says whether the store finds sessions by owner.
+    fn indexes_owners(&self) -> bool {
+        false
+    }
+
+    /// Returns the keys of the owner's live rows, tombstones excepted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] unless [`indexes_owners`](Self::indexes_owners).
+    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
+        let _ = owner;
+        Err(StoreError::Unsupported {
+            operation: "find_by_owner",
+        })
+    }
+
+    /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many.
+    ///
+    /// The default lists and destroys until the list is empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`find_by_owner`](Self::find_by_owner) and [`destroy`](Self::destroy); rows removed before an
+    /// error stay removed.
+    async fn destroy_by_owner(
+        &self,
+        owner: &OwnerKey,
+        keep: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        let mut destroyed = 0;
+        loop {
+            let mut keys = self.find_by_owner(owner).await?;
+            keys.retain(|key| Some(key) != keep);
+            if keys.is_empty() {
+                return Ok(destroyed);
+            }
+            for key in &keys {
+                self.destroy(key).await?;
+                destroyed += 1;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        (**self).load(key).await
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        (**self).save(key, record, write).await
+    }
+
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        (**self).destroy(key).await
+    }
+
+    async fn touch(
+        &self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        (**self).touch(key, version, expires_at).await
+    }
+
+    async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        (**self).delete_expired(limit).await
+    }
+
+    fn indexes_owners(&self) -> bool {
+        (**self).indexes_owners()
+    }
+
+    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
+        (**self).find_by_owner(owner).await
+    }
+
+    async fn destroy_by_owner(
+        &self,
+        owner: &OwnerKey,
+        keep: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        (**self).destroy_by_owner(owner, keep).await
+    }
+}

@@ -1,0 +1,279 @@
+//! Where the token travels.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+
+use crate::{
+    cookies::{CookieTemplate, visit_values},
+    error::BoxError,
+};
+
+type Get = dyn Fn(&Parts) -> Option<String> + Send + Sync;
+type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
+
+/// How the session token comes in and goes out; a cookie unless `.transport(..)` sets another.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{Key, SessionManager, Transport};
+///
+/// let api = SessionManager::<u32>::builder()
+///     .keys(Key::generate())
+///     .transport(Transport::bearer())
+///     .build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Transport(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Cookie,
+    Bearer,
+    Header(HeaderName),
+    Custom { get: Arc<Get>, set: Arc<Set> },
+}
+
+/// The response header that carries a new bearer token.
+const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-session-token");
+
+impl Transport {
+    /// A cookie, as `.cookie(..)` describes it.
+    #[must_use]
+    pub const fn cookie() -> Self {
+        Self(Kind::Cookie)
+    }
+
+    /// `Authorization: Bearer` (RFC 6750) in, `X-Session-Token` out; an empty one means: forget it.
+    #[must_use]
+    pub const fn bearer() -> Self {
+        Self(Kind::Bearer)
+    }
+
+    /// A header of this name in and out; an empty one means: forget it.
+    #[must_use]
+    pub const fn header(name: HeaderName) -> Self {
+        Self(Kind::Header(name))
+    }
+
+    /// Functions of the application: `get` finds the token in a request, `set` puts it into the
+    /// headers of a response, `None` meaning: forget it.
+    ///
+    /// What the response depends on is unknown here, so it goes out with `Vary: *`.
+    pub fn custom(
+        get: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
+        set: impl Fn(&mut HeaderMap, Option<&str>) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Kind::Custom {
+            get: Arc::new(get),
+            set: Arc::new(set),
+        })
+    }
+
+    pub(crate) const fn is_cookie(&self) -> bool {
+        matches!(self.0, Kind::Cookie)
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Cookie => f.write_str("Transport::cookie()"),
+            Kind::Bearer => f.write_str("Transport::bearer()"),
+            Kind::Header(name) => write!(f, "Transport::header({name:?})"),
+            Kind::Custom { .. } => f.write_str("Transport::custom(..)"),
+        }
+    }
+}
+
+/// A transport and, where it is one, its cookie.
+#[derive(Clone, Debug)]
+pub(crate) struct Carrier {
+    transport: Transport,
+    template: Arc<CookieTemplate>,
+}
+
+impl Carrier {
+    pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Self {
+        Self {
+            transport,
+            template: Arc::new(template),
+        }
+    }
+
+    /// Returns the name that `kind` defaults to and the size limit counts.
+    pub(crate) fn name(&self) -> &str {
+        match &self.transport.0 {
+            Kind::Cookie => self.template.name(),
+            Kind::Bearer => "authorization",
+            Kind::Header(name) => name.as_str(),
+            Kind::Custom { .. } => "custom",
+        }
+    }
+
+    /// Returns what tokens are bound to, so that none moves from one transport to another.
+    pub(crate) fn binding(&self) -> &'static str {
+        match &self.transport.0 {
+            Kind::Cookie => "cookie",
+            Kind::Bearer => "bearer",
+            Kind::Header(_) => "header",
+            Kind::Custom { .. } => "custom",
+        }
+    }
+
+    /// Says whether two carriers would read each other's tokens in one request.
+    pub(crate) fn clashes_with(&self, other: &Self) -> bool {
+        let custom = |carrier: &Self| matches!(carrier.transport.0, Kind::Custom { .. });
+        !custom(self) && !custom(other) && self.binding() == other.binding() && self.name() == other.name()
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        if self.transport.is_cookie() {
+            format!("cookie {:?}", self.name())
+        } else {
+            format!("header {:?}", self.name())
+        }
+    }
+
+    /// Calls `visit` with every token that arrived, in the order of the request.
+    pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
+        match &self.transport.0 {
+            Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
+            Kind::Bearer => {
+                for value in parts.headers.get_all(header::AUTHORIZATION) {
+                    if let Some(token) = bearer_token(value.as_bytes()) {
+                        visit(token);
+                    }
+                }
+            }
+            Kind::Header(name) => {
+                for value in parts.headers.get_all(name) {
+                    visit(value.as_bytes().trim_ascii());
+                }
+            }
+            Kind::Custom { get, .. } => {
+                if let Some(token) = get(parts) {
+                    visit(token.as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Renders what hands a token to the client, for so many seconds or until the browser closes.
+    pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
+        Ok(Delivery(match &self.transport.0 {
+            Kind::Cookie => Rendered::Cookies(self.template.clone(), self.template.set(&token, seconds)?),
+            Kind::Bearer => Rendered::Header(SESSION_TOKEN, sensitive(token)?),
+            Kind::Header(name) => Rendered::Header(name.clone(), sensitive(token)?),
+            Kind::Custom { set, .. } => Rendered::Custom(set.clone(), Some(token)),
+        }))
+    }
+
+    /// Renders what makes the client forget its token.
+    pub(crate) fn removal(&self) -> Result<Delivery, BoxError> {
+        Ok(Delivery(match &self.transport.0 {
+            Kind::Cookie => Rendered::Cookies(self.template.clone(), self.template.removal()?),
+            Kind::Bearer => Rendered::Header(SESSION_TOKEN, HeaderValue::from_static("")),
+            Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
+            Kind::Custom { set, .. } => Rendered::Custom(set.clone(), None),
+        }))
+    }
+
+    /// Appends the request header that the response depends on to `Vary` (RFC 9110, 12.5.5).
+    pub(crate) fn vary(&self, headers: &mut HeaderMap) {
+        let name = match &self.transport.0 {
+            Kind::Cookie => HeaderValue::from_static("cookie"),
+            Kind::Bearer => HeaderValue::from_static("authorization"),
+            Kind::Header(name) => HeaderValue::from(name.clone()),
+            Kind::Custom { .. } => HeaderValue::from_static("*"),
+        };
+        let present = headers.get_all(header::VARY).iter().any(|value| {
+            let mut fields = value.as_bytes().split(|byte| *byte == b',');
+            fields.any(|field| {
+                let field = field.trim_ascii();
+                field == b"*" || field.eq_ignore_ascii_case(name.as_bytes())
+            })
+        });
+        if !present {
+            headers.append(header::VARY, name);
+        }
+    }
+}
+
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
+    let mut value = HeaderValue::try_from(token)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Headers that set or remove a token, ready so that putting them into a response cannot fail.
+#[derive(Clone)]
+pub(crate) struct Delivery(Rendered);
+
+#[derive(Clone)]
+enum Rendered {
+    Cookies(Arc<CookieTemplate>, Vec<HeaderValue>),
+    Header(HeaderName, HeaderValue),
+    Custom(Arc<Set>, Option<String>),
+}
+
+impl Delivery {
+    /// Puts the token into a response in place of an earlier one, and keeps caches from storing it.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        match &self.0 {
+            Rendered::Cookies(template, cookies) => {
+                remove_cookies(headers, template);
+                for cookie in cookies {
+                    headers.append(header::SET_COOKIE, cookie.clone());
+                }
+            }
+            Rendered::Header(name, value) => {
+                headers.insert(name, value.clone());
+            }
+            Rendered::Custom(set, token) => set(headers, token.as_deref()),
+        }
+        forbid_caching(headers);
+    }
+}
+
+fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
+    let earlier = headers.get_all(header::SET_COOKIE);
+    if !earlier.iter().any(|cookie| template.renders(cookie)) {
+        return;
+    }
+    let others: Vec<_> = earlier
+        .iter()
+        .filter(|cookie| !template.renders(cookie))
+        .cloned()
+        .collect();
+    headers.remove(header::SET_COOKIE);
+    for cookie in others {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// A handler that already forbade shared caches knows better than we do.
+fn forbid_caching(headers: &mut HeaderMap) {
+    let forbidden = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
+            let directive = directive.trim_ascii();
+            directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
+        })
+    });
+    if !forbidden {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,5 @@
+//! What the crate promises, through its public API and a real router.
+
+mod support;
+
+mod first_screen;
