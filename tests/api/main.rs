@@ -4,3 +4,4 @@ mod support;
 
 mod faulty_store;
 mod first_screen;
+mod test_session;
