@@ -4,6 +4,7 @@ mod support;
 
 mod faulty_store;
 mod first_screen;
+mod memory_bound;
 mod store_conformance;
 mod store_memory;
 mod test_session;
