@@ -68,8 +68,9 @@ fn key(number: u8) -> StoreKey {
 }
 
 #[track_caller]
-fn assert_full(answer: Result<impl Sized, StoreError>) {
-    assert!(matches!(answer, Err(StoreError::Full)));
+fn assert_full<R>(answer: Result<R, StoreError>) {
+    let error = answer.err();
+    assert!(matches!(error, Some(StoreError::Full)), "{error:?}");
 }
 
 #[test]

@@ -130,23 +130,15 @@ fn a_long_sweep_gives_way_to_others() {
 fn what_is_counted_is_what_is_there() {
     let clock = At::default();
     let store = MemoryStore::builder().clock(clock.clone()).build();
-    let owner = OwnerKey::from_bytes([7; 32]);
+    let ada = OwnerKey::from_bytes([7; 32]);
     for key in 0..30 {
-        let owned = Record {
-            owner: (key % 3 == 0).then_some(owner),
+        let record = Record {
+            owner: (key % 3 == 0).then_some(ada),
+            tombstone: key % 5 == 0,
+            payload: Bytes::from(vec![0; usize::from(key)]),
             ..record(u64::from(key))
         };
-        let payload = Bytes::from(vec![0; usize::from(key)]);
-        let tombstone = key % 5 == 0;
-        save(
-            &store,
-            key,
-            &Record {
-                payload,
-                tombstone,
-                ..owned
-            },
-        );
+        save(&store, key, &record);
     }
     let check = |rows: &Rows| {
         let all = || rows.by_key.values();
