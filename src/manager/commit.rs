@@ -481,7 +481,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             .saturating_add(self.config.policy.absolute_timeout)
             .saturating_add(REQUEST_IN_FLIGHT);
         let mut entry = self.tombstone(now, last_end)?;
-        entry.tombstone = replaced;
+        if replaced {
+            entry.payload = REPLACED;
+        }
         match self.rows(list).save(key, &entry, Write::Create).await? {
             SaveOutcome::Saved => Ok(()),
             SaveOutcome::Conflict(_) | SaveOutcome::Gone if replaced => Err(self.gone(basis)),
@@ -530,6 +532,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         SessionError::Gone
     }
 }
+
+/// The payload of a revocation whose session got a new id; one that ended has none.
+pub(super) const REPLACED: Bytes = Bytes::from_static(b"replaced");
 
 /// The version of a record inside a token, which is replaced as a whole.
 pub(super) const UNVERSIONED: Version = Version::from_bytes([0; 16]);

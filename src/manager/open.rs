@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::{BufMut, Bytes};
 use http::request::Parts;
 
-use super::{Backing, Basis, Live, SessionManager, commit::UNVERSIONED, payload::Unreadable};
+use super::{
+    Backing, Basis, Live, SessionManager,
+    commit::{REPLACED, UNVERSIONED},
+    payload::Unreadable,
+};
 use crate::{
     clock::Timestamp,
     decision::Origin,
@@ -255,7 +259,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         Ok(entry.map(|entry| {
             let fresh = entry.created_at().saturating_add(TOMBSTONE_TTL) > now;
-            if entry.is_tombstone() && fresh {
+            if fresh && entry.payload == REPLACED {
                 Revocation::Replaced
             } else {
                 Revocation::Ended

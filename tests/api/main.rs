@@ -5,6 +5,7 @@ mod support;
 mod faulty_store;
 mod first_screen;
 mod memory_bound;
+mod revocation_list;
 mod store_conformance;
 mod store_memory;
 mod test_session;
