@@ -64,7 +64,8 @@ pub enum SaveOutcome {
 ///
 /// # Writing a store
 ///
-/// The methods are those of the `async-trait` crate, so that a store can be a trait object. A row is the key (32 bytes), the version (16 bytes), `expires_at` in Unix milliseconds, and the rest as
+/// The methods are those of the `async-trait` crate, so that a store can be a trait object. A row is the
+/// key (32 bytes), the version (16 bytes), `expires_at` in Unix milliseconds, and the rest as
 /// [`Record::to_bytes`] gives it; [`Record::from_bytes`] puts them together again. A store that indexes
 /// owners keeps [`Record::owner`] (32 bytes or none) beside them. The bytes are not to be read: tombstones
 /// are rows like any other, and `load` returns them. What a save finds decides what it does:
