@@ -256,7 +256,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
         if dirty && !current && !self.manager.differs(basis, &draft).unwrap_or(true) {
             return;
         }
-        let Some(mut state) = self.state() else { return };
+        let Some(mut state) = self.state() else {
+            return;
+        };
         let current = state.generation == generation;
         if !dirty {
             if current && state.left.is_none() {
@@ -279,11 +281,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
     ) -> Result<(), SessionError> {
         let dirty = draft.is_dirty();
         if self.is_closed() {
-            return if dirty { Err(SessionError::Closed) } else { Ok(()) };
+            return if dirty {
+                Err(SessionError::Closed)
+            } else {
+                Ok(())
+            };
         }
         if !self.is_current(generation) && !draft.intents.destroy {
             let overlaps = dirty && self.manager.differs(basis, &draft)?;
-            return if overlaps { Err(SessionError::Overlap) } else { Ok(()) };
+            return if overlaps {
+                Err(SessionError::Overlap)
+            } else {
+                Ok(())
+            };
         }
         let Some((basis, turn)) = self.begin(dirty) else {
             return Ok(());
@@ -311,9 +321,11 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     fn finish(&self, turn: Turn, committed: Committed) {
-        let Some(mut state) = self.state() else { return };
-        let superseded = state.commits != turn.commits
-            || (!turn.dirty && state.generation != turn.generation);
+        let Some(mut state) = self.state() else {
+            return;
+        };
+        let superseded =
+            state.commits != turn.commits || (!turn.dirty && state.generation != turn.generation);
         if superseded {
             return;
         }
@@ -346,14 +358,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Ends an `update`; returns what its guard goes on with.
-    pub(crate) fn finish_update(&self, turn: Turn, committed: Committed) -> Option<(Arc<Basis>, u64)> {
+    pub(crate) fn finish_update(
+        &self,
+        turn: Turn,
+        committed: Committed,
+    ) -> Option<(Arc<Basis>, u64)> {
         self.finish(turn, committed);
         let state = self.state()?;
         Some((state.basis.clone(), state.generation))
     }
 
     fn is_current(&self, generation: u64) -> bool {
-        self.state().is_some_and(|state| state.generation == generation)
+        self.state()
+            .is_some_and(|state| state.generation == generation)
     }
 
     fn is_closed(&self) -> bool {
@@ -417,7 +434,9 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
 impl<T: Send + Sync + 'static> Drop for Cell<T> {
     /// The request is over: what nobody committed or sent is lost, which is worth a word.
     fn drop(&mut self) {
-        let Some(state) = self.state.get_mut() else { return };
+        let Some(state) = self.state.get_mut() else {
+            return;
+        };
         let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let session = std::any::type_name::<T>();
         let warned = self.manager.warned();

@@ -182,7 +182,9 @@ impl<T: Send + Sync + 'static> Session<T> {
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         let manager = self.cell.manager();
         if manager.data_in_token() {
-            return Err(SessionError::NoStore { operation: "handle" });
+            return Err(SessionError::NoStore {
+                operation: "handle",
+            });
         }
         match (&self.basis.live, &self.basis.store) {
             (Some(live), Some(store)) => Ok(SessionHandle::new(
@@ -208,7 +210,10 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// # Cancellation
     ///
     /// Dropping the future leaves the row wholly old or wholly new.
-    pub async fn update<R>(&mut self, mut change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
+    pub async fn update<R>(
+        &mut self,
+        mut change: impl FnMut(&mut T) -> R,
+    ) -> Result<R, SessionError> {
         let manager = self.cell.manager();
         if manager.data_in_token() || self.basis.live.is_none() {
             return Ok(change(&mut *self));
@@ -297,7 +302,9 @@ impl<T: Send + Sync + 'static> Session<T> {
             clippy::expect_used,
             reason = "only methods that consume the session take the draft"
         )]
-        self.draft.as_ref().expect("a session that was not consumed")
+        self.draft
+            .as_ref()
+            .expect("a session that was not consumed")
     }
 
     fn draft_mut(&mut self) -> &mut Draft<T> {
@@ -305,7 +312,9 @@ impl<T: Send + Sync + 'static> Session<T> {
             clippy::expect_used,
             reason = "only methods that consume the session take the draft"
         )]
-        self.draft.as_mut().expect("a session that was not consumed")
+        self.draft
+            .as_mut()
+            .expect("a session that was not consumed")
     }
 }
 

@@ -126,7 +126,10 @@ impl Carrier {
     /// Says whether two carriers would read each other's tokens in one request.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
         let custom = |carrier: &Self| matches!(carrier.transport.0, Kind::Custom { .. });
-        !custom(self) && !custom(other) && self.binding() == other.binding() && self.name() == other.name()
+        !custom(self)
+            && !custom(other)
+            && self.binding() == other.binding()
+            && self.name() == other.name()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -164,7 +167,9 @@ impl Carrier {
     /// Renders what hands a token to the client, for so many seconds or until the browser closes.
     pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
         Ok(Delivery(match &self.transport.0 {
-            Kind::Cookie => Rendered::Cookies(self.template.clone(), self.template.set(&token, seconds)?),
+            Kind::Cookie => {
+                Rendered::Cookies(self.template.clone(), self.template.set(&token, seconds)?)
+            }
             Kind::Bearer => Rendered::Header(SESSION_TOKEN, sensitive(token)?),
             Kind::Header(name) => Rendered::Header(name.clone(), sensitive(token)?),
             Kind::Custom { set, .. } => Rendered::Custom(set.clone(), Some(token)),
@@ -204,7 +209,9 @@ impl Carrier {
 
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
 }
 
 fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
@@ -262,10 +269,14 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
 /// A handler that already forbade shared caches knows better than we do.
 fn forbid_caching(headers: &mut HeaderMap) {
     let forbidden = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
-            let directive = directive.trim_ascii();
-            directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
-        })
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|directive| {
+                let directive = directive.trim_ascii();
+                directive.eq_ignore_ascii_case(b"no-store")
+                    || directive.eq_ignore_ascii_case(b"private")
+            })
     });
     if !forbidden {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

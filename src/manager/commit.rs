@@ -75,13 +75,18 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             policy: &self.config.policy,
             now,
         });
-        self.carry_out(basis, decision, intents, prepared, now).await
+        self.carry_out(basis, decision, intents, prepared, now)
+            .await
     }
 
     /// Says whether a draft differs from what was handed out of `basis`; an intent is a difference.
     pub(crate) fn differs(&self, basis: &Basis, draft: &Draft<T>) -> Result<bool, SessionError> {
         let changed = || Ok(matches!(self.changes(basis, draft)?, Ours::Changed(_)));
-        if draft.intents.any() { Ok(true) } else { changed() }
+        if draft.intents.any() {
+            Ok(true)
+        } else {
+            changed()
+        }
     }
 
     /// Says what an `update` that wrote `record` means for the client.
@@ -190,10 +195,15 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (CookieAction::Set | CookieAction::Reseal, Some(live)) => {
                 Effect::Send(self.deliver(live, now)?)
             }
-            (CookieAction::Remove, _) => {
-                Effect::Send(self.config.carrier.removal().map_err(SessionError::Encode)?)
+            (CookieAction::Remove, _) => Effect::Send(
+                self.config
+                    .carrier
+                    .removal()
+                    .map_err(SessionError::Encode)?,
+            ),
+            (CookieAction::None, None) if matches!(decision.row, RowAction::Destroy) => {
+                Effect::Retract
             }
-            (CookieAction::None, None) if matches!(decision.row, RowAction::Destroy) => Effect::Retract,
             (CookieAction::None | CookieAction::Set | CookieAction::Reseal, _) => Effect::None,
         };
         let origin = match (&live, decision.row) {
@@ -310,7 +320,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                     let theirs = match rows.save(&key, &record, write).await? {
                         SaveOutcome::Saved => break,
                         SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
-                        SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(basis)),
+                        SaveOutcome::Conflict(_) | SaveOutcome::Gone => {
+                            return Err(self.gone(basis));
+                        }
                     };
                     record = self.reconciled(&key, live, &change, &theirs, false)?;
                     expected = theirs.version();
@@ -327,7 +339,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Gives a session a new id: the new row, then the end of the old one at the version this request
     /// loaded, so that neither a write of another request is lost nor a logout undone.
-    async fn rotate(&self, basis: &Basis, live: &Live, change: Change) -> Result<Live, SessionError> {
+    async fn rotate(
+        &self,
+        basis: &Basis,
+        live: &Live,
+        change: Change,
+    ) -> Result<Live, SessionError> {
         let record = self.record(change.prepared.clone(), change.lifetime)?;
         let rotated = if self.data_in_token() {
             let rotated = self.insert(basis, record).await?;
@@ -446,7 +463,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.emit(|| SessionEvent::Touched {
             session: key.fingerprint(),
         });
-        Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
+        Ok(Some(
+            live.with(live.record.clone().with_expires_at(expires_at)),
+        ))
     }
 
     /// Ends every session that came in, and is certain of it before it says so.

@@ -20,12 +20,12 @@ use bytes::Bytes;
 use http::request::Parts;
 use serde_json::Value;
 
+pub use self::outside::StoredSession;
+use self::rows::Rows;
 pub(crate) use self::{
     commit::{Committed, Effect},
     payload::Draft,
 };
-pub use self::outside::StoredSession;
-use self::rows::Rows;
 use crate::{
     clock::{Clock, Timestamp},
     codec::Codec,

@@ -68,7 +68,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let now = self.now();
         let arrivals = self.read_tokens(parts, now)?;
         let store = self.store_of(parts)?;
-        let found = self.judge_all(&arrivals, store.as_ref(), parts, now).await?;
+        let found = self
+            .judge_all(&arrivals, store.as_ref(), parts, now)
+            .await?;
         self.report(&arrivals, &found);
         let (live, data) = match found.best {
             Some((_, live, data)) => (Some(live), data),
@@ -405,7 +407,12 @@ pub(super) fn data_len(record: &Record) -> usize {
 }
 
 /// Writes the plaintext of a token that carries its data.
-pub(super) fn write_data(id: &SessionId, issued_at: Timestamp, record: &Record, into: &mut Vec<u8>) {
+pub(super) fn write_data(
+    id: &SessionId,
+    issued_at: Timestamp,
+    record: &Record,
+    into: &mut Vec<u8>,
+) {
     into.extend_from_slice(id.as_bytes());
     into.put_u64(issued_at.as_unix_millis());
     into.put_u64(record.expires_at().as_unix_millis());

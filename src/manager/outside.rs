@@ -326,7 +326,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         change: impl FnMut(&mut T) -> R,
     ) -> Result<Updated<T, R>, SessionError> {
         let store = basis.store.as_ref();
-        let store = store.ok_or(SessionError::NoStore { operation: "update" })?;
+        let store = store.ok_or(SessionError::NoStore {
+            operation: "update",
+        })?;
         let key = live.id.store_key();
         let record = live.record.clone();
         self.update_loop(store, &key, record, Expiry::Restart, change)

@@ -91,10 +91,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let Some(live) = &basis.live else {
             return Ok(self.default_data());
         };
-        self.decode(&live.record).map_err(|unreadable| match unreadable {
-            Unreadable::Newer => SessionRejection::Newer,
-            Unreadable::Corrupt | Unreadable::Refused => SessionRejection::Store(StoreError::Corrupt),
-        })
+        self.decode(&live.record)
+            .map_err(|unreadable| match unreadable {
+                Unreadable::Newer => SessionRejection::Newer,
+                Unreadable::Corrupt | Unreadable::Refused => {
+                    SessionRejection::Store(StoreError::Corrupt)
+                }
+            })
     }
 
     /// Says whether the stored payload is in today's shape, so that edits compare with it.
@@ -108,7 +111,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Runs `before_save` and encodes; `ours` is the encoding before it, if it is at hand.
-    pub(super) fn prepare(&self, data: &mut T, ours: Option<Bytes>) -> Result<Prepared, SessionError> {
+    pub(super) fn prepare(
+        &self,
+        data: &mut T,
+        ours: Option<Bytes>,
+    ) -> Result<Prepared, SessionError> {
         let ours = match ours {
             Some(ours) => ours,
             None => self.encode(data)?,
@@ -171,7 +178,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         // Through `T`, so that defaults and renames look as they do in ours.
         let base = self.decode(base).map_err(|_| SessionError::Conflict)?;
-        let base = serde_json::from_slice(&self.encode(&base)?).map_err(|_| SessionError::Conflict)?;
+        let base =
+            serde_json::from_slice(&self.encode(&base)?).map_err(|_| SessionError::Conflict)?;
         let ours = serde_json::from_slice(ours).map_err(|_| SessionError::Conflict)?;
         let theirs = self.migrate(theirs).map_err(|_| SessionError::Conflict)?;
         let merged = merge(&base, ours, theirs, &config.last_write_wins).map_err(conflict)?;

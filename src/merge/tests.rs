@@ -98,9 +98,17 @@ fn items_are_not_merged_with_each_other() {
 fn a_counter_that_both_counted_is_a_conflict_even_to_the_same_number() {
     conflicts("{'n': 1}", "{'n': 2}", "{'n': 3}");
     conflicts("{'n': 1}", "{'n': 2}", "{'n': 2}");
-    conflicts("{'cart': {}}", "{'cart': {'tea': 1}}", "{'cart': {'tea': 1}}");
+    conflicts(
+        "{'cart': {}}",
+        "{'cart': {'tea': 1}}",
+        "{'cart': {'tea': 1}}",
+    );
     conflicts("{'n': null}", "{'n': 1}", "{'n': 1}");
-    conflicts("{}", "{'cart': {'tea': {'n': 1}}}", "{'cart': {'tea': {'n': 1}}}");
+    conflicts(
+        "{}",
+        "{'cart': {'tea': {'n': 1}}}",
+        "{'cart': {'tea': {'n': 1}}}",
+    );
 }
 
 #[test]

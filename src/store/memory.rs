@@ -173,7 +173,9 @@ impl Shared {
 
 fn sweep_until(stopped: &mpsc::Receiver<()>, shared: &Weak<Shared>) {
     while stopped.recv_timeout(SWEEP_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         let now = shared.now();
         // In batches, so that no request waits for a long sweep.
         while shared.rows().sweep(now, 256) == 256 {}
@@ -235,7 +237,13 @@ impl Rows {
     }
 
     /// Makes room for so many bytes beside `keep`'s row; false if owned sessions take it all.
-    fn make_room(&mut self, needed: usize, max_bytes: usize, now: Timestamp, keep: &StoreKey) -> bool {
+    fn make_room(
+        &mut self,
+        needed: usize,
+        max_bytes: usize,
+        now: Timestamp,
+        keep: &StoreKey,
+    ) -> bool {
         while self.bytes.saturating_add(needed) > max_bytes {
             if self.sweep(now, 1) == 1 {
                 continue;

@@ -114,7 +114,10 @@ impl Browser {
 
     pub async fn send(&mut self, mut request: http::request::Builder) -> Answer {
         if !self.jar.is_empty() {
-            let pairs = self.jar.iter().map(|(name, value)| format!("{name}={value}"));
+            let pairs = self
+                .jar
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"));
             let pairs: Vec<_> = pairs.collect();
             request = request.header(header::COOKIE, pairs.join("; "));
         }
