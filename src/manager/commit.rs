@@ -1,6 +1,6 @@
 //! Carrying a decision out: the row first, then what the client is told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ use crate::{
     expiry::{Lifetime, cookie_seconds},
     id::{ID_BYTES, StoreKey},
     record::{Record, Version},
-    store::{SaveOutcome, Write},
+    store::{SaveOutcome, SessionStore, Write},
     transport::Delivery,
 };
 
@@ -178,7 +178,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 | RowAction::Rotate(_)
                 | RowAction::Touch(_),
                 ..,
-            ) => return Err(self.gone(basis)),
+            ) => {
+                let live = basis.live.as_ref();
+                return Err(self.gone(live.map(|live| live.id.store_key())));
+            }
         };
         self.finish(basis, decision, live, now)
     }
@@ -308,7 +311,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         match &basis.store {
             Some(list) if self.data_in_token() => {
                 if self.revocation(list, &key, change.now).await?.is_some() {
-                    return Err(self.gone(basis));
+                    return Err(self.gone(Some(key)));
                 }
             }
             Some(store) => {
@@ -321,7 +324,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                         SaveOutcome::Saved => break,
                         SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
                         SaveOutcome::Conflict(_) | SaveOutcome::Gone => {
-                            return Err(self.gone(basis));
+                            return Err(self.gone(Some(key)));
                         }
                     };
                     record = self.reconciled(&key, live, &change, &theirs, false)?;
@@ -393,7 +396,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let theirs = match rows.save(&old, &tombstone, write).await? {
                 SaveOutcome::Saved => return Ok(record),
                 SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(basis)),
+                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(old))),
             };
             let merged = self.reconciled(&old, live, change, &theirs, true)?;
             let write = Write::Update {
@@ -402,7 +405,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             match rows.save(&new, &merged, write).await? {
                 SaveOutcome::Saved => record = merged,
                 // Every session of the owner was ended meanwhile.
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(basis)),
+                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(old))),
             }
             expected = theirs.version();
             contention.pause().await?;
@@ -475,13 +478,40 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             if self.data_in_token() {
                 self.revoke(basis, key, false, now).await?;
             } else if let Some(store) = &basis.store {
-                self.rows(store).destroy(key).await?;
+                match &basis.live {
+                    Some(own) if Some(*key) == live => {
+                        let version = own.record.version();
+                        self.destroy_session(store, key, version).await?;
+                    }
+                    _ => self.rows(store).destroy(key).await?,
+                }
             }
             self.emit(|| SessionEvent::Destroyed {
                 session: key.fingerprint(),
             });
         }
         Ok(())
+    }
+
+    /// Removes a row whatever others write to it, unless it got a new id: then the session lives on, and
+    /// saying that it ended would be a lie.
+    pub(super) async fn destroy_session(
+        &self,
+        store: &Arc<dyn SessionStore>,
+        key: &StoreKey,
+        mut version: Version,
+    ) -> Result<(), SessionError> {
+        let mut contention = Contention::start();
+        loop {
+            match self.rows(store).destroy_at(key, version).await? {
+                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
+                SaveOutcome::Conflict(theirs) if theirs.is_tombstone() => {
+                    return Err(self.gone(Some(*key)));
+                }
+                SaveOutcome::Conflict(theirs) => version = theirs.version(),
+            }
+            contention.pause().await?;
+        }
     }
 
     /// Enters a session of cookie mode into the revocation list, if there is one.
@@ -503,7 +533,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         entry.tombstone = replaced;
         match self.rows(list).save(key, &entry, Write::Create).await? {
             SaveOutcome::Saved => Ok(()),
-            SaveOutcome::Conflict(_) | SaveOutcome::Gone if replaced => Err(self.gone(basis)),
+            SaveOutcome::Conflict(_) | SaveOutcome::Gone if replaced => Err(self.gone(Some(*key))),
             SaveOutcome::Conflict(_) | SaveOutcome::Gone => Ok(()),
         }
     }
@@ -541,10 +571,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         })
     }
 
-    fn gone(&self, basis: &Basis) -> SessionError {
-        let live = basis.live.as_ref();
+    pub(super) fn gone(&self, key: Option<StoreKey>) -> SessionError {
         self.emit(|| SessionEvent::Gone {
-            session: live.map(|live| live.id.store_key().fingerprint()),
+            session: key.map(|key| key.fingerprint()),
         });
         SessionError::Gone
     }
