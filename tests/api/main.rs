@@ -2,4 +2,5 @@
 
 mod support;
 
+mod faulty_store;
 mod first_screen;
