@@ -112,6 +112,15 @@ impl Browser {
         self.send(Request::post(path)).await
     }
 
+    /// Sends a request with something in its extensions for the handler.
+    pub async fn send_with(
+        &mut self,
+        request: http::request::Builder,
+        extension: impl Clone + Send + Sync + 'static,
+    ) -> Answer {
+        self.send(request.extension(extension)).await
+    }
+
     pub async fn send(&mut self, mut request: http::request::Builder) -> Answer {
         if !self.jar.is_empty() {
             let pairs = self
