@@ -120,9 +120,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let mut arrivals = Arrivals::default();
         let mut newer = false;
         self.config.carrier.visit_tokens(parts, |token| {
-            if token.is_empty() {
-                return;
-            }
             arrivals.arrived = true;
             if arrivals.claims.len() < MAX_OPENED {
                 match self.read_token(token, now) {

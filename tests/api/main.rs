@@ -1,5 +1,8 @@
 //! What the crate promises, through its public API and a real router.
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod logins;
 mod support;
 
+mod bad_input;
 mod first_screen;
