@@ -5,4 +5,5 @@ mod logins;
 mod support;
 
 mod bad_input;
+mod duplicate_cookies;
 mod first_screen;
