@@ -1,9 +1,11 @@
 //! What the crate promises, through its public API and a real router.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod forge;
 mod logins;
 mod support;
 
 mod bad_input;
 mod duplicate_cookies;
 mod first_screen;
+mod tokens;
