@@ -8,4 +8,5 @@ mod support;
 mod bad_input;
 mod duplicate_cookies;
 mod first_screen;
+mod keys;
 mod tokens;
