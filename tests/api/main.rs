@@ -9,4 +9,6 @@ mod bad_input;
 mod duplicate_cookies;
 mod first_screen;
 mod keys;
+mod size;
 mod tokens;
+mod transport;
