@@ -7,8 +7,10 @@ mod support;
 
 mod bad_input;
 mod duplicate_cookies;
+mod expiry;
 mod first_screen;
 mod keys;
+mod options;
 mod size;
 mod tokens;
 mod transport;
