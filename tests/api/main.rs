@@ -6,6 +6,8 @@ mod logins;
 mod support;
 
 mod bad_input;
+mod config_errors;
+mod cookie_template;
 mod duplicate_cookies;
 mod expiry;
 mod first_screen;

@@ -107,7 +107,7 @@ async fn what_before_save_changes_is_saved_and_causes_no_save_by_itself() {
 }
 
 /// `user|note`, which is no JSON.
-struct Bar;
+pub struct Bar;
 
 impl Codec<Login> for Bar {
     fn tag(&self) -> u8 {
