@@ -141,6 +141,8 @@ impl Carrier {
     }
 
     /// Calls `visit` with every token that arrived, in the order of the request.
+    ///
+    /// An empty header is no token, since that is how one is removed; an empty cookie is a cookie.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
         match &self.transport.0 {
             Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
@@ -153,11 +155,14 @@ impl Carrier {
             }
             Kind::Header(name) => {
                 for value in parts.headers.get_all(name) {
-                    visit(value.as_bytes().trim_ascii());
+                    let token = value.as_bytes().trim_ascii();
+                    if !token.is_empty() {
+                        visit(token);
+                    }
                 }
             }
             Kind::Custom { get, .. } => {
-                if let Some(token) = get(parts) {
+                if let Some(token) = get(parts).filter(|token| !token.is_empty()) {
                     visit(token.as_bytes());
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
+    io,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -69,6 +71,14 @@ impl Answer {
         pair.split_once('=').unwrap().1.to_owned()
     }
 
+    /// The `Max-Age` of the one `Set-Cookie` header, in seconds.
+    #[track_caller]
+    pub fn max_age(&self) -> Option<u64> {
+        let mut attributes = self.set_cookie().split("; ");
+        let seconds = attributes.find_map(|attribute| attribute.strip_prefix("Max-Age="))?;
+        Some(seconds.parse().unwrap())
+    }
+
     /// One header's values, joined as HTTP allows.
     pub fn header(&self, name: &str) -> Option<String> {
         let values: Vec<_> = self.headers.get_all(name).iter().collect();
@@ -101,6 +111,14 @@ impl Browser {
         Self {
             app,
             jar: BTreeMap::new(),
+        }
+    }
+
+    /// The same jar in front of another node.
+    pub fn at(&self, app: &Router) -> Self {
+        Self {
+            app: app.clone(),
+            jar: self.jar.clone(),
         }
     }
 
@@ -182,9 +200,45 @@ impl EventLog {
         move |event| events.lock().unwrap().push(event.clone())
     }
 
+    /// Returns the events since the last call.
+    pub fn take_events(&self) -> Vec<SessionEvent> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
     /// Returns the names of the events since the last call.
     pub fn take(&self) -> Vec<&'static str> {
-        let events = std::mem::take(&mut *self.0.lock().unwrap());
-        events.iter().map(SessionEvent::name).collect()
+        self.take_events().iter().map(SessionEvent::name).collect()
+    }
+}
+
+/// Runs a future, and returns with its result what was logged meanwhile.
+pub fn traced<R>(run: impl Future<Output = R>) -> (R, String) {
+    let log = LogBuffer::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.unwrap();
+    let result = tracing::subscriber::with_default(subscriber, || runtime.block_on(run));
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    (result, text)
+}
+
+#[derive(Clone, Default)]
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for LogBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
