@@ -2,4 +2,5 @@
 
 mod support;
 
+mod commit_rules;
 mod first_screen;
