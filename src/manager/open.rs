@@ -122,10 +122,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let mut arrivals = Arrivals::default();
         let mut newer = false;
         self.config.carrier.visit_tokens(parts, |token| {
+            arrivals.arrived = true;
             if token.is_empty() {
                 return;
             }
-            arrivals.arrived = true;
             if arrivals.claims.len() < MAX_OPENED {
                 match self.read_token(token, now) {
                     Ok(claim) => arrivals.claims.push(claim),
