@@ -63,16 +63,6 @@ fn newcomer(mode: Mode) -> (Browser, EventLog) {
     (Browser::new(scripted(sessions.build().unwrap())), events)
 }
 
-/// What `Set-Cookie` says of the session: nothing, set or removed.
-fn told(answer: &Answer) -> &'static str {
-    match answer.set_cookies()[..] {
-        [] => "nothing",
-        [cookie] if cookie.contains("Max-Age=0;") => "removed",
-        [_] => "set",
-        ref cookies => panic!("expected at most one Set-Cookie, got {cookies:?}"),
-    }
-}
-
 async fn a_new_session_left_at_its_default_sends_nothing(mode: Mode) {
     let (mut browser, events) = newcomer(mode);
     let scripts = [
@@ -88,7 +78,7 @@ async fn a_new_session_left_at_its_default_sends_nothing(mode: Mode) {
     for script in scripts {
         let answer = browser.get(script).await.expect(StatusCode::OK, "0");
         assert_eq!(
-            (told(&answer), events.take()),
+            (answer.told(), events.take()),
             ("nothing", vec![]),
             "{script}"
         );
@@ -101,7 +91,7 @@ async fn a_loaded_session_left_as_it_was_sends_nothing(mode: Mode) {
         clock.advance(HOUR);
         let answer = browser.get(script).await.expect(StatusCode::OK, "1");
         assert_eq!(
-            (told(&answer), events.take()),
+            (answer.told(), events.take()),
             ("nothing", vec![]),
             "{script}"
         );
@@ -110,7 +100,7 @@ async fn a_loaded_session_left_as_it_was_sends_nothing(mode: Mode) {
     assert_eq!(events.take(), ["saved"]);
     let answer = browser.get("/reset").await;
     assert_eq!(
-        (told(&answer), events.take()),
+        (answer.told(), events.take()),
         ("nothing", vec![]),
         "/reset at the default"
     );
@@ -146,7 +136,7 @@ async fn a_reordered_map_is_no_change(mode: Mode) {
     browser.get("/fill").await;
     events.take();
     let answer = browser.get("/reorder").await.expect(StatusCode::OK, "true");
-    assert_eq!((told(&answer), events.take()), ("nothing", vec![]));
+    assert_eq!((answer.told(), events.take()), ("nothing", vec![]));
     browser.get("/edit").await;
     assert_eq!(events.take(), ["saved"]);
 }
@@ -192,7 +182,7 @@ async fn a_random_default_left_alone_sends_nothing(mode: Mode) {
         ("/reset", "nothing"),
         ("/change", "set"),
     ] {
-        assert_eq!(told(&browser.get(path).await), expected, "{path}");
+        assert_eq!(browser.get(path).await.told(), expected, "{path}");
     }
 }
 
@@ -200,7 +190,7 @@ async fn a_change_is_saved(mode: Mode) {
     let (mut browser, events, clock) = signed_in(mode).await;
     clock.advance(SECOND);
     let answer = browser.get("/add").await.expect(StatusCode::OK, "2");
-    assert_eq!((told(&answer), events.take()), ("set", vec!["saved"]));
+    assert_eq!((answer.told(), events.take()), ("set", vec!["saved"]));
     browser.get("/read").await.expect(StatusCode::OK, "2");
 }
 
@@ -224,7 +214,7 @@ async fn destroy_beats_every_other_intent(mode: Mode) {
         for script in [format!("/destroy/{other}"), format!("/{other}/destroy")] {
             let (mut browser, events, _) = signed_in(mode).await;
             let answer = browser.get(&script).await;
-            let seen = (answer.status, told(&answer), events.take());
+            let seen = (answer.status, answer.told(), events.take());
             assert_eq!(
                 seen,
                 (StatusCode::OK, "removed", vec!["destroyed"]),
@@ -282,7 +272,7 @@ async fn the_removal_cookie_goes_out_whenever_a_cookie_of_the_name_arrived(mode:
         let mut browser = browser.clone();
         browser.jar.insert(COOKIE.to_owned(), token.to_owned());
         let answer = browser.get("/destroy").await;
-        assert_eq!(told(&answer), "removed", "{what}");
+        assert_eq!(answer.told(), "removed", "{what}");
         assert_eq!(
             answer.header("cache-control").as_deref(),
             Some("no-store"),
@@ -298,7 +288,7 @@ async fn the_removal_cookie_goes_out_whenever_a_cookie_of_the_name_arrived(mode:
         if what == "valid" && mode == Mode::Store {
             // It is gone now, and an unknown id is removed all the same.
             browser.jar.insert(COOKIE.to_owned(), valid.clone());
-            assert_eq!(told(&browser.get("/destroy").await), "removed");
+            assert_eq!(browser.get("/destroy").await.told(), "removed");
         }
     }
 }
@@ -314,7 +304,7 @@ async fn nothing_goes_out_on_destroy_when_no_cookie_arrived(mode: Mode) {
     }
     for script in ["/destroy", "/add/destroy", "/regenerate/destroy"] {
         let answer = browser.get(script).await;
-        let seen = (answer.status, told(&answer), events.take());
+        let seen = (answer.status, answer.told(), events.take());
         assert_eq!(seen, (StatusCode::OK, "nothing", vec![]), "{script}");
     }
 }
@@ -355,18 +345,18 @@ async fn a_new_id_leaves_the_old_one_without_the_data(mode: Mode) {
     for script in ["/add", "/save", "/destroy"] {
         let answer = left_behind.get(script).await;
         assert_eq!(
-            (answer.status, told(&answer)),
+            (answer.status, answer.told()),
             (StatusCode::CONFLICT, "nothing"),
             "{script}"
         );
     }
     // A repeated login is the exception.
     let answer = left_behind.clone().get("/add/regenerate").await;
-    assert_eq!((answer.status, told(&answer)), (StatusCode::OK, "set"));
+    assert_eq!((answer.status, answer.told()), (StatusCode::OK, "set"));
     // A minute later the old id is as unknown as any.
     clock.advance(60 * SECOND);
     let answer = left_behind.get("/add").await.expect(StatusCode::OK, "1");
-    assert_eq!(told(&answer), "set");
+    assert_eq!(answer.told(), "set");
 }
 
 async fn a_handler_that_fails_before_its_commit_has_changed_nothing(mode: Mode) {
@@ -374,7 +364,7 @@ async fn a_handler_that_fails_before_its_commit_has_changed_nothing(mode: Mode) 
     let token = browser.token();
     for intent in ["add", "destroy", "regenerate", "reset", "save", "longer"] {
         let answer = browser.get(&format!("/{intent}/fail")).await;
-        let seen = (answer.status, told(&answer), events.take());
+        let seen = (answer.status, answer.told(), events.take());
         assert_eq!(
             seen,
             (StatusCode::IM_A_TEAPOT, "nothing", vec![]),
@@ -397,7 +387,7 @@ async fn one_set_cookie_however_many_guards_and_in_whatever_order(mode: Mode) {
     ] {
         let (mut browser, _) = newcomer(mode);
         let answer = browser.get(script).await;
-        assert_eq!(told(&answer), "set", "{script}");
+        assert_eq!(answer.told(), "set", "{script}");
         assert_eq!(answer.header("vary").as_deref(), Some("cookie"), "{script}");
         // The one that went out is the latest.
         browser
@@ -580,7 +570,7 @@ async fn a_guard_alone_is_a_response(mode: Mode) {
     let sessions = mode.builder::<Visits>(&ManualClock::new()).build().unwrap();
     let app = Router::new().route("/", get(handler)).with_state(sessions);
     let answer = Browser::new(app).get("/").await.expect(StatusCode::OK, "");
-    assert_eq!(told(&answer), "set");
+    assert_eq!(answer.told(), "set");
     assert_eq!(answer.header("vary").as_deref(), Some("cookie"));
     assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
 }
@@ -591,7 +581,7 @@ async fn destroy_after_a_commit_in_the_same_request(mode: Mode) {
         // Nothing arrived, so there is nothing to remove.
         let answer = browser.get(script).await.expect(StatusCode::OK, "1");
         assert_eq!(
-            (told(&answer), events.take()),
+            (answer.told(), events.take()),
             ("nothing", vec!["created", "destroyed"]),
             "{script}"
         );
@@ -599,7 +589,7 @@ async fn destroy_after_a_commit_in_the_same_request(mode: Mode) {
     let (mut browser, events, _) = signed_in(mode).await;
     let answer = browser.get("/add/commit/destroy").await;
     assert_eq!(
-        (told(&answer), events.take()),
+        (answer.told(), events.take()),
         ("removed", vec!["saved", "destroyed"])
     );
     browser.get("/read").await.expect(StatusCode::OK, "0");
@@ -623,7 +613,7 @@ async fn create_after_destroy_in_the_same_request_is_a_new_session(mode: Mode) {
         .await
         .expect(StatusCode::OK, "2");
     assert_eq!(
-        (told(&answer), events.take()),
+        (answer.told(), events.take()),
         ("set", vec!["destroyed", "created"])
     );
     browser.get("/read").await.expect(StatusCode::OK, "2");

@@ -4,3 +4,5 @@ mod support;
 
 mod commit_rules;
 mod first_screen;
+mod one_request;
+mod state;

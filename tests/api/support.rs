@@ -165,6 +165,22 @@ pub fn scripted(sessions: SessionManager<Visits>) -> Router {
     Router::new().fallback(run_script).with_state(sessions)
 }
 
+/// Does one step of a script.
+pub fn act(session: &mut Session<Visits>, step: &str) {
+    match step {
+        "read" => {}
+        "add" => session.count += 1,
+        "undo" => session.count -= 1,
+        "borrow" => _ = &mut session.count,
+        "destroy" => session.destroy(),
+        "regenerate" => session.regenerate(),
+        "reset" => session.reset(),
+        "save" => session.force_save(),
+        "longer" => session.set_max_age(2 * DAY),
+        other => panic!("no such step: {other}"),
+    }
+}
+
 async fn run_script(
     State(sessions): State<SessionManager<Visits>>,
     request: Request<Body>,
@@ -176,15 +192,7 @@ async fn run_script(
     let mut note = None;
     for step in script.split('/') {
         match step {
-            "" | "read" => {}
-            "add" => session.count += 1,
-            "undo" => session.count -= 1,
-            "borrow" => _ = &mut session.count,
-            "destroy" => session.destroy(),
-            "regenerate" => session.regenerate(),
-            "reset" => session.reset(),
-            "save" => session.force_save(),
-            "longer" => session.set_max_age(2 * DAY),
+            "" => {}
             "fail" => return Ok(StatusCode::IM_A_TEAPOT.into_response()),
             "commit" => {
                 guards.push(session.commit().await?);
@@ -193,7 +201,7 @@ async fn run_script(
             "reverse" => guards.reverse(),
             "id" => note = Some(session.id().map(|id| id.store_key().to_hex())),
             "new" => note = Some(Some(session.is_new().to_string())),
-            other => panic!("no such step: {other}"),
+            step => act(&mut session, step),
         }
     }
     let count = session.count.to_string();
@@ -225,6 +233,19 @@ impl Answer {
         match self.set_cookies()[..] {
             [cookie] => cookie,
             ref cookies => panic!("expected one Set-Cookie, got {cookies:?}"),
+        }
+    }
+
+    /// What `Set-Cookie` says of the one cookie: nothing, set or removed.
+    #[track_caller]
+    pub fn told(&self) -> &'static str {
+        match self.set_cookies()[..] {
+            [] => "nothing",
+            [cookie] if cookie.contains("Max-Age=0;") => "removed",
+            _ => {
+                self.set_cookie();
+                "set"
+            }
         }
     }
 
@@ -343,5 +364,50 @@ impl EventLog {
     pub fn take(&self) -> Vec<&'static str> {
         let events = std::mem::take(&mut *self.0.lock().unwrap());
         events.iter().map(SessionEvent::name).collect()
+    }
+}
+
+/// The warnings written on this thread since [`Log::start`].
+pub struct Log {
+    text: Buffer,
+    _default: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    pub fn start() -> Self {
+        let text = Buffer::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_writer({
+                let text = text.clone();
+                move || text.clone()
+            })
+            .with_ansi(false)
+            .finish();
+        Self {
+            text,
+            _default: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// Returns the lines since the last call.
+    pub fn take(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
+        let text = String::from_utf8(text).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
