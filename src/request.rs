@@ -162,9 +162,22 @@ struct State<T> {
 #[derive(Default)]
 struct Response {
     delivery: Option<Delivery>,
+    /// A token went into a response already, and may have to come out of it again.
+    sent: bool,
     /// A `SessionCommit` stands for this delivery.
     promised: bool,
     delivered: bool,
+}
+
+impl Response {
+    /// Forgets what was to be delivered, and who promised to.
+    fn replace(&mut self, delivery: Option<Delivery>) {
+        *self = Self {
+            delivery,
+            sent: self.sent,
+            ..Self::default()
+        };
+    }
 }
 
 /// A commit under way.
@@ -339,13 +352,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
         match committed.effect {
             Effect::None => {}
-            Effect::Send(delivery) => {
-                state.response = Response {
-                    delivery: Some(delivery),
-                    ..Response::default()
-                };
-            }
-            Effect::Retract => state.response = Response::default(),
+            Effect::Send(delivery) => state.response.replace(Some(delivery)),
+            Effect::Retract => state.response.replace(None),
         }
     }
 
@@ -380,7 +388,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Notes that a `SessionCommit` was made for the latest outcome.
     pub(crate) fn promise(&self) {
         if let Some(mut state) = self.state() {
-            state.response.promised = state.response.delivery.is_some();
+            state.response.promised = state.response.delivery.is_some() || state.response.sent;
         }
     }
 }
@@ -420,14 +428,19 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 
     fn deliver(&self, headers: &mut HeaderMap) {
-        let delivery = self.state().and_then(|mut state| {
-            state.response.delivered = true;
-            state.response.delivery.clone()
+        let (delivery, sent) = self.state().map_or((None, false), |mut state| {
+            let response = &mut state.response;
+            response.delivered = true;
+            response.sent |= response.delivery.is_some();
+            (response.delivery.clone(), response.sent)
         });
-        if let Some(delivery) = delivery {
-            delivery.apply(headers);
+        let carrier = self.manager.carrier();
+        match delivery {
+            Some(delivery) => delivery.apply(headers),
+            None if sent => carrier.retract(headers),
+            None => {}
         }
-        self.manager.carrier().vary(headers);
+        carrier.vary(headers);
     }
 }
 
