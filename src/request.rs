@@ -262,19 +262,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
-    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, draft: Draft<T>) {
-        let dirty = draft.is_dirty();
-        let current = self.is_current(generation);
+    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
         // Encoding is the application's code, so it runs outside the lock.
-        if dirty && !current && !self.manager.differs(basis, &draft).unwrap_or(true) {
-            return;
-        }
+        let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
         let Some(mut state) = self.state() else {
             return;
         };
         let current = state.generation == generation;
         if !dirty {
             if current && state.left.is_none() {
+                draft.settle();
                 state.left = Some(draft);
             }
         } else if current || draft.intents.destroy {
@@ -290,9 +287,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
         &self,
         basis: &Basis,
         generation: u64,
-        draft: Draft<T>,
+        mut draft: Draft<T>,
     ) -> Result<(), SessionError> {
-        let dirty = draft.is_dirty();
+        let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft)?;
         if self.is_closed() {
             return if dirty {
                 Err(SessionError::Closed)
@@ -301,8 +298,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             };
         }
         if !self.is_current(generation) && !draft.intents.destroy {
-            let overlaps = dirty && self.manager.differs(basis, &draft)?;
-            return if overlaps {
+            return if dirty {
                 Err(SessionError::Overlap)
             } else {
                 Ok(())
