@@ -191,6 +191,16 @@ impl Carrier {
         }))
     }
 
+    /// Takes back out of a response what an earlier commit of its request put in.
+    pub(crate) fn retract(&self, headers: &mut HeaderMap) {
+        match &self.transport.0 {
+            Kind::Cookie => remove_cookies(headers, &self.template),
+            Kind::Bearer => _ = headers.remove(SESSION_TOKEN),
+            Kind::Header(name) => _ = headers.remove(name),
+            Kind::Custom { set, .. } => set(headers, None),
+        }
+    }
+
     /// Appends the request header that the response depends on to `Vary` (RFC 9110, 12.5.5).
     pub(crate) fn vary(&self, headers: &mut HeaderMap) {
         let name = match &self.transport.0 {

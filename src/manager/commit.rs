@@ -8,7 +8,7 @@ use super::{
     Basis, Live, SessionManager,
     contention::Contention,
     open::{TOMBSTONE_TTL, data_len, write_data},
-    payload::{Draft, Prepared},
+    payload::{Draft, Ours, Prepared},
 };
 use crate::{
     clock::Timestamp,
@@ -51,7 +51,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<Committed, SessionError> {
         let now = self.now();
         let intents = draft.intents;
-        let ours = self.changes(basis, &draft)?;
+        let ours = self.changes(basis, &mut draft)?;
         let changed = matches!(ours, Ours::Changed(_));
         let prepared = if saves(basis.origin, &intents, changed) {
             Some(self.prepare(&mut draft.data, ours.into_encoded())?)
@@ -80,13 +80,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Says whether a draft differs from what was handed out of `basis`; an intent is a difference.
-    pub(crate) fn differs(&self, basis: &Basis, draft: &Draft<T>) -> Result<bool, SessionError> {
-        let changed = || Ok(matches!(self.changes(basis, draft)?, Ours::Changed(_)));
-        if draft.intents.any() {
-            Ok(true)
-        } else {
-            changed()
-        }
+    pub(crate) fn differs(
+        &self,
+        basis: &Basis,
+        draft: &mut Draft<T>,
+    ) -> Result<bool, SessionError> {
+        Ok(draft.intents.any() || matches!(self.changes(basis, draft)?, Ours::Changed(_)))
     }
 
     /// Says what an `update` that wrote `record` means for the client.
@@ -116,9 +115,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Encodes the data if it may differ, and says whether it does.
-    fn changes(&self, basis: &Basis, draft: &Draft<T>) -> Result<Ours, SessionError> {
+    fn changes(&self, basis: &Basis, draft: &mut Draft<T>) -> Result<Ours, SessionError> {
         if !draft.borrowed || draft.intents.destroy {
             return Ok(Ours::Untouched);
+        }
+        if let Some(compared) = &draft.compared {
+            return Ok(compared.clone());
         }
         let encoded = self.encode(&draft.data)?;
         let handed_out = match (&draft.handed_out, &basis.live) {
@@ -127,11 +129,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (None, None) => None,
         };
         let same = handed_out.is_some_and(|before| self.is_same_data(before, &encoded));
-        Ok(if same {
+        let compared = if same {
             Ours::Same(encoded)
         } else {
             Ours::Changed(encoded)
-        })
+        };
+        Ok(draft.compared.insert(compared).clone())
     }
 
     async fn carry_out(
@@ -609,21 +612,4 @@ struct Change {
     lifetime: Lifetime,
     intents: Intents,
     now: Timestamp,
-}
-
-/// A handler's data beside what it was handed.
-enum Ours {
-    /// Never lent out mutably, so not even encoded.
-    Untouched,
-    Same(Bytes),
-    Changed(Bytes),
-}
-
-impl Ours {
-    fn into_encoded(self) -> Option<Bytes> {
-        match self {
-            Self::Untouched => None,
-            Self::Same(encoded) | Self::Changed(encoded) => Some(encoded),
-        }
-    }
 }
