@@ -9,6 +9,7 @@ mod bad_input;
 mod config_errors;
 mod cookie_template;
 mod duplicate_cookies;
+mod error_texts;
 mod expiry;
 mod first_screen;
 mod keys;

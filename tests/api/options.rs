@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::Router;
-use axum_typed_session::{Codec, SessionManager, testing::ManualClock};
+use axum_typed_session::{Codec, SessionManager, cookie::Cookie, testing::ManualClock};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -292,7 +292,7 @@ async fn audience_and_kind_default_to_the_crate_and_the_name() {
 async fn a_kind_outlives_a_renamed_cookie() {
     let clock = ManualClock::new();
     let manager = |name: &'static str| {
-        let cookie = axum_typed_session::cookie::Cookie::new(name, "");
+        let cookie = Cookie::new(name, "");
         app(logins(&clock).kind("login").cookie(cookie))
     };
     let token = issue(&manager("__Host-old"), "mine").await.token();
