@@ -5,11 +5,14 @@ mod forge;
 mod logins;
 mod support;
 
+mod auto_traits;
 mod bad_input;
 mod config_errors;
 mod cookie_template;
+mod debug_output;
 mod duplicate_cookies;
 mod error_texts;
+mod events;
 mod expiry;
 mod first_screen;
 mod keys;
