@@ -22,7 +22,10 @@ fn spellings(bytes: &[u8]) -> Vec<String> {
         let list = format!("{part:?}");
         spellings.push(list.trim_matches(['[', ']']).to_owned());
         spellings.push(URL_SAFE_NO_PAD.encode(part));
-        spellings.push(part.iter().map(|byte| format!("{byte:02x}")).collect());
+        spellings.push(
+            part.iter()
+                .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
+        );
     }
     spellings
 }
@@ -49,7 +52,7 @@ fn manager(store: &MemoryStore, clock: &ManualClock) -> SessionManager<Login> {
 /// Shows what a handler sees, and tells the id in its own way.
 async fn show(mut session: Session<Login>) -> Result<impl IntoResponse, SessionError> {
     session.user = Some("ada-lovelace".to_owned());
-    session.note = "open-sesame".to_owned();
+    session.note = "open-sesame".into();
     let before = format!("{session:?} {:#?}", session.id());
     let commit = session.commit().await?;
     let shown = format!("{before} {commit:?}");
