@@ -10,11 +10,12 @@ use http::HeaderName;
 
 use crate::{
     logins::{Login, logins, without_keys},
-    options::Bar,
+    options::{Bar, same_shape},
     support::{DAY, SECOND},
 };
 
 type Builder = SessionManagerBuilder<Login>;
+type With<'a> = &'a dyn Fn(Duration) -> Builder;
 
 #[track_caller]
 fn expect_refusal(manager: Builder, text: &str) {
@@ -32,15 +33,11 @@ fn store_mode() -> Builder {
     cookie_mode().store(MemoryStore::new())
 }
 
-fn pass(_from: u32, value: serde_json::Value) -> Result<serde_json::Value, std::fmt::Error> {
-    Ok(value)
-}
-
 #[test]
 fn durations_must_be_above_zero_and_below_their_limit() {
     let year = DAY * 365;
     let long_lived = || cookie_mode().absolute_timeout(year * 2);
-    let cases: [(&str, Duration, &dyn Fn(Duration) -> Builder); 5] = [
+    let cases: [(&str, Duration, With<'_>); 5] = [
         ("max_age", DAY * 400, &|ttl| long_lived().max_age(ttl)),
         ("browser_session", DAY * 400, &|ttl| {
             long_lived().browser_session(ttl)
@@ -110,7 +107,7 @@ fn options_that_lack_what_they_need_are_refused() {
             "`.last_write_wins(..)` needs `.on_conflict(ConflictPolicy::Merge)`",
         ),
         (
-            cookie_mode().codec(Bar).migrate(pass),
+            cookie_mode().codec(Bar).migrate(same_shape),
             "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`",
         ),
         (
@@ -120,7 +117,7 @@ fn options_that_lack_what_they_need_are_refused() {
         (
             cookie_mode()
                 .schema_version(3)
-                .migrate(pass)
+                .migrate(same_shape)
                 .accept_schema(2),
             "`.accept_schema(..)` needs a version from `.schema_version(..)` up",
         ),
@@ -185,7 +182,7 @@ fn combinations_that_mean_something_are_accepted() {
         cookie_mode().revocations(MemoryStore::new()),
         cookie_mode()
             .schema_version(2)
-            .migrate(pass)
+            .migrate(same_shape)
             .accept_schema(3),
         cookie_mode().accept_schema(2),
         cookie_mode()

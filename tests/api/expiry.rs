@@ -7,10 +7,9 @@ use http::StatusCode;
 
 use crate::{
     logins::{FRESH, Login, app, logins},
-    support::{Browser, EventLog, HOUR, SECOND},
+    support::{Browser, EventLog, HOUR, MILLISECOND, SECOND},
 };
 
-const MILLISECOND: Duration = Duration::from_millis(1);
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
 
 /// A clock, and a browser of an app whose sessions live for an hour.
