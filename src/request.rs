@@ -227,7 +227,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
         let load = async || {
-            let (basis, data) = self.manager.open(parts).await?;
+            let kept_parts = self.manager.keeps_parts().then(|| without_registry(parts));
+            let (basis, data) = self.manager.open(parts, kept_parts).await?;
             Ok(Mutex::new(State {
                 basis: Arc::new(basis),
                 generation: 0,
@@ -472,6 +473,13 @@ impl<T: Send + Sync + 'static> fmt::Debug for Cell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cell").finish_non_exhaustive()
     }
+}
+
+/// A copy for the cell to keep, which is in the registry, which must not hold itself.
+fn without_registry(parts: &Parts) -> Arc<Parts> {
+    let mut parts = parts.clone();
+    parts.extensions.remove::<RequestSessions>();
+    Arc::new(parts)
 }
 
 /// No code of the application runs under these locks, so a poisoned one is as good as new.

@@ -368,6 +368,23 @@ async fn a_dirty_session_dropped_without_commit_warns_once_and_names_the_fix() {
 }
 
 #[tokio::test]
+async fn a_request_kept_for_the_id_generator_does_not_keep_itself() {
+    let log = Log::start();
+    let sessions = cookie_mode(&ManualClock::new()).id_generator(|parts| {
+        assert_eq!(parts.uri.path(), "/forgets");
+        [7; 32]
+    });
+    let app = Router::new().route("/forgets", get(forgets));
+    let mut browser = Browser::new(app.with_state(sessions.build().unwrap()));
+    browser.get("/forgets").await.expect(StatusCode::OK, "");
+    assert_eq!(
+        log.take().len(),
+        1,
+        "the end of the request was not noticed"
+    );
+}
+
+#[tokio::test]
 async fn a_lost_guard_warns_once_and_names_the_fix() {
     let log = Log::start();
     let mut browser = careless();
