@@ -2,6 +2,7 @@
 
 mod support;
 
+mod auto_commit;
 mod commit_rules;
 mod first_screen;
 mod one_request;

@@ -367,7 +367,7 @@ impl EventLog {
     }
 }
 
-/// The warnings written on this thread since [`Log::start`].
+/// The warnings and errors of this crate on this thread since [`Log::start`].
 pub struct Log {
     text: Buffer,
     _default: tracing::subscriber::DefaultGuard,
@@ -394,7 +394,10 @@ impl Log {
     pub fn take(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.text.0.lock().unwrap());
         let text = String::from_utf8(text).unwrap();
-        text.lines().map(str::to_owned).collect()
+        let ours = text
+            .lines()
+            .filter(|line| line.contains(" axum_typed_session"));
+        ours.map(str::to_owned).collect()
     }
 }
 
