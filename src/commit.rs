@@ -24,6 +24,12 @@ impl SessionCommit {
     }
 }
 
+impl Drop for SessionCommit {
+    fn drop(&mut self) {
+        self.cell.poison_if_panicking();
+    }
+}
+
 impl IntoResponseParts for SessionCommit {
     type Error = Infallible;
 

@@ -23,8 +23,8 @@ use crate::{
 
 /// The registry as it sits in a request's extensions.
 ///
-/// Dropping it while the thread panics means that the handler did: what it left half done is then never
-/// committed, even where a catch-panic layer turns the panic into a response.
+/// Dropping it, a session or its guard while the thread panics means that the handler did: what it left
+/// half done is then never committed, even where a catch-panic layer turns the panic into a response.
 #[derive(Clone)]
 pub(crate) struct RequestSessions(Arc<Registry>);
 
@@ -46,11 +46,21 @@ struct Fate {
     closed: AtomicBool,
 }
 
+impl Fate {
+    fn poison_if_panicking(&self) {
+        if std::thread::panicking() {
+            self.poisoned.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+}
+
 impl Drop for RequestSessions {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fate.poisoned.store(true, Ordering::Release);
-        }
+        self.0.fate.poison_if_panicking();
     }
 }
 
@@ -101,7 +111,7 @@ impl Registry {
     /// Commits what handlers left, unless one panicked, and closes the request.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
-        let wanted = wanted && !self.fate.poisoned.load(Ordering::Acquire);
+        let wanted = wanted && !self.fate.is_poisoned();
         let mut result = Ok(());
         for cell in &cells {
             if wanted {
@@ -131,6 +141,8 @@ pub(crate) trait AnyCell: Send + Sync {
     fn commit_left(&self) -> CommitLeft<'_>;
     /// Forgets the draft that a dropped guard left, on purpose.
     fn drop_left(&self);
+    /// Notes a panic that drops what belongs to this cell.
+    fn poison_if_panicking(&self);
     /// Puts the latest outcome into a response, and that the response depends on the session.
     fn deliver(&self, headers: &mut HeaderMap);
 }
@@ -264,6 +276,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
     pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
+        if self.fate.is_poisoned() {
+            return;
+        }
         // Encoding is the application's code, so it runs outside the lock.
         let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
         let Some(mut state) = self.state() else {
@@ -406,6 +421,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
                     return Ok(());
                 };
                 if std::mem::take(&mut state.overlap) {
+                    state.left = None;
                     return Err(SessionError::Overlap);
                 }
                 (state.left.take(), state.basis.clone(), state.generation)
@@ -422,6 +438,10 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
             state.left = None;
             state.overlap = false;
         }
+    }
+
+    fn poison_if_panicking(&self) {
+        self.fate.poison_if_panicking();
     }
 
     fn deliver(&self, headers: &mut HeaderMap) {
@@ -451,7 +471,8 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
         let session = std::any::type_name::<T>();
         let warned = self.manager.warned();
         let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
-        if dirty && !std::thread::panicking() && warned.dirty_first_time() {
+        let poisoned = self.fate.is_poisoned();
+        if dirty && !poisoned && warned.dirty_first_time() {
             tracing::warn!(
                 session,
                 "changes to a session were dropped: call `session.commit().await`, add \
@@ -459,7 +480,7 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             );
         }
         let response = &state.response;
-        if response.promised && !response.delivered && warned.lost_first_time() {
+        if response.promised && !response.delivered && !poisoned && warned.lost_first_time() {
             tracing::warn!(
                 session,
                 "a `SessionCommit` was dropped, so the client was not told: return it with the \

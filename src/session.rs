@@ -18,7 +18,7 @@ use crate::{
     handle::SessionHandle,
     id::SessionId,
     manager::{Basis, Draft, SessionManager},
-    request::{Cell, Handout, RequestSessions},
+    request::{AnyCell as _, Cell, Handout, RequestSessions},
 };
 
 /// A router state that holds a [`SessionManager`] for `T`.
@@ -328,6 +328,7 @@ impl<T: Send + Sync + 'static> DerefMut for Session<T> {
 
 impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
+        self.cell.poison_if_panicking();
         if let Some(draft) = self.draft.take() {
             self.cell.take_back(&self.basis, self.generation, draft);
         }
