@@ -56,6 +56,13 @@ impl Fate {
     fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }
+
+    /// Says whether the request came to no end of its own: a handler panicked, or it was dropped before
+    /// the layer was through, as when its client went away.
+    fn is_cut_off(&self) -> bool {
+        let layered = self.layered.load(Ordering::Acquire);
+        self.is_poisoned() || (layered && !self.closed.load(Ordering::Acquire))
+    }
 }
 
 impl Drop for RequestSessions {
@@ -471,8 +478,8 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
         let session = std::any::type_name::<T>();
         let warned = self.manager.warned();
         let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
-        let poisoned = self.fate.is_poisoned();
-        if dirty && !poisoned && warned.dirty_first_time() {
+        let cut_off = self.fate.is_cut_off();
+        if dirty && !cut_off && warned.dirty_first_time() {
             tracing::warn!(
                 session,
                 "changes to a session were dropped: call `session.commit().await`, add \
@@ -480,7 +487,7 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             );
         }
         let response = &state.response;
-        if response.promised && !response.delivered && !poisoned && warned.lost_first_time() {
+        if response.promised && !response.delivered && !cut_off && warned.lost_first_time() {
             tracing::warn!(
                 session,
                 "a `SessionCommit` was dropped, so the client was not told: return it with the \

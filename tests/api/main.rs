@@ -3,6 +3,7 @@
 mod support;
 
 mod auto_commit;
+mod cancellation;
 mod commit_rules;
 mod first_screen;
 mod one_request;

@@ -193,6 +193,7 @@ async fn run_script(
     for step in script.split('/') {
         match step {
             "" => {}
+            "yield" => tokio::task::yield_now().await,
             "fail" => return Ok(StatusCode::IM_A_TEAPOT.into_response()),
             "commit" => {
                 guards.push(session.commit().await?);
