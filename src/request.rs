@@ -353,15 +353,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     fn finish(&self, turn: Turn, committed: Committed) {
+        let Turn {
+            dirty,
+            generation,
+            commits,
+        } = turn;
         let Some(mut state) = self.state() else {
             return;
         };
-        let superseded =
-            state.commits != turn.commits || (!turn.dirty && state.generation != turn.generation);
+        let superseded = state.commits != commits || (!dirty && state.generation != generation);
         if superseded {
             return;
         }
-        if turn.dirty {
+        if dirty {
             // Guards handed out while the commit was under way started from what was before it.
             state.generation += 1;
             state.overlap |= state.left.take().is_some_and(|left| left.is_dirty());

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -11,11 +12,11 @@ use axum::{
     extract::{FromRef, FromRequestParts as _, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use axum_typed_session::{
     AutoCommit, AutoCommitLayer, ResponseFuture, Session, SessionError, SessionManager,
-    cookie::Cookie, testing::ManualClock,
+    SessionManagerBuilder, cookie::Cookie, testing::ManualClock,
 };
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -26,7 +27,8 @@ use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::support::{
-    Browser, DAY, EventLog, HOUR, Log, Mode, ProbeStore, SECOND, Visits, cookie_mode, in_both_modes,
+    Browser, DAY, EventLog, HOUR, Log, MILLISECOND, Mode, ProbeStore, SECOND, Visits, cookie_mode,
+    in_both_modes,
 };
 
 in_both_modes! {
@@ -117,8 +119,14 @@ where
 }
 
 fn layered(mode: Mode) -> Browser {
+    layered_with(mode, MethodRouter::new())
+}
+
+/// One more route beside the others, under the layer.
+fn layered_with(mode: Mode, route: MethodRouter<SessionManager<Visits>>) -> Browser {
     let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    Browser::new(routes().layer(AutoCommitLayer::new()).with_state(sessions))
+    let app = routes().route("/", route).layer(AutoCommitLayer::new());
+    Browser::new(app.with_state(sessions))
 }
 
 async fn handlers_need_not_commit(mode: Mode) {
@@ -278,11 +286,7 @@ async fn an_explicit_commit_and_the_layer_are_one_cookie(mode: Mode) {
         session.count += 10;
         Ok((guard, session.count.to_string()).into_response())
     }
-    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    let app = routes()
-        .route("/", get(handler))
-        .layer(AutoCommitLayer::new());
-    let mut browser = Browser::new(app.with_state(sessions));
+    let mut browser = layered_with(mode, get(handler));
     let answer = browser.get("/").await.expect(StatusCode::OK, "11");
     assert_eq!(answer.told(), "set");
     browser.get("/read").await.expect(StatusCode::OK, "11");
@@ -296,11 +300,7 @@ async fn a_lost_guard_is_sent_all_the_same(mode: Mode) {
         Ok(StatusCode::INTERNAL_SERVER_ERROR)
     }
     let log = Log::start();
-    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    let app = routes()
-        .route("/", get(handler))
-        .layer(AutoCommitLayer::new());
-    let mut browser = Browser::new(app.with_state(sessions));
+    let mut browser = layered_with(mode, get(handler));
     assert_eq!(browser.get("/").await.told(), "set");
     browser.get("/read").await.expect(StatusCode::OK, "1");
     let lines = log.take();
@@ -321,24 +321,17 @@ async fn intents_are_committed_too(mode: Mode) {
 }
 
 async fn rolling_works_through_the_layer_without_a_change(mode: Mode) {
-    extends_after(mode, SECOND, |builder| builder.rolling(true)).await;
+    extends_at(mode, MILLISECOND, |builder| builder.rolling(true)).await;
 }
 
 async fn renew_works_through_the_layer_without_a_change(mode: Mode) {
-    extends_after(mode, 12 * HOUR + SECOND / 1000, |builder| {
-        builder.renew(true)
-    })
-    .await;
+    extends_at(mode, 12 * HOUR + MILLISECOND, |builder| builder.renew(true)).await;
 }
 
-/// Reads just before `due` and then at it; the second read extends the session by a day.
-async fn extends_after(
-    mode: Mode,
-    due: std::time::Duration,
-    option: fn(
-        axum_typed_session::SessionManagerBuilder<Visits>,
-    ) -> axum_typed_session::SessionManagerBuilder<Visits>,
-) {
+type Builder = SessionManagerBuilder<Visits>;
+
+/// Reads a millisecond before `due` and then at it; the second read extends the session by a day.
+async fn extends_at(mode: Mode, due: Duration, option: fn(Builder) -> Builder) {
     let (clock, events) = (ManualClock::new(), EventLog::default());
     let sessions = option(mode.builder(&clock)).on_event(events.hook()).build();
     let app = routes()
@@ -347,22 +340,14 @@ async fn extends_after(
     let mut browser = Browser::new(app);
     browser.get("/add").await;
     events.take();
-    let millisecond = SECOND / 1000;
-    if due > SECOND {
-        clock.advance(due - millisecond);
-        assert_eq!(browser.get("/read").await.told(), "nothing");
-        clock.advance(millisecond);
-    } else {
-        clock.advance(due);
-    }
+    clock.advance(due.saturating_sub(MILLISECOND));
+    assert_eq!(browser.get("/read").await.told(), "nothing");
+    clock.advance(MILLISECOND);
     let answer = browser.get("/read").await.expect(StatusCode::OK, "1");
-    assert!(
-        answer.set_cookie().ends_with("Max-Age=86400"),
-        "{}",
-        answer.set_cookie()
-    );
+    let cookie = answer.set_cookie();
+    assert!(cookie.ends_with("Max-Age=86400"), "{cookie}");
     assert_eq!(events.take(), ["touched"]);
-    clock.advance(DAY - millisecond);
+    clock.advance(DAY.saturating_sub(MILLISECOND));
     browser.get("/read").await.expect(StatusCode::OK, "1");
 }
 
@@ -413,9 +398,9 @@ async fn nothing_a_panicking_handler_left_is_committed(mode: Mode) {
                 mode.builder(&ManualClock::new()).build().unwrap();
             let routes = routes().route("/panic", get(panics)).with_state(sessions);
             let app = match place {
-                "inside" => routes.layer(catch.clone()).layer(auto),
-                "outside" => routes.layer(auto).layer(catch.clone()),
-                "both" => routes.layer(catch.clone()).layer(auto).layer(catch.clone()),
+                "inside" => routes.layer(catch).layer(auto),
+                "outside" => routes.layer(auto).layer(catch),
+                "both" => routes.layer(catch).layer(auto).layer(catch),
                 _ => routes.layer(answers_ok).layer(auto),
             };
             let log = Log::start();
@@ -446,11 +431,7 @@ async fn a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle(mod
             result.send(session.commit().await.map(|_| ())).unwrap();
         });
     };
-    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    let app = Router::new()
-        .route("/", get(handler))
-        .layer(AutoCommitLayer::new());
-    let mut browser = Browser::new(app.with_state(sessions));
+    let mut browser = layered_with(mode, get(handler));
     browser
         .get("/")
         .await
@@ -494,11 +475,7 @@ async fn changes_that_exclude_each_other_replace_the_response(mode: Mode) {
         other.count += 10;
     }
     let log = Log::start();
-    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    let app = routes()
-        .route("/", get(handler))
-        .layer(AutoCommitLayer::new());
-    let mut browser = Browser::new(app.with_state(sessions));
+    let mut browser = layered_with(mode, get(handler));
     let answer = browser
         .get("/")
         .await

@@ -1,4 +1,9 @@
 //! What the crate promises, through its public API and a real router.
+#![allow(
+    unreachable_pub,
+    unnameable_types,
+    reason = "`pub` here is what modules share"
+)]
 
 mod support;
 

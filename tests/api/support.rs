@@ -24,9 +24,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tower::ServiceExt as _;
 
 pub const COOKIE: &str = "__Host-session";
+pub const MILLISECOND: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const HOUR: Duration = Duration::from_secs(3600);
-pub const DAY: Duration = Duration::from_secs(86_400);
+pub const HOUR: Duration = Duration::from_hours(1);
+pub const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Visits {
@@ -207,7 +208,7 @@ async fn run_script(
     }
     let count = session.count.to_string();
     guards.push(session.commit().await?);
-    let body = note.map_or(count, |note| note.unwrap_or_default());
+    let body = note.map_or(count, Option::unwrap_or_default);
     let response = body.into_response();
     let join = |response, guard| (guard, response).into_response();
     Ok(guards.into_iter().fold(response, join))
