@@ -331,7 +331,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return Ok(());
         };
         let committed = self.manager.commit(&basis, draft).await?;
-        self.finish(turn, committed);
+        self.finish(&turn, committed);
         Ok(())
     }
 
@@ -352,20 +352,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
         Some((basis, turn))
     }
 
-    fn finish(&self, turn: Turn, committed: Committed) {
-        let Turn {
-            dirty,
-            generation,
-            commits,
-        } = turn;
+    fn finish(&self, turn: &Turn, committed: Committed) {
         let Some(mut state) = self.state() else {
             return;
         };
-        let superseded = state.commits != commits || (!dirty && state.generation != generation);
+        let superseded =
+            state.commits != turn.commits || (!turn.dirty && state.generation != turn.generation);
         if superseded {
             return;
         }
-        if dirty {
+        if turn.dirty {
             // Guards handed out while the commit was under way started from what was before it.
             state.generation += 1;
             state.overlap |= state.left.take().is_some_and(|left| left.is_dirty());
@@ -391,7 +387,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Ends an `update`; returns what its guard goes on with.
     pub(crate) fn finish_update(
         &self,
-        turn: Turn,
+        turn: &Turn,
         committed: Committed,
     ) -> Option<(Arc<Basis>, u64)> {
         self.finish(turn, committed);

@@ -225,7 +225,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         let live = basis.live.as_ref().ok_or(SessionError::Gone)?;
         let updated = manager.update_live(&basis, live, change).await?;
         let committed = manager.updated(&basis, live, updated.record)?;
-        if let Some((basis, generation)) = self.cell.finish_update(turn, committed) {
+        if let Some((basis, generation)) = self.cell.finish_update(&turn, committed) {
             self.basis = basis;
             self.generation = generation;
         }
