@@ -64,7 +64,13 @@ struct Found<T> {
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Finds the session of a request, or starts a fresh one.
-    pub(crate) async fn open(&self, parts: &Parts) -> Result<(Basis, T), SessionRejection> {
+    ///
+    /// `kept_parts` is what `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts) asks.
+    pub(crate) async fn open(
+        &self,
+        parts: &Parts,
+        kept_parts: Option<Arc<Parts>>,
+    ) -> Result<(Basis, T), SessionRejection> {
         let now = self.now();
         let arrivals = self.read_tokens(parts, now)?;
         let store = self.store_of(parts)?;
@@ -89,9 +95,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             live,
             others: found.others,
             store,
-            parts: self.parts_for_id(parts),
+            parts: kept_parts,
         };
         Ok((basis, data))
+    }
+
+    /// Says whether a commit needs the request itself, so that someone has to keep it.
+    pub(crate) fn keeps_parts(&self) -> bool {
+        self.config.hooks.generate_id.is_some()
     }
 
     fn store_of(&self, parts: &Parts) -> Result<Option<Arc<dyn SessionStore>>, SessionRejection> {
@@ -108,14 +119,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 }
             },
         }
-    }
-
-    /// The request's own extensions hold the session's cell, which must not hold itself.
-    fn parts_for_id(&self, parts: &Parts) -> Option<Arc<Parts>> {
-        self.config.hooks.generate_id.as_ref()?;
-        let mut parts = parts.clone();
-        parts.extensions.remove::<crate::request::RequestSessions>();
-        Some(Arc::new(parts))
     }
 
     fn read_tokens(&self, parts: &Parts, now: Timestamp) -> Result<Arrivals, SessionRejection> {

@@ -1,15 +1,12 @@
 //! What the crate promises, through its public API and a real router.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
-#![allow(
-    clippy::unchecked_time_subtraction,
-    reason = "a test that underflows fails, as it should"
-)]
 
 mod forge;
 mod logins;
 mod store_support;
 mod support;
 
+mod auto_commit;
 mod auto_traits;
 mod bad_input;
 mod cancellation;

@@ -196,6 +196,7 @@ async fn run_script(
     for step in script.split('/') {
         match step {
             "" => {}
+            "yield" => tokio::task::yield_now().await,
             "fail" => return Ok(StatusCode::IM_A_TEAPOT.into_response()),
             "commit" => {
                 guards.push(session.commit().await?);
@@ -209,7 +210,7 @@ async fn run_script(
     }
     let count = session.count.to_string();
     guards.push(session.commit().await?);
-    let body = note.map_or(count, |note| note.unwrap_or_default());
+    let body = note.map_or(count, Option::unwrap_or_default);
     let response = body.into_response();
     let join = |response, guard| (guard, response).into_response();
     Ok(guards.into_iter().fold(response, join))
@@ -431,7 +432,7 @@ impl io::Write for LogBuffer {
     }
 }
 
-/// The warnings written on this thread since [`Log::start`].
+/// The warnings and errors of this crate on this thread since [`Log::start`].
 pub struct Log {
     text: Buffer,
     _default: tracing::subscriber::DefaultGuard,
@@ -458,7 +459,10 @@ impl Log {
     pub fn take(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.text.0.lock().unwrap());
         let text = String::from_utf8(text).unwrap();
-        text.lines().map(str::to_owned).collect()
+        let ours = text
+            .lines()
+            .filter(|line| line.contains(" axum_typed_session"));
+        ours.map(str::to_owned).collect()
     }
 }
 
