@@ -150,6 +150,15 @@ impl SessionStore for ProbeStore {
         self.inner.touch(key, version, expires_at).await
     }
 
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.called("destroy").await?;
+        self.inner.destroy_at(key, version).await
+    }
+
     fn indexes_owners(&self) -> bool {
         self.inner.indexes_owners()
     }
