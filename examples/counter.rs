@@ -70,19 +70,27 @@ async fn run() -> Result<(), Box<dyn Error>> {
 /// A generated key ends every session at a restart, so production sets its own.
 fn session_key() -> Result<Key, Box<dyn Error>> {
     let Ok(text) = env::var("SESSION_KEY") else {
-        println!("SESSION_KEY is not set: using a generated key, which ends all sessions at a restart");
+        println!(
+            "SESSION_KEY is not set: using a generated key, which ends all sessions at a restart"
+        );
         return Ok(Key::generate());
     };
-    let digits: Option<Vec<u32>> = text.trim().chars().map(|digit| digit.to_digit(16)).collect();
+    let digits: Option<Vec<u32>> = text
+        .trim()
+        .chars()
+        .map(|digit| digit.to_digit(16))
+        .collect();
     let bytes: Vec<u8> = match digits {
         Some(digits) if digits.len() >= 128 && digits.len().is_multiple_of(2) => digits
             .chunks_exact(2)
             .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + *digit as u8))
             .collect(),
         _ => {
-            return Err("SESSION_KEY must be at least 64 bytes in hexadecimal (128 digits), \
+            return Err(
+                "SESSION_KEY must be at least 64 bytes in hexadecimal (128 digits), \
                         such as from `openssl rand -hex 64`"
-                .into());
+                    .into(),
+            );
         }
     };
     Ok(Key::try_from(&*bytes)?)

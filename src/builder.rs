@@ -290,7 +290,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Refuses sessions that come in, by the request and the data; a fresh one starts instead.
     ///
     /// Such as for binding a session to a client. The refused row is left to expire.
-    pub fn validate(mut self, validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static) -> Self {
+    pub fn validate(
+        mut self,
+        validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.hooks.validate = Some(Box::new(validate));
         self
     }
@@ -330,8 +333,12 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 
     /// Names fields, as JSON pointers (RFC 6901), that a merge may overwrite: a last-seen time.
-    pub fn last_write_wins<P: Into<String>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
-        self.last_write_wins.extend(pointers.into_iter().map(Into::into));
+    pub fn last_write_wins<P: Into<String>>(
+        mut self,
+        pointers: impl IntoIterator<Item = P>,
+    ) -> Self {
+        self.last_write_wins
+            .extend(pointers.into_iter().map(Into::into));
         self
     }
 
@@ -400,16 +407,16 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         } else {
             Protection::Encrypted
         };
-        let (backing, content) = match self.backing {
+        let (backing, holds) = match self.backing {
             Some(backing) => (backing, Content::Id),
             None => (Backing::Token(self.revocations), Content::Data),
         };
         let sealer = match &self.keys {
             Some(ring) => {
-                let context = [&*self.audience, &*kind, carrier.binding()];
-                Some(Sealer::new(ring, protection, content, context)?)
+                let bound_to = [&*self.audience, &*kind, carrier.binding()];
+                Some(Sealer::new(ring, protection, holds, bound_to)?)
             }
-            None if content == Content::Id => None,
+            None if holds == Content::Id => None,
             None => return Err(ConfigError::MissingKeys),
         };
         let config = Config {
@@ -446,7 +453,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         let durations = [
             Some(max_age),
             Some(("absolute_timeout", self.absolute_timeout, LONGEST_TIMEOUT)),
-            self.anonymous_ttl.map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
+            self.anonymous_ttl
+                .map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
             Some(("store_timeout", self.store_timeout, DAY)),
         ];
         for (option, actual, limit) in durations.into_iter().flatten() {
@@ -480,7 +488,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 return needs("signed", "`.keys(..)`");
             }
             if merges && !is_json {
-                return needs("on_conflict", "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON");
+                return needs(
+                    "on_conflict",
+                    "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON",
+                );
             }
         } else if !self.last_write_wins.is_empty() {
             return needs("last_write_wins", "`.store(..)`");
@@ -492,9 +503,15 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             return needs("migrate", "JSON; it cannot be combined with a `.codec(..)`");
         }
         if self.schema > 1 && self.hooks.migrate.is_none() {
-            return needs("schema_version", "`.migrate(..)`, which may refuse what it does not want");
+            return needs(
+                "schema_version",
+                "`.migrate(..)`, which may refuse what it does not want",
+            );
         }
-        if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
+        if self
+            .accept_schema
+            .is_some_and(|accepted| accepted < self.schema)
+        {
             return needs("accept_schema", "a version from `.schema_version(..)` up");
         }
         if self.anonymous_ttl.is_some() && self.hooks.owner.is_none() {
@@ -508,15 +525,18 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     fn pointers(&self) -> Result<Vec<Pointer>, ConfigError> {
         let pointers = self.last_write_wins.iter().map(|pointer| pointer.parse());
-        pointers.collect::<Result<_, _>>().map_err(|_| ConfigError::Invalid {
-            option: "last_write_wins",
-            problem: "a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`",
-        })
+        pointers
+            .collect::<Result<_, _>>()
+            .map_err(|_| ConfigError::Invalid {
+                option: "last_write_wins",
+                problem: "a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`",
+            })
     }
 }
 
 impl<T> fmt::Debug for SessionManagerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionManagerBuilder").finish_non_exhaustive()
+        f.debug_struct("SessionManagerBuilder")
+            .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,11 @@ pub(crate) const NAME_VALUE_LIMIT: usize = 4096;
 /// Calls `visit` with every value that arrived under `name`, in the order of the request.
 ///
 /// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
-pub(crate) fn visit_values<'h>(headers: &'h HeaderMap, name: &str, mut visit: impl FnMut(&'h [u8])) {
+pub(crate) fn visit_values<'h>(
+    headers: &'h HeaderMap,
+    name: &str,
+    mut visit: impl FnMut(&'h [u8]),
+) {
     for header in headers.get_all(header::COOKIE) {
         for pair in header.as_bytes().split(|byte| *byte == b';') {
             let pair = pair.trim_ascii();
@@ -90,7 +94,11 @@ impl CookieTemplate {
     }
 
     /// Renders the headers that set the cookie, for so many seconds or until the browser closes.
-    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<Vec<HeaderValue>, BoxError> {
+    pub(crate) fn set(
+        &self,
+        value: &str,
+        seconds: Option<u64>,
+    ) -> Result<Vec<HeaderValue>, BoxError> {
         Ok(self.with_twin(self.render(value, seconds)?))
     }
 
@@ -146,7 +154,10 @@ const UNPRINTABLE: ConfigError = ConfigError::Cookie {
 fn attributes_of(cookie: &Cookie<'static>) -> String {
     let rendered = cookie.to_string();
     let name_and_equals = cookie.name().len() + 1;
-    rendered.get(name_and_equals..).unwrap_or_default().to_owned()
+    rendered
+        .get(name_and_equals..)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The prefixes count whatever their case: browsers compare them so (RFC 6265bis, 4.1.3).
@@ -172,7 +183,10 @@ fn check_untouched(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
         return problem("Max-Age", "follows the session; use `.max_age(..)`");
     }
     if cookie.expires().is_some() {
-        return problem("Expires", "follows the session; use `.max_age(..)` or `.browser_session(..)`");
+        return problem(
+            "Expires",
+            "follows the session; use `.max_age(..)` or `.browser_session(..)`",
+        );
     }
     Ok(())
 }
@@ -185,11 +199,23 @@ fn check_characters(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
     }
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
     let is_plain = |text: &str| text.bytes().all(is_plain);
-    if !cookie.path().is_none_or(|path| path.starts_with('/') && is_plain(path)) {
-        return problem("Path", "must start with `/` and hold no space, comma, semicolon or control character");
+    if !cookie
+        .path()
+        .is_none_or(|path| path.starts_with('/') && is_plain(path))
+    {
+        return problem(
+            "Path",
+            "must start with `/` and hold no space, comma, semicolon or control character",
+        );
     }
-    if !cookie.domain().is_none_or(|domain| !domain.is_empty() && is_plain(domain)) {
-        return problem("Domain", "must be a host name without spaces, commas or semicolons");
+    if !cookie
+        .domain()
+        .is_none_or(|domain| !domain.is_empty() && is_plain(domain))
+    {
+        return problem(
+            "Domain",
+            "must be a host name without spaces, commas or semicolons",
+        );
     }
     Ok(())
 }
@@ -214,26 +240,46 @@ fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), C
     let secure = cookie.secure() == Some(true);
     if starts_with(cookie.name(), "__Host-") {
         if !secure {
-            return problem("name", "`__Host-` needs Secure; browsers drop the cookie otherwise");
+            return problem(
+                "name",
+                "`__Host-` needs Secure; browsers drop the cookie otherwise",
+            );
         }
         if cookie.path() != Some("/") {
-            return problem("name", "`__Host-` needs Path=/; browsers drop the cookie otherwise");
+            return problem(
+                "name",
+                "`__Host-` needs Path=/; browsers drop the cookie otherwise",
+            );
         }
         if cookie.domain().is_some() {
-            return problem("name", "`__Host-` allows no Domain; browsers drop the cookie otherwise");
+            return problem(
+                "name",
+                "`__Host-` allows no Domain; browsers drop the cookie otherwise",
+            );
         }
     }
     if starts_with(cookie.name(), "__Secure-") && !secure {
-        return problem("name", "`__Secure-` needs Secure; browsers drop the cookie otherwise");
+        return problem(
+            "name",
+            "`__Secure-` needs Secure; browsers drop the cookie otherwise",
+        );
     }
     if cookie.same_site() == Some(SameSite::None) && !secure {
-        return problem("SameSite", "None needs Secure; browsers drop the cookie otherwise");
+        return problem(
+            "SameSite",
+            "None needs Secure; browsers drop the cookie otherwise",
+        );
     }
     if cookie.partitioned() == Some(true) && !secure {
-        return problem("Partitioned", "needs Secure; browsers drop the cookie otherwise");
+        return problem(
+            "Partitioned",
+            "needs Secure; browsers drop the cookie otherwise",
+        );
     }
     if insecure_http {
-        tracing::warn!("session cookies are sent over plain http (`insecure_http`); never do this in production");
+        tracing::warn!(
+            "session cookies are sent over plain http (`insecure_http`); never do this in production"
+        );
     } else if !secure {
         tracing::warn!("the session cookie is not Secure; anyone on the network can read it");
     }

@@ -152,7 +152,9 @@ impl Decision {
 }
 
 fn create(situation: &Situation<'_>) -> Decision {
-    let Situation { policy, now, owned, .. } = *situation;
+    let Situation {
+        policy, now, owned, ..
+    } = *situation;
     let lifetime = policy.saved(now, None, now, situation.intents.max_age, owned);
     Decision {
         row: RowAction::Create(lifetime),
@@ -228,12 +230,20 @@ fn keep(situation: &Situation<'_>, stored: &Lifetime) -> Decision {
 
 /// The lifetime of an existing session after a save.
 fn saved(situation: &Situation<'_>, stored: &Lifetime) -> Lifetime {
-    let Situation { policy, now, owned, .. } = *situation;
+    let Situation {
+        policy, now, owned, ..
+    } = *situation;
     let max_age = situation.intents.max_age.or(stored.max_age);
     if situation.owner_arrived {
         policy.saved(now, None, now, max_age, owned)
     } else {
-        policy.saved(stored.created_at, Some(stored.absolute_end), now, max_age, owned)
+        policy.saved(
+            stored.created_at,
+            Some(stored.absolute_end),
+            now,
+            max_age,
+            owned,
+        )
     }
 }
 

@@ -73,7 +73,9 @@ pub enum SessionRejection {
     Newer,
 
     /// Two managers in one request use the same cookie or header: 500.
-    #[error("two session managers of one request use the {carrier}; give one of them another name with `.cookie(..)`")]
+    #[error(
+        "two session managers of one request use the {carrier}; give one of them another name with `.cookie(..)`"
+    )]
     SharedName {
         /// The cookie or header, such as `cookie "__Host-session"`.
         carrier: String,
@@ -122,7 +124,9 @@ pub enum SessionError {
     Overlap,
 
     /// The session does not fit: 500.
-    #[error("the session takes {actual} bytes where {limit} are allowed; keep less in it or use `.store(..)`")]
+    #[error(
+        "the session takes {actual} bytes where {limit} are allowed; keep less in it or use `.store(..)`"
+    )]
     TooLarge {
         /// The bytes it takes.
         actual: usize,
@@ -214,11 +218,11 @@ impl IntoResponse for SessionError {
 
 /// The client learns the status alone; the operator reads the whole chain.
 fn respond(status: StatusCode, error: &(dyn Error + 'static)) -> Response {
-    let source = error.source().map(tracing::field::display);
+    // As an `Error`, so that a subscriber can follow its sources.
     if status.is_server_error() {
-        tracing::error!(%error, source, "session error");
+        tracing::error!(error, "session error");
     } else {
-        tracing::info!(%error, source, "session error");
+        tracing::info!(error, "session error");
     }
     status.into_response()
 }

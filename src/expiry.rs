@@ -106,7 +106,12 @@ impl ExpiryPolicy {
     }
 
     /// Returns the later expiry that `rolling` or `renew` gives an unchanged session, if any.
-    pub(crate) fn extended(&self, stored: &Lifetime, now: Timestamp, owned: bool) -> Option<Timestamp> {
+    pub(crate) fn extended(
+        &self,
+        stored: &Lifetime,
+        now: Timestamp,
+        owned: bool,
+    ) -> Option<Timestamp> {
         let ttl = self.max_age_of(stored.max_age, owned).ttl();
         let left = stored.expires_at.saturating_since(now);
         let due = match self.extension {
@@ -187,7 +192,10 @@ mod tests {
             policy.extended(&stored(4_900_000), at(4_500_000), true),
             Some(at(5_000_000))
         );
-        assert_eq!(policy.extended(&stored(5_000_000), at(4_999_999), true), None);
+        assert_eq!(
+            policy.extended(&stored(5_000_000), at(4_999_999), true),
+            None
+        );
         let saved = policy.saved(at(0), None, at(4_999_999), None, true);
         assert_eq!(saved.expires_at, at(5_000_000));
     }

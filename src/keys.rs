@@ -132,8 +132,13 @@ fn is_weak(master: &[u8]) -> bool {
         }
     }
     let distinct = seen.iter().filter(|seen| **seen).count();
-    let repeats = |period: usize| master.iter().zip(master.iter().skip(period)).all(|(a, b)| a == b);
-    distinct < 8 || (1..=16).any(repeats)
+    let repeats = |period: usize| {
+        master
+            .iter()
+            .zip(master.iter().skip(period))
+            .all(|(a, b)| a == b)
+    };
+    distinct < 8 || (1..=32).any(repeats)
 }
 
 #[cfg(test)]

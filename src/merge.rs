@@ -11,7 +11,7 @@
 //! | edited object | edited object | member by member |
 //! | list that grew | list that grew | the base, their tail, our tail |
 //! | list that only lost items | an equal list | that list |
-//! | scalar or new object | an equal one | that value, if no list in it has items |
+//! | scalar or new object | an equal one | that value, if it holds neither numbers nor list items |
 //! | anything else | anything else | conflict |
 //!
 //! **Lists.** An item that both sides added was added twice: two requests that put the same
@@ -20,7 +20,9 @@
 //! An absent list is an empty one, since `skip_serializing_if = "Vec::is_empty"` writes it so;
 //! `null` is not, since an `Option` that two sides filled did not grow. Items are never merged.
 //!
-//! **Scalars.** Two requests that count from 1 to 2 leave 2; counters belong into `update`.
+//! **Numbers.** Two requests that count from 1 to 2 must not leave 2, and nothing tells them from two
+//! that set a page number. So a number that both changed is a conflict even if equal; counters belong
+//! into `update`, and what may be overwritten into `last_write_wins`.
 //!
 //! **Enums.** JSON does not tell an enum from a map, so two patterns count as a change of variant.
 //! In maps and structs they are rare, and there they conflict without need:
@@ -166,18 +168,20 @@ fn merge_lists(
 
 /// Settles two values without a base that they could have been grown from.
 fn agreed(ours: Value, theirs: &Value) -> Result<Value, MergeConflict> {
-    if ours == *theirs && !holds_items(&ours) {
+    if ours == *theirs && !accumulates(&ours) {
         Ok(ours)
     } else {
         Err(MergeConflict)
     }
 }
 
-fn holds_items(value: &Value) -> bool {
+/// Whether equal changes of both sides may be two that add up: a count, or items of a list.
+fn accumulates(value: &Value) -> bool {
     match value {
+        Value::Number(_) => true,
         Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => members.values().any(holds_items),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Object(members) => members.values().any(accumulates),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 

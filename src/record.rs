@@ -144,7 +144,11 @@ impl Record {
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        let max_age = if self.lifetime.max_age.is_some() { 8 } else { 0 };
+        let max_age = if self.lifetime.max_age.is_some() {
+            8
+        } else {
+            0
+        };
         let owner = if self.owner.is_some() { 32 } else { 0 };
         23 + max_age + owner + self.payload.len()
     }

@@ -131,7 +131,10 @@ impl Carrier {
     /// Says whether two carriers would read each other's tokens in one request.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
         let custom = |carrier: &Self| matches!(carrier.transport.0, Kind::Custom { .. });
-        !custom(self) && !custom(other) && self.binding() == other.binding() && self.name() == other.name()
+        !custom(self)
+            && !custom(other)
+            && self.binding() == other.binding()
+            && self.name() == other.name()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -143,6 +146,8 @@ impl Carrier {
     }
 
     /// Calls `visit` with every token that arrived, in the order of the request.
+    ///
+    /// An empty header is no token, since that is how one is removed; an empty cookie is a cookie.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
         match &self.transport.0 {
             Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
@@ -155,11 +160,14 @@ impl Carrier {
             }
             Kind::Header(name) => {
                 for value in parts.headers.get_all(name) {
-                    visit(value.as_bytes().trim_ascii());
+                    let token = value.as_bytes().trim_ascii();
+                    if !token.is_empty() {
+                        visit(token);
+                    }
                 }
             }
             Kind::Custom { get, .. } => {
-                if let Some(token) = get(parts) {
+                if let Some(token) = get(parts).filter(|token| !token.is_empty()) {
                     visit(token.as_bytes());
                 }
             }
@@ -169,7 +177,9 @@ impl Carrier {
     /// Renders what hands a token to the client, for so many seconds or until the browser closes.
     pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
         Ok(Delivery(match &self.transport.0 {
-            Kind::Cookie => Rendered::Cookies(self.template.clone(), self.template.set(&token, seconds)?),
+            Kind::Cookie => {
+                Rendered::Cookies(self.template.clone(), self.template.set(&token, seconds)?)
+            }
             Kind::Bearer => Rendered::Header(SESSION_TOKEN, sensitive(token)?),
             Kind::Header(name) => Rendered::Header(name.clone(), sensitive(token)?),
             Kind::Custom { set, .. } => Rendered::Custom(set.clone(), Some(token)),
@@ -184,6 +194,16 @@ impl Carrier {
             Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
             Kind::Custom { set, .. } => Rendered::Custom(set.clone(), None),
         }))
+    }
+
+    /// Takes back out of a response what an earlier commit of its request put in.
+    pub(crate) fn retract(&self, headers: &mut HeaderMap) {
+        match &self.transport.0 {
+            Kind::Cookie => remove_cookies(headers, &self.template),
+            Kind::Bearer => _ = headers.remove(SESSION_TOKEN),
+            Kind::Header(name) => _ = headers.remove(name),
+            Kind::Custom { set, .. } => set(headers, None),
+        }
     }
 
     /// Appends the request header that the response depends on to `Vary` (RFC 9110, 12.5.5).
@@ -209,7 +229,9 @@ impl Carrier {
 
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
 }
 
 fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
@@ -267,10 +289,14 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
 /// A handler that already forbade shared caches knows better than we do.
 fn forbid_caching(headers: &mut HeaderMap) {
     let forbidden = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
-            let directive = directive.trim_ascii();
-            directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
-        })
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|directive| {
+                let directive = directive.trim_ascii();
+                directive.eq_ignore_ascii_case(b"no-store")
+                    || directive.eq_ignore_ascii_case(b"private")
+            })
     });
     if !forbidden {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -82,7 +82,9 @@ where
             return Poll::Ready(Ok(response));
         };
         let wanted = *this.on_server_error || !response.status().is_server_error();
-        let commit = this.commit.insert(Box::pin(finish(registry, wanted, response)));
+        let commit = this
+            .commit
+            .insert(Box::pin(finish(registry, wanted, response)));
         commit.as_mut().poll(cx).map(Ok)
     }
 }

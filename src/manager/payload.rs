@@ -20,8 +20,28 @@ pub(crate) struct Draft<T> {
     /// The data was lent out mutably, so it may differ.
     pub(crate) borrowed: bool,
     /// The encoding of what was handed out, where no stored payload tells: `None` if never lent out.
-    pub(crate) handed_out: Option<Bytes>,
+    pub(super) handed_out: Option<Bytes>,
     pub(crate) intents: Intents,
+    /// What comparing came to, so that the data is encoded once however often one asks.
+    pub(super) compared: Option<Ours>,
+}
+
+/// A handler's data beside what it was handed.
+#[derive(Clone)]
+pub(super) enum Ours {
+    /// Never lent out mutably, so not even encoded.
+    Untouched,
+    Same(Bytes),
+    Changed(Bytes),
+}
+
+impl Ours {
+    pub(super) fn into_encoded(self) -> Option<Bytes> {
+        match self {
+            Self::Untouched => None,
+            Self::Same(encoded) | Self::Changed(encoded) => Some(encoded),
+        }
+    }
 }
 
 impl<T> Draft<T> {
@@ -31,7 +51,35 @@ impl<T> Draft<T> {
             borrowed: false,
             handed_out: None,
             intents: Intents::default(),
+            compared: None,
         }
+    }
+
+    /// Starts with other data, which nobody has lent out yet, and keeps the wishes.
+    pub(crate) fn restart(&mut self, data: T) {
+        *self = Self {
+            intents: self.intents,
+            ..Self::new(data)
+        };
+    }
+
+    /// Marks the data as lent out; `handed_out` is what it was, where nothing stored tells.
+    pub(crate) fn lend(&mut self, handed_out: Option<Bytes>) {
+        self.borrowed = true;
+        self.handed_out = handed_out;
+    }
+
+    /// Returns the data to be changed.
+    pub(crate) fn data_mut(&mut self) -> &mut T {
+        self.compared = None;
+        &mut self.data
+    }
+
+    /// Marks data that turned out as it was handed out as never lent.
+    pub(crate) fn settle(&mut self) {
+        self.borrowed = false;
+        self.handed_out = None;
+        self.compared = None;
     }
 
     /// Says whether a commit might have something to do.
@@ -91,10 +139,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let Some(live) = &basis.live else {
             return Ok(self.default_data());
         };
-        self.decode(&live.record).map_err(|unreadable| match unreadable {
-            Unreadable::Newer => SessionRejection::Newer,
-            Unreadable::Corrupt | Unreadable::Refused => SessionRejection::Store(StoreError::Corrupt),
-        })
+        self.decode(&live.record)
+            .map_err(|unreadable| match unreadable {
+                Unreadable::Newer => SessionRejection::Newer,
+                Unreadable::Corrupt | Unreadable::Refused => {
+                    SessionRejection::Store(StoreError::Corrupt)
+                }
+            })
     }
 
     /// Says whether the stored payload is in today's shape, so that edits compare with it.
@@ -108,7 +159,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Runs `before_save` and encodes; `ours` is the encoding before it, if it is at hand.
-    pub(super) fn prepare(&self, data: &mut T, ours: Option<Bytes>) -> Result<Prepared, SessionError> {
+    pub(super) fn prepare(
+        &self,
+        data: &mut T,
+        ours: Option<Bytes>,
+    ) -> Result<Prepared, SessionError> {
         let ours = match ours {
             Some(ours) => ours,
             None => self.encode(data)?,
@@ -171,7 +226,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         // Through `T`, so that defaults and renames look as they do in ours.
         let base = self.decode(base).map_err(|_| SessionError::Conflict)?;
-        let base = serde_json::from_slice(&self.encode(&base)?).map_err(|_| SessionError::Conflict)?;
+        let base =
+            serde_json::from_slice(&self.encode(&base)?).map_err(|_| SessionError::Conflict)?;
         let ours = serde_json::from_slice(ours).map_err(|_| SessionError::Conflict)?;
         let theirs = self.migrate(theirs).map_err(|_| SessionError::Conflict)?;
         let merged = merge(&base, ours, theirs, &config.last_write_wins).map_err(conflict)?;

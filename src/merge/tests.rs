@@ -95,9 +95,27 @@ fn items_are_not_merged_with_each_other() {
 }
 
 #[test]
-fn a_counter_counted_differently_is_a_conflict() {
+fn a_counter_that_both_counted_is_a_conflict_even_to_the_same_number() {
     conflicts("{'n': 1}", "{'n': 2}", "{'n': 3}");
-    merges("{'n': 1}", "{'n': 2}", "{'n': 2}", "{'n': 2}");
+    conflicts("{'n': 1}", "{'n': 2}", "{'n': 2}");
+    conflicts(
+        "{'cart': {}}",
+        "{'cart': {'tea': 1}}",
+        "{'cart': {'tea': 1}}",
+    );
+    conflicts("{'n': null}", "{'n': 1}", "{'n': 1}");
+    conflicts(
+        "{}",
+        "{'cart': {'tea': {'n': 1}}}",
+        "{'cart': {'tea': {'n': 1}}}",
+    );
+}
+
+#[test]
+fn a_switch_or_text_that_both_set_alike_is_kept() {
+    merges("{'k': false}", "{'k': true}", "{'k': true}", "{'k': true}");
+    merges("{'k': 'a'}", "{'k': 'b'}", "{'k': 'b'}", "{'k': 'b'}");
+    merges("{'k': 'a'}", "{'k': null}", "{'k': null}", "{'k': null}");
 }
 
 #[test]
@@ -129,12 +147,12 @@ fn null_is_not_absence() {
 
 #[test]
 fn objects_created_by_both_are_not_mixed() {
-    let ann = "{'user': {'id': 1, 'name': 'ann'}}";
-    let mail = "{'user': {'id': 1, 'mail': 'a@b'}}";
+    let ann = "{'user': {'id': 'a1', 'name': 'ann'}}";
+    let mail = "{'user': {'id': 'a1', 'mail': 'a@b'}}";
     for base in ["{}", "{'user': null}"] {
         conflicts(base, ann, mail);
         merges(base, ann, ann, ann);
-        let no_items = "{'user': {'id': 1, 'tags': []}}";
+        let no_items = "{'user': {'id': 'a1', 'tags': []}}";
         merges(base, no_items, no_items, no_items);
     }
 }
@@ -168,12 +186,12 @@ fn an_entry_swapped_for_another_leaves_room_for_a_third() {
 #[test]
 fn an_entry_swapped_for_different_ones_is_a_conflict() {
     let [base, jam, oil] = [
-        "{'tea': 1, 'n': 1}",
-        "{'jam': 1, 'n': 1}",
-        "{'oil': 1, 'n': 1}",
+        "{'tea': 'x', 'n': 1}",
+        "{'jam': 'x', 'n': 1}",
+        "{'oil': 'x', 'n': 1}",
     ];
     conflicts(base, jam, oil);
-    merges(base, jam, "{'jam': 1, 'n': 2}", "{'jam': 1, 'n': 2}");
+    merges(base, jam, "{'jam': 'x', 'n': 2}", "{'jam': 'x', 'n': 2}");
 }
 
 #[test]
