@@ -69,7 +69,7 @@ fn key(number: u8) -> StoreKey {
 
 #[track_caller]
 fn assert_full(answer: Result<impl Sized, StoreError>) {
-    assert!(matches!(answer, Err(StoreError::Full)));
+    assert!(matches!(answer.err(), Some(StoreError::Full)));
 }
 
 #[test]

@@ -132,19 +132,19 @@ fn what_is_counted_is_what_is_there() {
     let store = MemoryStore::builder().clock(clock.clone()).build();
     let owner = OwnerKey::from_bytes([7; 32]);
     for key in 0..30 {
-        let owned = Record {
+        let row = Record {
             owner: (key % 3 == 0).then_some(owner),
             ..record(u64::from(key))
         };
-        let payload = Bytes::from(vec![0; usize::from(key)]);
+        let filling = Bytes::from(vec![0; usize::from(key)]);
         let tombstone = key % 5 == 0;
         save(
             &store,
             key,
             &Record {
-                payload,
                 tombstone,
-                ..owned
+                payload: filling,
+                ..row
             },
         );
     }

@@ -246,6 +246,36 @@ pub async fn destroy_removes_the_row(store: &StoreUnderTest) {
     }
 }
 
+/// `destroy_at` removes the row at the version it names and no other, and finds none afterwards.
+pub async fn destroy_at_removes_only_the_version_it_names(store: &StoreUnderTest) {
+    let key = any_key();
+    let record = store.record().payload("current").build();
+    let other = store.record().build().version();
+    saved(
+        store.save(&key, &record, Write::Create).await,
+        "creating where no row is",
+    );
+    conflict(
+        store.destroy_at(&key, other).await,
+        &record,
+        "destroying at another version",
+    );
+    holds(
+        store.load(&key).await,
+        &record,
+        "loading after a destroy that conflicted",
+    );
+    saved(
+        store.destroy_at(&key, record.version()).await,
+        "destroying at the row's version",
+    );
+    absent(store.load(&key).await, "loading after destroy");
+    gone(
+        store.destroy_at(&key, record.version()).await,
+        "destroying at a version that is gone",
+    );
+}
+
 /// `destroy` where there is no row is a success, any number of times.
 pub async fn destroying_nothing_succeeds(store: &StoreUnderTest) {
     let key = any_key();
