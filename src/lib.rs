@@ -44,7 +44,13 @@ mod session;
 pub mod testing;
 
 pub use cookie;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis;
 
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use crate::store::{RedisConnectError, RedisStore};
 pub use crate::{
     auto_commit::{AutoCommit, AutoCommitLayer, ResponseFuture},
     builder::SessionManagerBuilder,
