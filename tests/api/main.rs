@@ -2,4 +2,9 @@
 
 mod support;
 
+mod faulty_store;
 mod first_screen;
+mod store_conformance;
+mod store_memory;
+mod test_session;
+mod third_party_store;

@@ -1,1 +1,12 @@
-fn main() {}
+//! `RedisStore` against private Redis servers: one, and a cluster of three.
+//!
+//! Needs `redis-server` on the path. Says so loudly where it is missing; with `CI` set that is a failure.
+
+#[path = "../servers/mod.rs"]
+mod servers;
+mod support;
+
+mod conformance;
+mod connecting;
+mod owners;
+mod protocol;
