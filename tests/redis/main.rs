@@ -4,9 +4,12 @@
 
 #[path = "../servers/mod.rs"]
 mod servers;
+
+mod proxy;
 mod support;
 
 mod conformance;
 mod connecting;
+mod faults;
 mod owners;
 mod protocol;

@@ -19,7 +19,7 @@ local value, ttl, expected, head = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if row then
   local version = row:sub(1, 16)
   if version == value:sub(1, 16) then return 1 end
-  if version ~= expected then return row end
+  if expected == '' or version ~= expected then return row end
   if row:sub(25, 24 + head) ~= value:sub(25, 24 + head) then return 2 end
 elseif expected ~= '' then
   return nil
