@@ -8,8 +8,10 @@ mod servers;
 mod proxy;
 mod support;
 
+mod cluster;
 mod conformance;
 mod connecting;
 mod faults;
 mod owners;
 mod protocol;
+mod sessions;

@@ -1,6 +1,6 @@
 //! Commands to one server or to a cluster, and which of them may be sent twice.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind,
@@ -11,7 +11,10 @@ use redis::{
     cluster_routing::SingleNodeRoutingInfo,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::error::BoxError;
 
@@ -28,6 +31,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a command that was turned away is sent again: a slot that moves, a server that loads.
 const PATIENCE: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// How many commands a cluster's connection carries at once; the others wait their turn.
+///
+/// The driver runs a connection to a cluster as one task, which on a redirection pauses every command to
+/// ask where the slots are. A command that tokio's budget of 128 steps stopped while it held the table of
+/// slots would never let go of it, and the connection would be dead (redis 1.8.1, tokio 1.54.1). One command
+/// takes four steps at most between two pauses of the task.
+const CLUSTER_CONCURRENCY: usize = 24;
 
 /// After this long without a sign of life the kernel gives up a connection, where it can be told to.
 /// A host that vanished would otherwise fail every command until TCP gives up, after 15 minutes.
@@ -71,7 +82,10 @@ pub enum RedisConnectError {
 #[derive(Clone)]
 pub(super) enum Connection {
     Node(ConnectionManager),
-    Cluster(ClusterConnection),
+    Cluster {
+        connection: ClusterConnection,
+        turns: Arc<Semaphore>,
+    },
 }
 
 /// What a server answered.
@@ -110,9 +124,8 @@ impl Connection {
             .response_timeout(RESPONSE_TIMEOUT)
             .tcp_settings(tcp_settings());
         let cluster = async { builder.build()?.get_async_connection().await };
-        connected(addresses.join(", "), cluster)
-            .await
-            .map(Self::Cluster)
+        let cluster = connected(addresses.join(", "), cluster).await?;
+        Ok(Self::from(cluster))
     }
 
     /// Sends a command until it is answered, as long as that makes sense.
@@ -143,8 +156,10 @@ impl Connection {
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         match self {
             Self::Node(manager) => command.query_async(&mut manager.clone()).await,
-            Self::Cluster(cluster) => {
-                let mut cluster = cluster.clone();
+            Self::Cluster { connection, turns } => {
+                // Nobody closes the semaphore.
+                let _turn = turns.acquire().await;
+                let mut cluster = connection.clone();
                 match command.query_async(&mut cluster).await {
                     Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
                         ask(cluster, command, error).await
@@ -152,6 +167,15 @@ impl Connection {
                     answer => answer,
                 }
             }
+        }
+    }
+}
+
+impl From<ClusterConnection> for Connection {
+    fn from(connection: ClusterConnection) -> Self {
+        Self::Cluster {
+            connection,
+            turns: Arc::new(Semaphore::new(CLUSTER_CONCURRENCY)),
         }
     }
 }

@@ -79,7 +79,7 @@ impl RedisStore {
     /// it and report a conflict, and what the save did is then done twice.
     #[must_use]
     pub fn from_cluster_connection(cluster: ClusterConnection) -> Self {
-        Self::new(Connection::Cluster(cluster))
+        Self::new(cluster.into())
     }
 
     fn new(connection: Connection) -> Self {
