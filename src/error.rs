@@ -218,11 +218,11 @@ impl IntoResponse for SessionError {
 
 /// The client learns the status alone; the operator reads the whole chain.
 fn respond(status: StatusCode, error: &(dyn Error + 'static)) -> Response {
-    let source = error.source().map(tracing::field::display);
+    // As an `Error`, so that a subscriber can follow its sources.
     if status.is_server_error() {
-        tracing::error!(%error, source, "session error");
+        tracing::error!(error, "session error");
     } else {
-        tracing::info!(%error, source, "session error");
+        tracing::info!(error, "session error");
     }
     status.into_response()
 }

@@ -23,8 +23,8 @@ use crate::{
 
 /// The registry as it sits in a request's extensions.
 ///
-/// Dropping it while the thread panics means that the handler did: what it left half done is then never
-/// committed, even where a catch-panic layer turns the panic into a response.
+/// Dropping it, a session or its guard while the thread panics means that the handler did: what it left
+/// half done is then never committed, even where a catch-panic layer turns the panic into a response.
 #[derive(Clone)]
 pub(crate) struct RequestSessions(Arc<Registry>);
 
@@ -46,11 +46,28 @@ struct Fate {
     closed: AtomicBool,
 }
 
+impl Fate {
+    fn poison_if_panicking(&self) {
+        if std::thread::panicking() {
+            self.poisoned.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Says whether the request came to no end of its own: a handler panicked, or it was dropped before
+    /// the layer was through, as when its client went away.
+    fn is_cut_off(&self) -> bool {
+        let layered = self.layered.load(Ordering::Acquire);
+        self.is_poisoned() || (layered && !self.closed.load(Ordering::Acquire))
+    }
+}
+
 impl Drop for RequestSessions {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fate.poisoned.store(true, Ordering::Release);
-        }
+        self.0.fate.poison_if_panicking();
     }
 }
 
@@ -101,7 +118,7 @@ impl Registry {
     /// Commits what handlers left, unless one panicked, and closes the request.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
-        let wanted = wanted && !self.fate.poisoned.load(Ordering::Acquire);
+        let wanted = wanted && !self.fate.is_poisoned();
         let mut result = Ok(());
         for cell in &cells {
             if wanted {
@@ -131,6 +148,8 @@ pub(crate) trait AnyCell: Send + Sync {
     fn commit_left(&self) -> CommitLeft<'_>;
     /// Forgets the draft that a dropped guard left, on purpose.
     fn drop_left(&self);
+    /// Notes a panic that drops what belongs to this cell.
+    fn poison_if_panicking(&self);
     /// Puts the latest outcome into a response, and that the response depends on the session.
     fn deliver(&self, headers: &mut HeaderMap);
 }
@@ -162,9 +181,22 @@ struct State<T> {
 #[derive(Default)]
 struct Response {
     delivery: Option<Delivery>,
+    /// A token went into a response already, and may have to come out of it again.
+    sent: bool,
     /// A `SessionCommit` stands for this delivery.
     promised: bool,
     delivered: bool,
+}
+
+impl Response {
+    /// Forgets what was to be delivered, and who promised to.
+    fn replace(&mut self, delivery: Option<Delivery>) {
+        *self = Self {
+            delivery,
+            sent: self.sent,
+            ..Self::default()
+        };
+    }
 }
 
 /// A commit under way.
@@ -214,7 +246,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
         let load = async || {
-            let (basis, data) = self.manager.open(parts).await?;
+            let kept_parts = self.manager.keeps_parts().then(|| without_registry(parts));
+            let (basis, data) = self.manager.open(parts, kept_parts).await?;
             Ok(Mutex::new(State {
                 basis: Arc::new(basis),
                 generation: 0,
@@ -249,19 +282,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
-    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, draft: Draft<T>) {
-        let dirty = draft.is_dirty();
-        let current = self.is_current(generation);
-        // Encoding is the application's code, so it runs outside the lock.
-        if dirty && !current && !self.manager.differs(basis, &draft).unwrap_or(true) {
+    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
+        if self.fate.is_poisoned() {
             return;
         }
+        // Encoding is the application's code, so it runs outside the lock.
+        let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
         let Some(mut state) = self.state() else {
             return;
         };
         let current = state.generation == generation;
         if !dirty {
             if current && state.left.is_none() {
+                draft.settle();
                 state.left = Some(draft);
             }
         } else if current || draft.intents.destroy {
@@ -277,9 +310,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
         &self,
         basis: &Basis,
         generation: u64,
-        draft: Draft<T>,
+        mut draft: Draft<T>,
     ) -> Result<(), SessionError> {
-        let dirty = draft.is_dirty();
+        let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft)?;
         if self.is_closed() {
             return if dirty {
                 Err(SessionError::Closed)
@@ -288,8 +321,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             };
         }
         if !self.is_current(generation) && !draft.intents.destroy {
-            let overlaps = dirty && self.manager.differs(basis, &draft)?;
-            return if overlaps {
+            return if dirty {
                 Err(SessionError::Overlap)
             } else {
                 Ok(())
@@ -299,7 +331,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return Ok(());
         };
         let committed = self.manager.commit(&basis, draft).await?;
-        self.finish(turn, committed);
+        self.finish(&turn, committed);
         Ok(())
     }
 
@@ -320,7 +352,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         Some((basis, turn))
     }
 
-    fn finish(&self, turn: Turn, committed: Committed) {
+    fn finish(&self, turn: &Turn, committed: Committed) {
         let Some(mut state) = self.state() else {
             return;
         };
@@ -339,13 +371,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
         match committed.effect {
             Effect::None => {}
-            Effect::Send(delivery) => {
-                state.response = Response {
-                    delivery: Some(delivery),
-                    ..Response::default()
-                };
-            }
-            Effect::Retract => state.response = Response::default(),
+            Effect::Send(delivery) => state.response.replace(Some(delivery)),
+            Effect::Retract => state.response.replace(None),
         }
     }
 
@@ -360,7 +387,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Ends an `update`; returns what its guard goes on with.
     pub(crate) fn finish_update(
         &self,
-        turn: Turn,
+        turn: &Turn,
         committed: Committed,
     ) -> Option<(Arc<Basis>, u64)> {
         self.finish(turn, committed);
@@ -380,7 +407,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Notes that a `SessionCommit` was made for the latest outcome.
     pub(crate) fn promise(&self) {
         if let Some(mut state) = self.state() {
-            state.response.promised = state.response.delivery.is_some();
+            state.response.promised = state.response.delivery.is_some() || state.response.sent;
         }
     }
 }
@@ -401,6 +428,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
                     return Ok(());
                 };
                 if std::mem::take(&mut state.overlap) {
+                    state.left = None;
                     return Err(SessionError::Overlap);
                 }
                 (state.left.take(), state.basis.clone(), state.generation)
@@ -419,15 +447,24 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
         }
     }
 
+    fn poison_if_panicking(&self) {
+        self.fate.poison_if_panicking();
+    }
+
     fn deliver(&self, headers: &mut HeaderMap) {
-        let delivery = self.state().and_then(|mut state| {
-            state.response.delivered = true;
-            state.response.delivery.clone()
+        let (delivery, sent) = self.state().map_or((None, false), |mut state| {
+            let response = &mut state.response;
+            response.delivered = true;
+            response.sent |= response.delivery.is_some();
+            (response.delivery.clone(), response.sent)
         });
-        if let Some(delivery) = delivery {
-            delivery.apply(headers);
+        let carrier = self.manager.carrier();
+        match delivery {
+            Some(delivery) => delivery.apply(headers),
+            None if sent => carrier.retract(headers),
+            None => {}
         }
-        self.manager.carrier().vary(headers);
+        carrier.vary(headers);
     }
 }
 
@@ -441,7 +478,8 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
         let session = std::any::type_name::<T>();
         let warned = self.manager.warned();
         let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
-        if dirty && !std::thread::panicking() && warned.dirty_first_time() {
+        let cut_off = self.fate.is_cut_off();
+        if dirty && !cut_off && warned.dirty_first_time() {
             tracing::warn!(
                 session,
                 "changes to a session were dropped: call `session.commit().await`, add \
@@ -449,7 +487,7 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             );
         }
         let response = &state.response;
-        if response.promised && !response.delivered && warned.lost_first_time() {
+        if response.promised && !response.delivered && !cut_off && warned.lost_first_time() {
             tracing::warn!(
                 session,
                 "a `SessionCommit` was dropped, so the client was not told: return it with the \
@@ -463,6 +501,13 @@ impl<T: Send + Sync + 'static> fmt::Debug for Cell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cell").finish_non_exhaustive()
     }
+}
+
+/// A copy for the cell to keep, which is in the registry, which must not hold itself.
+fn without_registry(parts: &Parts) -> Arc<Parts> {
+    let mut parts = parts.clone();
+    parts.extensions.remove::<RequestSessions>();
+    Arc::new(parts)
 }
 
 /// No code of the application runs under these locks, so a poisoned one is as good as new.

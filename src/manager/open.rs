@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::{BufMut, Bytes};
 use http::request::Parts;
 
-use super::{Backing, Basis, Live, SessionManager, commit::UNVERSIONED, payload::Unreadable};
+use super::{
+    Backing, Basis, Live, SessionManager,
+    commit::{REPLACED, UNVERSIONED},
+    payload::Unreadable,
+};
 use crate::{
     clock::Timestamp,
     decision::Origin,
@@ -64,7 +68,13 @@ struct Found<T> {
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Finds the session of a request, or starts a fresh one.
-    pub(crate) async fn open(&self, parts: &Parts) -> Result<(Basis, T), SessionRejection> {
+    ///
+    /// `kept_parts` is what `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts) asks.
+    pub(crate) async fn open(
+        &self,
+        parts: &Parts,
+        kept_parts: Option<Arc<Parts>>,
+    ) -> Result<(Basis, T), SessionRejection> {
         let now = self.now();
         let arrivals = self.read_tokens(parts, now)?;
         let store = self.store_of(parts)?;
@@ -89,9 +99,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             live,
             others: found.others,
             store,
-            parts: self.parts_for_id(parts),
+            parts: kept_parts,
         };
         Ok((basis, data))
+    }
+
+    /// Says whether a commit needs the request itself, so that someone has to keep it.
+    pub(crate) fn keeps_parts(&self) -> bool {
+        self.config.hooks.generate_id.is_some()
     }
 
     fn store_of(&self, parts: &Parts) -> Result<Option<Arc<dyn SessionStore>>, SessionRejection> {
@@ -110,24 +125,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
     }
 
-    /// The request's own extensions hold the session's cell, which must not hold itself.
-    fn parts_for_id(&self, parts: &Parts) -> Option<Arc<Parts>> {
-        self.config.hooks.generate_id.as_ref()?;
-        let mut parts = parts.clone();
-        parts.extensions.remove::<crate::request::RequestSessions>();
-        Some(Arc::new(parts))
-    }
-
     fn read_tokens(&self, parts: &Parts, now: Timestamp) -> Result<Arrivals, SessionRejection> {
         let mut arrivals = Arrivals::default();
         let mut newer = false;
+        let mut to_open = MAX_OPENED;
         self.config.carrier.visit_tokens(parts, |token| {
-            if token.is_empty() {
-                return;
-            }
             arrivals.arrived = true;
-            if arrivals.claims.len() < MAX_OPENED {
-                match self.read_token(token, now) {
+            if to_open > 0 {
+                match self.read_token(token, now, &mut to_open) {
                     Ok(claim) => arrivals.claims.push(claim),
                     Err(BadToken::Malformed) => arrivals.malformed = true,
                     Err(BadToken::UnknownKey) => arrivals.unknown_key = true,
@@ -142,17 +147,31 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(arrivals)
     }
 
-    fn read_token(&self, token: &[u8], now: Timestamp) -> Result<Claim, BadToken> {
+    /// Reads one token; what passes the cheap checks counts against `to_open`, authentic or not.
+    fn read_token(
+        &self,
+        token: &[u8],
+        now: Timestamp,
+        to_open: &mut usize,
+    ) -> Result<Claim, BadToken> {
         let Some(sealer) = &self.config.sealer else {
-            let id = self.config.scope.parse_id(token);
+            let id = self
+                .config
+                .scope
+                .parse_id(token)
+                .ok_or(BadToken::Malformed)?;
+            *to_open -= 1;
             return Ok(Claim {
-                id: id.ok_or(BadToken::Malformed)?,
+                id,
                 retired_key: false,
                 data: None,
             });
         };
         let opened = match sealer.inspect(token) {
-            Shape::Ours(candidate) => sealer.open(candidate).ok_or(BadToken::Malformed)?,
+            Shape::Ours(candidate) => {
+                *to_open -= 1;
+                sealer.open(candidate).ok_or(BadToken::Malformed)?
+            }
             Shape::UnknownKey => return Err(BadToken::UnknownKey),
             Shape::Malformed => return Err(BadToken::Malformed),
         };
@@ -257,7 +276,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         Ok(entry.map(|entry| {
             let fresh = entry.created_at().saturating_add(TOMBSTONE_TTL) > now;
-            if entry.is_tombstone() && fresh {
+            if fresh && entry.payload == REPLACED {
                 Revocation::Replaced
             } else {
                 Revocation::Ended
@@ -393,7 +412,8 @@ fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), Bad
     let expires_at = Timestamp::from_unix_millis(expires_at);
     match Record::from_bytes(UNVERSIONED, expires_at, rest) {
         Ok(record) => Ok((issued_at, record)),
-        Err(StoreError::Newer) => Err(BadToken::Newer),
+        // One that has expired holds nothing that a newer node still needs.
+        Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
         Err(_) => Err(BadToken::Malformed),
     }
 }

@@ -54,7 +54,7 @@ pub enum Operation {
     Save,
     /// [`SessionStore::touch`].
     Touch,
-    /// [`SessionStore::destroy`].
+    /// [`SessionStore::destroy`] and [`SessionStore::destroy_at`].
     Destroy,
     /// [`SessionStore::delete_expired`].
     DeleteExpired,
@@ -154,7 +154,8 @@ impl Gate {
         self.0.send_modify(|state| state.open = true);
     }
 
-    async fn pass(&self) {
+    /// Waits at the gate until it opens; for a handler that a test wants to stand still.
+    pub async fn pass(&self) {
         self.0.send_modify(|state| state.reached += 1);
         self.wait_until(|state| state.open).await;
     }
@@ -329,6 +330,15 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
         self.disturb(Operation::Touch, self.store.touch(key, version, expires_at))
+            .await
+    }
+
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.disturb(Operation::Destroy, self.store.destroy_at(key, version))
             .await
     }
 

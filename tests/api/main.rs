@@ -1,10 +1,40 @@
 //! What the crate promises, through its public API and a real router.
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod forge;
+mod logins;
+mod store_support;
 mod support;
 
+mod auto_commit;
+mod auto_traits;
+mod bad_input;
+mod cancellation;
+mod commit_rules;
+mod concurrency;
+mod config_errors;
+mod cookie_template;
+mod debug_output;
+mod duplicate_cookies;
+mod error_texts;
+mod events;
+mod expiry;
 mod faulty_store;
 mod first_screen;
+mod keys;
+mod memory_bound;
+mod model;
+mod one_request;
+mod options;
+mod outside;
+mod revocation_list;
+mod revocations;
+mod size;
+mod state;
 mod store_conformance;
 mod store_memory;
+mod store_mode;
 mod test_session;
 mod third_party_store;
+mod tokens;
+mod transport;

@@ -76,7 +76,6 @@ async fn write(store: RedisStore, key: StoreKey, stop: Arc<AtomicBool>) -> Count
     };
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        // A load, a save and now and then a login, as requests do.
         match step(&store, &key).await {
             Ok(Some(count)) => {
                 counted.acknowledged = count;
@@ -98,20 +97,25 @@ async fn step(store: &RedisStore, key: &StoreKey) -> Result<Option<u64>, bool> {
     let loaded = match store.load(key).await {
         Ok(Some(loaded)) => loaded,
         Ok(None) => return Ok(None),
-        Err(error) => return Err(unavailable(&error) && false),
+        Err(error) => {
+            assert!(is_unavailable(&error), "{error:?}");
+            return Err(false);
+        }
     };
     let next = counting(count(&loaded) + 1);
     match store.save(key, &next, update(&loaded)).await {
         Ok(SaveOutcome::Saved) => Ok(Some(count(&next))),
         Ok(outcome @ SaveOutcome::Conflict(_)) => panic!("a conflict with oneself: {outcome:?}"),
         Ok(SaveOutcome::Gone) => Ok(None),
-        Err(error) => Err(unavailable(&error)),
+        Err(error) => {
+            assert!(is_unavailable(&error), "{error:?}");
+            Err(true)
+        }
     }
 }
 
-fn unavailable(error: &StoreError) -> bool {
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    true
+fn is_unavailable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_))
 }
 
 fn slot(node: &Redis, key: &StoreKey) -> u16 {
@@ -285,7 +289,7 @@ async fn a_cluster_that_is_gone_is_unavailable_until_it_is_back() {
     for key in &keys[..3] {
         let load = tokio::time::timeout(2 * SECOND, store.load(key)).await;
         let error = load.expect("in time").unwrap_err();
-        assert!(unavailable(&error));
+        assert!(is_unavailable(&error), "{error:?}");
     }
     cluster.masters.iter_mut().for_each(Redis::resume);
     for master in &cluster.masters {
@@ -300,7 +304,7 @@ async fn a_cluster_that_is_gone_is_unavailable_until_it_is_back() {
         loop {
             match store.load(key).await {
                 Ok(found) => break assert_eq!(found, None),
-                Err(error) => assert!(unavailable(&error)),
+                Err(error) => assert!(is_unavailable(&error), "{error:?}"),
             }
             failures += 1;
             assert!(back.elapsed() < 5 * SECOND);

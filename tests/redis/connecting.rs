@@ -191,3 +191,93 @@ async fn one_node_is_enough_to_find_the_cluster() {
         );
     }
 }
+
+/// A certificate authority of its own, a server with a certificate of it, and this test binary once more,
+/// which trusts it.
+#[cfg(feature = "redis-rustls")]
+mod tls {
+    use std::{
+        env, fs,
+        path::Path,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    const URL: &str = "AXUM_TYPED_SESSION_TLS_URL";
+
+    fn openssl(folder: &Path, arguments: &str) {
+        let status = Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "openssl {arguments}"
+        );
+    }
+
+    fn make_certificates(folder: &Path) {
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        openssl(
+            folder,
+            &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=test-authority"),
+        );
+        openssl(
+            folder,
+            &format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
+        );
+        fs::write(folder.join("names"), "subjectAltName=DNS:localhost").unwrap();
+        openssl(
+            folder,
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names \
+             -out server.pem",
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_is_trusted_by_its_certificate() {
+        or_skip!(servers::find("openssl", "redis TLS"));
+        let folder = servers::folder("tls");
+        make_certificates(&folder);
+        let port = servers::free_port(0).to_string();
+        let file = |name| folder.join(name).display().to_string();
+        let redis = or_skip!(Redis::start_with(&[
+            ("--tls-port", port.clone()),
+            ("--tls-cert-file", file("server.pem")),
+            ("--tls-key-file", file("server.key")),
+            ("--tls-ca-cert-file", file("ca.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+        ]));
+        let url = format!("rediss://localhost:{port}");
+        // The system does not know the authority.
+        let text = line(&RedisStore::connect(&url).await.expect_err("a stranger"));
+        assert!(text.contains("certificate"), "{text}");
+
+        let trusting = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "connecting::tls::over_tls"])
+            .env("SSL_CERT_FILE", file("ca.pem"))
+            .env(URL, &url)
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&trusting.stdout);
+        assert!(
+            trusting.status.success() && output.contains("1 passed"),
+            "{output}"
+        );
+        assert_eq!(redis.keys().len(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, with its certificate"]
+    async fn over_tls() {
+        let Ok(url) = env::var(URL) else { return };
+        let store = RedisStore::connect(url).await.expect("a connection");
+        let (key, record) = (any_key(), record().build());
+        saved(store.save(&key, &record, Write::Create).await);
+        assert_eq!(store.load(&key).await.unwrap(), Some(record));
+    }
+}

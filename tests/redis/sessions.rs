@@ -34,7 +34,7 @@ async fn update(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessi
 async fn login(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
     session.regenerate();
     session.user = Some("ada".to_owned());
-    Ok(session.commit().await?)
+    session.commit().await
 }
 
 fn app(store: RedisStore) -> (Router, SessionManager<Visits>) {

@@ -34,25 +34,32 @@ impl Redis {
     /// Starts a server that loses its data with its process; `None`, with a loud word, if there is no
     /// program to start.
     pub fn start() -> Option<Self> {
-        Self::start_with(&["--appendonly", "no"], 0)
+        Self::start_with(&[("--appendonly", "no")])
     }
 
     /// Starts a server that writes everything down before it answers.
     pub fn start_durable() -> Option<Self> {
-        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"], 0)
+        Self::start_with(&[("--appendonly", "yes"), ("--appendfsync", "always")])
     }
 
-    fn start_with(more: &[&str], bus: u16) -> Option<Self> {
+    /// Starts a server with settings of its own.
+    pub fn start_with<S: AsRef<str>>(settings: &[(&str, S)]) -> Option<Self> {
         static PROGRAM: LazyLock<Option<PathBuf>> =
             LazyLock::new(|| servers::find("redis-server", "redis"));
         let program = PROGRAM.clone()?;
-        let port = servers::free_port(bus);
+        let port = servers::free_port(BUS);
         let folder = servers::folder("redis");
-        let common = ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"];
-        let mut arguments: Vec<String> = common.iter().map(|&word| word.to_owned()).collect();
-        arguments.extend(["--port".to_owned(), port.to_string()]);
-        arguments.extend(["--dir".to_owned(), folder.display().to_string()]);
-        arguments.extend(more.iter().map(|&word| word.to_owned()));
+        let (at, inside) = (port.to_string(), folder.display().to_string());
+        let common = [
+            ("--bind", "127.0.0.1"),
+            ("--save", ""),
+            ("--port", &at),
+            ("--dir", &inside),
+        ];
+        let settings = settings.iter().map(|(name, value)| (*name, value.as_ref()));
+        let settings = common.into_iter().chain(settings);
+        let arguments = settings.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]);
+        let arguments = arguments.collect();
         let mut redis = Self {
             server: None,
             program,
@@ -206,14 +213,12 @@ impl Cluster {
     /// Starts three masters, and a replica for each if asked to.
     pub fn start(with_replicas: bool) -> Option<Self> {
         let node = || {
-            let more = ["--appendonly", "no", "--cluster-enabled", "yes"];
-            let quick = [
-                "--cluster-node-timeout",
-                "1000",
-                "--repl-diskless-sync-delay",
-                "0",
-            ];
-            Redis::start_with(&[&more[..], &quick[..]].concat(), BUS)
+            Redis::start_with(&[
+                ("--appendonly", "no"),
+                ("--cluster-enabled", "yes"),
+                ("--cluster-node-timeout", "1000"),
+                ("--repl-diskless-sync-delay", "0"),
+            ])
         };
         let nodes = |count| (0..count).map(|_| node()).collect::<Option<Vec<_>>>();
         let cluster = Self {

@@ -26,7 +26,70 @@ use crate::{
     record::{Record, Version},
 };
 
-/// Sessions in Redis.
+/// Sessions in Redis or Valkey, on one server or a cluster, shared by all nodes of an application.
+///
+/// Cheap to clone; clones share their connection. The store reconnects by itself: while the server is away
+/// every operation is a [`StoreError::Unavailable`], within a third of a second if nobody listens and a
+/// second if nobody answers, and the first one after that works again.
+///
+/// # Example
+///
+/// ```no_run
+/// use axum_typed_session::{RedisStore, SessionManager};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// let sessions = SessionManager::<u32>::builder().store(store).build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What it costs
+///
+/// Every operation is one command on one key: `GET` to load, `DEL` to destroy, a script to save or touch.
+/// A script the server does not know is sent in full once, after a restart, a failover or `SCRIPT FLUSH`. With
+/// [`owner`](crate::SessionManagerBuilder::owner) a login takes one command more, an update that changes the
+/// owner two, and listing or ending an owner's sessions one and then one for each login since
+/// `absolute_timeout`, 64 at a time.
+///
+/// A session of 243 bytes takes 530 bytes of memory on the server, keys and tables included. An owner adds 300
+/// bytes, and 160 for each further session, until the session's absolute end even if it expires or is
+/// destroyed before. Measured with Redis 7.0 by the test `memory_per_session`.
+///
+/// # Setting up the server
+///
+/// Redis 6.2 or later, or Valkey. Tested with Redis 7.0.
+///
+/// - **Eviction.** Use `maxmemory-policy noeviction`: a full server then refuses new sessions with
+///   [`StoreError::Full`], and those it has go on being read and destroyed. Every key expires, so each other
+///   policy may end sessions early, and may drop an owner's index and so hide live sessions from
+///   `destroy_all_of`.
+/// - **Persistence.** Without `appendonly yes` a restart ends sessions that are younger than the last snapshot;
+///   with `appendfsync everysec`, those of the last second. Nobody gains a session by it, but one that was
+///   destroyed in that time is back.
+/// - **Replicas.** Replication is asynchronous: a failover may lose the last acknowledged writes, a logout
+///   among them. `min-replicas-to-write` bounds how many; the store sends no `WAIT`. It reads from primaries
+///   only.
+/// - **Rights.** `~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange
+///   +zremrangebyscore +eval +evalsha`, and on a cluster `+cluster|slots +asking +ping`.
+/// - **TLS.** A `rediss://` URL and the feature `redis-rustls`, which trusts the system's certificates, or
+///   those of the file `SSL_CERT_FILE`. A connection with certificates of its own comes in by
+///   [`from_connection_manager`](Self::from_connection_manager).
+/// - **Behind a proxy or a name that moves.** Idle connections are probed after five seconds, dead ones given up
+///   five seconds later.
+///
+/// # Clusters
+///
+/// [`connect_cluster`](Self::connect_cluster) spreads sessions over all primaries. Slots may be moved while the
+/// application runs. While a primary is away its sessions are [`StoreError::Unavailable`], and the others too
+/// unless the cluster has `cluster-require-full-coverage no`. An owner's index and the sessions in it lie on
+/// different nodes; an entry is written before its session, and each session found is asked whether it is
+/// still the owner's, so one that is missing or has changed hands is not listed.
+///
+/// # Expiry
+///
+/// Expiry is decided by the server, which counts down the time that remained by the clock of the node that
+/// saved. Nodes whose clocks differ by up to an hour never lose an entry of an owner's index.
 #[derive(Clone)]
 pub struct RedisStore {
     connection: Connection,
@@ -276,6 +339,15 @@ impl SessionStore for RedisStore {
         let arguments = [version.as_bytes(), &expires_at[..], ttl.as_bytes()];
         let key = self.row_key(key);
         outcome(self.run(&self.scripts.touch, &key, &arguments).await?)
+    }
+
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        let (key, version) = (self.row_key(key), version.as_bytes());
+        outcome(self.run(&self.scripts.destroy, &key, &[version]).await?)
     }
 
     fn indexes_owners(&self) -> bool {

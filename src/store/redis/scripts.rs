@@ -48,6 +48,17 @@ if struct.unpack('>I8', row:sub(17, 24)) < struct.unpack('>I8', ARGV[2]) then
 end
 return 1";
 
+/// Removes a row if it has the version expected.
+///
+/// `KEYS[1]` is the row, `ARGV[1]` the version. Answers [`SAVED`], the row in the way, or nil if there is
+/// none.
+const DESTROY: &str = "\
+local row = redis.pcall('GET', KEYS[1])
+if type(row) == 'table' or not row then return row end
+if row:sub(1, 16) ~= ARGV[1] then return row end
+redis.call('DEL', KEYS[1])
+return 1";
+
 /// Enters a session into its owner's index and drops the entries whose time is over.
 ///
 /// `KEYS[1]` is the index; `ARGV` the session's key, its absolute end, the end of the entries to drop, and
@@ -61,7 +72,7 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
 end
 return 1";
 
-/// The row holds what was to be written.
+/// The row holds what was to be written, or is removed.
 pub(super) const SAVED: i64 = 1;
 
 /// Nothing was written: the row's head is not the record's.
@@ -71,6 +82,7 @@ pub(super) const DECLINED: i64 = 2;
 pub(super) struct Scripts {
     pub(super) save: SourceAndName,
     pub(super) touch: SourceAndName,
+    pub(super) destroy: SourceAndName,
     pub(super) index: SourceAndName,
 }
 
@@ -84,6 +96,7 @@ impl Scripts {
         Self {
             save: SourceAndName::new(SAVE),
             touch: SourceAndName::new(TOUCH),
+            destroy: SourceAndName::new(DESTROY),
             index: SourceAndName::new(INDEX),
         }
     }
