@@ -24,7 +24,7 @@ install_missing() {
     fi
 }
 
-install_missing cc gcc chromium chromium
+install_missing cc gcc chromium chromium redis-server redis-server
 
 say "the declared rust-version"
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

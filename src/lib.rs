@@ -109,7 +109,11 @@
 //!
 //! # Features
 //!
-//! `testing` adds what tests of an application or a store need; see its module.
+//! | feature | what it adds |
+//! |---|---|
+//! | `redis` | `RedisStore`, for Redis, Valkey and their clusters |
+//! | `redis-rustls` | `rediss://` URLs; needs a C compiler |
+//! | `testing` | what tests of an application or a store need |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(test),
@@ -159,7 +163,13 @@ mod session;
 pub mod testing;
 
 pub use cookie;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis;
 
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use crate::store::{RedisConnectError, RedisStore};
 pub use crate::{
     auto_commit::{AutoCommit, AutoCommitLayer, ResponseFuture},
     builder::SessionManagerBuilder,

@@ -1,12 +1,17 @@
 //! The store trait: where sessions live when they do not live in the cookie.
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::{RedisConnectError, RedisStore};
 use crate::{
     clock::Timestamp,
     error::StoreError,
