@@ -125,7 +125,8 @@ pub enum SessionError {
 
     /// The session does not fit: 500.
     #[error(
-        "the session takes {actual} bytes where {limit} are allowed; keep less in it or use `.store(..)`"
+        "the session takes {actual} bytes where {limit} are allowed; keep less in it, raise \
+         `.max_payload(..)`, or use `.store(..)` where a cookie is the limit"
     )]
     TooLarge {
         /// The bytes it takes.
@@ -140,8 +141,8 @@ pub enum SessionError {
 
     /// The guard outlived its request: 500.
     #[error(
-        "the response of this request is already on its way; keep a `SessionHandle` \
-         (`session.handle()`) instead of the session"
+        "the sessions of this request are committed and its response is on its way; commit earlier, \
+         or keep a `SessionHandle` (`session.handle()`) instead of the session"
     )]
     Closed,
 

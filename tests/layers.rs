@@ -69,6 +69,10 @@ fn crate_names(text: &str) -> BTreeSet<String> {
     let code = code.join("\n");
     let mut names = BTreeSet::new();
     for (start, _) in code.match_indices("crate::") {
+        // `$crate` in a macro is what other crates will see, not an import.
+        if code[..start].ends_with('$') {
+            continue;
+        }
         let rest = &code[start + "crate::".len()..];
         match rest.strip_prefix('{') {
             Some(list) => names.extend(listed(list)),

@@ -6,7 +6,7 @@ use axum_typed_session::{
     ConflictPolicy, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie,
     testing::ManualClock,
 };
-use http::HeaderName;
+use http::{HeaderName, header};
 
 use crate::{
     logins::{Login, logins, without_keys},
@@ -81,6 +81,17 @@ fn max_age_above_absolute_timeout_is_refused() {
         cookie_mode().absolute_timeout(SECOND),
         &text("86400s", "1s"),
     );
+}
+
+#[test]
+fn a_header_that_http_uses_for_something_else_is_refused() {
+    let with = |name| cookie_mode().transport(Transport::header(name));
+    let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
+                `::bearer()` or a header such as `x-session`";
+    for name in [header::COOKIE, header::SET_COOKIE, header::AUTHORIZATION] {
+        expect_refusal(with(name), text);
+    }
+    assert!(with(HeaderName::from_static("x-session")).build().is_ok());
 }
 
 #[test]

@@ -91,7 +91,8 @@ fn session_errors() -> [(SessionError, u16, &'static str); 11] {
         (
             SessionError::TooLarge { actual, limit },
             500,
-            "the session takes 5000 bytes where 4096 are allowed; keep less in it or use `.store(..)`",
+            "the session takes 5000 bytes where 4096 are allowed; keep less in it, raise `.max_payload(..)`, \
+             or use `.store(..)` where a cookie is the limit",
         ),
         (
             SessionError::Encode(broken()),
@@ -101,8 +102,8 @@ fn session_errors() -> [(SessionError, u16, &'static str); 11] {
         (
             SessionError::Closed,
             500,
-            "the response of this request is already on its way; keep a `SessionHandle` (`session.handle()`) \
-             instead of the session",
+            "the sessions of this request are committed and its response is on its way; commit earlier, or keep \
+             a `SessionHandle` (`session.handle()`) instead of the session",
         ),
         (
             SessionError::NoStore { operation },

@@ -163,7 +163,7 @@ fn every_event_is_logged_and_no_log_line_gives_anything_away() {
         let mut twice = browser.clone();
         twice.jar.insert(
             COOKIE.to_owned(),
-            format!("{0}; {COOKIE}={0}", browser.token()),
+            format!("{}; {COOKIE}={}", browser.token(), tokens[0]),
         );
         twice.get("/").await;
         for garbage in [

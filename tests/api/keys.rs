@@ -60,7 +60,12 @@ async fn a_token_of_a_retired_key_is_sealed_again_at_the_next_commit_keeping_its
         .await
         .expect(StatusCode::OK, FRESH);
     let mut browser = browser.at(&node(&clock, new));
-    clock.advance(DAY - HOUR - MILLISECOND);
+    clock.advance(
+        DAY.checked_sub(HOUR)
+            .unwrap()
+            .checked_sub(MILLISECOND)
+            .unwrap(),
+    );
     browser.get("/").await.expect(StatusCode::OK, "mine");
     clock.advance(MILLISECOND);
     browser.get("/").await.expect(StatusCode::OK, FRESH);

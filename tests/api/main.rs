@@ -1,5 +1,13 @@
 //! What the crate promises, through its public API and a real router.
-#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(
+    unreachable_pub,
+    unnameable_types,
+    reason = "`pub` here is what modules share"
+)]
+#![allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails, as it should"
+)]
 
 mod forge;
 mod logins;
