@@ -105,7 +105,11 @@ pub fn find(program: &str, suite: &str) -> Option<PathBuf> {
             env::var_os("CI").is_none_or(|ci| ci.is_empty() || ci == "false"),
             "{program} is not installed, which CI needs for the {suite} suite"
         );
-        eprintln!("\n!!! SKIPPED: the {suite} suite needs `{program}`, which is not on PATH !!!\n");
+        // Not `eprintln!`, which the test harness swallows.
+        let _ = writeln!(
+            io::stderr(),
+            "\n!!! SKIPPED: the {suite} suite needs `{program}`, which is not on PATH !!!\n"
+        );
     }
     found
 }
