@@ -407,16 +407,16 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         } else {
             Protection::Encrypted
         };
-        let (backing, content) = match self.backing {
+        let (backing, holds) = match self.backing {
             Some(backing) => (backing, Content::Id),
             None => (Backing::Token(self.revocations), Content::Data),
         };
         let sealer = match &self.keys {
             Some(ring) => {
-                let context = [&*self.audience, &*kind, carrier.binding()];
-                Some(Sealer::new(ring, protection, content, context)?)
+                let bound_to = [&*self.audience, &*kind, carrier.binding()];
+                Some(Sealer::new(ring, protection, holds, bound_to)?)
             }
-            None if content == Content::Id => None,
+            None if holds == Content::Id => None,
             None => return Err(ConfigError::MissingKeys),
         };
         let config = Config {

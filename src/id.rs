@@ -133,8 +133,10 @@ impl StoreKey {
     /// Returns the first eight bytes, for logs.
     #[must_use]
     pub const fn fingerprint(&self) -> Fingerprint {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        Fingerprint([a, b, c, d, e, f, g, h])
+        match self.0.first_chunk() {
+            Some(start) => Fingerprint(*start),
+            None => Fingerprint([0; 8]),
+        }
     }
 
     /// Returns the whole key in hexadecimal, for a form field of an admin page.
@@ -232,8 +234,8 @@ impl OwnerKey {
 
 impl fmt::Debug for OwnerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "OwnerKey({}..)", hex(&[a, b, c, d]))
+        let start = self.0.get(..8).unwrap_or_default();
+        write!(f, "OwnerKey({}..)", hex(start))
     }
 }
 

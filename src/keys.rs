@@ -138,7 +138,7 @@ fn is_weak(master: &[u8]) -> bool {
             .zip(master.iter().skip(period))
             .all(|(a, b)| a == b)
     };
-    distinct < 8 || (1..=16).any(repeats)
+    distinct < 8 || (1..=32).any(repeats)
 }
 
 #[cfg(test)]

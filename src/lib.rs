@@ -1,4 +1,115 @@
-//! Typed HTTP sessions for axum.
+//! Typed HTTP sessions for axum: a handler takes `Session<MyData>`, works on its own struct, and returns
+//! the guard that `commit` hands it.
+//!
+//! The data lives in a sealed cookie by default, so one key is all it needs, or in a
+//! [`SessionStore`] with nothing but an id in the cookie.
+//!
+//! # Example
+//!
+//! ```
+//! use axum::{Router, response::{IntoResponse, Redirect}, routing::{get, post}};
+//! use axum_typed_session::{Key, Session, SessionError, SessionManager};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Default, Serialize, Deserialize)]
+//! struct Visits { count: u32 }
+//!
+//! async fn index(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+//!     session.count += 1;                                // plain &mut: no keys, no locks, no await
+//!     let body = format!("{} visits", session.count);    // the body first: commit takes the session
+//!     Ok((session.commit().await?, body))                // the one I/O point; its guard is the cookie
+//! }
+//!
+//! async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+//!     session.destroy();                                 // noted here, done by commit
+//!     Ok((session.commit().await?, Redirect::to("/")))
+//! }
+//!
+//! let sessions = SessionManager::<Visits>::builder()
+//!     .keys(Key::generate())                             // a key of your own survives restarts
+//!     .build()?;
+//! let app: Router = Router::new()
+//!     .route("/", get(index))
+//!     .route("/logout", post(logout))
+//!     .with_state(sessions);                             // forgot it? the program does not compile
+//! # Ok::<(), axum_typed_session::ConfigError>(())
+//! ```
+//!
+//! A handler that only reads needs no commit. With [`AutoCommitLayer`] none does.
+//!
+//! # Cookie or store
+//!
+//! | | sealed cookie | store |
+//! |---|---|---|
+//! | needs | a key | a server, or this process's memory |
+//! | size | 4096 bytes with name and overhead | `max_payload`, 64 KiB |
+//! | two requests change it at once | the browser keeps the cookie that arrives last | merged, or an error; never lost |
+//! | logout | a copied cookie works until it expires, unless `revocations` | immediate, everywhere |
+//! | ends of all of a person's sessions, handles, jobs | no | yes |
+//!
+//! What must not be rolled back, such as attempt counters or used coupons, belongs in a store: a client can
+//! always send an older cookie again.
+//!
+//! # Options and defaults
+//!
+//! All are methods of [`SessionManagerBuilder`].
+//!
+//! | option | default |
+//! |---|---|
+//! | `keys` | required without a store |
+//! | `cookie` | `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax |
+//! | `transport` | the cookie |
+//! | `max_age` | 1 day after each save |
+//! | `rolling`, `renew` | off |
+//! | `absolute_timeout` | 30 days |
+//! | `store` | none: the cookie holds the data |
+//! | `on_conflict` | `Merge` |
+//! | `max_payload` | 64 KiB |
+//! | `store_timeout` | 2 s |
+//! | `signed`, `insecure_http`, `remove_unpartitioned` | off |
+//!
+//! # `Arc<AppState>` as state
+//!
+//! axum's `FromRef` cannot be implemented for `Arc` of your type from outside; wrap it:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use axum::extract::FromRef;
+//! use axum_typed_session::SessionManager;
+//!
+//! struct Inner { visits: SessionManager<u32> }
+//!
+//! #[derive(Clone)]
+//! struct AppState(Arc<Inner>);
+//!
+//! impl FromRef<AppState> for SessionManager<u32> {
+//!     fn from_ref(state: &AppState) -> Self {
+//!         state.0.visits.clone()
+//!     }
+//! }
+//! ```
+//!
+//! # For those who come from koa-session or egg-session
+//!
+//! | there | here |
+//! |---|---|
+//! | `ctx.session.x = 1` | `session.x = 1` on your own type |
+//! | `ctx.session = null` | `session.destroy()` |
+//! | `autoCommit: true`, `manuallyCommit()` | [`AutoCommitLayer`], `session.commit().await?` |
+//! | `save()`, `regenerate()`, `isNew`, `maxAge` | `force_save()`, `regenerate()`, `is_new()`, `set_max_age()` |
+//! | `key`, `path`, `domain`, `secure`, `httpOnly`, `sameSite`, `partitioned` | `cookie` |
+//! | `removeUnpartitioned`, `rolling`, `renew`, `maxAge`, `maxAge: 'session'` | `remove_unpartitioned`, `rolling`, `renew`, `max_age`, `browser_session` |
+//! | `signed`, `encrypt` | encrypted; `signed` for readable |
+//! | `store`, `ContextStore`, `externalKey`, `genid` | `store`, `store_for`, `transport`, `id_generator` |
+//! | `valid`, `beforeSave`, `encode`/`decode` | `validate`, `before_save`, `codec` |
+//! | `session:missed`, `session:expired`, `session:invalid`, `logValue` | `on_event`; values are never logged |
+//! | `overwrite` | always: one `Set-Cookie` per name |
+//! | `prefix` | the stores' own option: they see hashes only |
+//! | unsigned cookies | not offered: anyone could forge them |
+//!
+//! # Features
+//!
+//! `testing` adds what tests of an application or a store need; see its module.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(test),
@@ -10,6 +121,10 @@
         clippy::print_stdout
     )
 )]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 // Modules use only groups above their own.
 

@@ -162,9 +162,22 @@ struct State<T> {
 #[derive(Default)]
 struct Response {
     delivery: Option<Delivery>,
+    /// A token went into a response already, and may have to come out of it again.
+    sent: bool,
     /// A `SessionCommit` stands for this delivery.
     promised: bool,
     delivered: bool,
+}
+
+impl Response {
+    /// Forgets what was to be delivered, and who promised to.
+    fn replace(&mut self, delivery: Option<Delivery>) {
+        *self = Self {
+            delivery,
+            sent: self.sent,
+            ..Self::default()
+        };
+    }
 }
 
 /// A commit under way.
@@ -249,19 +262,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
-    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, draft: Draft<T>) {
-        let dirty = draft.is_dirty();
-        let current = self.is_current(generation);
+    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
         // Encoding is the application's code, so it runs outside the lock.
-        if dirty && !current && !self.manager.differs(basis, &draft).unwrap_or(true) {
-            return;
-        }
+        let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
         let Some(mut state) = self.state() else {
             return;
         };
         let current = state.generation == generation;
         if !dirty {
             if current && state.left.is_none() {
+                draft.settle();
                 state.left = Some(draft);
             }
         } else if current || draft.intents.destroy {
@@ -277,9 +287,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
         &self,
         basis: &Basis,
         generation: u64,
-        draft: Draft<T>,
+        mut draft: Draft<T>,
     ) -> Result<(), SessionError> {
-        let dirty = draft.is_dirty();
+        let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft)?;
         if self.is_closed() {
             return if dirty {
                 Err(SessionError::Closed)
@@ -288,8 +298,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             };
         }
         if !self.is_current(generation) && !draft.intents.destroy {
-            let overlaps = dirty && self.manager.differs(basis, &draft)?;
-            return if overlaps {
+            return if dirty {
                 Err(SessionError::Overlap)
             } else {
                 Ok(())
@@ -339,13 +348,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
         match committed.effect {
             Effect::None => {}
-            Effect::Send(delivery) => {
-                state.response = Response {
-                    delivery: Some(delivery),
-                    ..Response::default()
-                };
-            }
-            Effect::Retract => state.response = Response::default(),
+            Effect::Send(delivery) => state.response.replace(Some(delivery)),
+            Effect::Retract => state.response.replace(None),
         }
     }
 
@@ -377,10 +381,15 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.fate.closed.load(Ordering::Acquire)
     }
 
+    /// Notes that a handler panicked, so that nothing of the request is committed.
+    pub(crate) fn poison(&self) {
+        self.fate.poisoned.store(true, Ordering::Release);
+    }
+
     /// Notes that a `SessionCommit` was made for the latest outcome.
     pub(crate) fn promise(&self) {
         if let Some(mut state) = self.state() {
-            state.response.promised = state.response.delivery.is_some();
+            state.response.promised = state.response.delivery.is_some() || state.response.sent;
         }
     }
 }
@@ -420,14 +429,19 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 
     fn deliver(&self, headers: &mut HeaderMap) {
-        let delivery = self.state().and_then(|mut state| {
-            state.response.delivered = true;
-            state.response.delivery.clone()
+        let (delivery, sent) = self.state().map_or((None, false), |mut state| {
+            let response = &mut state.response;
+            response.delivered = true;
+            response.sent |= response.delivery.is_some();
+            (response.delivery.clone(), response.sent)
         });
-        if let Some(delivery) = delivery {
-            delivery.apply(headers);
+        let carrier = self.manager.carrier();
+        match delivery {
+            Some(delivery) => delivery.apply(headers),
+            None if sent => carrier.retract(headers),
+            None => {}
         }
-        self.manager.carrier().vary(headers);
+        carrier.vary(headers);
     }
 }
 

@@ -89,13 +89,14 @@ pub(crate) struct Opened {
 }
 
 impl Sealer {
+    /// Makes the sealer of tokens bound to an audience, a kind and a transport.
     pub(crate) fn new(
         ring: &KeyRing,
         protection: Protection,
-        content: Content,
-        [audience, kind, transport]: [&str; 3],
+        holds: Content,
+        bound_to: [&str; 3],
     ) -> Result<Self, ConfigError> {
-        let (purpose, mode) = match (protection, content) {
+        let (purpose, mode) = match (protection, holds) {
             (Protection::Encrypted, Content::Data) => ("encrypt", "encrypted data"),
             (Protection::Encrypted, Content::Id) => ("encrypt", "encrypted id"),
             (Protection::Signed, Content::Data) => ("sign", "signed data"),
@@ -112,7 +113,7 @@ impl Sealer {
             },
         });
         let mut context = Vec::new();
-        for part in [audience, kind, transport, mode] {
+        for part in bound_to.into_iter().chain([mode]) {
             context.extend_from_slice(&(part.len() as u64).to_be_bytes());
             context.extend_from_slice(part.as_bytes());
         }

@@ -151,14 +151,10 @@ impl<T: Send + Sync + 'static> Session<T> {
     pub fn reset(&mut self) {
         let data = self.cell.manager().default_data();
         if self.is_new() {
-            let intents = self.draft().intents;
-            *self.draft_mut() = Draft {
-                intents,
-                ..Draft::new(data)
-            };
+            self.draft_mut().restart(data);
         } else {
             let draft = self.lend();
-            draft.data = data;
+            *draft.data_mut() = data;
             draft.intents.reset = true;
         }
     }
@@ -218,7 +214,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         if manager.data_in_token() || self.basis.live.is_none() {
             return Ok(change(&mut *self));
         }
-        if let Some(draft) = &self.draft
+        if let Some(draft) = &mut self.draft
             && manager.differs(&self.basis, draft)?
         {
             return Err(SessionError::Uncommitted);
@@ -290,9 +286,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             } else {
                 manager.encode(&self.draft().data).ok()
             };
-            let draft = self.draft_mut();
-            draft.borrowed = true;
-            draft.handed_out = handed_out;
+            self.draft_mut().lend(handed_out);
         }
         self.draft_mut()
     }
@@ -328,13 +322,15 @@ impl<T: Send + Sync + 'static> Deref for Session<T> {
 
 impl<T: Send + Sync + 'static> DerefMut for Session<T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.lend().data
+        self.lend().data_mut()
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
-        if let Some(draft) = self.draft.take() {
+        if std::thread::panicking() {
+            self.cell.poison();
+        } else if let Some(draft) = self.draft.take() {
             self.cell.take_back(&self.basis, self.generation, draft);
         }
     }

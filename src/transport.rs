@@ -141,6 +141,8 @@ impl Carrier {
     }
 
     /// Calls `visit` with every token that arrived, in the order of the request.
+    ///
+    /// An empty header is no token, since that is how one is removed; an empty cookie is a cookie.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
         match &self.transport.0 {
             Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
@@ -153,11 +155,14 @@ impl Carrier {
             }
             Kind::Header(name) => {
                 for value in parts.headers.get_all(name) {
-                    visit(value.as_bytes().trim_ascii());
+                    let token = value.as_bytes().trim_ascii();
+                    if !token.is_empty() {
+                        visit(token);
+                    }
                 }
             }
             Kind::Custom { get, .. } => {
-                if let Some(token) = get(parts) {
+                if let Some(token) = get(parts).filter(|token| !token.is_empty()) {
                     visit(token.as_bytes());
                 }
             }
@@ -184,6 +189,16 @@ impl Carrier {
             Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
             Kind::Custom { set, .. } => Rendered::Custom(set.clone(), None),
         }))
+    }
+
+    /// Takes back out of a response what an earlier commit of its request put in.
+    pub(crate) fn retract(&self, headers: &mut HeaderMap) {
+        match &self.transport.0 {
+            Kind::Cookie => remove_cookies(headers, &self.template),
+            Kind::Bearer => _ = headers.remove(SESSION_TOKEN),
+            Kind::Header(name) => _ = headers.remove(name),
+            Kind::Custom { set, .. } => set(headers, None),
+        }
     }
 
     /// Appends the request header that the response depends on to `Vary` (RFC 9110, 12.5.5).

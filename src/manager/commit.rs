@@ -1,6 +1,6 @@
 //! Carrying a decision out: the row first, then what the client is told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use super::{
     Basis, Live, SessionManager,
     contention::Contention,
     open::{TOMBSTONE_TTL, data_len, write_data},
-    payload::{Draft, Prepared},
+    payload::{Draft, Ours, Prepared},
 };
 use crate::{
     clock::Timestamp,
@@ -19,7 +19,7 @@ use crate::{
     expiry::{Lifetime, cookie_seconds},
     id::{ID_BYTES, StoreKey},
     record::{Record, Version},
-    store::{SaveOutcome, Write},
+    store::{SaveOutcome, SessionStore, Write},
     transport::Delivery,
 };
 
@@ -51,7 +51,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<Committed, SessionError> {
         let now = self.now();
         let intents = draft.intents;
-        let ours = self.changes(basis, &draft)?;
+        let ours = self.changes(basis, &mut draft)?;
         let changed = matches!(ours, Ours::Changed(_));
         let prepared = if saves(basis.origin, &intents, changed) {
             Some(self.prepare(&mut draft.data, ours.into_encoded())?)
@@ -80,13 +80,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Says whether a draft differs from what was handed out of `basis`; an intent is a difference.
-    pub(crate) fn differs(&self, basis: &Basis, draft: &Draft<T>) -> Result<bool, SessionError> {
-        let changed = || Ok(matches!(self.changes(basis, draft)?, Ours::Changed(_)));
-        if draft.intents.any() {
-            Ok(true)
-        } else {
-            changed()
-        }
+    pub(crate) fn differs(
+        &self,
+        basis: &Basis,
+        draft: &mut Draft<T>,
+    ) -> Result<bool, SessionError> {
+        Ok(draft.intents.any() || matches!(self.changes(basis, draft)?, Ours::Changed(_)))
     }
 
     /// Says what an `update` that wrote `record` means for the client.
@@ -116,9 +115,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Encodes the data if it may differ, and says whether it does.
-    fn changes(&self, basis: &Basis, draft: &Draft<T>) -> Result<Ours, SessionError> {
+    fn changes(&self, basis: &Basis, draft: &mut Draft<T>) -> Result<Ours, SessionError> {
         if !draft.borrowed || draft.intents.destroy {
             return Ok(Ours::Untouched);
+        }
+        if let Some(compared) = &draft.compared {
+            return Ok(compared.clone());
         }
         let encoded = self.encode(&draft.data)?;
         let handed_out = match (&draft.handed_out, &basis.live) {
@@ -127,11 +129,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (None, None) => None,
         };
         let same = handed_out.is_some_and(|before| self.is_same_data(before, &encoded));
-        Ok(if same {
+        let compared = if same {
             Ours::Same(encoded)
         } else {
             Ours::Changed(encoded)
-        })
+        };
+        Ok(draft.compared.insert(compared).clone())
     }
 
     async fn carry_out(
@@ -178,7 +181,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 | RowAction::Rotate(_)
                 | RowAction::Touch(_),
                 ..,
-            ) => return Err(self.gone(basis)),
+            ) => {
+                let live = basis.live.as_ref();
+                return Err(self.gone(live.map(|live| live.id.store_key())));
+            }
         };
         self.finish(basis, decision, live, now)
     }
@@ -308,7 +314,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         match &basis.store {
             Some(list) if self.data_in_token() => {
                 if self.revocation(list, &key, change.now).await?.is_some() {
-                    return Err(self.gone(basis));
+                    return Err(self.gone(Some(key)));
                 }
             }
             Some(store) => {
@@ -321,7 +327,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                         SaveOutcome::Saved => break,
                         SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
                         SaveOutcome::Conflict(_) | SaveOutcome::Gone => {
-                            return Err(self.gone(basis));
+                            return Err(self.gone(Some(key)));
                         }
                     };
                     record = self.reconciled(&key, live, &change, &theirs, false)?;
@@ -393,7 +399,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let theirs = match rows.save(&old, &tombstone, write).await? {
                 SaveOutcome::Saved => return Ok(record),
                 SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(basis)),
+                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(old))),
             };
             let merged = self.reconciled(&old, live, change, &theirs, true)?;
             let write = Write::Update {
@@ -402,7 +408,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             match rows.save(&new, &merged, write).await? {
                 SaveOutcome::Saved => record = merged,
                 // Every session of the owner was ended meanwhile.
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(basis)),
+                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(old))),
             }
             expected = theirs.version();
             contention.pause().await?;
@@ -475,13 +481,40 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             if self.data_in_token() {
                 self.revoke(basis, key, false, now).await?;
             } else if let Some(store) = &basis.store {
-                self.rows(store).destroy(key).await?;
+                match &basis.live {
+                    Some(own) if Some(*key) == live => {
+                        let version = own.record.version();
+                        self.destroy_session(store, key, version).await?;
+                    }
+                    _ => self.rows(store).destroy(key).await?,
+                }
             }
             self.emit(|| SessionEvent::Destroyed {
                 session: key.fingerprint(),
             });
         }
         Ok(())
+    }
+
+    /// Removes a row whatever others write to it, unless it got a new id: then the session lives on, and
+    /// saying that it ended would be a lie.
+    pub(super) async fn destroy_session(
+        &self,
+        store: &Arc<dyn SessionStore>,
+        key: &StoreKey,
+        mut version: Version,
+    ) -> Result<(), SessionError> {
+        let mut contention = Contention::start();
+        loop {
+            match self.rows(store).destroy_at(key, version).await? {
+                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
+                SaveOutcome::Conflict(theirs) if theirs.is_tombstone() => {
+                    return Err(self.gone(Some(*key)));
+                }
+                SaveOutcome::Conflict(theirs) => version = theirs.version(),
+            }
+            contention.pause().await?;
+        }
     }
 
     /// Enters a session of cookie mode into the revocation list, if there is one.
@@ -503,7 +536,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         entry.tombstone = replaced;
         match self.rows(list).save(key, &entry, Write::Create).await? {
             SaveOutcome::Saved => Ok(()),
-            SaveOutcome::Conflict(_) | SaveOutcome::Gone if replaced => Err(self.gone(basis)),
+            SaveOutcome::Conflict(_) | SaveOutcome::Gone if replaced => Err(self.gone(Some(*key))),
             SaveOutcome::Conflict(_) | SaveOutcome::Gone => Ok(()),
         }
     }
@@ -541,10 +574,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         })
     }
 
-    fn gone(&self, basis: &Basis) -> SessionError {
-        let live = basis.live.as_ref();
+    pub(super) fn gone(&self, key: Option<StoreKey>) -> SessionError {
         self.emit(|| SessionEvent::Gone {
-            session: live.map(|live| live.id.store_key().fingerprint()),
+            session: key.map(|key| key.fingerprint()),
         });
         SessionError::Gone
     }
@@ -580,21 +612,4 @@ struct Change {
     lifetime: Lifetime,
     intents: Intents,
     now: Timestamp,
-}
-
-/// A handler's data beside what it was handed.
-enum Ours {
-    /// Never lent out mutably, so not even encoded.
-    Untouched,
-    Same(Bytes),
-    Changed(Bytes),
-}
-
-impl Ours {
-    fn into_encoded(self) -> Option<Bytes> {
-        match self {
-            Self::Untouched => None,
-            Self::Same(encoded) | Self::Changed(encoded) => Some(encoded),
-        }
-    }
 }

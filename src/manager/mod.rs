@@ -8,7 +8,7 @@ mod payload;
 mod rows;
 
 use std::{
-    fmt,
+    fmt, mem, ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -178,6 +178,18 @@ pub(crate) enum Backing {
     StoreFor(Arc<StoreFor>),
 }
 
+impl Backing {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            // `with_store` is the one way to another backing, and always gives a store.
+            (Self::Store(one), Self::Store(other)) => {
+                ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+            }
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
+}
+
 impl fmt::Debug for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -236,9 +248,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
     }
 
-    /// Says whether both came out of one `build`.
+    /// Says whether both came out of one `build` and keep their sessions in one place.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config)
+        Arc::ptr_eq(&self.config, &other.config) && self.backing.is_same(&other.backing)
     }
 
     pub(crate) fn carrier(&self) -> &Carrier {

@@ -121,13 +121,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     fn read_tokens(&self, parts: &Parts, now: Timestamp) -> Result<Arrivals, SessionRejection> {
         let mut arrivals = Arrivals::default();
         let mut newer = false;
+        let mut to_open = MAX_OPENED;
         self.config.carrier.visit_tokens(parts, |token| {
-            if token.is_empty() {
-                return;
-            }
             arrivals.arrived = true;
-            if arrivals.claims.len() < MAX_OPENED {
-                match self.read_token(token, now) {
+            if to_open > 0 {
+                match self.read_token(token, now, &mut to_open) {
                     Ok(claim) => arrivals.claims.push(claim),
                     Err(BadToken::Malformed) => arrivals.malformed = true,
                     Err(BadToken::UnknownKey) => arrivals.unknown_key = true,
@@ -142,17 +140,31 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(arrivals)
     }
 
-    fn read_token(&self, token: &[u8], now: Timestamp) -> Result<Claim, BadToken> {
+    /// Reads one token; what passes the cheap checks counts against `to_open`, authentic or not.
+    fn read_token(
+        &self,
+        token: &[u8],
+        now: Timestamp,
+        to_open: &mut usize,
+    ) -> Result<Claim, BadToken> {
         let Some(sealer) = &self.config.sealer else {
-            let id = self.config.scope.parse_id(token);
+            let id = self
+                .config
+                .scope
+                .parse_id(token)
+                .ok_or(BadToken::Malformed)?;
+            *to_open -= 1;
             return Ok(Claim {
-                id: id.ok_or(BadToken::Malformed)?,
+                id,
                 retired_key: false,
                 data: None,
             });
         };
         let opened = match sealer.inspect(token) {
-            Shape::Ours(candidate) => sealer.open(candidate).ok_or(BadToken::Malformed)?,
+            Shape::Ours(candidate) => {
+                *to_open -= 1;
+                sealer.open(candidate).ok_or(BadToken::Malformed)?
+            }
             Shape::UnknownKey => return Err(BadToken::UnknownKey),
             Shape::Malformed => return Err(BadToken::Malformed),
         };
@@ -393,7 +405,8 @@ fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), Bad
     let expires_at = Timestamp::from_unix_millis(expires_at);
     match Record::from_bytes(UNVERSIONED, expires_at, rest) {
         Ok(record) => Ok((issued_at, record)),
-        Err(StoreError::Newer) => Err(BadToken::Newer),
+        // One that has expired holds nothing that a newer node still needs.
+        Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
         Err(_) => Err(BadToken::Malformed),
     }
 }

@@ -129,21 +129,29 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let key = key.into();
         let store = self.store("update")?;
         let record = self.load_live(store, &key).await?;
-        let record = record.ok_or_else(|| self.gone_outside(&key))?;
+        let record = record.ok_or_else(|| self.gone(Some(key)))?;
         let updated = self.update_loop(store, &key, record, Expiry::Keep, change);
         Ok(updated.await?.result)
     }
 
-    /// Ends a stored session; ending none is a success.
+    /// Ends a stored session; ending one that has ended is a success.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`] unless it is certain that the session is gone,
-    /// [`SessionError::NoStore`] in cookie mode.
+    /// [`SessionError::Gone`] if the session got a new id and lives on under that,
+    /// [`SessionError::Store`] unless it is certain that it has ended, [`SessionError::NoStore`] in cookie
+    /// mode.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
         let key = key.into();
         let store = self.store("destroy")?;
-        self.rows(store).destroy(&key).await?;
+        match self.rows(store).load(&key).await {
+            Ok(None) => {}
+            Ok(Some(record)) if record.is_tombstone() => return Err(self.gone(Some(key))),
+            Ok(Some(record)) => self.destroy_session(store, &key, record.version()).await?,
+            // What cannot be read can still be ended.
+            Err(StoreError::Corrupt | StoreError::Newer) => self.rows(store).destroy(&key).await?,
+            Err(error) => return Err(error.into()),
+        }
         self.emit(|| SessionEvent::Destroyed {
             session: key.fingerprint(),
         });
@@ -346,7 +354,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let mut contention = Contention::start();
         loop {
             let data = self.readable(key, &record)?;
-            let mut data = data.ok_or_else(|| self.gone_outside(key))?;
+            let mut data = data.ok_or_else(|| self.gone(Some(*key)))?;
             let result = change(&mut data);
             let next = self.next_record(&mut data, &record, expiry)?;
             let Some(next) = next else {
@@ -371,7 +379,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                     });
                 }
                 SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => record = theirs,
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone_outside(key)),
+                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(*key))),
             }
             contention.pause().await?;
         }
@@ -417,12 +425,5 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             tombstone: false,
             payload: prepared.payload,
         }))
-    }
-
-    fn gone_outside(&self, key: &StoreKey) -> SessionError {
-        self.emit(|| SessionEvent::Gone {
-            session: Some(key.fingerprint()),
-        });
-        SessionError::Gone
     }
 }

@@ -20,8 +20,28 @@ pub(crate) struct Draft<T> {
     /// The data was lent out mutably, so it may differ.
     pub(crate) borrowed: bool,
     /// The encoding of what was handed out, where no stored payload tells: `None` if never lent out.
-    pub(crate) handed_out: Option<Bytes>,
+    pub(super) handed_out: Option<Bytes>,
     pub(crate) intents: Intents,
+    /// What comparing came to, so that the data is encoded once however often one asks.
+    pub(super) compared: Option<Ours>,
+}
+
+/// A handler's data beside what it was handed.
+#[derive(Clone)]
+pub(super) enum Ours {
+    /// Never lent out mutably, so not even encoded.
+    Untouched,
+    Same(Bytes),
+    Changed(Bytes),
+}
+
+impl Ours {
+    pub(super) fn into_encoded(self) -> Option<Bytes> {
+        match self {
+            Self::Untouched => None,
+            Self::Same(encoded) | Self::Changed(encoded) => Some(encoded),
+        }
+    }
 }
 
 impl<T> Draft<T> {
@@ -31,7 +51,35 @@ impl<T> Draft<T> {
             borrowed: false,
             handed_out: None,
             intents: Intents::default(),
+            compared: None,
         }
+    }
+
+    /// Starts with other data, which nobody has lent out yet, and keeps the wishes.
+    pub(crate) fn restart(&mut self, data: T) {
+        *self = Self {
+            intents: self.intents,
+            ..Self::new(data)
+        };
+    }
+
+    /// Marks the data as lent out; `handed_out` is what it was, where nothing stored tells.
+    pub(crate) fn lend(&mut self, handed_out: Option<Bytes>) {
+        self.borrowed = true;
+        self.handed_out = handed_out;
+    }
+
+    /// Returns the data to be changed.
+    pub(crate) fn data_mut(&mut self) -> &mut T {
+        self.compared = None;
+        &mut self.data
+    }
+
+    /// Marks data that turned out as it was handed out as never lent.
+    pub(crate) fn settle(&mut self) {
+        self.borrowed = false;
+        self.handed_out = None;
+        self.compared = None;
     }
 
     /// Says whether a commit might have something to do.

@@ -46,6 +46,15 @@ impl Rows<'_> {
         self.bounded("destroy", self.store.destroy(key)).await
     }
 
+    pub(super) async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.bounded("destroy", self.store.destroy_at(key, version))
+            .await
+    }
+
     /// A store that hangs is a store that is down.
     pub(super) async fn bounded<R>(
         &self,

@@ -327,6 +327,23 @@ impl SessionStore for MemoryStore {
         }
     }
 
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        let now = self.shared.now();
+        let mut rows = self.shared.rows();
+        match rows.live(key, now) {
+            None => Ok(SaveOutcome::Gone),
+            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row.clone())),
+            Some(_) => {
+                rows.remove(key);
+                Ok(SaveOutcome::Saved)
+            }
+        }
+    }
+
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
         let now = self.shared.now();
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -138,6 +138,30 @@ pub trait SessionStore: Send + Sync + 'static {
             .await
     }
 
+    /// Removes the row if it is at `version`, so that a logout cannot take a tombstone for the session.
+    ///
+    /// Answers [`SaveOutcome::Saved`] once the row is removed, and otherwise like
+    /// [`save`](Self::save) with [`Write::Update`]. The default loads and destroys, between which another
+    /// write can come; engines that can compare and remove in one step do so.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load) and [`destroy`](Self::destroy).
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        match self.load(key).await? {
+            None => Ok(SaveOutcome::Gone),
+            Some(record) if record.version() != version => Ok(SaveOutcome::Conflict(record)),
+            Some(_) => {
+                self.destroy(key).await?;
+                Ok(SaveOutcome::Saved)
+            }
+        }
+    }
+
     /// Deletes at most `limit` expired rows and returns how many; 0 for engines that expire by themselves.
     ///
     /// # Errors
@@ -219,6 +243,14 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
         (**self).touch(key, version, expires_at).await
+    }
+
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        (**self).destroy_at(key, version).await
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {

@@ -2,17 +2,27 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
+    io,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRequestParts as _, State},
+    response::{IntoResponse as _, Response},
+};
 use axum_typed_session::{
-    Key, SessionEvent, SessionManager, SessionManagerBuilder, testing::ManualClock,
+    Key, MemoryStore, OwnerKey, Record, SaveOutcome, Session, SessionError, SessionEvent,
+    SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey, Timestamp, Version,
+    Write, testing::ManualClock,
 };
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tower::ServiceExt as _;
 
 pub const COOKIE: &str = "__Host-session";
@@ -33,9 +43,175 @@ pub fn key() -> Key {
 
 /// A cookie-mode manager on a manual clock.
 pub fn cookie_mode(clock: &ManualClock) -> SessionManagerBuilder<Visits> {
-    SessionManager::<Visits>::builder()
-        .keys(key())
-        .clock(clock.clone())
+    Mode::Cookie.builder(clock)
+}
+
+/// Where the data lives, for promises that hold wherever it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Cookie,
+    Store,
+}
+
+impl Mode {
+    pub fn builder<T>(self, clock: &ManualClock) -> SessionManagerBuilder<T>
+    where
+        T: Default + Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let builder = SessionManager::builder().clock(clock.clone());
+        match self {
+            Self::Cookie => builder.keys(key()),
+            Self::Store => builder.store(ProbeStore::new(clock)),
+        }
+    }
+}
+
+/// Makes a test in each mode of functions that take a [`Mode`].
+macro_rules! in_both_modes {
+    ($($name:ident,)*) => {
+        mod cookie_mode {
+            $(#[tokio::test] async fn $name() { super::$name($crate::support::Mode::Cookie).await; })*
+        }
+        mod store_mode {
+            $(#[tokio::test] async fn $name() { super::$name($crate::support::Mode::Store).await; })*
+        }
+    };
+}
+pub(crate) use in_both_modes;
+
+/// A memory store that lists the calls it gets, and fails those it is told to.
+#[derive(Clone)]
+pub struct ProbeStore {
+    inner: MemoryStore,
+    calls: Arc<Mutex<Vec<&'static str>>>,
+    failing: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl ProbeStore {
+    pub fn new(clock: &ManualClock) -> Self {
+        Self {
+            inner: MemoryStore::builder().clock(clock.clone()).build(),
+            calls: Arc::default(),
+            failing: Arc::default(),
+        }
+    }
+
+    /// Returns the calls since the last time.
+    pub fn take_calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    /// Lets every such call fail from now on.
+    pub fn fail(&self, operation: &'static str) {
+        *self.failing.lock().unwrap() = Some(operation);
+    }
+
+    /// Every call lets others run first, so that a future can be dropped there.
+    async fn called(&self, operation: &'static str) -> Result<(), StoreError> {
+        self.calls.lock().unwrap().push(operation);
+        tokio::task::yield_now().await;
+        if *self.failing.lock().unwrap() == Some(operation) {
+            return Err(StoreError::unavailable("told to fail"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SessionStore for ProbeStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.called("load").await?;
+        self.inner.load(key).await
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.called("save").await?;
+        self.inner.save(key, record, write).await
+    }
+
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.called("destroy").await?;
+        self.inner.destroy(key).await
+    }
+
+    async fn touch(
+        &self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.called("touch").await?;
+        self.inner.touch(key, version, expires_at).await
+    }
+
+    fn indexes_owners(&self) -> bool {
+        self.inner.indexes_owners()
+    }
+
+    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
+        self.called("find_by_owner").await?;
+        self.inner.find_by_owner(owner).await
+    }
+}
+
+/// An app that does what the path says, in order, and then commits: `/add/regenerate`.
+///
+/// `commit` commits in between, after which the session is extracted anew; all guards go into the
+/// response. It answers with the count.
+pub fn scripted(sessions: SessionManager<Visits>) -> Router {
+    Router::new().fallback(run_script).with_state(sessions)
+}
+
+/// Does one step of a script.
+pub fn act(session: &mut Session<Visits>, step: &str) {
+    match step {
+        "read" => {}
+        "add" => session.count += 1,
+        "undo" => session.count -= 1,
+        "borrow" => _ = &mut session.count,
+        "destroy" => session.destroy(),
+        "regenerate" => session.regenerate(),
+        "reset" => session.reset(),
+        "save" => session.force_save(),
+        "longer" => session.set_max_age(2 * DAY),
+        other => panic!("no such step: {other}"),
+    }
+}
+
+async fn run_script(
+    State(sessions): State<SessionManager<Visits>>,
+    request: Request<Body>,
+) -> Result<Response, SessionError> {
+    let (mut parts, _) = request.into_parts();
+    let script = parts.uri.path().to_owned();
+    let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+    let mut guards = Vec::new();
+    let mut note = None;
+    for step in script.split('/') {
+        match step {
+            "" => {}
+            "fail" => return Ok(StatusCode::IM_A_TEAPOT.into_response()),
+            "commit" => {
+                guards.push(session.commit().await?);
+                session = Session::from_request_parts(&mut parts, &sessions).await?;
+            }
+            "reverse" => guards.reverse(),
+            "id" => note = Some(session.id().map(|id| id.store_key().to_hex())),
+            "new" => note = Some(Some(session.is_new().to_string())),
+            step => act(&mut session, step),
+        }
+    }
+    let count = session.count.to_string();
+    guards.push(session.commit().await?);
+    let body = note.map_or(count, |note| note.unwrap_or_default());
+    let response = body.into_response();
+    let join = |response, guard| (guard, response).into_response();
+    Ok(guards.into_iter().fold(response, join))
 }
 
 /// What came back for one request.
@@ -62,11 +238,32 @@ impl Answer {
         }
     }
 
+    /// What `Set-Cookie` says of the one cookie: nothing, set or removed.
+    #[track_caller]
+    pub fn told(&self) -> &'static str {
+        match self.set_cookies()[..] {
+            [] => "nothing",
+            [cookie] if cookie.contains("Max-Age=0;") => "removed",
+            _ => {
+                self.set_cookie();
+                "set"
+            }
+        }
+    }
+
     /// The value of the one `Set-Cookie` header.
     #[track_caller]
     pub fn token(&self) -> String {
         let pair = self.set_cookie().split(';').next().unwrap();
         pair.split_once('=').unwrap().1.to_owned()
+    }
+
+    /// The `Max-Age` of the one `Set-Cookie` header, in seconds.
+    #[track_caller]
+    pub fn max_age(&self) -> Option<u64> {
+        let mut attributes = self.set_cookie().split("; ");
+        let seconds = attributes.find_map(|attribute| attribute.strip_prefix("Max-Age="))?;
+        Some(seconds.parse().unwrap())
     }
 
     /// One header's values, joined as HTTP allows.
@@ -104,12 +301,29 @@ impl Browser {
         }
     }
 
+    /// The same jar in front of another node.
+    pub fn at(&self, app: &Router) -> Self {
+        Self {
+            app: app.clone(),
+            jar: self.jar.clone(),
+        }
+    }
+
     pub async fn get(&mut self, path: &str) -> Answer {
         self.send(Request::get(path)).await
     }
 
     pub async fn post(&mut self, path: &str) -> Answer {
         self.send(Request::post(path)).await
+    }
+
+    /// Sends a request with something in its extensions for the handler.
+    pub async fn send_with(
+        &mut self,
+        request: http::request::Builder,
+        extension: impl Clone + Send + Sync + 'static,
+    ) -> Answer {
+        self.send(request.extension(extension)).await
     }
 
     pub async fn send(&mut self, mut request: http::request::Builder) -> Answer {
@@ -123,7 +337,7 @@ impl Browser {
         }
         let answer = send(&self.app, request).await;
         for cookie in answer.set_cookies() {
-            let (pair, attributes) = cookie.split_once(';').unwrap();
+            let (pair, attributes) = cookie.split_once(';').unwrap_or((cookie, ""));
             let (name, value) = pair.split_once('=').unwrap();
             if attributes.contains("Max-Age=0;") {
                 self.jar.remove(name);
@@ -173,9 +387,90 @@ impl EventLog {
         move |event| events.lock().unwrap().push(event.clone())
     }
 
+    /// Returns the events since the last call.
+    pub fn take_events(&self) -> Vec<SessionEvent> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
     /// Returns the names of the events since the last call.
     pub fn take(&self) -> Vec<&'static str> {
-        let events = std::mem::take(&mut *self.0.lock().unwrap());
-        events.iter().map(SessionEvent::name).collect()
+        self.take_events().iter().map(SessionEvent::name).collect()
+    }
+}
+
+/// Runs a future, and returns with its result what was logged meanwhile.
+pub fn traced<R>(run: impl Future<Output = R>) -> (R, String) {
+    let log = LogBuffer::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.unwrap();
+    let result = tracing::subscriber::with_default(subscriber, || runtime.block_on(run));
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    (result, text)
+}
+
+#[derive(Clone, Default)]
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for LogBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The warnings written on this thread since [`Log::start`].
+pub struct Log {
+    text: Buffer,
+    _default: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    pub fn start() -> Self {
+        let text = Buffer::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_writer({
+                let text = text.clone();
+                move || text.clone()
+            })
+            .with_ansi(false)
+            .finish();
+        Self {
+            text,
+            _default: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// Returns the lines since the last call.
+    pub fn take(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
+        let text = String::from_utf8(text).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

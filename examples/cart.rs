@@ -1,0 +1,137 @@
+//! A shopping cart on the server: logins, carts that lose no item, and "log out everywhere".
+//!
+//! ```text
+//! cargo run --example cart
+//! curl -c jar -b jar -d 'sku=tea&qty=2' http://127.0.0.1:3000/items
+//! curl -c jar -b jar -d 'name=ann' http://127.0.0.1:3000/login
+//! curl -c jar -b jar http://127.0.0.1:3000/items
+//! ```
+//!
+//! `SESSION_STORE` names the store (`memory`), `PORT` sets the port, and `INSECURE_HTTP=1` suits browsers
+//! that refuse Secure cookies on `http://localhost`.
+
+use std::{collections::BTreeMap, env, error::Error, sync::Arc};
+
+use axum::{
+    Form, Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use axum_typed_session::{MemoryStore, Session, SessionError, SessionManager, SessionStore};
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Shopper {
+    name: Option<String>,
+    /// Quantities by article.
+    items: BTreeMap<String, u32>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    sku: String,
+    qty: u32,
+}
+
+#[derive(Deserialize)]
+struct Login {
+    name: String,
+}
+
+type Answer = Result<axum::response::Response, SessionError>;
+
+async fn list_items(session: Session<Shopper>) -> impl IntoResponse {
+    Json(session.items.clone())
+}
+
+/// `update` runs again on the fresh row until its write lands, so no item is lost however many requests
+/// of one shopper arrive at once.
+async fn add_item(mut session: Session<Shopper>, Form(item): Form<Item>) -> Answer {
+    session
+        .update(|shopper| {
+            let quantity = shopper.items.entry(item.sku.clone()).or_default();
+            *quantity = quantity.saturating_add(item.qty);
+        })
+        .await?;
+    let items = Json(session.items.clone());
+    Ok((session.commit().await?, items).into_response())
+}
+
+async fn me(session: Session<Shopper>) -> impl IntoResponse {
+    match &session.name {
+        Some(name) => (StatusCode::OK, name.clone()),
+        None => (StatusCode::UNAUTHORIZED, "not logged in".to_owned()),
+    }
+}
+
+/// The cart stays; the id does not, so that one learnt before the login is worth nothing after it.
+async fn login(mut session: Session<Shopper>, Form(login): Form<Login>) -> Answer {
+    session.name = Some(login.name);
+    session.regenerate();
+    Ok((session.commit().await?, "logged in").into_response())
+}
+
+async fn logout(mut session: Session<Shopper>) -> Answer {
+    session.destroy();
+    Ok((session.commit().await?, "logged out").into_response())
+}
+
+async fn logout_everywhere(
+    State(sessions): State<SessionManager<Shopper>>,
+    mut session: Session<Shopper>,
+) -> Answer {
+    let ended = match &session.name {
+        Some(name) => sessions.destroy_all_of(name).await?,
+        None => 0,
+    };
+    session.destroy();
+    let body = format!("{ended} sessions ended");
+    Ok((session.commit().await?, body).into_response())
+}
+
+#[tokio::main]
+async fn main() {
+    tracing_subscriber::fmt::init();
+    if let Err(error) = run().await {
+        eprintln!("cart: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let url = env::var("SESSION_STORE").unwrap_or_else(|_| "memory".to_owned());
+    let sessions = SessionManager::<Shopper>::builder()
+        .store(open_store(&url).await?)
+        .owner(|shopper| shopper.name.clone())
+        .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))
+        .build()?;
+    let app = Router::new()
+        .route("/items", get(list_items).post(add_item))
+        .route("/me", get(me))
+        .route("/login", post(login))
+        .route("/logout", post(logout))
+        .route("/logout-everywhere", post(logout_everywhere))
+        .with_state(sessions);
+    let port = match env::var("PORT") {
+        Ok(port) => port
+            .parse()
+            .map_err(|_| "PORT must be a number from 0 to 65535")?,
+        Err(_) => 3000_u16,
+    };
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}; set PORT"))?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "memory" => Ok(Arc::new(MemoryStore::new())),
+        _ => Err(format!("SESSION_STORE knows no `{scheme}`; set it to `memory`").into()),
+    }
+}

@@ -1,0 +1,497 @@
+//! With a store, concurrent requests lose nothing and undo no logout.
+
+use axum::response::IntoResponse;
+use axum_typed_session::{
+    ConflictPolicy, SessionError,
+    testing::{Fault, Gate, Operation},
+};
+use http::StatusCode;
+
+use crate::{
+    store_support::{Data, World, all_at_once, change, script},
+    support::Browser,
+};
+
+/// Runs a body repeatedly: a race that is lost once in a while is lost.
+const ROUNDS: usize = 5;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_concurrent_updates_are_exactly_a_hundred() {
+    for _ in 0..ROUNDS {
+        let world = World::new();
+        let mut browser = world.browser_with(Data::of("ann")).await;
+        let answers = all_at_once(100, |_| {
+            let (world, mut browser) = (world.clone(), browser.clone());
+            async move {
+                let count = script(async |mut session| {
+                    session.update(|data| data.count += 1).await?;
+                    Ok(session.commit().await?.into_response())
+                });
+                world.run(&mut browser, count).await.status
+            }
+        });
+        assert_eq!(answers.await, vec![StatusCode::OK; 100]);
+        assert_eq!(world.read(&mut browser).await.unwrap().count, 100);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_changes_to_different_keys_and_appends_all_survive() {
+    for _ in 0..ROUNDS {
+        let world = World::new();
+        let mut browser = world.browser_with(Data::of("ann")).await;
+        let answers = all_at_once(100, |number| {
+            let (world, mut browser) = (world.clone(), browser.clone());
+            let change = change(move |session| {
+                session.map.insert(format!("key {number}"), number);
+                session.list.push(number);
+            });
+            async move { world.run(&mut browser, change).await.status }
+        });
+        assert_eq!(answers.await, vec![StatusCode::OK; 100]);
+        let mut data = world.read(&mut browser).await.unwrap();
+        assert_eq!(data.map.len(), 100);
+        data.list.sort_unstable();
+        assert_eq!(data.list, (0..100).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn plain_increments_are_counted_or_refused_but_never_lost() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let answers = all_at_once(40, |_| {
+        let (world, mut browser) = (world.clone(), browser.clone());
+        async move {
+            world
+                .run(&mut browser, change(|session| session.count += 1))
+                .await
+                .status
+        }
+    });
+    let answers = answers.await;
+    let counted = answers
+        .iter()
+        .filter(|status| **status == StatusCode::OK)
+        .count();
+    let refused = answers
+        .iter()
+        .filter(|status| **status == StatusCode::CONFLICT)
+        .count();
+    assert_eq!(counted + refused, 40);
+    assert_eq!(
+        world.read(&mut browser).await.unwrap().count as usize,
+        counted
+    );
+}
+
+/// Lets `slow` load, runs `quick` to its end, and then lets `slow` go on.
+async fn overlap(
+    world: &World,
+    browser: &Browser,
+    slow: impl Fn(&mut axum_typed_session::Session<Data>) + Send + Sync + 'static,
+    quick: impl Fn(&mut axum_typed_session::Session<Data>) + Send + Sync + 'static,
+) -> (
+    crate::support::Answer,
+    Browser,
+    crate::support::Answer,
+    Browser,
+) {
+    let loaded = Gate::new();
+    let waiting = loaded.clone();
+    let slow = std::sync::Arc::new(slow);
+    let slow = script(move |mut session| {
+        let (waiting, slow) = (waiting.clone(), slow.clone());
+        async move {
+            waiting.pass().await;
+            slow(&mut session);
+            Ok(session.commit().await?.into_response())
+        }
+    });
+    let (slow_world, mut slow_browser) = (world.clone(), browser.clone());
+    let slow_request = tokio::spawn(async move {
+        let answer = slow_world.run(&mut slow_browser, slow).await;
+        (answer, slow_browser)
+    });
+    loaded.reached(1).await;
+    let mut quick_browser = browser.clone();
+    let quick_answer = world.run(&mut quick_browser, change(quick)).await;
+    loaded.open();
+    let (slow_answer, slow_browser) = slow_request.await.unwrap();
+    (slow_answer, slow_browser, quick_answer, quick_browser)
+}
+
+#[tokio::test]
+async fn no_request_in_flight_undoes_a_logout() {
+    type Wish = fn(&mut axum_typed_session::Session<Data>);
+    let wishes: [(&str, Wish); 6] = [
+        ("modify", |session| session.count += 1),
+        ("regenerate", |session| session.regenerate()),
+        ("modify and regenerate", |session| {
+            session.count += 1;
+            session.regenerate();
+        }),
+        ("reset and regenerate", |session| {
+            session.reset();
+            session.regenerate();
+        }),
+        ("force_save", |session| session.force_save()),
+        ("set_max_age", |session| {
+            session.set_max_age(crate::support::HOUR)
+        }),
+    ];
+    for (name, wish) in wishes {
+        let world = World::new();
+        let browser = world.browser_with(Data::of("ann")).await;
+        let (slow, _, quick, _) =
+            overlap(&world, &browser, wish, |session| session.destroy()).await;
+        assert_eq!(quick.status, StatusCode::OK, "{name}");
+        assert_eq!(slow.status, StatusCode::CONFLICT, "{name}");
+        assert_eq!(slow.set_cookies(), Vec::<&str>::new(), "{name}");
+        assert_eq!(world.rows(), 0, "{name}");
+        assert_eq!(world.read(&mut browser.clone()).await, None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn neither_rolling_nor_renew_undoes_a_logout() {
+    for renew in [false, true] {
+        let world = World::with(|builder| builder.rolling(!renew).renew(renew));
+        let browser = world.browser_with(Data::of("ann")).await;
+        world.clock.advance(crate::support::HOUR * 13);
+        let (slow, _, quick, _) =
+            overlap(&world, &browser, |_| {}, |session| session.destroy()).await;
+        assert_eq!(quick.status, StatusCode::OK);
+        slow.expect(StatusCode::OK, "").expect_no_cookie();
+        assert_eq!(world.rows(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_not_overwritten_by_requests_that_carry_the_old_id() {
+    let world = World::new();
+    let browser = world.browser_with(Data::count_of(1)).await;
+    let (slow, _, login, mut after) = overlap(
+        &world,
+        &browser,
+        |session| session.count = 9,
+        |session| {
+            session.user = Some("ann".to_owned());
+            session.regenerate();
+        },
+    )
+    .await;
+    assert_eq!(login.status, StatusCode::OK);
+    assert_eq!(slow.status, StatusCode::CONFLICT);
+    slow.expect_no_cookie();
+    assert_eq!(
+        world.read(&mut after).await.unwrap().user.as_deref(),
+        Some("ann")
+    );
+
+    // The old id, sent after the login, sees an anonymous session it cannot save or end.
+    for late in [
+        change(|session| session.count = 9),
+        change(|session| session.destroy()),
+        change(|session| session.force_save()),
+    ] {
+        let mut old = browser.clone();
+        assert_eq!(world.read(&mut old).await, None);
+        let answer = world.run(&mut old, late).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT);
+        answer.expect_no_cookie();
+    }
+    let mut old = browser.clone();
+    world
+        .run(&mut old, change(|_| {}))
+        .await
+        .expect(StatusCode::OK, "")
+        .expect_no_cookie();
+
+    // A repeated login on the old id is a session of its own.
+    let again = change(|session| {
+        session.user = Some("ann".to_owned());
+        session.regenerate();
+    });
+    let answer = world.run(&mut old, again).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_ne!(old.token(), after.token());
+    assert_eq!(world.read(&mut old).await.unwrap().count, 0);
+
+    // After a minute the old id is as unknown as any.
+    world.clock.advance(crate::support::SECOND * 60);
+    let mut old = browser.clone();
+    let answer = world
+        .run(&mut old, change(|session| session.count = 3))
+        .await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_ne!(old.token(), browser.token());
+}
+
+#[tokio::test]
+async fn a_logout_that_races_a_regenerate_is_gone_instead_of_a_lie() {
+    let world = World::new();
+    let browser = world.browser_with(Data::of("ann")).await;
+    let (logout, _, _, mut after) = overlap(
+        &world,
+        &browser,
+        |session| session.destroy(),
+        |session| session.regenerate(),
+    )
+    .await;
+    assert_eq!(logout.status, StatusCode::CONFLICT);
+    logout.expect_no_cookie();
+    assert_eq!(world.read(&mut after).await, Some(Data::of("ann")));
+}
+
+#[tokio::test]
+async fn regenerate_loses_no_acknowledged_write_of_another_request() {
+    let world = World::new();
+    let browser = world.browser_with(Data::of("ann")).await;
+    let (login, mut after, write, _) = overlap(
+        &world,
+        &browser,
+        |session| {
+            session.count = 5;
+            session.regenerate();
+        },
+        |session| session.list.push(7),
+    )
+    .await;
+    assert_eq!(write.status, StatusCode::OK);
+    assert_eq!(login.status, StatusCode::OK);
+    let data = world.read(&mut after).await.unwrap();
+    assert_eq!((data.count, data.list), (5, vec![7]));
+}
+
+#[tokio::test]
+async fn reset_with_regenerate_leaves_nothing_of_what_others_wrote_meanwhile() {
+    let world = World::new();
+    let browser = world.browser_with(Data::of("ann")).await;
+    let (logout, mut after, _, _) = overlap(
+        &world,
+        &browser,
+        |session| {
+            session.reset();
+            session.regenerate();
+            session.count = 1;
+        },
+        |session| session.list.push(7),
+    )
+    .await;
+    assert_eq!(logout.status, StatusCode::OK);
+    assert_eq!(world.read(&mut after).await, Some(Data::count_of(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn five_parallel_requests_around_a_login_end_logged_in() {
+    for _ in 0..ROUNDS * 4 {
+        let world = World::new();
+        let browser = world.browser_with(Data::count_of(1)).await;
+        let answers = all_at_once(5, |number| {
+            let (world, mut browser) = (world.clone(), browser.clone());
+            async move {
+                let act = change(move |session| {
+                    if number == 2 {
+                        session.user = Some("ann".to_owned());
+                        session.regenerate();
+                    } else {
+                        session.map.insert(number.to_string(), number);
+                    }
+                });
+                let answer = world.run(&mut browser, act).await;
+                (answer, browser)
+            }
+        });
+        let answers = answers.await;
+        let sets = |answer: &crate::support::Answer| !answer.set_cookies().is_empty();
+        // Whatever order the answers reach the browser in, it ends with the login's cookie or an old id
+        // that sees nothing; no other answer sets a cookie that outlives the login.
+        let (login, mut browser) = answers
+            .iter()
+            .find(|(answer, _)| sets(answer) && answer.token() != browser.token())
+            .map(|(answer, browser)| (answer, browser.clone()))
+            .unwrap();
+        assert_eq!(login.status, StatusCode::OK);
+        let data = world.read(&mut browser).await.unwrap();
+        assert_eq!(data.user.as_deref(), Some("ann"));
+        for (number, (answer, _)) in (0_u32..).zip(&answers) {
+            if number != 2 && answer.status == StatusCode::OK && sets(answer) {
+                assert_eq!(data.map.get(&number.to_string()), Some(&number));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_writes_nothing() {
+    let world = World::new();
+    let browser = world.browser_with(Data::of("ann")).await;
+    world.store.reset_calls();
+    let (reader, _, _, mut after) =
+        overlap(&world, &browser, |_| {}, |session| session.count = 2).await;
+    reader.expect(StatusCode::OK, "").expect_no_cookie();
+    assert_eq!(world.store.calls(Operation::Save), 1);
+    assert_eq!(world.read(&mut after).await.unwrap().count, 2);
+}
+
+#[tokio::test]
+async fn reject_and_overwrite_do_what_they_say_and_absence_is_still_gone() {
+    for (policy, status, count) in [
+        (ConflictPolicy::Reject, StatusCode::CONFLICT, 1),
+        (ConflictPolicy::Overwrite, StatusCode::OK, 0),
+    ] {
+        let world = World::with(|builder| builder.on_conflict(policy));
+        let browser = world.browser_with(Data::of("ann")).await;
+        let (slow, _, _, mut after) = overlap(
+            &world,
+            &browser,
+            |session| session.list.push(1),
+            |session| session.count = 1,
+        )
+        .await;
+        assert_eq!(slow.status, status, "{policy:?}");
+        assert_eq!(
+            world.read(&mut after).await.unwrap().count,
+            count,
+            "{policy:?}"
+        );
+
+        let (slow, ..) = overlap(
+            &world,
+            &browser,
+            |session| session.list.push(1),
+            |session| session.destroy(),
+        )
+        .await;
+        assert_eq!(slow.status, StatusCode::CONFLICT, "{policy:?}");
+        assert_eq!(world.rows(), 0, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn merging_refuses_two_owners_removed_roles_and_invalid_results() {
+    let conflicts = |ours: fn(&mut Data), theirs: fn(&mut Data)| async move {
+        let world = World::with(|builder| builder.validate_data(|data: &Data| data.map.len() <= 2));
+        let start = Data {
+            list: vec![1, 2],
+            ..Data::of("ann")
+        };
+        let browser = world.browser_with(start).await;
+        let (slow, _, quick, mut after) = overlap(
+            &world,
+            &browser,
+            move |session| ours(session),
+            move |session| theirs(session),
+        )
+        .await;
+        assert_eq!(quick.status, StatusCode::OK);
+        (slow.status, world.read(&mut after).await.unwrap())
+    };
+    let conflict = StatusCode::CONFLICT;
+
+    // Another owner, on either side.
+    let other = |data: &mut Data| data.user = Some("bob".to_owned());
+    assert_eq!(conflicts(other, |data| data.count = 1).await.0, conflict);
+    assert_eq!(conflicts(|data| data.count = 1, other).await.0, conflict);
+
+    // A role removed on one side stays removed.
+    let (status, data) = conflicts(|data| data.list.push(3), |data| data.list = vec![1]).await;
+    assert_eq!((status, data.list), (conflict, vec![1]));
+    let (status, data) = conflicts(|data| data.count = 1, |data| data.list = vec![1]).await;
+    assert_eq!((status, data.list), (StatusCode::OK, vec![1]));
+
+    // Three entries together are one too many.
+    let (status, data) = conflicts(
+        |data| data.map.extend([("c".into(), 3)]),
+        |data| data.map.extend([("a".into(), 1), ("b".into(), 2)]),
+    )
+    .await;
+    assert_eq!((status, data.map.len()), (conflict, 2));
+}
+
+#[tokio::test]
+async fn last_write_wins_names_fields_that_may_be_overwritten() {
+    let world = World::with(|builder| builder.last_write_wins(["/count"]));
+    let browser = world.browser_with(Data::of("ann")).await;
+    let (slow, _, _, mut after) = overlap(
+        &world,
+        &browser,
+        |session| session.count = 7,
+        |session| session.count = 8,
+    )
+    .await;
+    assert_eq!(slow.status, StatusCode::OK);
+    assert_eq!(world.read(&mut after).await.unwrap().count, 7);
+}
+
+#[tokio::test]
+async fn update_refuses_uncommitted_changes_and_is_local_on_a_fresh_session() {
+    let world = World::new();
+    let mut browser = world.browser();
+    let local = script(async |mut session| {
+        session.count = 1;
+        session.update(|data| data.count += 1).await?;
+        Ok(session.commit().await?.into_response())
+    });
+    world
+        .run(&mut browser, local)
+        .await
+        .expect(StatusCode::OK, "");
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
+
+    let dirty = script(async |mut session| {
+        session.count = 9;
+        match session.update(|data| data.count += 1).await {
+            Err(SessionError::Uncommitted) => session.discard(),
+            other => panic!("{other:?}"),
+        }
+        Ok(().into_response())
+    });
+    world
+        .run(&mut browser, dirty)
+        .await
+        .expect(StatusCode::OK, "");
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
+}
+
+#[tokio::test]
+async fn update_and_commit_write_once_and_move_the_cookie_with_the_expiry() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    world.clock.advance(crate::support::HOUR);
+    world.store.reset_calls();
+    let update = script(async |mut session| {
+        session.update(|data| data.count += 1).await?;
+        assert_eq!(session.count, 1);
+        Ok(session.commit().await?.into_response())
+    });
+    let answer = world.run(&mut browser, update).await;
+    assert!(answer.set_cookie().ends_with("Max-Age=86400"));
+    assert_eq!(world.store.calls(Operation::Load), 1);
+    assert_eq!(world.store.calls(Operation::Save), 1);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_not_applied_twice() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    world
+        .store
+        .inject_next(1, Operation::Save, Fault::LoseAnswer);
+    let count = script(async |mut session| {
+        session.update(|data| data.count += 1).await?;
+        Ok(session.commit().await?.into_response())
+    });
+    let answer = world.run(&mut browser, count.clone()).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    answer.expect_no_cookie();
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 1);
+    let append = change(|session| session.list.push(1));
+    world
+        .store
+        .inject_next(1, Operation::Save, Fault::LoseAnswer);
+    let answer = world.run(&mut browser, append).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.read(&mut browser).await.unwrap().list, [1]);
+}

@@ -1,0 +1,198 @@
+//! What `build()` refuses besides keys and cookie templates, and what it says to change.
+
+use std::time::Duration;
+
+use axum_typed_session::{
+    ConflictPolicy, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie,
+    testing::ManualClock,
+};
+use http::HeaderName;
+
+use crate::{
+    logins::{Login, logins, without_keys},
+    options::Bar,
+    support::{DAY, SECOND},
+};
+
+type Builder = SessionManagerBuilder<Login>;
+
+#[track_caller]
+fn expect_refusal(manager: Builder, text: &str) {
+    match manager.build() {
+        Ok(_) => panic!("accepted, but expected: {text}"),
+        Err(error) => assert_eq!(error.to_string(), text),
+    }
+}
+
+fn cookie_mode() -> Builder {
+    logins(&ManualClock::new())
+}
+
+fn store_mode() -> Builder {
+    cookie_mode().store(MemoryStore::new())
+}
+
+fn pass(_from: u32, value: serde_json::Value) -> Result<serde_json::Value, std::fmt::Error> {
+    Ok(value)
+}
+
+#[test]
+fn durations_must_be_above_zero_and_below_their_limit() {
+    let year = DAY * 365;
+    let long_lived = || cookie_mode().absolute_timeout(year * 2);
+    let cases: [(&str, Duration, &dyn Fn(Duration) -> Builder); 5] = [
+        ("max_age", DAY * 400, &|ttl| long_lived().max_age(ttl)),
+        ("browser_session", DAY * 400, &|ttl| {
+            long_lived().browser_session(ttl)
+        }),
+        ("absolute_timeout", year * 100, &|ttl| {
+            cookie_mode().absolute_timeout(ttl)
+        }),
+        ("anonymous_ttl", DAY * 400, &|ttl| {
+            cookie_mode().owner(|_| None).anonymous_ttl(ttl)
+        }),
+        ("store_timeout", DAY, &|ttl| store_mode().store_timeout(ttl)),
+    ];
+    for (option, limit, with) in cases {
+        assert!(with(limit).build().is_ok(), "{option}");
+        for actual in [Duration::ZERO, limit + SECOND, Duration::MAX] {
+            let text = format!("`.{option}({actual:?})` must be above zero and at most {limit:?}");
+            expect_refusal(with(actual), &text);
+        }
+    }
+}
+
+#[test]
+fn max_age_above_absolute_timeout_is_refused() {
+    let text = |max_age: &str, timeout: &str| {
+        format!(
+            "max_age {max_age} is above absolute_timeout {timeout}, which ends every session; \
+             shorten the one or raise `.absolute_timeout(..)`"
+        )
+    };
+    let month = DAY * 30;
+    assert!(cookie_mode().max_age(month).build().is_ok());
+    expect_refusal(
+        cookie_mode().max_age(month + SECOND),
+        &text("2592001s", "2592000s"),
+    );
+    expect_refusal(
+        cookie_mode().browser_session(month + SECOND),
+        &text("2592001s", "2592000s"),
+    );
+    expect_refusal(
+        cookie_mode().absolute_timeout(SECOND),
+        &text("86400s", "1s"),
+    );
+}
+
+#[test]
+fn options_that_lack_what_they_need_are_refused() {
+    let plain = || without_keys(&ManualClock::new());
+    let cases = [
+        (
+            plain().signed().store(MemoryStore::new()),
+            "`.signed(..)` needs `.keys(..)`",
+        ),
+        (
+            store_mode().codec(Bar),
+            "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging \
+             needs JSON",
+        ),
+        (
+            cookie_mode().last_write_wins(["/note"]),
+            "`.last_write_wins(..)` needs `.store(..)`",
+        ),
+        (
+            store_mode()
+                .last_write_wins(["/note"])
+                .on_conflict(ConflictPolicy::Reject),
+            "`.last_write_wins(..)` needs `.on_conflict(ConflictPolicy::Merge)`",
+        ),
+        (
+            cookie_mode().codec(Bar).migrate(pass),
+            "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`",
+        ),
+        (
+            cookie_mode().schema_version(2),
+            "`.schema_version(..)` needs `.migrate(..)`, which may refuse what it does not want",
+        ),
+        (
+            cookie_mode()
+                .schema_version(3)
+                .migrate(pass)
+                .accept_schema(2),
+            "`.accept_schema(..)` needs a version from `.schema_version(..)` up",
+        ),
+        (
+            cookie_mode().anonymous_ttl(SECOND),
+            "`.anonymous_ttl(..)` needs `.owner(..)`",
+        ),
+        (
+            cookie_mode().remove_unpartitioned(true),
+            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
+        ),
+    ];
+    for (manager, text) in cases {
+        expect_refusal(manager, text);
+    }
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    expect_refusal(
+        store_mode().revocations(MemoryStore::new()),
+        "`.revocations(..)` cannot be used together with a store, whose sessions end by themselves",
+    );
+    let transports = [
+        Transport::bearer(),
+        Transport::header(HeaderName::from_static("x-session")),
+        Transport::custom(|_| None, |_, _| ()),
+    ];
+    for transport in transports {
+        expect_refusal(
+            cookie_mode()
+                .cookie(Cookie::new("id", ""))
+                .transport(transport),
+            "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie",
+        );
+    }
+}
+
+#[test]
+fn json_pointers_of_the_wrong_form_are_refused() {
+    let text = "`.last_write_wins(..)`: a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`";
+    for pointer in ["note", "note/", "/a~", "/a~2"] {
+        expect_refusal(store_mode().last_write_wins(["/fine", pointer]), text);
+    }
+    for pointer in ["/note", "/a/b", "/a~0b", "/a~1b"] {
+        assert!(
+            store_mode().last_write_wins([pointer]).build().is_ok(),
+            "{pointer}"
+        );
+    }
+}
+
+#[test]
+fn combinations_that_mean_something_are_accepted() {
+    let accepted = [
+        without_keys(&ManualClock::new()).store(MemoryStore::new()),
+        store_mode().signed(),
+        store_mode()
+            .codec(Bar)
+            .on_conflict(ConflictPolicy::Overwrite),
+        cookie_mode().codec(Bar),
+        cookie_mode().revocations(MemoryStore::new()),
+        cookie_mode()
+            .schema_version(2)
+            .migrate(pass)
+            .accept_schema(3),
+        cookie_mode().accept_schema(2),
+        cookie_mode()
+            .cookie(Cookie::new("id", ""))
+            .transport(Transport::cookie()),
+    ];
+    for manager in accepted {
+        manager.build().unwrap();
+    }
+}

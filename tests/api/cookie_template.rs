@@ -1,0 +1,260 @@
+//! The cookie: its defaults, what the template changes, and what `build()` refuses.
+
+use axum_typed_session::{
+    SessionManagerBuilder,
+    cookie::{Cookie, CookieBuilder, Expiration, SameSite, time},
+    testing::ManualClock,
+};
+use http::StatusCode;
+
+use crate::{
+    logins::{Login, app, logins},
+    support::{Browser, traced},
+};
+
+fn named(name: &'static str) -> CookieBuilder<'static> {
+    Cookie::build((name, ""))
+}
+
+fn with(cookie: CookieBuilder<'static>) -> SessionManagerBuilder<Login> {
+    logins(&ManualClock::new()).cookie(cookie)
+}
+
+/// What is sent when a session is saved, without the token, and when it is removed.
+async fn rendered(manager: SessionManagerBuilder<Login>) -> (Vec<String>, Vec<String>) {
+    let mut browser = Browser::new(app(manager));
+    let set = browser.post("/note?mine").await;
+    let token = browser.jar.values().next().unwrap().clone();
+    let removed = browser.post("/destroy").await;
+    assert!(browser.jar.is_empty());
+    let owned = |cookie: &str| cookie.replace(&token, "TOKEN");
+    let [set, removed] =
+        [set, removed].map(|answer| answer.set_cookies().into_iter().map(owned).collect());
+    (set, removed)
+}
+
+#[tokio::test]
+async fn templates_render_what_they_say_and_defaults_for_the_rest() {
+    let cases = [
+        (
+            logins(&ManualClock::new()),
+            "__Host-session=TOKEN; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=86400",
+        ),
+        (
+            with(named("__Host-login").same_site(SameSite::Strict)),
+            "__Host-login=TOKEN; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=86400",
+        ),
+        (
+            with(named("__Secure-id").path("/app").domain(".example.com")),
+            "__Secure-id=TOKEN; HttpOnly; SameSite=Lax; Secure; Path=/app; Domain=example.com; Max-Age=86400",
+        ),
+        (
+            with(named("id").same_site(SameSite::None).partitioned(true)),
+            "id=TOKEN; HttpOnly; SameSite=None; Partitioned; Secure; Path=/; Max-Age=86400",
+        ),
+        (
+            with(named("id").http_only(false).secure(false)),
+            "id=TOKEN; SameSite=Lax; Path=/; Max-Age=86400",
+        ),
+        (
+            logins(&ManualClock::new()).insecure_http(true),
+            "session=TOKEN; HttpOnly; SameSite=Lax; Path=/; Max-Age=86400",
+        ),
+        (
+            with(named("__secure-ID").secure(true).path("/app")).insecure_http(true),
+            "ID=TOKEN; HttpOnly; SameSite=Lax; Path=/app; Max-Age=86400",
+        ),
+        (
+            with(named("__hOST-id")).insecure_http(true),
+            "id=TOKEN; HttpOnly; SameSite=Lax; Path=/; Max-Age=86400",
+        ),
+        (
+            with(named("id")).insecure_http(true).insecure_http(false),
+            "id=TOKEN; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=86400",
+        ),
+    ];
+    for (manager, expected) in cases {
+        let (set, removed) = rendered(manager).await;
+        assert_eq!(set, [expected]);
+        let removal = expected.replace("TOKEN", "").replace(
+            "Max-Age=86400",
+            "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+        );
+        assert_eq!(removed, [removal], "removal has the attributes of setting");
+    }
+}
+
+#[tokio::test]
+async fn remove_unpartitioned_expires_the_unpartitioned_twin_first() {
+    let manager = with(
+        named("__Host-id")
+            .same_site(SameSite::None)
+            .partitioned(true),
+    );
+    let (set, removed) = rendered(manager.remove_unpartitioned(true)).await;
+    let gone = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+    let twin = format!("__Host-id=; HttpOnly; SameSite=None; Secure; Path=/; {gone}");
+    let attributes = "HttpOnly; SameSite=None; Partitioned; Secure; Path=/";
+    assert_eq!(
+        set,
+        [
+            twin.clone(),
+            format!("__Host-id=TOKEN; {attributes}; Max-Age=86400")
+        ]
+    );
+    assert_eq!(removed, [twin, format!("__Host-id=; {attributes}; {gone}")]);
+}
+
+#[tokio::test]
+async fn the_set_cookie_header_is_marked_sensitive() {
+    let mut browser = Browser::new(app(logins(&ManualClock::new())));
+    let answer = browser.post("/note?mine").await;
+    assert!(answer.headers["set-cookie"].is_sensitive());
+}
+
+#[test]
+fn templates_that_browsers_would_drop_or_misread_are_refused() {
+    const NAME: &str = "name must be letters, digits and any of !#$%&'*+-.^_`|~";
+    const PATH: &str =
+        "Path must start with `/` and hold no space, comma, semicolon or control character";
+    const DOMAIN: &str = "Domain must be a host name without spaces, commas or semicolons";
+    let host = |name| {
+        [
+            (
+                named(name).secure(false),
+                "name `__Host-` needs Secure; browsers drop the cookie otherwise",
+            ),
+            (
+                named(name).path("/app"),
+                "name `__Host-` needs Path=/; browsers drop the cookie otherwise",
+            ),
+            (
+                named(name).domain("example.com"),
+                "name `__Host-` allows no Domain; browsers drop the cookie otherwise",
+            ),
+        ]
+    };
+    let secure = |name| {
+        let text = "name `__Secure-` needs Secure; browsers drop the cookie otherwise";
+        (named(name).secure(false), text)
+    };
+    let mut cases = vec![
+        secure("__Secure-id"),
+        secure("__secure-id"),
+        secure("__SECURE-"),
+        (
+            named("id").same_site(SameSite::None).secure(false),
+            "SameSite None needs Secure; browsers drop the cookie otherwise",
+        ),
+        (
+            named("id").partitioned(true).secure(false),
+            "Partitioned needs Secure; browsers drop the cookie otherwise",
+        ),
+        (
+            Cookie::build(("id", "value")),
+            "value is the session's; give the template an empty one",
+        ),
+        (
+            named("id").max_age(time::Duration::ZERO),
+            "Max-Age follows the session; use `.max_age(..)`",
+        ),
+        (
+            named("id").permanent(),
+            "Max-Age follows the session; use `.max_age(..)`",
+        ),
+        (
+            named("id").expires(time::OffsetDateTime::UNIX_EPOCH),
+            "Expires follows the session; use `.max_age(..)` or `.browser_session(..)`",
+        ),
+        (
+            named("id").expires(Expiration::Session),
+            "Expires follows the session; use `.max_age(..)` or `.browser_session(..)`",
+        ),
+    ];
+    cases.extend(
+        ["__Host-id", "__host-id", "__HOST-id", "__hOsT-"]
+            .into_iter()
+            .flat_map(host),
+    );
+    for name in [
+        "",
+        "a b",
+        "a;b",
+        "a,b",
+        "a=b",
+        "a\r\nb",
+        "a\u{7f}",
+        "\"a\"",
+        "sch\u{f6}n",
+        "a/b",
+        "\t",
+    ] {
+        cases.push((named(name), NAME));
+    }
+    for path in [
+        "", "app", "/a;b", "/a,b", "/a b", "/\n", "/\u{1}", "/\u{f6}",
+    ] {
+        cases.push((named("id").path(path), PATH));
+    }
+    for domain in ["", ".", "a b", "a;b", "a,b", "a\r\n", "\u{f6}.example"] {
+        cases.push((named("id").domain(domain), DOMAIN));
+    }
+    for (template, problem) in cases {
+        let shown = format!("{template:?}");
+        let Err(error) = with(template).build() else {
+            panic!("accepted {shown}");
+        };
+        assert_eq!(
+            error.to_string(),
+            format!("`.cookie(..)`: {problem}"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn insecure_http_refuses_what_needs_secure() {
+    for template in [
+        named("id").same_site(SameSite::None),
+        named("id").partitioned(true),
+    ] {
+        assert!(with(template).insecure_http(true).build().is_err());
+    }
+}
+
+#[test]
+fn choices_that_weaken_the_cookie_warn() {
+    let default = || logins(&ManualClock::new());
+    let cases = [
+        (default(), None),
+        (
+            default().insecure_http(true),
+            Some(
+                "session cookies are sent over plain http (`insecure_http`); never do this in production",
+            ),
+        ),
+        (
+            with(named("id").secure(false)),
+            Some("the session cookie is not Secure; anyone on the network can read it"),
+        ),
+        (
+            with(named("id").http_only(false)),
+            Some("the session cookie is not HttpOnly; any script on the page can read it"),
+        ),
+    ];
+    for (manager, warning) in cases {
+        let (built, log) = traced(async { manager.build() });
+        assert!(built.is_ok());
+        let expected = warning.map(|text| (1, text));
+        let found = log.matches("WARN").count();
+        assert_eq!(found, expected.map_or(0, |(count, _)| count), "{log}");
+        assert!(log.contains(warning.unwrap_or_default()), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn over_plain_http_the_session_works_under_the_short_name() {
+    let mut browser = Browser::new(app(logins(&ManualClock::new()).insecure_http(true)));
+    browser.post("/note?mine").await;
+    browser.get("/").await.expect(StatusCode::OK, "mine");
+}

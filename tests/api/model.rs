@@ -1,0 +1,184 @@
+//! Random operations of three clients agree with a model that fits a screen.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::{
+    store_support::{Data, World, change},
+    support::{Browser, COOKIE, HOUR},
+};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(u32),
+    Append(u32),
+    Login,
+    Regenerate,
+    Reset,
+    Logout,
+    LogoutEverywhere,
+    Read,
+    /// Sends the cookie held before the last change of id.
+    Replay,
+    Wait(Duration),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (1..9_u32).prop_map(Step::Write),
+        3 => (1..9_u32).prop_map(Step::Append),
+        2 => Just(Step::Login),
+        2 => Just(Step::Regenerate),
+        1 => Just(Step::Reset),
+        1 => Just(Step::Logout),
+        1 => Just(Step::LogoutEverywhere),
+        3 => Just(Step::Read),
+        2 => Just(Step::Replay),
+        1 => (0..30_u32).prop_map(|hours| Step::Wait(HOUR * hours)),
+    ]
+}
+
+/// What one client should see.
+#[derive(Default)]
+struct Client {
+    data: Option<Data>,
+    ends_at: Duration,
+    former: Option<String>,
+}
+
+const NAMES: [&str; 3] = ["ann", "bob", "ann"];
+
+struct Model {
+    world: World,
+    now: Duration,
+    clients: [Client; 3],
+    browsers: [Browser; 3],
+}
+
+impl Model {
+    fn new(sealed: bool) -> Self {
+        let world = World::with(|builder| {
+            if sealed {
+                builder.keys(crate::support::key())
+            } else {
+                builder
+            }
+        });
+        Self {
+            now: Duration::ZERO,
+            clients: Default::default(),
+            browsers: [(); 3].map(|()| world.browser()),
+            world,
+        }
+    }
+
+    fn seen(&mut self, client: usize) -> Option<Data> {
+        let now = self.now;
+        let client = &mut self.clients[client];
+        client.data.take_if(|_| client.ends_at <= now);
+        client.data.clone()
+    }
+
+    fn saved(&mut self, client: usize, data: Option<Data>) {
+        let client = &mut self.clients[client];
+        client.ends_at = self.now + HOUR * 24;
+        client.data = data;
+    }
+
+    async fn step(&mut self, client: usize, step: Step) -> Result<(), TestCaseError> {
+        let before = self.seen(client);
+        let name = NAMES[client];
+        let browser = &mut self.browsers[client];
+        let token = browser.jar.get(COOKIE).cloned();
+        let change = match step {
+            Step::Read => {
+                prop_assert_eq!(self.world.read(browser).await, before);
+                return Ok(());
+            }
+            Step::Replay => {
+                if let Some(former) = &self.clients[client].former {
+                    let mut thief = self.world.browser();
+                    thief.jar.insert(COOKIE.into(), former.clone());
+                    prop_assert_eq!(self.world.read(&mut thief).await, None);
+                }
+                return Ok(());
+            }
+            Step::Wait(duration) => {
+                self.world.clock.advance(duration);
+                self.now += duration;
+                return Ok(());
+            }
+            Step::LogoutEverywhere => {
+                self.world.sessions.destroy_all_of(name).await.unwrap();
+                for other in 0..3 {
+                    let seen = self.seen(other);
+                    if seen.is_some_and(|data| data.user.as_deref() == Some(name)) {
+                        self.clients[other].data = None;
+                    }
+                }
+                return Ok(());
+            }
+            Step::Write(count) => change(move |session| session.count = count),
+            Step::Append(item) => change(move |session| session.list.push(item)),
+            Step::Login => change(move |session| {
+                session.user = Some(name.to_owned());
+                session.regenerate();
+            }),
+            Step::Regenerate => change(|session| session.regenerate()),
+            Step::Reset => change(|session| session.reset()),
+            Step::Logout => change(|session| session.destroy()),
+        };
+        let answer = self.world.run(browser, change).await;
+        prop_assert!(answer.status.is_success(), "{:?}", answer);
+        let mut after = before.clone().unwrap_or_default();
+        match step {
+            Step::Write(count) => after.count = count,
+            Step::Append(item) => after.list.push(item),
+            Step::Login => after.user = Some(name.to_owned()),
+            Step::Reset => after = Data::default(),
+            _ => {}
+        }
+        let changed = before
+            .as_ref()
+            .map_or(after != Data::default(), |before| *before != after);
+        let replaced =
+            before.is_some() && matches!(step, Step::Login | Step::Regenerate | Step::Logout);
+        if matches!(step, Step::Logout) {
+            prop_assert!(!browser.has_session());
+            self.saved(client, None);
+        } else if changed || replaced {
+            self.saved(client, Some(after));
+        }
+        if replaced {
+            prop_assert_ne!(
+                self.browsers[client].jar.get(COOKIE).cloned(),
+                token.clone()
+            );
+            self.clients[client].former = token;
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn three_clients_see_what_the_model_says_and_never_each_others_data(
+        steps in proptest::collection::vec((0..3_usize, step()), 1..60),
+        sealed in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut model = Model::new(sealed);
+            for (client, step) in steps {
+                model.step(client, step).await?;
+            }
+            for client in 0..3 {
+                model.step(client, Step::Read).await?;
+            }
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+}

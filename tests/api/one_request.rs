@@ -1,0 +1,446 @@
+//! Within one request every `Session<T>` is the same session.
+
+use axum::{
+    Router,
+    extract::{FromRef, FromRequestParts, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use axum_typed_session::{
+    Session, SessionCommit, SessionError, SessionManager, SessionRejection, testing::ManualClock,
+};
+use http::{StatusCode, Uri, request::Parts};
+
+use crate::support::{
+    Browser, DAY, Log, Mode, ProbeStore, SECOND, Visits, act, cookie_mode, in_both_modes, scripted,
+};
+
+in_both_modes! {
+    of_two_guards_a_change_is_never_lost,
+    two_guards_committing_at_once_are_an_overlap,
+    a_middlewares_uncommitted_change_is_seen_by_the_handler,
+    a_middlewares_commit_is_seen_by_the_handler,
+    a_middlewares_guard_sends_what_the_handler_committed,
+    a_destroy_after_the_response_takes_the_new_cookie_back,
+}
+
+/// A custom extractor over the session, as applications write them.
+struct CurrentCount(u32);
+
+impl<S> FromRequestParts<S> for CurrentCount
+where
+    SessionManager<Visits>: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionRejection> {
+        let session = <Session<Visits> as FromRequestParts<S>>::from_request_parts(parts, state);
+        Ok(Self(session.await?.count))
+    }
+}
+
+fn stored(clock: &ManualClock) -> (ProbeStore, SessionManager<Visits>) {
+    let store = ProbeStore::new(clock);
+    let builder = SessionManager::builder().store(store.clone());
+    (store, builder.clock(clock.clone()).build().unwrap())
+}
+
+#[tokio::test]
+async fn all_extractions_share_one_load_and_one_session() {
+    async fn middleware(session: Session<Visits>, request: Request, next: Next) -> Response {
+        drop(session);
+        next.run(request).await
+    }
+    async fn handler(
+        one: Session<Visits>,
+        CurrentCount(count): CurrentCount,
+        other: Option<Session<Visits>>,
+        last: Session<Visits>,
+    ) -> String {
+        format!(
+            "{} {count} {:?} {}",
+            one.count,
+            other.map(|other| other.count),
+            last.count
+        )
+    }
+    let (store, sessions) = stored(&ManualClock::new());
+    let layer = from_fn_with_state(sessions.clone(), middleware);
+    let app = Router::new().route("/read", get(handler)).layer(layer);
+    let app = app
+        .with_state(sessions.clone())
+        .fallback_service(scripted(sessions));
+    let mut browser = Browser::new(app);
+    browser
+        .get("/read")
+        .await
+        .expect(StatusCode::OK, "0 0 None 0");
+    assert_eq!(
+        store.take_calls(),
+        <[&str; 0]>::default(),
+        "nothing arrived, nothing to load"
+    );
+    browser.get("/add").await;
+    assert_eq!(store.take_calls(), ["save"]);
+    browser
+        .get("/read")
+        .await
+        .expect(StatusCode::OK, "1 1 Some(1) 1");
+    assert_eq!(store.take_calls(), ["load"]);
+}
+
+/// Runs a script over two guards, `/a.add/b.add/a.commit/b.commit`, and answers with the outcomes.
+async fn duet(a: Session<Visits>, b: Session<Visits>, uri: Uri) -> Response {
+    let (mut a, mut b) = (Some(a), Some(b));
+    let mut guards: Vec<SessionCommit> = Vec::new();
+    let mut outcomes = Vec::new();
+    for step in uri.path().split('/').skip(2) {
+        let (name, step) = step.split_once('.').unwrap();
+        let slot = if name == "a" { &mut a } else { &mut b };
+        match step {
+            "drop" => drop(slot.take()),
+            "discard" => slot.take().unwrap().discard(),
+            "commit" => match slot.take().unwrap().commit().await {
+                Ok(guard) => {
+                    guards.push(guard);
+                    outcomes.push("ok");
+                }
+                Err(SessionError::Overlap) => outcomes.push("overlap"),
+                Err(error) => panic!("{error}"),
+            },
+            step => act(slot.as_mut().unwrap(), step),
+        }
+    }
+    let response = outcomes.join(" ").into_response();
+    let join = |response, guard| (guard, response).into_response();
+    guards.into_iter().fold(response, join)
+}
+
+fn with_duet(sessions: SessionManager<Visits>) -> Router {
+    Router::new()
+        .route("/duet/{*script}", get(duet))
+        .with_state(sessions.clone())
+        .fallback_service(scripted(sessions))
+}
+
+async fn of_two_guards_a_change_is_never_lost(mode: Mode) {
+    for (script, outcomes, told, count) in [
+        ("a.add/b.add/a.commit/b.commit", "ok overlap", "set", "2"),
+        ("a.add/b.add/b.commit/a.commit", "ok overlap", "set", "2"),
+        ("a.add/a.commit/b.commit", "ok ok", "set", "2"),
+        ("a.commit/b.add/b.commit", "ok ok", "set", "2"),
+        // Lent out but equal is unchanged, on either side.
+        ("a.add/a.commit/b.borrow/b.commit", "ok ok", "set", "2"),
+        ("a.borrow/a.commit/b.add/b.commit", "ok ok", "set", "2"),
+        ("a.add/a.undo/a.commit/b.add/b.commit", "ok ok", "set", "2"),
+        ("a.borrow/a.drop/b.add/b.commit", "ok", "set", "2"),
+        ("a.borrow/b.add/b.commit/a.commit", "ok ok", "set", "2"),
+        // An intent is a change.
+        ("a.add/a.commit/b.save/b.commit", "ok overlap", "set", "2"),
+        (
+            "a.regenerate/a.commit/b.add/b.commit",
+            "ok overlap",
+            "set",
+            "1",
+        ),
+        (
+            "a.add/a.commit/b.regenerate/b.commit",
+            "ok overlap",
+            "set",
+            "2",
+        ),
+        (
+            "a.destroy/a.commit/b.add/b.commit",
+            "ok overlap",
+            "removed",
+            "0",
+        ),
+        // Destroy acts on the session there is now.
+        ("a.add/a.commit/b.destroy/b.commit", "ok ok", "removed", "0"),
+        (
+            "a.regenerate/a.commit/b.destroy/b.commit",
+            "ok ok",
+            "removed",
+            "0",
+        ),
+        (
+            "b.add/b.destroy/a.add/a.commit/b.commit",
+            "ok ok",
+            "removed",
+            "0",
+        ),
+        (
+            "a.destroy/a.commit/b.destroy/b.commit",
+            "ok ok",
+            "removed",
+            "0",
+        ),
+        // A change that was dropped is not overwritten; one that was discarded is gone.
+        ("a.add/a.drop/b.add/b.commit", "overlap", "nothing", "1"),
+        ("a.add/a.drop/b.commit", "ok", "nothing", "1"),
+        ("a.add/a.discard/b.add/b.add/b.commit", "ok", "set", "3"),
+    ] {
+        let clock = ManualClock::new();
+        let sessions = mode.builder(&clock).build().unwrap();
+        let mut browser = Browser::new(with_duet(sessions));
+        browser.get("/add").await;
+        clock.advance(SECOND);
+        let answer = browser.get(&format!("/duet/{script}")).await;
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (StatusCode::OK, outcomes),
+            "{script}"
+        );
+        assert_eq!(answer.told(), told, "{script}");
+        assert_eq!(browser.get("/read").await.body, count, "{script}");
+    }
+}
+
+async fn two_guards_committing_at_once_are_an_overlap(mode: Mode) {
+    async fn handler(mut a: Session<Visits>, mut b: Session<Visits>) -> Response {
+        a.count += 1;
+        b.count += 1;
+        let (a, b) = tokio::join!(a.commit(), b.commit());
+        assert!(matches!(b, Err(SessionError::Overlap)));
+        a.into_response()
+    }
+    let sessions = mode.builder::<Visits>(&ManualClock::new()).build().unwrap();
+    let app = Router::new()
+        .route("/both", get(handler))
+        .with_state(sessions.clone());
+    let mut browser = Browser::new(app.fallback_service(scripted(sessions)));
+    browser.get("/both").await.expect(StatusCode::OK, "");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+    browser.get("/both").await;
+    browser.get("/read").await.expect(StatusCode::OK, "2");
+}
+
+/// The scripted app behind a middleware.
+fn behind<F, Fut>(mode: Mode, middleware: F) -> Browser
+where
+    F: Fn(State<SessionManager<Visits>>, Request, Next) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Response, SessionError>> + Send + 'static,
+{
+    let sessions = mode.builder(&ManualClock::new()).build().unwrap();
+    let layer = from_fn_with_state(sessions.clone(), middleware);
+    Browser::new(scripted(sessions).layer(layer))
+}
+
+/// Extracts the session of a request in a middleware, and leaves the request whole.
+async fn extract(
+    request: Request,
+    sessions: &SessionManager<Visits>,
+) -> Result<(Session<Visits>, Request), SessionRejection> {
+    let (mut parts, body) = request.into_parts();
+    let session = <Session<_> as FromRequestParts<_>>::from_request_parts(&mut parts, sessions);
+    Ok((session.await?, Request::from_parts(parts, body)))
+}
+
+async fn a_middlewares_uncommitted_change_is_seen_by_the_handler(mode: Mode) {
+    let mut browser = behind(mode, async |State(sessions), request, next: Next| {
+        let (mut session, request) = extract(request, &sessions).await?;
+        session.count += 10;
+        drop(session);
+        Ok(next.run(request).await)
+    });
+    browser.get("/add").await.expect(StatusCode::OK, "11");
+    browser.get("/add").await.expect(StatusCode::OK, "22");
+    // The handler's commit saves both, though it changed nothing itself.
+    browser.get("/read").await.expect(StatusCode::OK, "32");
+    browser.get("/read").await.expect(StatusCode::OK, "42");
+}
+
+async fn a_middlewares_commit_is_seen_by_the_handler(mode: Mode) {
+    let mut browser = behind(mode, async |State(sessions), request, next: Next| {
+        let (mut session, request) = extract(request, &sessions).await?;
+        session.count += 10;
+        let guard = session.commit().await?;
+        Ok((guard, next.run(request).await).into_response())
+    });
+    let answer = browser.get("/new").await.expect(StatusCode::OK, "false");
+    assert_eq!(answer.told(), "set");
+    browser.get("/add").await.expect(StatusCode::OK, "21");
+    browser.get("/read").await.expect(StatusCode::OK, "31");
+}
+
+async fn a_middlewares_guard_sends_what_the_handler_committed(mode: Mode) {
+    let mut browser = behind(mode, async |State(sessions), request, next: Next| {
+        let (session, request) = extract(request, &sessions).await?;
+        let guard = session.commit().await?;
+        let response = next.run(request).await;
+        // The handler's own cookie is lost on the way.
+        Ok((guard, response.into_body()).into_response())
+    });
+    let answer = browser.get("/add").await.expect(StatusCode::OK, "1");
+    assert_eq!(answer.told(), "set");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+    let answer = browser.get("/destroy").await;
+    assert_eq!(answer.told(), "removed");
+}
+
+async fn a_destroy_after_the_response_takes_the_new_cookie_back(mode: Mode) {
+    let mut browser = behind(
+        mode,
+        async |State(sessions), request: Request, next: Next| {
+            let (mut parts, body) = request.into_parts();
+            let later = parts.clone();
+            // Makes the registry before the clone, so that both see one session.
+            let _ = &later;
+            let session: Session<Visits> =
+                <Session<_> as FromRequestParts<_>>::from_request_parts(&mut parts, &sessions)
+                    .await?;
+            let mut session = session;
+            let response = next.run(Request::from_parts(parts, body)).await;
+            session.destroy();
+            Ok((session.commit().await?, response).into_response())
+        },
+    );
+    let answer = browser.get("/add").await.expect(StatusCode::OK, "1");
+    assert_eq!(
+        answer.told(),
+        "nothing",
+        "a cookie of a session that has ended"
+    );
+}
+
+/// What the three ways of losing something say.
+const DIRTY: &str = "`session.commit().await`, add `AutoCommitLayer`, or say `session.discard()`";
+const LOST: &str = "a `SessionCommit` was dropped";
+
+async fn forgets(mut session: Session<Visits>) {
+    session.count += 1;
+}
+
+async fn loses(mut session: Session<Visits>) -> Result<(), SessionError> {
+    session.count += 1;
+    let _ = session.commit().await?;
+    Ok(())
+}
+
+async fn discards(mut session: Session<Visits>) {
+    session.count += 1;
+    session.discard();
+}
+
+async fn borrows(mut session: Session<Visits>) {
+    session.count += 0;
+}
+
+async fn loses_an_empty_one(mut session: Session<Visits>) -> Result<(), SessionError> {
+    session.count += 0;
+    let _ = session.commit().await?;
+    Ok(())
+}
+
+fn careless() -> Browser {
+    let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
+    let app = Router::new()
+        .route("/forgets", get(forgets))
+        .route("/loses", get(loses))
+        .route("/discards", get(discards))
+        .route("/borrows", get(borrows))
+        .route("/loses-an-empty-one", get(loses_an_empty_one))
+        .with_state(sessions.clone());
+    Browser::new(
+        app.merge(with_duet(sessions.clone()))
+            .fallback_service(scripted(sessions)),
+    )
+}
+
+#[tokio::test]
+async fn a_dirty_session_dropped_without_commit_warns_once_and_names_the_fix() {
+    let log = Log::start();
+    let mut browser = careless();
+    browser
+        .get("/forgets")
+        .await
+        .expect(StatusCode::OK, "")
+        .expect_no_cookie();
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains(DIRTY) && line.contains("Visits")),
+        "{lines:?}"
+    );
+    browser.get("/forgets").await;
+    assert_eq!(log.take(), <[&str; 0]>::default());
+}
+
+#[tokio::test]
+async fn a_lost_guard_warns_once_and_names_the_fix() {
+    let log = Log::start();
+    let mut browser = careless();
+    browser
+        .get("/loses")
+        .await
+        .expect(StatusCode::OK, "")
+        .expect_no_cookie();
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains(LOST) && line.contains("Visits")),
+        "{lines:?}"
+    );
+    browser.get("/loses").await;
+    assert_eq!(log.take(), <[&str; 0]>::default());
+}
+
+#[tokio::test]
+async fn a_change_that_another_guard_overtook_warns() {
+    let log = Log::start();
+    let mut browser = careless();
+    browser.get("/duet/a.add/b.add/a.commit/b.drop").await;
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains(DIRTY)),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_warns_in_the_normal_cases() {
+    let log = Log::start();
+    let mut browser = careless();
+    for path in [
+        "/read",
+        "/add",
+        "/read",
+        "/add/commit/add/commit/read",
+        "/regenerate",
+        "/discards",
+        "/borrows",
+        "/loses-an-empty-one",
+        "/duet/a.add/a.commit/b.commit",
+        "/duet/a.borrow/b.add/b.commit",
+        "/add/undo",
+        "/destroy",
+        "/destroy",
+        "/discards",
+        "/borrows",
+        "/loses-an-empty-one",
+    ] {
+        browser.get(path).await;
+        assert_eq!(log.take(), <[&str; 0]>::default(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn created_at_and_expires_at_follow_the_commits_of_the_request() {
+    async fn handler(
+        mut session: Session<Visits>,
+        State(sessions): State<SessionManager<Visits>>,
+    ) -> Result<Response, SessionError> {
+        let lives = session
+            .expires_at()
+            .duration_since(session.created_at())
+            .unwrap();
+        assert_eq!(lives, DAY);
+        session.set_max_age(2 * DAY);
+        let _ = sessions;
+        Ok(session.commit().await?.into_response())
+    }
+    let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
+    let app = Router::new().route("/", get(handler)).with_state(sessions);
+    let answer = Browser::new(app).get("/").await.expect(StatusCode::OK, "");
+    assert!(answer.set_cookie().ends_with("Max-Age=172800"));
+}

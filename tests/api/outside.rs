@@ -1,0 +1,307 @@
+//! Stored sessions outside a request: jobs, admin pages, sockets.
+
+use axum::response::IntoResponse;
+use axum_typed_session::{
+    SessionError, SessionHandle, StoreKey,
+    testing::{Fault, Operation},
+};
+use http::StatusCode;
+use std::sync::{Arc, Mutex};
+
+use crate::{
+    store_support::{Data, World, all_at_once, change, script},
+    support::{Browser, HOUR, SECOND, Visits, cookie_mode},
+};
+
+/// The store key of a browser's session.
+async fn key_of(world: &World, browser: &mut Browser) -> StoreKey {
+    let tell =
+        script(async |session| Ok(session.id().unwrap().store_key().to_hex().into_response()));
+    world.run(browser, tell).await.body.parse().unwrap()
+}
+
+/// A handle that the browser's session gave away.
+async fn handle_of(world: &World, browser: &mut Browser) -> SessionHandle<Data> {
+    let slot = Arc::new(Mutex::new(None));
+    let keep = slot.clone();
+    let give = script(move |session| {
+        *keep.lock().unwrap() = Some(session.handle());
+        async { Ok(().into_response()) }
+    });
+    world.run(browser, give).await;
+    let handle = slot.lock().unwrap().take();
+    handle.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn load_update_and_destroy_work_by_key_and_keep_the_expiry() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let key = key_of(&world, &mut browser).await;
+    let before = world.sessions.load(key).await.unwrap().unwrap();
+    assert_eq!((&*before, before.key()), (&Data::of("ann"), key));
+
+    world.clock.advance(HOUR);
+    let count = world.sessions.update(key, |data| {
+        data.count += 1;
+        data.count
+    });
+    assert_eq!(count.await.unwrap(), 1);
+    let after = world.sessions.load(&key).await.unwrap().unwrap();
+    assert_eq!(after.expires_at(), before.expires_at());
+    assert_eq!(after.created_at(), before.created_at());
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 1);
+
+    world.sessions.destroy(key).await.unwrap();
+    assert_eq!(world.read(&mut browser).await, None);
+    assert!(world.sessions.load(key).await.unwrap().is_none());
+    assert!(matches!(
+        world.sessions.update(key, |_| ()).await,
+        Err(SessionError::Gone)
+    ));
+    world.sessions.destroy(key).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_is_not_written() {
+    let world = World::new();
+    let key = key_of(&world, &mut world.browser_with(Data::of("ann")).await).await;
+    world.store.reset_calls();
+    world
+        .sessions
+        .update(key, |data| data.count = 0)
+        .await
+        .unwrap();
+    assert_eq!(world.store.calls(Operation::Save), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_updates_outside_and_inside_requests_are_exact() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let handle = handle_of(&world, &mut browser).await;
+    let results = all_at_once(60, |number| {
+        let (world, handle, mut browser) = (world.clone(), handle.clone(), browser.clone());
+        async move {
+            if number % 2 == 0 {
+                return handle.update(|data| data.count += 1).await.is_ok();
+            }
+            let count = script(async |mut session| {
+                session.update(|data| data.count += 1).await?;
+                Ok(session.commit().await?.into_response())
+            });
+            world.run(&mut browser, count).await.status == StatusCode::OK
+        }
+    });
+    assert!(results.await.into_iter().all(|ok| ok));
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 60);
+}
+
+#[tokio::test]
+async fn an_owners_sessions_are_listed_newest_first_and_ended_one_or_all() {
+    let world = World::new();
+    let mut anns = Vec::new();
+    for _ in 0..3 {
+        anns.push(world.browser_with(Data::of("ann")).await);
+        world.clock.advance(SECOND);
+    }
+    let mut bob = world.browser_with(Data::of("bob")).await;
+    let mut nobody = world.browser_with(Data::count_of(1)).await;
+    let sessions = world.sessions.sessions_of("ann").await.unwrap();
+    assert_eq!(sessions.len(), 3);
+    let newest_first: Vec<_> = sessions
+        .iter()
+        .map(|session| session.created_at())
+        .collect();
+    assert!(newest_first.is_sorted_by(|one, other| one > other));
+
+    // Somebody else's key in the form ends nothing.
+    let bobs = key_of(&world, &mut bob).await;
+    assert!(!world.sessions.destroy_of("ann", bobs).await.unwrap());
+    assert!(
+        world
+            .sessions
+            .destroy_of("ann", sessions[0].key())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !world
+            .sessions
+            .destroy_of("ann", sessions[0].key())
+            .await
+            .unwrap()
+    );
+    assert_eq!(world.read(&mut anns[2]).await, None);
+
+    let keep = key_of(&world, &mut anns[0]).await;
+    assert_eq!(
+        world.sessions.destroy_others_of("ann", keep).await.unwrap(),
+        1
+    );
+    assert_eq!(world.read(&mut anns[1]).await, None);
+    assert!(world.read(&mut anns[0]).await.is_some());
+
+    assert_eq!(world.sessions.destroy_all_of("ann").await.unwrap(), 1);
+    assert_eq!(world.sessions.destroy_all_of("ann").await.unwrap(), 0);
+    assert_eq!(world.read(&mut anns[0]).await, None);
+    assert!(world.read(&mut bob).await.is_some());
+    assert!(world.read(&mut nobody).await.is_some());
+}
+
+#[tokio::test]
+async fn a_session_moves_to_its_new_owner_and_id_in_the_index() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::count_of(1)).await;
+    for name in ["ann", "bob"] {
+        let login = change(move |session| {
+            session.user = Some(name.to_owned());
+            session.regenerate();
+        });
+        world
+            .run(&mut browser, login)
+            .await
+            .expect(StatusCode::OK, "");
+        let key = key_of(&world, &mut browser).await;
+        let listed = world.sessions.sessions_of(name).await.unwrap();
+        assert_eq!(
+            listed
+                .iter()
+                .map(|session| session.key())
+                .collect::<Vec<_>>(),
+            [key]
+        );
+    }
+    assert!(world.sessions.sessions_of("ann").await.unwrap().is_empty());
+    world
+        .run(&mut browser, change(|session| session.destroy()))
+        .await;
+    assert!(world.sessions.sessions_of("bob").await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_out_everywhere_beats_requests_in_flight() {
+    for _ in 0..10 {
+        let world = World::new();
+        let browser = world.browser_with(Data::of("ann")).await;
+        let answers = all_at_once(6, |number| {
+            let (world, mut browser) = (world.clone(), browser.clone());
+            async move {
+                if number == 3 {
+                    world.sessions.destroy_all_of("ann").await.unwrap();
+                } else {
+                    let act = change(move |session| {
+                        session.list.push(number);
+                        if number % 2 == 0 {
+                            session.regenerate();
+                        }
+                    });
+                    world.run(&mut browser, act).await;
+                }
+                browser
+            }
+        });
+        let browsers = answers.await;
+        // A login that was acknowledged after the call may live, one session at most.
+        world.sessions.destroy_all_of("ann").await.unwrap();
+        for mut browser in browsers {
+            // Who came after the call may have begun anew, as nobody.
+            let data = world.read(&mut browser).await;
+            assert_eq!(data.and_then(|data| data.user), None);
+        }
+        assert!(world.sessions.sessions_of("ann").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_partial_failure_to_end_everything_is_an_error_and_can_be_repeated() {
+    let world = World::new();
+    for _ in 0..3 {
+        world.browser_with(Data::of("ann")).await;
+    }
+    world
+        .store
+        .inject_next(1, Operation::DestroyByOwner, Fault::LoseAnswer);
+    let error = world.sessions.destroy_all_of("ann").await.unwrap_err();
+    assert!(matches!(error, SessionError::Store(_)));
+    world.sessions.destroy_all_of("ann").await.unwrap();
+    assert_eq!(world.rows(), 0);
+}
+
+#[tokio::test]
+async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let handle = handle_of(&world, &mut browser).await;
+    handle.update(|data| data.count = 4).await.unwrap();
+    assert_eq!(handle.load().await.unwrap().count, 4);
+
+    world
+        .run(&mut browser, change(|session| session.regenerate()))
+        .await;
+    for result in [
+        handle.load().await.map(drop),
+        handle.update(|data| data.count = 5).await,
+        handle.destroy().await,
+    ] {
+        assert!(matches!(result, Err(SessionError::Gone)));
+    }
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 4);
+
+    let handle = handle_of(&world, &mut browser).await;
+    world
+        .run(&mut browser, change(|session| session.destroy()))
+        .await;
+    assert!(matches!(handle.load().await, Err(SessionError::Gone)));
+    assert!(matches!(
+        handle.update(|_| ()).await,
+        Err(SessionError::Gone)
+    ));
+    handle.destroy().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handle_ends_the_session_it_came_from() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    handle_of(&world, &mut browser)
+        .await
+        .destroy()
+        .await
+        .unwrap();
+    assert_eq!(world.read(&mut browser).await, None);
+}
+
+#[tokio::test]
+async fn in_cookie_mode_every_operation_outside_a_request_says_what_it_needs() {
+    let sessions = cookie_mode(&Default::default()).build().unwrap();
+    let key = StoreKey::from_bytes([1; 32]);
+    let errors = [
+        sessions.load(key).await.map(drop),
+        sessions
+            .update(key, |visits: &mut Visits| visits.count += 1)
+            .await,
+        sessions.destroy(key).await,
+        sessions.sessions_of("ann").await.map(drop),
+        sessions.destroy_all_of("ann").await.map(drop),
+        sessions.destroy_others_of("ann", key).await.map(drop),
+        sessions.delete_expired(1).await.map(drop),
+    ];
+    for error in errors {
+        let error = error.unwrap_err();
+        assert!(matches!(error, SessionError::NoStore { .. }));
+        assert!(error.to_string().contains(".store("));
+    }
+}
+
+#[tokio::test]
+async fn delete_expired_deletes_in_batches_what_has_ended() {
+    let world = World::new();
+    for _ in 0..5 {
+        world.browser_with(Data::of("ann")).await;
+    }
+    world.clock.advance(HOUR * 25);
+    assert_eq!(world.sessions.delete_expired(3).await.unwrap(), 3);
+    assert_eq!(world.sessions.delete_expired(3).await.unwrap(), 2);
+    assert_eq!(world.sessions.delete_expired(3).await.unwrap(), 0);
+}

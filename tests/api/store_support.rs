@@ -1,0 +1,160 @@
+//! Store mode: an application with one handler for everything a test wants to do.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Extension, Router,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use axum_typed_session::{
+    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder,
+    testing::{FaultyStore, ManualClock},
+};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::support::{Answer, Browser};
+
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    pub user: Option<String>,
+    pub count: u32,
+    pub list: Vec<u32>,
+    pub map: BTreeMap<String, u32>,
+}
+
+impl Data {
+    pub fn count_of(count: u32) -> Self {
+        Self {
+            count,
+            ..Self::default()
+        }
+    }
+
+    pub fn of(name: &str) -> Self {
+        Self {
+            user: Some(name.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+type Script =
+    Arc<dyn Fn(Session<Data>) -> BoxFuture<'static, Result<Response, SessionError>> + Send + Sync>;
+
+/// Makes a handler's body out of an async closure.
+pub fn script<F>(body: impl Fn(Session<Data>) -> F + Send + Sync + 'static) -> Script
+where
+    F: Future<Output = Result<Response, SessionError>> + Send + 'static,
+{
+    Arc::new(move |session| Box::pin(body(session)))
+}
+
+/// A script that changes the session, or says what it wants, and commits.
+pub fn change(change: impl Fn(&mut Session<Data>) + Send + Sync + 'static) -> Script {
+    let change = Arc::new(change);
+    script(move |mut session| {
+        let change = change.clone();
+        async move {
+            change(&mut session);
+            Ok(session.commit().await?.into_response())
+        }
+    })
+}
+
+/// A manual clock, a store that counts and fails on demand, and the application over them.
+#[derive(Clone)]
+pub struct World {
+    pub clock: ManualClock,
+    pub store: FaultyStore<MemoryStore>,
+    pub sessions: SessionManager<Data>,
+    app: Router,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    pub fn with(
+        options: impl FnOnce(SessionManagerBuilder<Data>) -> SessionManagerBuilder<Data>,
+    ) -> Self {
+        let clock = ManualClock::new();
+        let store = FaultyStore::new(MemoryStore::builder().clock(clock.clone()).build());
+        let builder = SessionManager::<Data>::builder()
+            .store(store.clone())
+            .owner(|data: &Data| data.user.clone())
+            .clock(clock.clone());
+        let sessions = options(builder).build().unwrap();
+        let app = Router::new()
+            .route("/", post(run).get(read))
+            .with_state(sessions.clone());
+        Self {
+            clock,
+            store,
+            sessions,
+            app,
+        }
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.app.clone())
+    }
+
+    /// A browser with a session of `data` in the store.
+    pub async fn browser_with(&self, data: Data) -> Browser {
+        let mut browser = self.browser();
+        let start = change(move |session| **session = data.clone());
+        let answer = self.run(&mut browser, start).await;
+        assert!(answer.status.is_success() && browser.has_session());
+        browser
+    }
+
+    /// Sends a request whose handler does what the script says.
+    pub async fn run(&self, browser: &mut Browser, script: Script) -> Answer {
+        browser.send_with(http::Request::post("/"), script).await
+    }
+
+    /// What the store holds for the browser's session; `None` for an anonymous one.
+    pub async fn read(&self, browser: &mut Browser) -> Option<Data> {
+        let answer = browser.get("/").await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.store.inner().len()
+    }
+}
+
+async fn run(session: Session<Data>, Extension(script): Extension<Script>) -> Response {
+    script(session).await.into_response()
+}
+
+async fn read(session: Option<Session<Data>>) -> String {
+    serde_json::to_string(&session.map(|session| session.clone())).unwrap()
+}
+
+/// Runs as many tasks as there are numbers at the same moment, and returns their results in order.
+pub async fn all_at_once<R, F>(count: u32, task: impl Fn(u32) -> F) -> Vec<R>
+where
+    R: Send + 'static,
+    F: Future<Output = R> + Send + 'static,
+{
+    let barrier = Arc::new(tokio::sync::Barrier::new(count as usize));
+    let tasks: Vec<_> = (0..count)
+        .map(|number| {
+            let (barrier, task) = (barrier.clone(), task(number));
+            tokio::spawn(async move {
+                barrier.wait().await;
+                task.await
+            })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}

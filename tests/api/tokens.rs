@@ -1,0 +1,407 @@
+//! What a client holds: unreadable, unchangeable, of use for one purpose, and only for a while.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum_typed_session::{
+    Key, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie, testing::ManualClock,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderName, Request, StatusCode, header};
+
+use crate::{
+    forge::{Plaintext, signed_token},
+    logins::{FRESH, Login, app, issue, logins, without_keys},
+    support::{Answer, Browser, COOKIE, DAY, EventLog, get_with_cookies, key, send},
+};
+
+type Builder = SessionManagerBuilder<Login>;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+async fn read_cookie(app: &Router, token: &str) -> Answer {
+    get_with_cookies(app, &format!("{COOKIE}={token}")).await
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[tokio::test]
+async fn an_encrypted_token_shows_nothing_of_the_data() {
+    let clock = ManualClock::new();
+    let token = issue(&app(logins(&clock)), "open-sesame").await.token();
+    let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+    for part in ["open-sesame", "sesame", "note", "user"] {
+        assert!(
+            !token.contains(part) && !contains(&bytes[29..], part.as_bytes()),
+            "{part}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_signed_token_is_readable() {
+    let clock = ManualClock::new();
+    let token = issue(&app(logins(&clock).signed()), "open-sesame")
+        .await
+        .token();
+    let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+    assert!(contains(&bytes, br#"{"user":null,"note":"open-sesame"}"#));
+}
+
+#[tokio::test]
+async fn two_tokens_of_the_same_data_have_nothing_in_common_but_version_and_key_id() {
+    let app = app(logins(&ManualClock::new()));
+    let (one, other) = (issue(&app, "same").await, issue(&app, "same").await);
+    let [one, other] = [one, other].map(|answer| URL_SAFE_NO_PAD.decode(answer.token()).unwrap());
+    assert_eq!(one[..5], other[..5]);
+    let equal = one[5..].iter().zip(&other[5..]).filter(|(a, b)| a == b);
+    assert!(equal.count() < 16);
+}
+
+/// Every way to damage a token that has a name.
+fn damaged(token: &str) -> Vec<String> {
+    let mut tokens: Vec<String> = (0..token.len())
+        .map(|end| token[..end].to_owned())
+        .collect();
+    for index in 0..token.len() {
+        let other = if token.as_bytes()[index] == b'A' {
+            "B"
+        } else {
+            "A"
+        };
+        tokens.push([&token[..index], other, &token[index + 1..]].concat());
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
+    for index in 0..bytes.len() {
+        for bit in [0x01, 0x80] {
+            let mut flipped = bytes.clone();
+            flipped[index] ^= bit;
+            tokens.push(URL_SAFE_NO_PAD.encode(flipped));
+        }
+    }
+    for end in ["A", "AA", "AAA", "AAAA", "=", "==", ".", "!", "\u{7e}"] {
+        tokens.push(format!("{token}{end}"));
+        tokens.push(format!("{end}{token}"));
+    }
+    tokens.push(format!("{token}{token}"));
+    tokens
+}
+
+#[tokio::test]
+async fn every_damaged_token_gets_the_same_answer_a_fresh_session_and_one_event() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let managers: [(&str, Builder); 5] = [
+        ("encrypted data", logins(&clock)),
+        ("signed data", logins(&clock).signed()),
+        ("encrypted id", logins(&clock).store(store.clone())),
+        ("signed id", logins(&clock).signed().store(store.clone())),
+        ("plain id", without_keys(&clock).store(store)),
+    ];
+    for (name, manager) in managers {
+        let log = EventLog::default();
+        let app = app(manager.on_event(log.hook()));
+        let token = issue(&app, "mine").await.token();
+        read_cookie(&app, &token)
+            .await
+            .expect(StatusCode::OK, "mine");
+        log.take();
+        let expected = read_cookie(&app, "never-issued").await;
+        assert_eq!((expected.status, &*expected.body), (StatusCode::OK, FRESH));
+        log.take();
+        for damaged in damaged(&token) {
+            let answer = read_cookie(&app, &damaged).await;
+            assert_eq!(answer.body, expected.body, "{name}: {damaged} of {token}");
+            assert_eq!(answer.status, expected.status, "{name}");
+            assert_eq!(answer.headers, expected.headers, "{name}");
+            let events = log.take();
+            let known = ["invalid_token", "unknown_key", "missed"];
+            assert!(
+                matches!(events[..], [event] if known.contains(&event)),
+                "{name}: {events:?} for {damaged:?} of {token}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_only_for_what_it_was_made_for() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let header = || Transport::header(HeaderName::from_static("x-session"));
+    let custom = Transport::custom(
+        |parts| Some(parts.headers.get("x-session")?.to_str().ok()?.to_owned()),
+        |headers, token| {
+            headers.insert("x-session", token.unwrap_or_default().parse().unwrap());
+        },
+    );
+    let managers: Vec<(&str, Builder)> = vec![
+        ("encrypted", logins(&clock)),
+        ("signed", logins(&clock).signed()),
+        ("another key", logins(&clock).keys(Key::generate())),
+        ("another kind", logins(&clock).kind("admin")),
+        ("another audience", logins(&clock).audience("other-app")),
+        (
+            "another cookie",
+            logins(&clock).cookie(Cookie::new("__Host-other", "")),
+        ),
+        ("bearer", logins(&clock).transport(Transport::bearer())),
+        (
+            "bearer, same kind",
+            logins(&clock).transport(Transport::bearer()).kind(COOKIE),
+        ),
+        (
+            "header, same kind",
+            logins(&clock).transport(header()).kind(COOKIE),
+        ),
+        (
+            "custom, same kind",
+            logins(&clock).transport(custom).kind(COOKIE),
+        ),
+        ("id", logins(&clock).store(store.clone())),
+        ("signed id", logins(&clock).signed().store(store.clone())),
+        (
+            "id of another kind",
+            logins(&clock).store(store.clone()).kind("admin"),
+        ),
+        ("plain id", without_keys(&clock).store(store)),
+    ];
+    let mut apps = Vec::new();
+    for (name, manager) in managers {
+        let log = EventLog::default();
+        let app = app(manager.on_event(log.hook()));
+        let answer = issue(&app, "mine").await;
+        let in_header = answer
+            .header("x-session")
+            .or(answer.header("x-session-token"));
+        let token = in_header.unwrap_or_else(|| answer.token());
+        log.take();
+        apps.push((name, app, log, token));
+    }
+    for (made_by, _, _, token) in &apps {
+        for (read_by, app, log, _) in &apps {
+            // In every place at once: each manager looks into its own.
+            let request = Request::get("/")
+                .header(
+                    header::COOKIE,
+                    format!("{COOKIE}={token}; __Host-other={token}"),
+                )
+                .header(header::AUTHORIZATION, format!("Bearer {token}"))
+                .header("x-session", token);
+            let answer = send(app, request).await;
+            let events = log.take();
+            if made_by == read_by {
+                assert_eq!((&*answer.body, &events[..]), ("mine", &[][..]), "{made_by}");
+            } else {
+                assert_eq!(answer.body, FRESH, "{made_by} read by {read_by}");
+                assert!(
+                    matches!(events[..], ["invalid_token" | "unknown_key"]),
+                    "{made_by} read by {read_by}: {events:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_valid_until_its_last_millisecond() {
+    for signed in [false, true] {
+        let (clock, log) = (ManualClock::new(), EventLog::default());
+        let manager = logins(&clock).on_event(log.hook());
+        let app = app(if signed { manager.signed() } else { manager });
+        let token = issue(&app, "mine").await.token();
+        log.take();
+        clock.advance(DAY - MILLISECOND);
+        read_cookie(&app, &token)
+            .await
+            .expect(StatusCode::OK, "mine");
+        assert!(log.take().is_empty());
+        clock.advance(MILLISECOND);
+        let answer = read_cookie(&app, &token).await;
+        answer.expect(StatusCode::OK, FRESH).expect_no_cookie();
+        assert_eq!(log.take(), ["expired"]);
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_the_future_is_accepted_up_to_sixty_seconds_of_clock_skew() {
+    for (ahead, body, event) in [
+        (60_000, "mine", None),
+        (60_001, FRESH, Some("invalid_token")),
+    ] {
+        let (here, there) = (ManualClock::new(), ManualClock::new());
+        there.advance(Duration::from_millis(ahead));
+        let token = issue(&app(logins(&there)), "mine").await.token();
+        let log = EventLog::default();
+        let app = app(logins(&here).on_event(log.hook()));
+        read_cookie(&app, &token).await.expect(StatusCode::OK, body);
+        assert_eq!(log.take(), Vec::from_iter(event));
+    }
+}
+
+/// The moment at which the golden tokens were made.
+const MADE_AT: u64 = 1_767_225_600_000;
+
+const PLAINTEXT: Plaintext = Plaintext {
+    issued_at: MADE_AT,
+    expires_at: MADE_AT + 1000,
+    format: 1,
+    flags: 0,
+    codec: 1,
+    schema: 1,
+    payload: br#"{"user":null,"note":"forged"}"#,
+};
+
+#[tokio::test]
+async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session() {
+    let (old, bad) = ((StatusCode::OK, FRESH), "invalid_token");
+    let whole = PLAINTEXT.bytes();
+    let with = |change: fn(&mut Plaintext)| {
+        let mut plaintext = PLAINTEXT.clone();
+        change(&mut plaintext);
+        plaintext.bytes()
+    };
+    let cases = [
+        (
+            "as it should be",
+            whole.clone(),
+            (StatusCode::OK, "forged"),
+            None,
+        ),
+        ("nothing", Vec::new(), old, Some(bad)),
+        ("an id alone", whole[..32].to_vec(), old, Some(bad)),
+        ("no record", whole[..48].to_vec(), old, Some(bad)),
+        ("half a record", whole[..60].to_vec(), old, Some(bad)),
+        ("format 0", with(|text| text.format = 0), old, Some(bad)),
+        (
+            "an unknown flag",
+            with(|text| text.flags = 16),
+            old,
+            Some(bad),
+        ),
+        (
+            "a max-age that is not there",
+            with(|text| (text.flags, text.payload) = (4, b"")),
+            old,
+            Some(bad),
+        ),
+        (
+            "data that is no JSON",
+            with(|text| text.payload = b"x"),
+            old,
+            Some("corrupt"),
+        ),
+        (
+            "a tombstone",
+            with(|text| text.flags = 1),
+            old,
+            Some("revoked"),
+        ),
+        (
+            "another codec",
+            with(|text| text.codec = 2),
+            old,
+            Some("corrupt"),
+        ),
+        (
+            "data of another type",
+            with(|text| text.payload = b"{}"),
+            old,
+            Some("corrupt"),
+        ),
+        (
+            "expired",
+            with(|text| text.expires_at = MADE_AT),
+            old,
+            Some("expired"),
+        ),
+        (
+            "expired and of a newer schema",
+            with(|text| (text.expires_at, text.schema) = (MADE_AT, 2)),
+            old,
+            Some("expired"),
+        ),
+        (
+            "expired and of a newer format",
+            with(|text| (text.expires_at, text.format) = (MADE_AT, 2)),
+            old,
+            Some(bad),
+        ),
+        (
+            "a newer schema",
+            with(|text| text.schema = 2),
+            (StatusCode::SERVICE_UNAVAILABLE, ""),
+            Some("newer"),
+        ),
+        (
+            "a newer record format",
+            with(|text| text.format = 2),
+            (StatusCode::SERVICE_UNAVAILABLE, ""),
+            Some("newer"),
+        ),
+    ];
+    let log = EventLog::default();
+    let app = app(logins(&ManualClock::new()).signed().on_event(log.hook()));
+    for (name, plaintext, (status, body), event) in cases {
+        let answer = read_cookie(&app, &signed_token(&key(), &plaintext)).await;
+        assert_eq!((answer.status, &*answer.body), (status, body), "{name}");
+        assert_eq!(log.take(), Vec::from_iter(event), "{name}");
+        answer.expect_no_cookie();
+    }
+}
+
+/// The key of the golden tokens; public, so of no other use.
+fn golden_key() -> Key {
+    let bytes: Vec<u8> = (0..64)
+        .map(|index: u8| index.wrapping_mul(37) ^ 0x5a)
+        .collect();
+    Key::from(&bytes)
+}
+
+fn golden(clock: &ManualClock) -> Builder {
+    logins(clock)
+        .keys(golden_key())
+        .owner(|login: &Login| login.user.clone())
+}
+
+/// Tokens of format 1: a session of `ada` with a max-age of its own, so that every field is in use.
+const GOLDEN_ENCRYPTED: &str = include_str!("golden/encrypted-1.txt");
+const GOLDEN_SIGNED: &str = include_str!("golden/signed-1.txt");
+
+#[tokio::test]
+async fn golden_tokens_of_format_1_open_forever() {
+    let clock = ManualClock::new();
+    let tokens = [
+        (golden(&clock), GOLDEN_ENCRYPTED),
+        (golden(&clock).signed(), GOLDEN_SIGNED),
+    ];
+    clock.advance(Duration::from_secs(10));
+    for (manager, token) in tokens {
+        let mut browser = Browser::new(app(manager));
+        browser
+            .jar
+            .insert(COOKIE.to_owned(), token.trim_end().to_owned());
+        browser.get("/").await.expect(StatusCode::OK, "golden");
+        browser
+            .get("/times")
+            .await
+            .expect(StatusCode::OK, "0 3600000");
+        let saved = browser.post("/note?later").await;
+        assert_eq!(saved.max_age(), Some(3600), "a max-age of its own");
+        browser
+            .get("/times")
+            .await
+            .expect(StatusCode::OK, "0 3610000");
+    }
+}
+
+#[tokio::test]
+async fn the_golden_session_has_the_store_key_it_always_had() {
+    let app = app(golden(&ManualClock::new()).signed());
+    let cookies = format!("{COOKIE}={}", GOLDEN_SIGNED.trim_end());
+    let request = Request::get("/id").header(header::COOKIE, cookies);
+    let body = send(&app, request).await.body;
+    assert_eq!(body, include_str!("golden/id-1.txt").trim_end());
+}
