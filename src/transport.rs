@@ -1,9 +1,14 @@
 //! Where the token travels.
 
+#[cfg(feature = "testing")]
+mod client;
+
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
+#[cfg(feature = "testing")]
+pub(crate) use self::client::Received;
 use crate::{
     cookies::{CookieTemplate, visit_values},
     error::BoxError,

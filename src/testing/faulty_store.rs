@@ -216,6 +216,10 @@ impl<S> FaultyStore<S> {
     /// Disturbs every call of these operations until another fault or [`heal`](Self::heal) replaces it.
     ///
     /// Calls that [`inject_next`](Self::inject_next) has planned come first.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a fault is made where it is injected"
+    )]
     pub fn inject(&self, operations: impl IntoIterator<Item = Operation>, fault: Fault) {
         let mut control = self.control();
         for operation in operations {
@@ -226,6 +230,10 @@ impl<S> FaultyStore<S> {
     /// Disturbs the next so many calls of each of these operations, after those already planned.
     ///
     /// [`Fault::Pass`] leaves calls alone: to fail the second save, plan one `Pass` and one `Fail`.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a fault is made where it is injected"
+    )]
     pub fn inject_next(
         &self,
         calls: usize,

@@ -1,0 +1,127 @@
+//! Requests are dropped at every await, so every operation must bear it.
+
+use std::{future::Future, time::Duration};
+
+use super::{
+    StoreUnderTest, any_key, any_owner,
+    expect::{answered, saved},
+    parallel::drop_after,
+};
+use crate::{error::StoreError, id::StoreKey, record::Record, store::Write};
+
+/// More polls than any operation should take; networked stores take a handful.
+const MOST_POLLS: usize = 200;
+
+/// Runs an operation on a fresh row again and again, dropping it one poll later each time.
+async fn drop_after_every_poll<F, R>(
+    store: &StoreUnderTest,
+    doing: &str,
+    before: Option<&Record>,
+    operation: impl Fn(StoreKey) -> F,
+    is_whole: impl Fn(Option<&Record>) -> bool,
+) where
+    F: Future<Output = Result<R, StoreError>>,
+{
+    for polls in 1..=MOST_POLLS {
+        let key = any_key();
+        if let Some(record) = before {
+            saved(
+                store.save(&key, record, Write::Create).await,
+                "creating where no row is",
+            );
+        }
+        let finished = drop_after(polls, operation(key)).await;
+        let found = answered(
+            store.load(&key).await,
+            &format!("loading after {doing} was dropped"),
+        );
+        assert!(
+            is_whole(found.as_ref()),
+            "{doing} was dropped after poll {polls} and left neither the old row nor the new: {found:?}"
+        );
+        index_agrees(store, &key, doing).await;
+        // A lock left behind would show here.
+        answered(
+            store.destroy(&key).await,
+            &format!("destroying after {doing} was dropped"),
+        );
+        if let Some(answer) = finished {
+            answered(answer, doing);
+            return;
+        }
+    }
+    panic!("{doing} was not done after {MOST_POLLS} polls");
+}
+
+/// A live row must be found by its owner, however its last writer ended.
+async fn index_agrees(store: &StoreUnderTest, key: &StoreKey, doing: &str) {
+    if !store.indexes_owners() {
+        return;
+    }
+    let owner = |found: Option<Record>| found.and_then(|record| record.owner());
+    let Some(before) = owner(answered(store.load(key).await, doing)) else {
+        return;
+    };
+    let found = answered(store.find_by_owner(&before).await, doing);
+    // What was dropped may still be under way in the engine, so the row may be gone by now.
+    let after = owner(answered(store.load(key).await, doing));
+    assert!(
+        found.contains(key) || after != Some(before),
+        "{doing} was dropped and left a live row that its owner's index does not list"
+    );
+}
+
+/// A create that is dropped leaves no row or the whole one.
+pub async fn a_dropped_create_leaves_all_or_nothing(store: &StoreUnderTest) {
+    let new = &store.record().owner(any_owner()).payload("new").build();
+    let create = |key| async move { store.save(&key, new, Write::Create).await };
+    let is_whole = |found: Option<&Record>| found.is_none_or(|found| found == new);
+    drop_after_every_poll(store, "a create", None, create, is_whole).await;
+}
+
+/// An update that is dropped leaves the old row or the new one.
+pub async fn a_dropped_update_leaves_old_or_new(store: &StoreUnderTest) {
+    let old = &store.record().owner(any_owner()).payload("old").build();
+    let new = &store.record().owner(any_owner()).payload("new").build();
+    let expected = old.version();
+    let update = |key| async move { store.save(&key, new, Write::Update { expected }).await };
+    let is_whole = |found: Option<&Record>| found == Some(old) || found == Some(new);
+    drop_after_every_poll(store, "an update", Some(old), update, is_whole).await;
+}
+
+/// A touch that is dropped leaves the row as it was, or with the later expiry.
+pub async fn a_dropped_touch_leaves_a_whole_row(store: &StoreUnderTest) {
+    let old = &store.record().owner(any_owner()).payload("kept").build();
+    let later = old.expires_at().saturating_add(Duration::from_hours(1));
+    let touch = |key| async move { store.touch(&key, old.version(), later).await };
+    let is_whole = |found: Option<&Record>| {
+        found.is_some_and(|found| {
+            let touched = Record {
+                version: found.version(),
+                ..old.clone()
+            };
+            found == old || *found == touched.with_expires_at(later)
+        })
+    };
+    drop_after_every_poll(store, "a touch", Some(old), touch, is_whole).await;
+}
+
+/// A destroy that is dropped leaves the whole row or none.
+pub async fn a_dropped_destroy_leaves_all_or_nothing(store: &StoreUnderTest) {
+    let old = &store.record().owner(any_owner()).payload("old").build();
+    let destroy = |key| async move { store.destroy(&key).await };
+    let is_whole = |found: Option<&Record>| found.is_none_or(|found| found == old);
+    drop_after_every_poll(store, "a destroy", Some(old), destroy, is_whole).await;
+}
+
+/// A `destroy_by_owner` that is dropped leaves every row whole or gone, and those left in the index.
+pub async fn a_dropped_destroy_by_owner_leaves_whole_rows(store: &StoreUnderTest) {
+    if !store.indexes_owners() {
+        return;
+    }
+    let owner = any_owner();
+    let old = &store.record().owner(owner).payload("old").build();
+    let destroy = |_key| async move { store.destroy_by_owner(&owner, None).await };
+    let is_whole = |found: Option<&Record>| found.is_none_or(|found| found == old);
+    drop_after_every_poll(store, "a destroy_by_owner", Some(old), destroy, is_whole).await;
+}

@@ -1,0 +1,314 @@
+//! The promises of [`SessionStore`], one function each, and the macro that runs them all.
+//!
+//! [`session_store_conformance!`](crate::session_store_conformance) makes a `#[tokio::test]` of each.
+//! Another harness or runtime calls the functions itself: they are plain futures that panic where a
+//! store breaks its promise, and the text says which.
+//!
+//! ```
+//! use axum_typed_session::{MemoryStore, testing::conformance::{self, StoreUnderTest}};
+//!
+//! # #[tokio::main]
+//! # async fn main() {
+//! let store = StoreUnderTest::new(MemoryStore::new());
+//! conformance::create_finds_no_row(&store).await;
+//! # }
+//! ```
+//!
+//! Checks draw random keys and owners, so they disturb neither each other nor what else is in a shared
+//! engine. Those of races use threads of their own, whatever the runtime; within tokio, these threads
+//! enter the caller's runtime.
+#![allow(
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "panicking where a promise is broken is what a check is for"
+)]
+
+mod cancellation;
+mod expect;
+mod expiry;
+mod fields;
+mod owners;
+mod parallel;
+mod races;
+mod touch;
+mod writes;
+
+use std::{
+    fmt,
+    future::Future,
+    ops::Deref,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+pub use self::{
+    cancellation::{
+        a_dropped_create_leaves_all_or_nothing, a_dropped_destroy_by_owner_leaves_whole_rows,
+        a_dropped_destroy_leaves_all_or_nothing, a_dropped_touch_leaves_a_whole_row,
+        a_dropped_update_leaves_old_or_new,
+    },
+    expiry::{
+        create_replaces_an_expired_row, delete_expired_leaves_live_rows,
+        delete_expired_respects_its_limit, destroy_of_an_expired_row_succeeds,
+        find_by_owner_hides_expired_rows, load_hides_an_expired_row, save_moves_the_expiry,
+        touch_does_not_revive_an_expired_row, touched_rows_outlive_their_first_expiry,
+        update_does_not_revive_an_expired_row,
+    },
+    fields::{every_field_comes_back, keys_are_compared_byte_by_byte, payloads_are_opaque_bytes},
+    owners::{
+        destroy_by_owner_ends_every_session, destroy_by_owner_keeps_the_one_it_is_told_to,
+        owners_are_compared_byte_by_byte, owners_are_found_by_their_rows,
+        the_owner_index_follows_the_row, the_owner_index_forgets_ended_rows,
+        without_an_index_owners_are_unsupported,
+    },
+    races::{
+        compare_and_swap_loses_nothing, concurrent_creates_save_one,
+        concurrent_updates_of_a_version_save_one, destroy_beats_racing_updates,
+        touch_revives_no_destroyed_row, touch_undoes_no_racing_update,
+    },
+    touch::{
+        touch_conflicts_with_another_version, touch_leaves_the_row_writable,
+        touch_moves_only_the_expiry, touch_never_makes_a_row, touch_never_shortens,
+    },
+    writes::{
+        a_repeated_create_is_one_write, a_repeated_update_is_one_write,
+        a_repeated_write_undoes_no_touch, create_conflicts_with_a_live_row,
+        create_conflicts_with_a_tombstone, create_finds_no_row, destroy_removes_the_row,
+        destroying_nothing_succeeds, gone_stays_gone, update_conflicts_with_another_version,
+        update_never_makes_a_row, update_replaces_the_version_it_expects,
+    },
+};
+use super::{RecordBuilder, random};
+use crate::{
+    clock::Timestamp,
+    id::{OwnerKey, StoreKey},
+    store::SessionStore,
+};
+
+/// Makes a module of tests, one for each promise of [`SessionStore`](crate::SessionStore).
+///
+/// It takes the module's name and an expression for a fresh store, which may await: a
+/// [`SessionStore`](crate::SessionStore), or a
+/// [`StoreUnderTest`](crate::testing::conformance::StoreUnderTest) that also says how to move the engine's
+/// time. The expression stands in the module, with everything of the parent in scope.
+///
+/// The caller's tokio needs the features `macros` and `rt-multi-thread`.
+///
+/// # Example
+///
+/// ```
+/// # mod tests {
+/// use axum_typed_session::{MemoryStore, session_store_conformance};
+///
+/// session_store_conformance!(memory_store, MemoryStore::new());
+/// # }
+/// ```
+#[macro_export]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+macro_rules! session_store_conformance {
+    ($name:ident, $store:expr $(,)?) => {
+        mod $name {
+            #[allow(unused_imports, reason = "the store may need nothing of its surroundings")]
+            use super::*;
+
+            $crate::session_store_conformance! { @tests $store;
+                create_finds_no_row
+                create_conflicts_with_a_live_row
+                create_conflicts_with_a_tombstone
+                update_replaces_the_version_it_expects
+                update_conflicts_with_another_version
+                update_never_makes_a_row
+                a_repeated_create_is_one_write
+                a_repeated_update_is_one_write
+                a_repeated_write_undoes_no_touch
+                destroy_removes_the_row
+                destroying_nothing_succeeds
+                gone_stays_gone
+                touch_moves_only_the_expiry
+                touch_never_shortens
+                touch_conflicts_with_another_version
+                touch_never_makes_a_row
+                touch_leaves_the_row_writable
+                load_hides_an_expired_row
+                create_replaces_an_expired_row
+                update_does_not_revive_an_expired_row
+                touch_does_not_revive_an_expired_row
+                destroy_of_an_expired_row_succeeds
+                find_by_owner_hides_expired_rows
+                touched_rows_outlive_their_first_expiry
+                save_moves_the_expiry
+                delete_expired_leaves_live_rows
+                delete_expired_respects_its_limit
+                every_field_comes_back
+                payloads_are_opaque_bytes
+                keys_are_compared_byte_by_byte
+                owners_are_found_by_their_rows
+                owners_are_compared_byte_by_byte
+                the_owner_index_follows_the_row
+                the_owner_index_forgets_ended_rows
+                destroy_by_owner_ends_every_session
+                destroy_by_owner_keeps_the_one_it_is_told_to
+                without_an_index_owners_are_unsupported
+                concurrent_creates_save_one
+                concurrent_updates_of_a_version_save_one
+                compare_and_swap_loses_nothing
+                destroy_beats_racing_updates
+                touch_undoes_no_racing_update
+                touch_revives_no_destroyed_row
+                a_dropped_create_leaves_all_or_nothing
+                a_dropped_update_leaves_old_or_new
+                a_dropped_touch_leaves_a_whole_row
+                a_dropped_destroy_leaves_all_or_nothing
+                a_dropped_destroy_by_owner_leaves_whole_rows
+            }
+        }
+    };
+    (@tests $store:expr; $($check:ident)*) => { $(
+        #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $check() {
+            let store = $crate::testing::conformance::StoreUnderTest::from($store);
+            $crate::testing::conformance::$check(&store).await;
+        }
+    )* };
+}
+
+/// A store to check, and how its engine's time is moved; derefs to the store.
+///
+/// Any store becomes one with `from`. Checks of expiry then wait for rows to expire, about a second each.
+///
+/// # Example
+///
+/// ```
+/// use std::time::SystemTime;
+/// use axum_typed_session::{MemoryStore, testing::{ManualClock, conformance::StoreUnderTest}};
+///
+/// fn memory_store() -> StoreUnderTest {
+///     let clock = ManualClock::at(SystemTime::now());
+///     let store = MemoryStore::builder().clock(clock.clone()).build();
+///     StoreUnderTest::new(store).advance_with(move |duration| {
+///         clock.advance(duration);
+///         async {}
+///     })
+/// }
+/// ```
+pub struct StoreUnderTest {
+    store: Arc<dyn SessionStore>,
+    advance: Option<Box<Advance>>,
+    /// How many milliseconds the engine was advanced by.
+    ahead: AtomicU64,
+}
+
+type Advance = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+impl StoreUnderTest {
+    /// Takes a store as it is, whose time is real.
+    pub fn new(store: impl SessionStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            advance: None,
+            ahead: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets checks move the engine's time instead of waiting.
+    ///
+    /// The engine's clock must agree with the system's when the store is made; a call moves it so much
+    /// further ahead, for all rows there are.
+    #[must_use]
+    pub fn advance_with<F, W>(mut self, advance: F) -> Self
+    where
+        F: Fn(Duration) -> W + Send + Sync + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.advance = Some(Box::new(move |duration| Box::pin(advance(duration))));
+        self
+    }
+
+    /// Returns a handle for a thread of its own.
+    fn shared(&self) -> Arc<dyn SessionStore> {
+        self.store.clone()
+    }
+
+    fn now(&self) -> Timestamp {
+        let ahead = Duration::from_millis(self.ahead.load(Ordering::Relaxed));
+        Timestamp::from(SystemTime::now()).saturating_add(ahead)
+    }
+
+    /// Returns an instant that no check lives to see.
+    fn later(&self) -> Timestamp {
+        self.now().saturating_add(Duration::from_hours(1))
+    }
+
+    /// Returns the instant that [`pass_soon`](Self::pass_soon) goes beyond.
+    fn soon(&self) -> Timestamp {
+        self.now().saturating_add(self.soon_from_now())
+    }
+
+    fn soon_from_now(&self) -> Duration {
+        match self.advance {
+            Some(_) => Duration::from_mins(1),
+            None => Duration::from_secs(1),
+        }
+    }
+
+    /// Waits, or makes the engine believe it did, until what was `soon` has passed.
+    async fn pass_soon(&self) {
+        // A second more, in which clocks may differ.
+        let duration = self.soon_from_now() + Duration::from_millis(250);
+        match &self.advance {
+            Some(advance) => {
+                advance(duration).await;
+                let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                self.ahead.fetch_add(millis, Ordering::Relaxed);
+            }
+            None => parallel::sleep(duration).await,
+        }
+    }
+
+    /// Starts a record that outlives the check.
+    fn record(&self) -> RecordBuilder {
+        RecordBuilder::new()
+            .created_at(self.now())
+            .expires_at(self.later())
+    }
+
+    /// Starts a record that is expired after [`pass_soon`](Self::pass_soon).
+    fn brief_record(&self) -> RecordBuilder {
+        let soon = self.soon();
+        self.record().expires_at(soon)
+    }
+}
+
+impl<S: SessionStore> From<S> for StoreUnderTest {
+    fn from(store: S) -> Self {
+        Self::new(store)
+    }
+}
+
+impl Deref for StoreUnderTest {
+    type Target = dyn SessionStore;
+
+    fn deref(&self) -> &(dyn SessionStore + 'static) {
+        &*self.store
+    }
+}
+
+impl fmt::Debug for StoreUnderTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreUnderTest")
+            .field("advances", &self.advance.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+fn any_key() -> StoreKey {
+    StoreKey::from_bytes(random())
+}
+
+fn any_owner() -> OwnerKey {
+    OwnerKey::from_bytes(random())
+}

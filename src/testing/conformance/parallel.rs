@@ -1,0 +1,89 @@
+//! Threads, waiting and dropping without any runtime.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Barrier},
+    task::{Context, Poll, Wake},
+    thread::{self, Thread},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+
+/// Runs every task on a thread of its own, all released at once, and returns their results in order.
+///
+/// Within tokio the threads enter the caller's runtime, so that stores built on it find their timers and
+/// sockets, even where that runtime has a single thread.
+pub(super) async fn in_parallel<F>(tasks: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let tasks: Vec<F> = tasks.into_iter().collect();
+    let runtime = Handle::try_current().ok();
+    let start = Arc::new(Barrier::new(tasks.len()));
+    let mut outcomes = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let (runtime, start) = (runtime.clone(), start.clone());
+        outcomes.push(on_thread(move || {
+            let _entered = runtime.as_ref().map(Handle::enter);
+            start.wait();
+            block_on(task)
+        }));
+    }
+    let mut results = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        let Ok(result) = outcome.await else {
+            panic!("an operation of the store panicked; its own message stands above");
+        };
+        results.push(result);
+    }
+    results
+}
+
+/// Waits in real time.
+pub(super) async fn sleep(duration: Duration) {
+    // The thread cannot panic, so the answer always comes.
+    let _ = on_thread(move || thread::sleep(duration)).await;
+}
+
+/// Polls a future so many times and then drops it; `None` if it was not done.
+pub(super) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        left = left.saturating_sub(1);
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn on_thread<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> oneshot::Receiver<R> {
+    let (done, outcome) = oneshot::channel();
+    thread::spawn(move || done.send(work()));
+    outcome
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

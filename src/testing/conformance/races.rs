@@ -1,0 +1,264 @@
+//! Many writers of one row, on threads of their own.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    StoreUnderTest, any_key,
+    expect::{absent, answered, holds, same, saved},
+    parallel::in_parallel,
+};
+use crate::{
+    error::StoreError,
+    id::StoreKey,
+    record::Record,
+    store::{SaveOutcome, SessionStore, Write},
+};
+
+const WRITERS: usize = 8;
+
+/// A race is won by luck most of the time, so each is run this often.
+const ROUNDS: usize = 25;
+
+const INCREMENTS: usize = 25;
+
+/// Of concurrent creates of one key exactly one is `Saved`; the others are `Conflict` with it.
+pub async fn concurrent_creates_save_one(store: &StoreUnderTest) {
+    for _ in 0..ROUNDS {
+        one_of_many_is_saved(store, any_key(), Write::Create).await;
+    }
+}
+
+/// Of concurrent updates that expect one version exactly one is `Saved`; the others are `Conflict` with
+/// it.
+pub async fn concurrent_updates_of_a_version_save_one(store: &StoreUnderTest) {
+    for _ in 0..ROUNDS {
+        let key = any_key();
+        let base = store.record().payload("base").build();
+        saved(
+            store.save(&key, &base, Write::Create).await,
+            "creating where no row is",
+        );
+        let write = Write::Update {
+            expected: base.version(),
+        };
+        one_of_many_is_saved(store, key, write).await;
+    }
+}
+
+async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Write) {
+    let doing = format!("{WRITERS} concurrent writes of {write:?}");
+    let records: Vec<Record> = (0..WRITERS)
+        .map(|writer| store.record().payload(writer.to_string()).build())
+        .collect();
+    let writes = records.iter().map(|record| {
+        let (store, record) = (store.shared(), record.clone());
+        async move { store.save(&key, &record, write).await }
+    });
+    let mut winners = Vec::new();
+    let mut losers = Vec::new();
+    for (record, answer) in records.iter().zip(in_parallel(writes).await) {
+        match answered(answer, &doing) {
+            SaveOutcome::Saved => winners.push(record),
+            SaveOutcome::Conflict(current) => losers.push(current),
+            SaveOutcome::Gone => panic!("{doing}: got Gone, though nobody destroyed the row"),
+        }
+    }
+    let [winner] = winners[..] else {
+        panic!(
+            "{doing}: {} were answered Saved, of which all but one are lost",
+            winners.len()
+        );
+    };
+    holds(store.load(&key).await, winner, &doing);
+    for current in &losers {
+        same(current, winner, &format!("{doing}: in a Conflict"));
+    }
+}
+
+/// Writers that load, change and update at the version they loaded lose nothing of each other.
+pub async fn compare_and_swap_loses_nothing(store: &StoreUnderTest) {
+    let key = any_key();
+    let zero = store.record().payload("0").build();
+    saved(
+        store.save(&key, &zero, Write::Create).await,
+        "creating where no row is",
+    );
+    let writers = (0..WRITERS).map(|_| increments(store.shared(), key, zero.clone()));
+    for answer in in_parallel(writers).await {
+        answered(answer, "incrementing by compare and swap");
+    }
+    let found = answered(store.load(&key).await, "loading what was incremented");
+    let count = found.as_ref().map_or(0, count_in);
+    let wanted = WRITERS * INCREMENTS;
+    assert_eq!(
+        count, wanted,
+        "increments by compare and swap that were answered Saved were lost"
+    );
+}
+
+async fn increments(
+    store: Arc<dyn SessionStore>,
+    key: StoreKey,
+    mut current: Record,
+) -> Result<(), StoreError> {
+    let mut left = INCREMENTS;
+    while left > 0 {
+        let next = next_record(&current);
+        let write = Write::Update {
+            expected: current.version(),
+        };
+        match store.save(&key, &next, write).await? {
+            SaveOutcome::Saved => {
+                current = next;
+                left -= 1;
+            }
+            SaveOutcome::Conflict(theirs) => current = theirs,
+            SaveOutcome::Gone => {
+                panic!("an update was answered Gone, though nobody destroyed the row")
+            }
+        }
+    }
+    Ok(())
+}
+
+fn count_in(record: &Record) -> usize {
+    let text = str::from_utf8(record.payload()).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn next_record(current: &Record) -> Record {
+    super::RecordBuilder::new()
+        .created_at(current.created_at())
+        .expires_at(current.expires_at())
+        .payload((count_in(current) + 1).to_string())
+        .build()
+}
+
+/// A row that is destroyed while others update it ends absent: no update brings it back.
+pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
+    for _ in 0..ROUNDS {
+        let key = any_key();
+        let zero = store.record().payload("0").build();
+        saved(
+            store.save(&key, &zero, Write::Create).await,
+            "creating where no row is",
+        );
+        let tasks = (0..4).map(|task| {
+            let (store, current) = (store.shared(), zero.clone());
+            async move {
+                if task == 0 {
+                    return store.destroy(&key).await;
+                }
+                update_until_gone(&*store, &key, current).await
+            }
+        });
+        for answer in in_parallel(tasks).await {
+            answered(answer, "destroying a row that others update");
+        }
+        absent(
+            store.load(&key).await,
+            "loading a row that was destroyed while others updated it",
+        );
+    }
+}
+
+async fn update_until_gone(
+    store: &dyn SessionStore,
+    key: &StoreKey,
+    mut current: Record,
+) -> Result<(), StoreError> {
+    // The destroy comes in far fewer; a store that never answers Gone fails at the end.
+    for _ in 0..200 {
+        let next = next_record(&current);
+        let write = Write::Update {
+            expected: current.version(),
+        };
+        match store.save(key, &next, write).await? {
+            SaveOutcome::Saved => current = next,
+            SaveOutcome::Conflict(theirs) => current = theirs,
+            SaveOutcome::Gone => break,
+        }
+    }
+    Ok(())
+}
+
+/// A touch that races an update undoes none of it.
+pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
+    for _ in 0..ROUNDS {
+        let key = any_key();
+        let base = store.record().payload("base").build();
+        let next = store.record().payload("next").build();
+        saved(
+            store.save(&key, &base, Write::Create).await,
+            "creating where no row is",
+        );
+        let later = base.expires_at().saturating_add(Duration::from_hours(1));
+        let tasks = (0..4).map(|task| {
+            let (store, next, expected) = (store.shared(), next.clone(), base.version());
+            async move {
+                if task == 0 {
+                    store.save(&key, &next, Write::Update { expected }).await
+                } else {
+                    store.touch(&key, expected, later).await
+                }
+            }
+        });
+        let mut answers = in_parallel(tasks).await.into_iter();
+        let update = answers
+            .next()
+            .map(|answer| answered(answer, "updating a row that others touch"));
+        for answer in answers {
+            let touch = answered(answer, "touching a row that another updates");
+            assert!(
+                touch != SaveOutcome::Gone,
+                "a touch was answered Gone, though nobody destroyed the row"
+            );
+        }
+        let found = answered(
+            store.load(&key).await,
+            "loading a row that was updated and touched",
+        );
+        let wanted = match update {
+            Some(SaveOutcome::Saved) => &next,
+            // A touch came first and gave the row another version.
+            Some(SaveOutcome::Conflict(_)) => &base,
+            Some(SaveOutcome::Gone) | None => {
+                panic!("an update was answered Gone, though nobody destroyed the row")
+            }
+        };
+        let kept = found.is_some_and(|found| found.payload() == wanted.payload());
+        assert!(
+            kept,
+            "a touch that raced an update undid it, or made it while the update was a Conflict"
+        );
+    }
+}
+
+/// A touch that races a destroy does not bring the row back.
+pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
+    for _ in 0..ROUNDS {
+        let key = any_key();
+        let record = store.record().payload("ended").build();
+        saved(
+            store.save(&key, &record, Write::Create).await,
+            "creating where no row is",
+        );
+        let later = record.expires_at().saturating_add(Duration::from_hours(1));
+        let tasks = (0..4).map(|task| {
+            let (store, version) = (store.shared(), record.version());
+            async move {
+                if task == 0 {
+                    return store.destroy(&key).await;
+                }
+                store.touch(&key, version, later).await.map(drop)
+            }
+        });
+        for answer in in_parallel(tasks).await {
+            answered(answer, "destroying a row that others touch");
+        }
+        absent(
+            store.load(&key).await,
+            "loading a row that was destroyed while others touched it",
+        );
+    }
+}

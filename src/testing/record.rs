@@ -1,0 +1,140 @@
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::random;
+use crate::{
+    clock::Timestamp,
+    expiry::{Lifetime, MaxAge},
+    id::OwnerKey,
+    record::{Record, Version},
+};
+
+/// Makes [`Record`]s for the tests of a store.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{OwnerKey, testing::RecordBuilder};
+///
+/// let ada = OwnerKey::from_bytes([7; 32]);
+/// let record = RecordBuilder::new().owner(ada).payload(b"{}").build();
+/// assert_eq!(record.owner(), Some(ada));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RecordBuilder {
+    version: Option<Version>,
+    record: Record,
+}
+
+impl RecordBuilder {
+    /// Starts from a session without owner and data that began now, by the system's clock, and lives for
+    /// a day.
+    pub fn new() -> Self {
+        let now = Timestamp::from(SystemTime::now());
+        let end = now.saturating_add(std::time::Duration::from_hours(24));
+        Self {
+            version: None,
+            record: Record {
+                version: Version::from_bytes([0; 16]),
+                schema: 1,
+                codec: 1,
+                owner: None,
+                lifetime: Lifetime {
+                    created_at: now,
+                    expires_at: end,
+                    absolute_end: end,
+                    max_age: None,
+                },
+                tombstone: false,
+                payload: Bytes::new(),
+            },
+        }
+    }
+
+    /// Sets the version. Default: a random one for each [`build`](Self::build).
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// Sets whose session it is. Default: nobody's.
+    pub fn owner(mut self, owner: OwnerKey) -> Self {
+        self.record.owner = Some(owner);
+        self
+    }
+
+    /// Sets when the session began.
+    pub fn created_at(mut self, at: Timestamp) -> Self {
+        self.record.lifetime.created_at = at;
+        self
+    }
+
+    /// Sets when the row counts as absent, and moves the absolute end there if it was earlier.
+    pub fn expires_at(mut self, at: Timestamp) -> Self {
+        let lifetime = &mut self.record.lifetime;
+        lifetime.expires_at = at;
+        lifetime.absolute_end = lifetime.absolute_end.max(at);
+        self
+    }
+
+    /// Sets the instant past which nothing extends the session.
+    pub fn absolute_end(mut self, at: Timestamp) -> Self {
+        self.record.lifetime.absolute_end = at;
+        self
+    }
+
+    /// Sets the max-age the session asked for. Default: none.
+    pub fn max_age(mut self, max_age: impl Into<MaxAge>) -> Self {
+        self.record.lifetime.max_age = Some(max_age.into());
+        self
+    }
+
+    /// Sets the schema version of the payload. Default: 1.
+    pub fn schema(mut self, version: u32) -> Self {
+        self.record.schema = version;
+        self
+    }
+
+    /// Sets the tag of the codec that wrote the payload. Default: 1, which is JSON.
+    pub fn codec_tag(mut self, tag: u8) -> Self {
+        self.record.codec = tag;
+        self
+    }
+
+    /// Makes it the mark of an id that was replaced, which has neither owner nor data.
+    pub fn tombstone(mut self) -> Self {
+        self.record.tombstone = true;
+        self.record.owner = None;
+        self.record.payload = Bytes::new();
+        self
+    }
+
+    /// Sets the session data. Default: no bytes.
+    pub fn payload(mut self, payload: impl AsRef<[u8]>) -> Self {
+        self.record.payload = Bytes::copy_from_slice(payload.as_ref());
+        self
+    }
+
+    /// Makes a record.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has no random bytes for the version.
+    #[must_use]
+    pub fn build(&self) -> Record {
+        Record {
+            version: self
+                .version
+                .unwrap_or_else(|| Version::from_bytes(random())),
+            ..self.record.clone()
+        }
+    }
+}
+
+impl Default for RecordBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}

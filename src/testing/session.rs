@@ -1,0 +1,150 @@
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
+
+use crate::{
+    decision::Origin,
+    error::SessionError,
+    manager::{Draft, Effect, SessionManager},
+    transport::Received,
+};
+
+/// One client's session in a test of an application: a logged-in request in one line, and the data back
+/// from a response.
+///
+/// It works with every transport, in cookie mode and with a store. What the application under test sees
+/// is a real token that its manager made.
+///
+/// # Example
+///
+/// ```
+/// # use axum::{Router, body::Body, http::Request, response::IntoResponse, routing::post};
+/// # use axum_typed_session::{Key, Session, SessionError, SessionManager};
+/// # use tower::ServiceExt as _;
+/// use axum_typed_session::testing::TestSession;
+///
+/// # #[derive(Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+/// # struct Login { user: Option<String> }
+/// # async fn logout(mut session: Session<Login>) -> Result<impl IntoResponse, SessionError> {
+/// #     session.destroy();
+/// #     session.commit().await
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sessions = SessionManager::<Login>::builder().keys(Key::generate()).build()?;
+/// # let app = Router::new().route("/logout", post(logout)).with_state(sessions.clone());
+/// let mut ada = TestSession::start(&sessions, Login { user: Some("ada".into()) }).await?;
+///
+/// let (name, value) = ada.header();
+/// let request = Request::post("/logout").header(name, value).body(Body::empty())?;
+/// let response = app.oneshot(request).await?;
+///
+/// assert_eq!(ada.after(response.headers()).await?, None);
+/// # Ok(())
+/// # }
+/// ```
+pub struct TestSession<T> {
+    manager: SessionManager<T>,
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+impl<T: Send + Sync + 'static> TestSession<T> {
+    /// Starts a session that holds `data`, as a committed request would have.
+    ///
+    /// `id_generator` and `validate` see a request without method, path and other headers. With
+    /// `store_for`, name the tenant's store first: `sessions.with_store(store)`.
+    ///
+    /// # Errors
+    ///
+    /// What [`commit`](crate::Session::commit) answers: the store is down, or the data does not fit.
+    pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
+        let (basis, _) = manager.open(&bare_request()).await?;
+        let mut draft = Draft::new(data);
+        draft.intents.force_save = true;
+        let committed = manager.commit(&basis, draft).await?;
+        let mut response = HeaderMap::new();
+        if let Effect::Send(delivery) = committed.effect {
+            delivery.apply(&mut response);
+        }
+        let carrier = manager.carrier();
+        let token = match carrier.receive(&response) {
+            Received::Token(token) => token,
+            Received::Nothing | Received::Removal => String::new(),
+        };
+        let (name, value) = carrier
+            .request_header(token)
+            .map_err(SessionError::Encode)?;
+        Ok(Self {
+            manager: manager.clone(),
+            name,
+            value,
+        })
+    }
+
+    /// Returns the request header that carries the session: `Cookie`, `Authorization`, or the transport's
+    /// own; empty once a response has removed the session.
+    ///
+    /// Requests take several `Cookie` headers, so sessions of several managers go together. With
+    /// [`Transport::custom`](crate::Transport::custom) it is the first header that `set` writes.
+    #[must_use]
+    pub fn header(&self) -> (HeaderName, HeaderValue) {
+        (self.name.clone(), self.value.clone())
+    }
+
+    /// Takes over what a response sets or removes, and returns the session's data then.
+    ///
+    /// `None` after a logout. With [`Transport::custom`](crate::Transport::custom), `get` must find in a
+    /// response what `set` put there.
+    ///
+    /// # Errors
+    ///
+    /// As [`data`](Self::data).
+    pub async fn after(&mut self, response: &HeaderMap) -> Result<Option<T>, SessionError> {
+        let carrier = self.manager.carrier();
+        match carrier.receive(response) {
+            Received::Nothing => {}
+            Received::Token(token) => {
+                let header = carrier.request_header(token);
+                (self.name, self.value) = header.map_err(SessionError::Encode)?;
+            }
+            Received::Removal => self.value = HeaderValue::from_static(""),
+        }
+        self.data().await
+    }
+
+    /// Returns what a request with [`header`](Self::header) would find now; `None` if that is no valid
+    /// session.
+    ///
+    /// # Errors
+    ///
+    /// What the extractor answers: the store is down, or a newer version wrote the session.
+    pub async fn data(&self) -> Result<Option<T>, SessionError> {
+        let mut parts = bare_request();
+        parts.headers.insert(self.name.clone(), self.value.clone());
+        let (basis, data) = self.manager.open(&parts).await?;
+        Ok((basis.origin == Origin::Loaded).then_some(data))
+    }
+}
+
+fn bare_request() -> Parts {
+    Request::new(()).into_parts().0
+}
+
+impl<T> Clone for TestSession<T> {
+    fn clone(&self) -> Self {
+        Self {
+            manager: self.manager.clone(),
+            name: self.name.clone(),
+            value: self.value.clone(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for TestSession<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestSession")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

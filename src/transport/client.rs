@@ -1,0 +1,76 @@
+//! A transport as its client sees it, for tests: tokens come in responses and go out in requests.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+
+use super::{Carrier, Kind, SESSION_TOKEN, sensitive};
+use crate::error::BoxError;
+
+/// What a response does to the token a client holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    Nothing,
+    Token(String),
+    Removal,
+}
+
+impl Carrier {
+    /// Reads a response as a client would.
+    pub(crate) fn receive(&self, response: &HeaderMap) -> Received {
+        match &self.transport.0 {
+            Kind::Cookie => {
+                let cookies = response.get_all(header::SET_COOKIE).iter();
+                // The removal of an unpartitioned twin comes before the cookie itself.
+                let ours = cookies
+                    .filter(|cookie| self.template.renders(cookie))
+                    .last();
+                let pair =
+                    ours.and_then(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next());
+                let value = pair.and_then(|pair| pair.get(self.name().len() + 1..));
+                Received::of_value(value)
+            }
+            Kind::Bearer => Received::of_header(response, &SESSION_TOKEN),
+            Kind::Header(name) => Received::of_header(response, name),
+            Kind::Custom { get, .. } => {
+                let (mut parts, ()) = Request::new(()).into_parts();
+                parts.headers = response.clone();
+                Received::of_value(get(&parts).as_deref().map(str::as_bytes))
+            }
+        }
+    }
+
+    /// Renders the request header that carries a token.
+    pub(crate) fn request_header(
+        &self,
+        token: String,
+    ) -> Result<(HeaderName, HeaderValue), BoxError> {
+        match &self.transport.0 {
+            Kind::Cookie => Ok((
+                header::COOKIE,
+                sensitive(format!("{}={token}", self.name()))?,
+            )),
+            Kind::Bearer => Ok((header::AUTHORIZATION, sensitive(format!("Bearer {token}"))?)),
+            Kind::Header(name) => Ok((name.clone(), sensitive(token)?)),
+            Kind::Custom { set, .. } => {
+                let mut headers = HeaderMap::new();
+                set(&mut headers, Some(&token));
+                let first = headers.iter().next();
+                let (name, value) = first.ok_or("the transport's `set` wrote no header")?;
+                Ok((name.clone(), value.clone()))
+            }
+        }
+    }
+}
+
+impl Received {
+    fn of_header(response: &HeaderMap, name: &HeaderName) -> Self {
+        Self::of_value(response.get(name).map(HeaderValue::as_bytes))
+    }
+
+    fn of_value(value: Option<&[u8]>) -> Self {
+        match value.map(str::from_utf8) {
+            Some(Ok("")) => Self::Removal,
+            Some(Ok(token)) => Self::Token(token.to_owned()),
+            Some(Err(_)) | None => Self::Nothing,
+        }
+    }
+}

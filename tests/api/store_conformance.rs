@@ -1,0 +1,414 @@
+//! The conformance suite can fail: stores with one flaw each, and the check that names it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use axum_typed_session::{
+    OwnerKey, Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp, Version, Write,
+    testing::{
+        ManualClock, RecordBuilder,
+        conformance::{self, StoreUnderTest},
+    },
+};
+
+/// What is wrong with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    Nothing,
+    CreateOverwrites,
+    CreateTakesOverTombstones,
+    UpdateMakesRows,
+    UpdateIgnoresTheVersion,
+    UpdateRevivesExpiredRows,
+    ConflictHasNoRecordOfItsOwn,
+    RepeatedCreateConflicts,
+    RepeatedUpdateConflicts,
+    RepeatedWriteShortens,
+    LoadReturnsExpiredRows,
+    SaveIsTwoSteps,
+    SaveIsTwoWrites,
+    ExpiryIsInSeconds,
+    MaxAgeIsLost,
+    PayloadIsText,
+    KeysIgnoreCase,
+    KeysEndAtAZeroByte,
+    TouchShortens,
+    TouchMakesRows,
+    TouchIgnoresTheVersion,
+    TouchWritesBack,
+    TouchLosesTheOwner,
+    DeleteExpiredDeletesAll,
+    DeleteExpiredIgnoresItsLimit,
+    IndexKeepsFormerOwners,
+    IndexKeepsExpiredRows,
+    DestroyByOwnerIgnoresKeep,
+    DestroyByOwnerMiscounts,
+    DestroyFailsOnNothing,
+    FindsNobodyWithoutAnIndex,
+}
+
+#[derive(Clone)]
+struct Flawed {
+    flaw: Flaw,
+    clock: ManualClock,
+    rows: Arc<Mutex<HashMap<StoreKey, Record>>>,
+    former_owners: Arc<Mutex<Vec<(OwnerKey, StoreKey)>>>,
+    /// What makes a write atomic, where that is not the flaw.
+    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Long enough for another thread to come between two steps.
+const MOMENT: Duration = Duration::from_millis(1);
+
+impl Flawed {
+    fn tested(flaw: Flaw) -> StoreUnderTest {
+        let clock = ManualClock::at(SystemTime::now());
+        let store = Self {
+            flaw,
+            clock: clock.clone(),
+            rows: Arc::default(),
+            former_owners: Arc::default(),
+            one_at_a_time: Arc::default(),
+        };
+        StoreUnderTest::new(store).advance_with(move |duration| {
+            clock.advance(duration);
+            async {}
+        })
+    }
+
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<StoreKey, Record>> {
+        self.rows.lock().unwrap()
+    }
+
+    fn is_live(&self, record: &Record) -> bool {
+        use axum_typed_session::Clock as _;
+        record.expires_at() > Timestamp::from(self.clock.now())
+    }
+
+    fn live(&self, key: &StoreKey) -> Option<Record> {
+        let row = self.rows().get(key).cloned();
+        row.filter(|row| self.is_live(row))
+    }
+
+    fn key(&self, key: &StoreKey) -> StoreKey {
+        let mut bytes = *key.as_bytes();
+        if self.is(Flaw::KeysIgnoreCase) {
+            bytes.make_ascii_lowercase();
+        }
+        if self.is(Flaw::KeysEndAtAZeroByte) {
+            let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(32);
+            bytes[end..].fill(0);
+        }
+        StoreKey::from_bytes(bytes)
+    }
+
+    /// What the row keeps of a record.
+    fn kept(&self, record: &Record) -> Record {
+        let builder = RecordBuilder::new()
+            .version(record.version())
+            .created_at(record.created_at())
+            .expires_at(record.expires_at())
+            .absolute_end(record.absolute_end())
+            .schema(record.schema())
+            .codec_tag(record.codec_tag());
+        if self.is(Flaw::ExpiryIsInSeconds) {
+            let millis = record.expires_at().as_unix_millis() / 1000 * 1000;
+            let expires_at = Timestamp::from_unix_millis(millis);
+            return record.clone().with_expires_at(expires_at);
+        }
+        if self.is(Flaw::MaxAgeIsLost) && record.max_age().is_some() {
+            return builder.payload(record.payload()).build();
+        }
+        if self.is(Flaw::PayloadIsText) && record.owner().is_none() && !record.is_tombstone() {
+            let text = String::from_utf8_lossy(record.payload()).into_owned();
+            return builder.payload(text).build();
+        }
+        record.clone()
+    }
+
+    fn decide(&self, key: &StoreKey, record: &Record, write: Write) -> Option<SaveOutcome> {
+        let mut row = self.rows().get(key).cloned();
+        let revives = self.is(Flaw::UpdateRevivesExpiredRows) && write != Write::Create;
+        if !revives {
+            row = row.filter(|row| self.is_live(row));
+        }
+        let repeated_conflicts = match write {
+            Write::Create => self.is(Flaw::RepeatedCreateConflicts),
+            Write::Update { .. } => self.is(Flaw::RepeatedUpdateConflicts),
+        };
+        match (row, write) {
+            (Some(row), _) if row.version() == record.version() && !repeated_conflicts => {
+                (!self.is(Flaw::RepeatedWriteShortens)).then_some(SaveOutcome::Saved)
+            }
+            (Some(_), Write::Create) if self.is(Flaw::CreateOverwrites) => None,
+            (Some(row), Write::Create)
+                if row.is_tombstone() && self.is(Flaw::CreateTakesOverTombstones) =>
+            {
+                None
+            }
+            (Some(_), Write::Update { .. }) if self.is(Flaw::UpdateIgnoresTheVersion) => None,
+            (Some(row), Write::Update { expected }) if row.version() == expected => None,
+            (Some(_), _) if self.is(Flaw::ConflictHasNoRecordOfItsOwn) => {
+                Some(SaveOutcome::Conflict(record.clone()))
+            }
+            (Some(row), _) => Some(SaveOutcome::Conflict(row)),
+            (None, Write::Update { .. }) if self.is(Flaw::UpdateMakesRows) => None,
+            (None, Write::Update { .. }) => Some(SaveOutcome::Gone),
+            (None, Write::Create) => None,
+        }
+    }
+
+    fn write(&self, key: StoreKey, record: &Record) {
+        let former = self.rows().insert(key, self.kept(record));
+        if let Some(owner) = former.and_then(|former| former.owner()) {
+            self.former_owners.lock().unwrap().push((owner, key));
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for Flawed {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let key = self.key(key);
+        if self.is(Flaw::LoadReturnsExpiredRows) {
+            return Ok(self.rows().get(&key).cloned());
+        }
+        Ok(self.live(&key))
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        let key = self.key(key);
+        let one_at_a_time = if self.is(Flaw::SaveIsTwoSteps) {
+            None
+        } else {
+            Some(self.one_at_a_time.lock().await)
+        };
+        if let Some(outcome) = self.decide(&key, record, write) {
+            return Ok(outcome);
+        }
+        if self.is(Flaw::SaveIsTwoSteps) {
+            tokio::time::sleep(MOMENT).await;
+        }
+        if self.is(Flaw::SaveIsTwoWrites) {
+            let half = RecordBuilder::new().version(record.version()).build();
+            self.write(key, &half);
+            tokio::task::yield_now().await;
+        }
+        self.write(key, record);
+        drop(one_at_a_time);
+        Ok(SaveOutcome::Saved)
+    }
+
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        let _one_at_a_time = self.one_at_a_time.lock().await;
+        let removed = self.rows().remove(&self.key(key));
+        if removed.is_none() && self.is(Flaw::DestroyFailsOnNothing) {
+            return Err(StoreError::unavailable("no such row"));
+        }
+        Ok(())
+    }
+
+    async fn touch(
+        &self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        let key = self.key(key);
+        let Some(row) = self.live(&key) else {
+            if self.is(Flaw::TouchMakesRows) {
+                let made = RecordBuilder::new().version(version);
+                self.write(key, &made.expires_at(expires_at).build());
+            }
+            return Ok(SaveOutcome::Gone);
+        };
+        if row.version() != version && !self.is(Flaw::TouchIgnoresTheVersion) {
+            return Ok(SaveOutcome::Conflict(row));
+        }
+        if row.expires_at() >= expires_at && !self.is(Flaw::TouchShortens) {
+            return Ok(SaveOutcome::Saved);
+        }
+        let one_at_a_time = if self.is(Flaw::TouchWritesBack) {
+            None
+        } else {
+            Some(self.one_at_a_time.lock().await)
+        };
+        // What was there before waiting.
+        if one_at_a_time.is_none() {
+            tokio::time::sleep(MOMENT).await;
+        } else if self
+            .live(&key)
+            .is_none_or(|now| now.version() != row.version())
+        {
+            return Ok(self
+                .live(&key)
+                .map_or(SaveOutcome::Gone, SaveOutcome::Conflict));
+        }
+        let touched = if self.is(Flaw::TouchLosesTheOwner) {
+            let touched = RecordBuilder::new().version(version);
+            touched.expires_at(expires_at).build()
+        } else {
+            row.with_expires_at(expires_at)
+        };
+        self.write(key, &touched);
+        Ok(SaveOutcome::Saved)
+    }
+
+    async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        let limit = if self.is(Flaw::DeleteExpiredIgnoresItsLimit) {
+            usize::MAX
+        } else {
+            usize::try_from(limit).unwrap()
+        };
+        let mut rows = self.rows();
+        let all = self.is(Flaw::DeleteExpiredDeletesAll);
+        let expired = rows.iter().filter(|(_, row)| all || !self.is_live(row));
+        let expired: Vec<_> = expired.map(|(key, _)| *key).take(limit).collect();
+        rows.retain(|key, _| !expired.contains(key));
+        Ok(expired.len() as u64)
+    }
+
+    fn indexes_owners(&self) -> bool {
+        !self.is(Flaw::FindsNobodyWithoutAnIndex)
+    }
+
+    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
+        if !self.indexes_owners() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows();
+        let is_found = |row: &Record| {
+            row.owner() == Some(*owner)
+                && (self.is(Flaw::IndexKeepsExpiredRows) || self.is_live(row))
+        };
+        let found = rows.iter().filter(|(_, row)| is_found(row));
+        let mut found: Vec<_> = found.map(|(key, _)| *key).collect();
+        if self.is(Flaw::IndexKeepsFormerOwners) {
+            let former = self.former_owners.lock().unwrap();
+            found.extend(
+                former
+                    .iter()
+                    .filter(|(of, _)| of == owner)
+                    .map(|(_, key)| *key),
+            );
+        }
+        Ok(found)
+    }
+
+    async fn destroy_by_owner(
+        &self,
+        owner: &OwnerKey,
+        keep: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        let keep = keep.filter(|_| !self.is(Flaw::DestroyByOwnerIgnoresKeep));
+        let mut rows = self.rows();
+        let before = rows.len();
+        rows.retain(|key, row| {
+            row.owner() != Some(*owner) || Some(key) == keep || !self.is_live(row)
+        });
+        let ended = (before - rows.len()) as u64;
+        Ok(if self.is(Flaw::DestroyByOwnerMiscounts) {
+            ended + 1
+        } else {
+            ended
+        })
+    }
+}
+
+async fn fails(check: impl Future<Output = ()> + Send + 'static) -> bool {
+    tokio::spawn(check)
+        .await
+        .is_err_and(|error| error.is_panic())
+}
+
+/// Makes a test of each line: the check must fail for the flaw, and pass where there is none.
+macro_rules! caught {
+    ($($flaw:ident by $check:ident;)+) => { $(
+        #[tokio::test]
+        async fn $check() {
+            let passing = Flawed::tested(Flaw::Nothing);
+            conformance::$check(&passing).await;
+            let failing = Flawed::tested(Flaw::$flaw);
+            let failed = fails(async move { conformance::$check(&failing).await }).await;
+            assert!(failed, "{:?} passed {}", Flaw::$flaw, stringify!($check));
+        }
+    )+ };
+}
+
+caught! {
+    CreateOverwrites by create_conflicts_with_a_live_row;
+    CreateTakesOverTombstones by create_conflicts_with_a_tombstone;
+    UpdateMakesRows by update_never_makes_a_row;
+    UpdateIgnoresTheVersion by update_conflicts_with_another_version;
+    UpdateRevivesExpiredRows by update_does_not_revive_an_expired_row;
+    RepeatedCreateConflicts by a_repeated_create_is_one_write;
+    RepeatedUpdateConflicts by a_repeated_update_is_one_write;
+    RepeatedWriteShortens by a_repeated_write_undoes_no_touch;
+    LoadReturnsExpiredRows by load_hides_an_expired_row;
+    SaveIsTwoSteps by concurrent_updates_of_a_version_save_one;
+    SaveIsTwoWrites by a_dropped_update_leaves_old_or_new;
+    MaxAgeIsLost by every_field_comes_back;
+    PayloadIsText by payloads_are_opaque_bytes;
+    KeysIgnoreCase by keys_are_compared_byte_by_byte;
+    TouchShortens by touch_never_shortens;
+    TouchMakesRows by touch_never_makes_a_row;
+    TouchIgnoresTheVersion by touch_conflicts_with_another_version;
+    TouchWritesBack by touch_undoes_no_racing_update;
+    TouchLosesTheOwner by touch_moves_only_the_expiry;
+    DeleteExpiredDeletesAll by delete_expired_leaves_live_rows;
+    DeleteExpiredIgnoresItsLimit by delete_expired_respects_its_limit;
+    IndexKeepsFormerOwners by the_owner_index_follows_the_row;
+    IndexKeepsExpiredRows by find_by_owner_hides_expired_rows;
+    DestroyByOwnerIgnoresKeep by destroy_by_owner_keeps_the_one_it_is_told_to;
+    DestroyByOwnerMiscounts by destroy_by_owner_ends_every_session;
+    DestroyFailsOnNothing by destroying_nothing_succeeds;
+    FindsNobodyWithoutAnIndex by without_an_index_owners_are_unsupported;
+}
+
+mod also {
+    //! Checks that catch more than one flaw, or flaws that more than one check catches.
+
+    use super::*;
+
+    caught! {
+        ConflictHasNoRecordOfItsOwn by create_conflicts_with_a_live_row;
+        SaveIsTwoSteps by concurrent_creates_save_one;
+        SaveIsTwoWrites by a_dropped_create_leaves_all_or_nothing;
+        ExpiryIsInSeconds by every_field_comes_back;
+        KeysEndAtAZeroByte by keys_are_compared_byte_by_byte;
+        SaveIsTwoSteps by compare_and_swap_loses_nothing;
+        TouchWritesBack by touch_revives_no_destroyed_row;
+        SaveIsTwoSteps by destroy_beats_racing_updates;
+        IndexKeepsFormerOwners by the_owner_index_forgets_ended_rows;
+    }
+}
+
+#[test]
+fn the_macro_runs_every_check() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/testing/conformance");
+    let sources = std::fs::read_dir(folder).unwrap();
+    let sources = sources.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let source: String = sources.collect();
+    let (_, list) = source.split_once("@tests $store;").unwrap();
+    let (list, _) = list.split_once('}').unwrap();
+    let listed: BTreeSet<&str> = list.split_whitespace().collect();
+    let checks = source.split("\npub async fn ").skip(1);
+    let checks: BTreeSet<&str> = checks
+        .map(|check| check.split_once('(').unwrap().0)
+        .collect();
+    assert_eq!(listed, checks);
+}

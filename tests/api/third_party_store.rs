@@ -1,0 +1,91 @@
+//! A store written from the trait's page alone, with the three required methods.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use axum_typed_session::{
+    Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp, Version, Write,
+    session_store_conformance,
+};
+
+/// A table as an engine would have it: columns to compare and move, and a blob.
+#[derive(Default)]
+struct Table(Mutex<HashMap<[u8; 32], Row>>);
+
+#[derive(Clone)]
+struct Row {
+    version: [u8; 16],
+    expires_at: u64,
+    rest: Vec<u8>,
+}
+
+impl Row {
+    fn of(record: &Record) -> Self {
+        Self {
+            version: *record.version().as_bytes(),
+            expires_at: record.expires_at().as_unix_millis(),
+            rest: record.to_bytes(),
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        Timestamp::from_unix_millis(self.expires_at) > SystemTime::now().into()
+    }
+
+    fn record(&self) -> Result<Record, StoreError> {
+        let expires_at = Timestamp::from_unix_millis(self.expires_at);
+        Record::from_bytes(
+            Version::from_bytes(self.version),
+            expires_at,
+            self.rest.clone(),
+        )
+    }
+}
+
+impl Table {
+    fn rows(&self) -> Result<MutexGuard<'_, HashMap<[u8; 32], Row>>, StoreError> {
+        self.0
+            .lock()
+            .map_err(|_| StoreError::unavailable("a writer panicked"))
+    }
+}
+
+#[async_trait]
+impl SessionStore for Table {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let row = self.rows()?.get(key.as_bytes()).cloned();
+        row.filter(Row::is_live).map(|row| row.record()).transpose()
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        let mut rows = self.rows()?;
+        let current = rows.get(key.as_bytes()).filter(|row| row.is_live());
+        match (current, write) {
+            (Some(row), _) if row.version == *record.version().as_bytes() => {
+                return Ok(SaveOutcome::Saved);
+            }
+            (Some(row), Write::Update { expected }) if row.version == *expected.as_bytes() => {}
+            (Some(row), _) => return Ok(SaveOutcome::Conflict(row.record()?)),
+            (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
+            (None, Write::Create) => {}
+        }
+        rows.insert(*key.as_bytes(), Row::of(record));
+        Ok(SaveOutcome::Saved)
+    }
+
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.rows()?.remove(key.as_bytes());
+        Ok(())
+    }
+}
+
+session_store_conformance!(conformance, Table::default());
