@@ -36,7 +36,10 @@ fn is_pending(future: impl Future) -> bool {
 #[track_caller]
 fn assert_unavailable<R>(answer: Result<R, StoreError>) {
     let error = answer.err();
-    assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
+    assert!(
+        matches!(error, Some(StoreError::Unavailable(_))),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
