@@ -9,7 +9,6 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::servers::{self, Server, find, free_port};
+use crate::servers::{self, Server, find, free_port, wait_until};
 
 /// An engine, and what tests do to it that the store never does.
 pub trait Engine: SqlEngine {
@@ -32,9 +31,22 @@ pub trait Engine: SqlEngine {
 
     async fn run_sql(pool: &Pool<Self>, sql: &str) -> Result<u64, sqlx::Error>;
 
+    fn run_on(
+        connection: &mut Self::Connection,
+        sql: &'static str,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
     async fn number(pool: &Pool<Self>, sql: &str) -> i64;
 
     async fn binary(pool: &Pool<Self>, sql: &str) -> Vec<u8>;
+
+    /// Whether columns say how long keys and versions are.
+    const HAS_FIXED_LENGTHS: bool = false;
+
+    /// SQL for these bytes.
+    fn blob(hex: &str) -> String {
+        format!("x'{hex}'")
+    }
 
     /// SQL that makes `count` rows without owner which expired long ago.
     fn expired_rows(table: &str, count: u32) -> String;
@@ -126,23 +138,20 @@ impl Private {
 
     /// Starts the server after [`kill`](Self::kill), with the data it wrote.
     pub fn restart(&mut self) {
-        let started = Instant::now();
         let (program, arguments) = self.command.split_first().unwrap();
-        while self.server.is_none() {
+        wait_until("the server to listen", || {
             let server = Server::start(&self.folder, program, arguments).unwrap();
-            while TcpStream::connect(("127.0.0.1", self.port)).is_err() && is_running(&server) {
-                assert!(started.elapsed().as_secs() < 30, "{}", server.log());
-                sleep(Duration::from_millis(20));
-            }
+            let listens = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            wait_until("an answer", || listens() || !is_running(&server));
             if is_running(&server) {
                 self.server = Some(server);
             } else {
                 // PostgreSQL does not start while a connection of its predecessor lives on.
-                assert!(started.elapsed().as_secs() < 30, "{}", server.log());
+                eprintln!("{}", server.log());
                 server.kill();
-                sleep(Duration::from_millis(50));
             }
-        }
+            self.server.is_some()
+        });
     }
 
     /// Ends the server as a crash would.
@@ -260,6 +269,13 @@ macro_rules! talk {
             Ok(sql.execute(pool).await?.rows_affected())
         }
 
+        async fn run_on(
+            connection: &mut Self::Connection,
+            sql: &'static str,
+        ) -> Result<(), sqlx::Error> {
+            sqlx::raw_sql(sql).execute(connection).await.map(drop)
+        }
+
         async fn number(pool: &Pool<Self>, sql: &str) -> i64 {
             let number = sqlx::query_scalar(AssertSqlSafe(sql));
             number.fetch_one(pool).await.unwrap()
@@ -299,6 +315,10 @@ impl Engine for Postgres {
     }
 
     talk!();
+
+    fn blob(hex: &str) -> String {
+        format!("'\\x{hex}'")
+    }
 
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
@@ -363,6 +383,8 @@ impl Engine for MySql {
 
     talk!();
 
+    const HAS_FIXED_LENGTHS: bool = true;
+
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
             "INSERT INTO {table} SELECT UNHEX(SHA2(seq, 256)), UNHEX(MD5(seq)), seq, NULL, 'x' \
@@ -383,7 +405,8 @@ impl Remote for MySql {
         let path = |name: &str| text(&folder.join(name));
         let data = format!("--datadir={}", path("data"));
         let login = "--auth-root-authentication-method=normal";
-        let setup = ["--no-defaults", &data, login, "--skip-test-db"];
+        let temporary = format!("--tmpdir={}", text(&folder));
+        let setup = ["--no-defaults", &data, &temporary, login, "--skip-test-db"];
         user.run(&find("mariadb-install-db", "MariaDB")?, &setup);
         fs::write(
             path("init.sql"),
@@ -394,6 +417,7 @@ impl Remote for MySql {
         let server = [
             "--no-defaults",
             &data,
+            &temporary,
             &format!("--port={port}"),
             &format!("--socket={}", path("socket")),
             &format!("--pid-file={}", path("pid")),

@@ -6,4 +6,7 @@ mod engines;
 mod servers;
 
 mod conformance;
+mod contention;
+mod faults;
 mod migration;
+mod rows;

@@ -3,7 +3,8 @@
 
 use std::{fmt, time::Duration};
 
-use sqlx::{Connection as _, Database, Pool, SqlStr, error::DatabaseError, pool::PoolConnection};
+use sqlx::{Database, Pool, SqlStr, error::DatabaseError, pool::PoolConnection};
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::error::StoreError;
 
@@ -102,9 +103,8 @@ macro_rules! engine {
             ) -> Result<u64, sqlx::Error> {
                 let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
                 let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
-                let result = query.execute(lease.connection()?).await;
-                lease.end();
-                Ok(result?.rows_affected())
+                let result = query.execute(lease.connection()).await?;
+                Ok(result.rows_affected())
             }
 
             async fn rows(
@@ -114,16 +114,13 @@ macro_rules! engine {
             ) -> Result<Vec<Self::Row>, sqlx::Error> {
                 let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
                 let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
-                let rows = query.fetch_all(lease.connection()?).await;
-                lease.end();
-                rows
+                query.fetch_all(lease.connection()).await
             }
 
             async fn script(pool: &sqlx::Pool<Self>, sql: sqlx::SqlStr) -> Result<(), sqlx::Error> {
                 let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
-                let result = sqlx::raw_sql(sql).execute(lease.connection()?).await;
-                lease.end();
-                result.map(drop)
+                let script = sqlx::raw_sql(sql).execute(lease.connection());
+                script.await.map(drop)
             }
 
             fn bytes(row: &Self::Row, column: &str) -> Result<Vec<u8>, $crate::StoreError> {
@@ -148,44 +145,36 @@ macro_rules! bind {
 
 pub(super) use {bind, engine};
 
-/// A pooled connection that a dropped future cannot strand.
+/// A pooled connection whose way back into the pool is bounded.
 ///
-/// A pool takes a connection back only after a ping, which it does not bound, so a silent peer would
-/// keep the place in the pool for good; and `store_timeout` drops futures just when a peer is silent.
-pub(super) struct Lease<E: SqlEngine>(Option<PoolConnection<E>>);
+/// A pool pings a connection before it takes it back, for as long as that takes (transact-rs/sqlx#4349).
+/// A peer that went silent would keep the place in the pool for good, and `store_timeout` drops futures
+/// just when a peer is silent.
+pub(super) struct Lease<E: SqlEngine>(PoolConnection<E>);
 
-/// How long an interrupted connection has to show that it is alive; the pool's own bound on closing one.
-const ALIVE_WITHIN: Duration = Duration::from_secs(5);
+/// As long as the pool itself waits for a connection to close.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl<E: SqlEngine> Lease<E> {
     pub(super) async fn new(pool: &Pool<E>) -> Result<Self, sqlx::Error> {
-        Ok(Self(Some(pool.acquire().await?)))
+        pool.acquire().await.map(Self)
     }
 
-    /// There is one until the end.
-    pub(super) fn connection(&mut self) -> Result<&mut E::Connection, sqlx::Error> {
-        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
-    }
-
-    /// Gives the connection back after a statement that ran to its end.
-    pub(super) fn end(mut self) {
-        self.0 = None;
+    pub(super) fn connection(&mut self) -> &mut E::Connection {
+        &mut self.0
     }
 }
 
 impl<E: SqlEngine> Drop for Lease<E> {
     fn drop(&mut self) {
-        let Some(mut connection) = self.0.take().filter(|_| E::DIALECT.is_remote) else {
+        // What runs in this process is not silent, only busy, and may be all there is of a database.
+        if !E::DIALECT.is_remote {
             return;
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
-                let ping = tokio::time::timeout(ALIVE_WITHIN, connection.ping());
-                if !matches!(ping.await, Ok(Ok(()))) {
-                    drop(connection.detach());
-                }
-            })),
-            Err(_ended) => drop(connection.detach()),
+        }
+        let back = self.0.return_to_pool();
+        // Without a runtime, or after the time, the connection is closed and its place is free.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { timeout(BACK_WITHIN, back).await });
         }
     }
 }
