@@ -109,8 +109,8 @@ impl Cleanup {
     async fn rounds(self) -> Infallible {
         let mut backoff = 1;
         loop {
-            // From a half to one and a half.
-            sleep((self.every / 2 + random_part(self.every)) * backoff).await;
+            let wait = (self.every / 2).saturating_add(random_part(self.every));
+            sleep(wait.saturating_mul(backoff).max(SHORTEST_PAUSE)).await;
             backoff = match self.round().await {
                 Ok(deleted) => {
                     tracing::debug!(deleted, "expired sessions deleted");

@@ -278,5 +278,5 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 fn random_part(longest: Duration) -> Duration {
     // Without a random source there is no spread, and no harm.
     let share = random().map_or(u16::MAX, u16::from_be_bytes);
-    longest * u32::from(share) / u32::from(u16::MAX)
+    longest / u32::from(u16::MAX) * u32::from(share)
 }

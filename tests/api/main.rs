@@ -8,6 +8,7 @@ mod support;
 
 mod bad_input;
 mod cancellation;
+mod cleanup;
 mod commit_rules;
 mod concurrency;
 mod config_errors;

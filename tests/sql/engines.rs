@@ -48,6 +48,9 @@ pub trait Engine: SqlEngine {
         format!("x'{hex}'")
     }
 
+    /// How many expired rows a test cleans up.
+    const EXPIRED_ROWS: u32 = 1_000_000;
+
     /// SQL that makes `count` rows without owner which expired long ago.
     fn expired_rows(table: &str, count: u32) -> String;
 }
@@ -71,8 +74,9 @@ pub struct Database<E: Engine> {
     pub pool: Pool<E>,
     pub table: String,
     pub store: SqlStore<E>,
-    /// Where an SQLite file is.
-    _folder: Option<Folder>,
+    /// Where an SQLite file is, which is removed with this.
+    #[expect(dead_code, reason = "kept for its end")]
+    folder: Option<Folder>,
 }
 
 impl<E: Engine> Database<E> {
@@ -83,12 +87,14 @@ impl<E: Engine> Database<E> {
 
     pub async fn with_options(options: PoolOptions<E>) -> Option<Self> {
         let (pool, folder) = E::open(options).await?;
-        let mut database = Self::in_pool(pool).await;
-        database._folder = folder;
-        Some(database)
+        Some(Self::migrated(pool, folder).await)
     }
 
     pub async fn in_pool(pool: Pool<E>) -> Self {
+        Self::migrated(pool, None).await
+    }
+
+    async fn migrated(pool: Pool<E>, folder: Option<Folder>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let table = format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let store = SqlStore::new(pool.clone()).table_name(&table).unwrap();
@@ -97,7 +103,7 @@ impl<E: Engine> Database<E> {
             pool,
             table,
             store,
-            _folder: None,
+            folder,
         }
     }
 
@@ -385,6 +391,9 @@ impl Engine for MySql {
 
     const HAS_FIXED_LENGTHS: bool = true;
 
+    /// A million takes a minute here.
+    const EXPIRED_ROWS: u32 = 250_000;
+
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
             "INSERT INTO {table} SELECT UNHEX(SHA2(seq, 256)), UNHEX(MD5(seq)), seq, NULL, 'x' \
@@ -425,6 +434,7 @@ impl Remote for MySql {
             "--bind-address=127.0.0.1",
             "--max-connections=200",
             "--max-allowed-packet=64M",
+            "--innodb-buffer-pool-size=512M",
             // What was answered outlives the process, though not the machine.
             "--innodb-flush-log-at-trx-commit=2",
             // Neither the time of day, nor letters that fold, nor leniency may matter.
@@ -470,7 +480,8 @@ impl Engine for Sqlite {
             .filename(folder.0.join("sessions.db"))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal);
+            .synchronous(SqliteSynchronous::Normal)
+            .pragma("cache_size", "-65536");
         let pool = options.connect_with(connect).await.unwrap();
         Some((pool, Some(folder)))
     }

@@ -10,3 +10,5 @@ mod contention;
 mod faults;
 mod migration;
 mod rows;
+mod sizing;
+mod sweep;

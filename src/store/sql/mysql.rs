@@ -7,6 +7,31 @@ use super::{
 
 /// Sessions in a table of MySQL 5.7 or later, or MariaDB 10.3 or later.
 ///
+/// What holds for all engines stands at [`SqlStore`]. This crate's tests run on MariaDB 10.11.
+///
+/// # Example
+///
+/// ```no_run
+/// use axum_typed_session::MySqlStore;
+/// use sqlx::MySqlPool;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = MySqlPool::connect("mysql://app@localhost/app").await?;
+/// let store = MySqlStore::new(pool).table_name("app.sessions")?;
+/// store.migrate().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Size and upkeep
+///
+/// A session of an owner with 243 bytes of data takes 964 bytes with its indices, measured over 100,000
+/// rows of MariaDB 10.11: random keys leave pages of a clustered table half full.
+///
+/// `sql_mode`, character set, collation and time zone do not matter. `max_allowed_packet` must exceed
+/// `max_payload`. `innodb_lock_wait_timeout` is 50 seconds by default; below `store_timeout`, a row that
+/// another transaction keeps locked is an error of its own instead of a time-out.
+///
 /// # The table
 ///
 /// ```sql

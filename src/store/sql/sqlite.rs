@@ -5,6 +5,41 @@ use super::{
 
 /// Sessions in a table of SQLite 3.37 or later, for one machine.
 ///
+/// What holds for all engines stands at [`SqlStore`]. The feature `sqlite` compiles a current SQLite in.
+///
+/// # Example
+///
+/// A file wants the write-ahead log, in which readers wait for nobody and commits need not wait for the
+/// disk, and a busy time-out below `store_timeout`; the driver's default is above it.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use axum_typed_session::SqliteStore;
+/// use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let options = SqliteConnectOptions::new()
+///     .filename("sessions.db")
+///     .create_if_missing(true)
+///     .journal_mode(SqliteJournalMode::Wal)
+///     .synchronous(SqliteSynchronous::Normal)
+///     .busy_timeout(Duration::from_secs(1));
+/// let store = SqliteStore::new(SqlitePool::connect_with(options).await?);
+/// store.migrate().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A database in memory lives in one connection and ends with it: give its pool `max_connections(1)`,
+/// `test_before_acquire(false)` and neither `idle_timeout` nor `max_lifetime`.
+///
+/// # Size and upkeep
+///
+/// A session of an owner with 243 bytes of data takes 518 bytes with its indices, measured over 100,000
+/// rows. One statement writes at a time, so a batch of a [`Cleanup`](crate::Cleanup) delays the saves
+/// that meet it; the default of 1,000 rows takes some ten milliseconds. Deleted rows leave room for new
+/// ones, and only `VACUUM` makes the file smaller.
+///
 /// # The table
 ///
 /// ```sql
