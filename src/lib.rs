@@ -185,6 +185,24 @@ pub use crate::{
     manager::{ConflictPolicy, SessionManager, StoredSession},
     record::{Record, Version},
     session::{Session, SessionState},
-    store::{MemoryStore, MemoryStoreBuilder, SaveOutcome, SessionStore, Write},
+    store::{
+        Cleanup, CleanupTask, MemoryStore, MemoryStoreBuilder, SaveOutcome, SessionStore, Write,
+    },
     transport::Transport,
 };
+
+#[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
+pub use crate::store::MySqlStore;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use crate::store::PostgresStore;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use crate::store::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql")))
+)]
+pub use crate::store::{SqlEngine, SqlStore};

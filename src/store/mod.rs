@@ -1,21 +1,35 @@
 //! The store trait: where sessions live when they do not live in the cookie.
 
+mod cleanup;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sql;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisConnectError, RedisStore};
+#[cfg(feature = "mysql")]
+pub use self::sql::mysql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use self::sql::postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use self::sql::sqlite::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use self::sql::{SqlStore, engine::SqlEngine};
+pub use self::{
+    cleanup::{Cleanup, CleanupTask},
+    memory::{MemoryStore, MemoryStoreBuilder},
+};
 use crate::{
     clock::Timestamp,
     error::StoreError,
-    id::{OwnerKey, StoreKey},
+    id::{OwnerKey, StoreKey, random},
     record::{Record, Version},
 };
 
@@ -298,4 +312,11 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     ) -> Result<u64, StoreError> {
         (**self).destroy_by_owner(owner, keep).await
     }
+}
+
+/// Draws a duration up to `longest`, so that nodes which fail or start together do not stay together.
+fn random_part(longest: Duration) -> Duration {
+    // Without a random source there is no spread, and no harm.
+    let share = random().map_or(u16::MAX, u16::from_be_bytes);
+    longest / u32::from(u16::MAX) * u32::from(share)
 }

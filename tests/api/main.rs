@@ -18,6 +18,7 @@ mod auto_commit;
 mod auto_traits;
 mod bad_input;
 mod cancellation;
+mod cleanup;
 mod commit_rules;
 mod concurrency;
 mod config_errors;

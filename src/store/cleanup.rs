@@ -1,0 +1,170 @@
+//! The task that deletes expired rows where the engine does not.
+
+use std::{
+    convert::Infallible, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{SessionStore, random_part};
+use crate::error::StoreError;
+
+/// Deletes expired sessions from a store without a TTL of its own, from time to time, in small batches.
+///
+/// Every node may run one. Rounds begin at random moments, a batch is short, and a node that finds little
+/// to do ends its round, so two of them do the work of one.
+///
+/// An error of the store is logged, and the next round comes later: twice as late after each error, up to
+/// sixteen times. It never ends the task.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use axum_typed_session::{Cleanup, MemoryStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let store = MemoryStore::new();
+/// let cleanup = Cleanup::new(store.clone()).every(Duration::from_mins(5)).spawn();
+/// // serve until the program shall end
+/// cleanup.stop().await;
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is deleted until `run` or `spawn`"]
+pub struct Cleanup {
+    store: Arc<dyn SessionStore>,
+    every: Duration,
+    batch: u32,
+}
+
+/// Between two batches traffic has the store for itself as long as the batch took, and at least so long.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// A batch that takes longer has failed: a store that hangs is a store that is down.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+const LONGEST_BACKOFF: u32 = 16;
+
+impl Cleanup {
+    /// Makes a cleanup of `store`, once a minute, 1,000 rows at a time.
+    pub fn new(store: impl SessionStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            every: Duration::from_mins(1),
+            batch: 1000,
+        }
+    }
+
+    /// Sets the mean time between two rounds; each wait is drawn from half of it to one and a half.
+    /// Default: one minute.
+    pub fn every(mut self, every: Duration) -> Self {
+        self.every = every;
+        self
+    }
+
+    /// Sets how many rows one statement deletes at most. Default: 1,000.
+    pub fn batch(mut self, rows: u32) -> Self {
+        self.batch = rows;
+        self
+    }
+
+    /// Runs until `shutdown` completes.
+    ///
+    /// # Cancellation
+    ///
+    /// Safe to drop at any point, which is also what `shutdown` does to a batch under way.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut rounds = pin!(self.rounds());
+        poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => rounds.as_mut().poll(cx).map(|never| match never {}),
+        })
+        .await;
+    }
+
+    /// Runs in a task of its own until the handle is stopped or dropped.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub fn spawn(self) -> CleanupTask {
+        let (stop, stopped) = oneshot::channel::<Infallible>();
+        let run = self.run(async {
+            // Nothing is ever sent; this ends when the sender is dropped.
+            let _ = stopped.await;
+        });
+        CleanupTask {
+            stop,
+            task: tokio::spawn(run),
+        }
+    }
+
+    async fn rounds(self) -> Infallible {
+        let mut backoff = 1;
+        loop {
+            let wait = (self.every / 2).saturating_add(random_part(self.every));
+            sleep(wait.saturating_mul(backoff).max(SHORTEST_PAUSE)).await;
+            backoff = match self.round().await {
+                Ok(deleted) => {
+                    tracing::debug!(deleted, "expired sessions deleted");
+                    1
+                }
+                Err(error) => {
+                    let source = std::error::Error::source(&error).map(tracing::field::display);
+                    tracing::warn!(%error, source, "expired sessions not deleted, trying again later");
+                    (backoff * 2).min(LONGEST_BACKOFF)
+                }
+            };
+        }
+    }
+
+    /// Deletes batch after batch until one is not full.
+    async fn round(&self) -> Result<u64, StoreError> {
+        let mut deleted = 0;
+        loop {
+            let started = Instant::now();
+            let batch = timeout(BATCH_TIMEOUT, self.store.delete_expired(self.batch)).await;
+            let batch = batch.map_err(|_elapsed| StoreError::Timeout {
+                after: BATCH_TIMEOUT,
+            })??;
+            deleted += batch;
+            if batch < u64::from(self.batch) || batch == 0 {
+                return Ok(deleted);
+            }
+            sleep(started.elapsed().max(SHORTEST_PAUSE)).await;
+        }
+    }
+}
+
+impl fmt::Debug for Cleanup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cleanup")
+            .field("every", &self.every)
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running [`Cleanup`], which ends when this is dropped.
+#[derive(Debug)]
+#[must_use = "the cleanup ends when its handle is dropped"]
+pub struct CleanupTask {
+    stop: oneshot::Sender<Infallible>,
+    task: JoinHandle<()>,
+}
+
+impl CleanupTask {
+    /// Ends the cleanup and waits until it has ended.
+    pub async fn stop(self) {
+        drop(self.stop);
+        // A task that panicked has ended too.
+        let _ = self.task.await;
+    }
+}

@@ -1,0 +1,180 @@
+//! What the three engines differ in, and how a statement runs on any of them.
+#![expect(unnameable_types, reason = "what cannot be named seals `SqlEngine`")]
+
+use std::{fmt, time::Duration};
+
+use sqlx::{Database, Pool, SqlStr, error::DatabaseError, pool::PoolConnection};
+use tokio::{runtime::Handle, time::timeout};
+
+use crate::error::StoreError;
+
+/// A database that [`SqlStore`](super::SqlStore) speaks to: `sqlx::Sqlite`, `sqlx::Postgres` or
+/// `sqlx::MySql`, with the feature of that name.
+///
+/// Sealed.
+pub trait SqlEngine: Database + Run {}
+
+/// Where the dialects differ.
+///
+/// In all statements `{table}` is the quoted table and `{now}` the clock; `?` are the values in order.
+pub struct Dialect {
+    /// The table and its indices, under the default name.
+    pub(super) schema: &'static str,
+    /// Runs in one transaction with the schema, so that nodes starting together take turns.
+    pub(super) before_schema: &'static str,
+    pub(super) quote: char,
+    /// Whether a table name may begin with the name of a schema or database.
+    pub(super) has_schemas: bool,
+    /// Whether values are `$1`, `$2` instead of `?`.
+    pub(super) numbers_values: bool,
+    /// Milliseconds since the Unix epoch, constant within a statement, whatever the time zone.
+    pub(super) now: &'static str,
+    /// The later of two integers.
+    pub(super) later: &'static str,
+    /// Makes the row or replaces an expired one: tried in order until one takes effect.
+    pub(super) create: &'static [&'static str],
+    pub(super) delete_expired: &'static str,
+    /// Whether the statement had no effect and may do better when repeated: a deadlock, a serialization
+    /// failure, a lock that was not had in time.
+    pub(super) is_transient: fn(&dyn DatabaseError) -> bool,
+    pub(super) is_missing_table: fn(&dyn DatabaseError) -> bool,
+    /// Whether a peer can go silent.
+    pub(super) is_remote: bool,
+}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialect").finish_non_exhaustive()
+    }
+}
+
+/// A value of a statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// For a binary column.
+    Bytes(Option<&'a [u8]>),
+    /// For an integer column.
+    Integer(Option<i64>),
+}
+
+/// Runs statements; `sqlx` wants a concrete database for that.
+pub trait Run: Database {
+    /// Where this engine differs from the others.
+    const DIALECT: Dialect;
+
+    /// Runs a statement and returns how many rows it took effect on.
+    fn execute(
+        pool: &Pool<Self>,
+        sql: SqlStr,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    /// Runs a query.
+    fn rows(
+        pool: &Pool<Self>,
+        sql: SqlStr,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<Self::Row>, sqlx::Error>> + Send;
+
+    /// Runs statements without values.
+    fn script(
+        pool: &Pool<Self>,
+        sql: SqlStr,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Reads a binary column; a column of another type is a damaged row.
+    fn bytes(row: &Self::Row, column: &str) -> Result<Vec<u8>, StoreError>;
+
+    /// Reads an integer column.
+    fn integer(row: &Self::Row, column: &str) -> Result<i64, StoreError>;
+}
+
+macro_rules! engine {
+    ($Database:ty, $dialect:expr) => {
+        impl $crate::store::sql::engine::SqlEngine for $Database {}
+
+        impl $crate::store::sql::engine::Run for $Database {
+            const DIALECT: $crate::store::sql::engine::Dialect = $dialect;
+
+            async fn execute(
+                pool: &sqlx::Pool<Self>,
+                sql: sqlx::SqlStr,
+                values: &[$crate::store::sql::engine::Value<'_>],
+            ) -> Result<u64, sqlx::Error> {
+                let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
+                let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
+                let result = query.execute(lease.connection()).await?;
+                Ok(result.rows_affected())
+            }
+
+            async fn rows(
+                pool: &sqlx::Pool<Self>,
+                sql: sqlx::SqlStr,
+                values: &[$crate::store::sql::engine::Value<'_>],
+            ) -> Result<Vec<Self::Row>, sqlx::Error> {
+                let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
+                let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
+                query.fetch_all(lease.connection()).await
+            }
+
+            async fn script(pool: &sqlx::Pool<Self>, sql: sqlx::SqlStr) -> Result<(), sqlx::Error> {
+                let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
+                let script = sqlx::raw_sql(sql).execute(lease.connection());
+                script.await.map(drop)
+            }
+
+            fn bytes(row: &Self::Row, column: &str) -> Result<Vec<u8>, $crate::StoreError> {
+                sqlx::Row::try_get(row, column).map_err(|_| $crate::StoreError::Corrupt)
+            }
+
+            fn integer(row: &Self::Row, column: &str) -> Result<i64, $crate::StoreError> {
+                sqlx::Row::try_get(row, column).map_err(|_| $crate::StoreError::Corrupt)
+            }
+        }
+    };
+}
+
+macro_rules! bind {
+    ($query:expr, $values:expr) => {
+        $values.iter().fold($query, |query, value| match *value {
+            $crate::store::sql::engine::Value::Bytes(bytes) => query.bind(bytes),
+            $crate::store::sql::engine::Value::Integer(integer) => query.bind(integer),
+        })
+    };
+}
+
+pub(super) use {bind, engine};
+
+/// A pooled connection whose way back into the pool is bounded.
+///
+/// A pool pings a connection before it takes it back, for as long as that takes (transact-rs/sqlx#4349).
+/// A peer that went silent would keep the place in the pool for good, and `store_timeout` drops futures
+/// just when a peer is silent.
+pub(super) struct Lease<E: SqlEngine>(PoolConnection<E>);
+
+/// As long as the pool itself waits for a connection to close.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+
+impl<E: SqlEngine> Lease<E> {
+    pub(super) async fn new(pool: &Pool<E>) -> Result<Self, sqlx::Error> {
+        pool.acquire().await.map(Self)
+    }
+
+    pub(super) fn connection(&mut self) -> &mut E::Connection {
+        &mut self.0
+    }
+}
+
+impl<E: SqlEngine> Drop for Lease<E> {
+    fn drop(&mut self) {
+        // What runs in this process is not silent, only busy, and may be all there is of a database.
+        if !E::DIALECT.is_remote {
+            return;
+        }
+        let back = self.0.return_to_pool();
+        // Without a runtime, or after the time, the connection is closed and its place is free.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { timeout(BACK_WITHIN, back).await });
+        }
+    }
+}

@@ -1,0 +1,72 @@
+use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
+
+use super::{
+    SqlStore,
+    engine::{Dialect, engine},
+};
+
+/// Sessions in a table of MySQL 5.7 or later, or MariaDB 10.3 or later.
+///
+/// What holds for all engines stands at [`SqlStore`]. This crate's tests run on MariaDB 10.11.
+///
+/// # Example
+///
+/// ```no_run
+/// use axum_typed_session::MySqlStore;
+/// use sqlx::MySqlPool;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = MySqlPool::connect("mysql://app@localhost/app").await?;
+/// let store = MySqlStore::new(pool).table_name("app.sessions")?;
+/// store.migrate().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Size and upkeep
+///
+/// A session of an owner with 243 bytes of data takes 964 bytes with its indices, measured over 100,000
+/// rows of MariaDB 10.11: random keys leave pages of a clustered table half full.
+///
+/// `sql_mode`, character set, collation and time zone do not matter. `max_allowed_packet` must exceed
+/// `max_payload`. `innodb_lock_wait_timeout` is 50 seconds by default; below `store_timeout`, a row that
+/// another transaction keeps locked is an error of its own instead of a time-out.
+///
+/// # The table
+///
+/// ```sql
+#[doc = include_str!("mysql.sql")]
+/// ```
+pub type MySqlStore = SqlStore<sqlx::MySql>;
+
+engine!(
+    sqlx::MySql,
+    Dialect {
+        schema: include_str!("mysql.sql"),
+        // One statement, which the engine makes atomic.
+        before_schema: "",
+        quote: '`',
+        has_schemas: true,
+        numbers_values: false,
+        // `UNIX_TIMESTAMP(NOW(3))` would err for an hour when the clocks of its time zone go back.
+        now: "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000",
+        later: "GREATEST",
+        // `ON DUPLICATE KEY UPDATE` counts a new row and a row left alone alike, so it cannot tell.
+        create: &[
+            "INSERT INTO {table} (version, expires_at, owner, data, session_key) \
+             VALUES (?, ?, ?, ?, ?)",
+            "UPDATE {table} SET version = ?, expires_at = ?, owner = ?, data = ? \
+             WHERE session_key = ? AND expires_at <= {now}",
+        ],
+        delete_expired: "DELETE FROM {table} WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?",
+        // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD
+        is_transient: |error| matches!(number(error), Some(1205 | 1213 | 1020)),
+        is_missing_table: |error| number(error) == Some(1146),
+        is_remote: true,
+    }
+);
+
+fn number(error: &dyn DatabaseError) -> Option<u16> {
+    let error = error.try_downcast_ref::<MySqlDatabaseError>();
+    error.map(MySqlDatabaseError::number)
+}

@@ -1,0 +1,85 @@
+use std::borrow::Cow;
+
+use super::{
+    SqlStore,
+    engine::{Dialect, engine},
+};
+
+/// Sessions in a table of PostgreSQL 12 or later.
+///
+/// What holds for all engines stands at [`SqlStore`].
+///
+/// # Example
+///
+/// ```no_run
+/// use axum_typed_session::{Cleanup, PostgresStore, SessionManager};
+/// use sqlx::PgPool;
+///
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PostgresStore::new(PgPool::connect("postgres://localhost/app").await?);
+/// store.migrate().await?;
+/// let cleanup = Cleanup::new(store.clone()).spawn();
+/// let sessions = SessionManager::<Visits>::builder().store(store).build()?;
+/// # cleanup.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Size and upkeep
+///
+/// A session of an owner with 243 bytes of data takes 620 bytes with its indices, measured over 100,000
+/// rows of PostgreSQL 15.
+///
+/// Every save and touch leaves a dead row, since the expiry is indexed. Autovacuum's defaults let a fifth
+/// of the table be dead; a busy one does better with
+/// `ALTER TABLE typed_sessions SET (autovacuum_vacuum_scale_factor = 0.02)`.
+///
+/// `ALTER TABLE typed_sessions SET UNLOGGED` saves the write-ahead log, and a crash or fail-over then
+/// logs everyone out, which some sessions bear.
+///
+/// Statements are prepared once for each connection. Behind a pooler in transaction mode, give the pool
+/// `statement_cache_capacity(0)`, as for any `sqlx` query.
+///
+/// # The table
+///
+/// ```sql
+#[doc = include_str!("postgres.sql")]
+/// ```
+pub type PostgresStore = SqlStore<sqlx::Postgres>;
+
+engine!(
+    sqlx::Postgres,
+    Dialect {
+        schema: include_str!("postgres.sql"),
+        // Held until the implicit transaction of one script ends. The number is this crate's own.
+        before_schema: "SELECT pg_advisory_xact_lock(7310590843221180259);\n",
+        quote: '"',
+        has_schemas: true,
+        numbers_values: true,
+        now: "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)",
+        later: "GREATEST",
+        create: &[
+            "INSERT INTO {table} AS held (version, expires_at, owner, data, session_key) \
+             VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT (session_key) DO UPDATE SET version = excluded.version, \
+             expires_at = excluded.expires_at, owner = excluded.owner, data = excluded.data \
+             WHERE held.expires_at <= {now}"
+        ],
+        // An array is made once, where a subquery could be run again and exceed its limit. Rows that
+        // another node is deleting, or a request replacing, are not waited for.
+        delete_expired: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
+             SELECT session_key FROM {table} WHERE expires_at <= {now} \
+             ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
+        // serialization_failure, deadlock_detected, lock_not_available
+        is_transient: |error| {
+            matches!(
+                error.code(),
+                Some(Cow::Borrowed("40001" | "40P01" | "55P03"))
+            )
+        },
+        is_missing_table: |error| error.code().as_deref() == Some("42P01"),
+        is_remote: true,
+    }
+);

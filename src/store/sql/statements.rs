@@ -1,0 +1,169 @@
+//! The SQL text of one store.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+
+use super::engine::{SqlEngine, Value};
+use crate::error::ConfigError;
+
+/// The name in the schema files.
+const DEFAULT_TABLE: &str = "typed_sessions";
+
+/// PostgreSQL cuts names after 63 bytes, and those of its indices are the table's and 11 more.
+const LONGEST_NAME: usize = 48;
+
+/// A checked table name: it cannot end the quotes it is put in.
+pub(super) struct TableName<'a> {
+    schema: Option<&'a str>,
+    name: &'a str,
+}
+
+impl Default for TableName<'_> {
+    fn default() -> Self {
+        Self {
+            schema: None,
+            name: DEFAULT_TABLE,
+        }
+    }
+}
+
+impl<'a> TableName<'a> {
+    pub(super) fn parse<E: SqlEngine>(text: &'a str) -> Result<Self, ConfigError> {
+        let (schema, name) = match text.split_once('.') {
+            Some((schema, name)) => (Some(schema), name),
+            None => (None, text),
+        };
+        let problem = if schema.is_some() && !E::DIALECT.has_schemas {
+            "has a schema, which this engine does not"
+        } else if !is_identifier(name) || !schema.is_none_or(is_identifier) {
+            "must be ASCII letters, digits and `_`, not beginning with a digit, at most 48 of them"
+        } else {
+            return Ok(Self { schema, name });
+        };
+        Err(ConfigError::Invalid {
+            option: "table_name",
+            problem,
+        })
+    }
+
+    fn quoted(&self, quote: char) -> String {
+        let parts = self.schema.into_iter().chain([self.name]);
+        let parts: Vec<_> = parts.map(|part| format!("{quote}{part}{quote}")).collect();
+        parts.join(".")
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let rest = name.trim_start_matches(|c: char| c == '_' || c.is_ascii_alphabetic());
+    name.len() <= LONGEST_NAME
+        && name.len() > rest.len()
+        && rest.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+}
+
+/// A statement and how many values it takes.
+pub(super) struct Statement {
+    sql: SqlStr,
+    values: usize,
+}
+
+impl Statement {
+    fn new<E: SqlEngine>(table: &str, template: &str) -> Self {
+        // The clock is the database's unless a value says otherwise.
+        let now = format!("COALESCE(?, {})", E::DIALECT.now);
+        let text = template.replace("{table}", table).replace("{now}", &now);
+        let mut pieces = text.split('?');
+        let mut sql = pieces.next().unwrap_or_default().to_owned();
+        let mut values = 0;
+        for piece in pieces {
+            values += 1;
+            // Writing to a string cannot fail.
+            let _ = if E::DIALECT.numbers_values {
+                write!(sql, "${values}{piece}")
+            } else {
+                write!(sql, "?{piece}")
+            };
+        }
+        Self {
+            sql: safe(sql),
+            values,
+        }
+    }
+
+    pub(super) fn sql(&self) -> SqlStr {
+        self.sql.clone()
+    }
+
+    /// Returns the values this statement takes: the first so many.
+    pub(super) fn takes<'v, 'a>(&self, values: &'v [Value<'a>]) -> &'v [Value<'a>] {
+        values.get(..self.values).unwrap_or(values)
+    }
+}
+
+/// Nothing goes into a text but this crate's own words and a [`TableName`].
+fn safe(sql: String) -> SqlStr {
+    AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
+}
+
+pub(super) struct Statements {
+    /// The table's name, quoted.
+    pub(super) table: String,
+    pub(super) schema: String,
+    pub(super) migration: SqlStr,
+    pub(super) load: Statement,
+    /// Tried in order until one takes effect.
+    pub(super) create: Vec<Statement>,
+    pub(super) update: Vec<Statement>,
+    pub(super) touch: Vec<Statement>,
+    pub(super) destroy: Statement,
+    pub(super) delete_expired: Statement,
+    pub(super) find_by_owner: Statement,
+    pub(super) destroy_by_owner: Statement,
+}
+
+impl Statements {
+    pub(super) fn new<E: SqlEngine>(name: &TableName<'_>) -> Self {
+        let dialect = E::DIALECT;
+        let table = name.quoted(dialect.quote);
+        let statement = |template: &str| Statement::new::<E>(&table, template);
+        let schema = schema::<E>(name);
+        Self {
+            migration: safe(format!("{}{schema}", dialect.before_schema)),
+            load: statement(
+                "SELECT version, expires_at, data FROM {table} \
+                 WHERE session_key = ? AND expires_at > {now}",
+            ),
+            create: dialect.create.iter().copied().map(statement).collect(),
+            update: vec![statement(
+                "UPDATE {table} SET version = ?, expires_at = ?, owner = ?, data = ? \
+                 WHERE session_key = ? AND version = ? AND expires_at > {now}",
+            )],
+            touch: vec![statement(&format!(
+                "UPDATE {{table}} SET expires_at = {}(expires_at, ?) \
+                 WHERE session_key = ? AND version = ? AND expires_at > {{now}}",
+                dialect.later
+            ))],
+            destroy: statement("DELETE FROM {table} WHERE session_key = ?"),
+            delete_expired: statement(dialect.delete_expired),
+            find_by_owner: statement(
+                "SELECT session_key FROM {table} WHERE owner = ? AND expires_at > {now}",
+            ),
+            destroy_by_owner: statement(
+                "DELETE FROM {table} WHERE owner = ? AND session_key <> ? AND expires_at > {now}",
+            ),
+            schema,
+            table,
+        }
+    }
+}
+
+/// Puts the table's name into the schema, and into the names of the indices.
+fn schema<E: SqlEngine>(name: &TableName<'_>) -> String {
+    let quote = E::DIALECT.quote;
+    let index = format!("{quote}{DEFAULT_TABLE}_");
+    let table = TableName::default().quoted(quote);
+    E::DIALECT
+        .schema
+        .replace(&index, &format!("{quote}{}_", name.name))
+        .replace(&table, &name.quoted(quote))
+}
