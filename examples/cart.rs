@@ -7,8 +7,9 @@
 //! curl -c jar -b jar http://127.0.0.1:3000/items
 //! ```
 //!
-//! `SESSION_STORE` names the store (`memory`), `PORT` sets the port, and `INSECURE_HTTP=1` suits browsers
-//! that refuse Secure cookies on `http://localhost`.
+//! `SESSION_STORE` names the store: `memory`, or with the feature of the same name `redis://host` (a cluster
+//! where several stand between commas), `sqlite:file.db`, `postgres://..` or `mysql://..`. `PORT` sets the
+//! port, and `INSECURE_HTTP=1` suits browsers that refuse Secure cookies on `http://localhost`.
 
 use std::{collections::BTreeMap, env, error::Error, sync::Arc};
 
@@ -19,6 +20,16 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
+#[cfg(feature = "mysql")]
+use axum_typed_session::MySqlStore;
+#[cfg(feature = "postgres")]
+use axum_typed_session::PostgresStore;
+#[cfg(feature = "redis")]
+use axum_typed_session::RedisStore;
+#[cfg(feature = "sqlite")]
+use axum_typed_session::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+use axum_typed_session::{Cleanup, SqlEngine, SqlStore};
 use axum_typed_session::{MemoryStore, Session, SessionError, SessionManager, SessionStore};
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +106,18 @@ async fn logout_everywhere(
 async fn main() {
     tracing_subscriber::fmt::init();
     if let Err(error) = run().await {
-        eprintln!("cart: {error}");
+        eprint!("cart: {error}");
+        let mut cause = error.source();
+        let mut told = error.to_string();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !told.contains(&text) {
+                eprint!(": {text}");
+                told.push_str(&text);
+            }
+            cause = error.source();
+        }
+        eprintln!();
         std::process::exit(1);
     }
 }
@@ -128,11 +150,56 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[allow(clippy::unused_async, reason = "stores on a network are connected to")]
+#[allow(
+    clippy::unused_async,
+    unreachable_patterns,
+    reason = "each store stands behind its feature"
+)]
 async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
-    let scheme = url.split(':').next().unwrap_or_default();
+    let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" => Ok(Arc::new(MemoryStore::new())),
-        _ => Err(format!("SESSION_STORE knows no `{scheme}`; set it to `memory`").into()),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => redis(url).await,
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sql(SqliteStore::new(connect(url).await?)).await,
+        #[cfg(feature = "postgres")]
+        "postgres" => sql(PostgresStore::new(connect(url).await?)).await,
+        #[cfg(feature = "mysql")]
+        "mysql" => sql(MySqlStore::new(connect(url).await?)).await,
+        "redis" | "rediss" | "sqlite" | "postgres" | "mysql" => {
+            Err(format!("SESSION_STORE: build with `--features {scheme}` for `{scheme}:`").into())
+        }
+        _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `sqlite:`, `postgres://` or \
+                  `mysql://`"
+            .into()),
     }
+}
+
+/// One server, or a cluster where the URLs of several nodes stand between commas.
+#[cfg(feature = "redis")]
+async fn redis(urls: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
+    Ok(Arc::new(if urls.contains(',') {
+        RedisStore::connect_cluster(urls.split(',')).await?
+    } else {
+        RedisStore::connect(urls).await?
+    }))
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+async fn connect<DB: sqlx::Database>(url: &str) -> Result<sqlx::Pool<DB>, Box<dyn Error>> {
+    let pool = sqlx::pool::PoolOptions::new().acquire_timeout(std::time::Duration::from_secs(5));
+    let pool = pool.connect(url).await;
+    pool.map_err(|error| format!("SESSION_STORE: cannot connect: {error}").into())
+}
+
+/// The table is made where it is missing, and expired sessions are deleted as long as the program runs.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+async fn sql<E: SqlEngine>(store: SqlStore<E>) -> Result<Arc<dyn SessionStore>, Box<dyn Error>>
+where
+    SqlStore<E>: SessionStore,
+{
+    store.migrate().await?;
+    tokio::spawn(Cleanup::new(store.clone()).run(std::future::pending()));
+    Ok(Arc::new(store))
 }

@@ -36,7 +36,7 @@ use crate::{
 /// | operation | statements |
 /// |---|---|
 /// | load | 1 `SELECT` by primary key |
-/// | save, touch | 1, and 1 `SELECT` where another writer came first |
+/// | save, touch, `destroy_at` | 1, and 1 `SELECT` where another writer came first |
 /// | create | 1; on MySQL 2 where an expired row is replaced |
 /// | destroy, `destroy_by_owner`, `find_by_owner`, a batch of `delete_expired` | 1 |
 ///
@@ -275,6 +275,17 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         ];
         let write = Write::Update { expected: version };
         self.write(key, write, None, &self.statements.touch, &values)
+            .await
+    }
+
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        let values = [bytes(key.as_bytes()), bytes(version.as_bytes()), self.now()];
+        let write = Write::Update { expected: version };
+        self.write(key, write, None, &self.statements.destroy_at, &values)
             .await
     }
 
