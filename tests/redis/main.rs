@@ -5,6 +5,8 @@
 
 #[path = "../servers/mod.rs"]
 mod servers;
+#[path = "../shops/mod.rs"]
+mod shops;
 
 mod proxy;
 mod support;
@@ -14,5 +16,6 @@ mod conformance;
 mod connecting;
 mod faults;
 mod owners;
+mod processes;
 mod protocol;
 mod sessions;

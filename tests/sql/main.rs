@@ -4,11 +4,14 @@
 mod engines;
 #[path = "../servers/mod.rs"]
 mod servers;
+#[path = "../shops/mod.rs"]
+mod shops;
 
 mod conformance;
 mod contention;
 mod faults;
 mod migration;
+mod processes;
 mod rows;
 mod sizing;
 mod sweep;
