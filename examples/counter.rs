@@ -75,15 +75,15 @@ fn session_key() -> Result<Key, Box<dyn Error>> {
         );
         return Ok(Key::generate());
     };
-    let digits: Option<Vec<u32>> = text
+    let digits: Option<Vec<u8>> = text
         .trim()
         .chars()
-        .map(|digit| digit.to_digit(16))
+        .map(|digit| u8::try_from(digit.to_digit(16)?).ok())
         .collect();
     let bytes: Vec<u8> = match digits {
         Some(digits) if digits.len() >= 128 && digits.len().is_multiple_of(2) => digits
             .chunks_exact(2)
-            .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + *digit as u8))
+            .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit))
             .collect(),
         _ => {
             return Err(

@@ -12,7 +12,7 @@ use crate::{
     codec::{Codec, JSON_TAG, JsonCodec},
     cookies::CookieTemplate,
     error::{BoxError, ConfigError, StoreError},
-    event::{Events, SessionEvent},
+    event::{Events, Hook, SessionEvent},
     expiry::{ExpiryPolicy, Extension, MaxAge},
     id::Scope,
     keys::KeyRing,
@@ -23,20 +23,19 @@ use crate::{
     transport::{Carrier, Transport},
 };
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Browsers cut cookie lifetimes to this (RFC 6265bis, section 5.5).
-const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 86_400);
+const LONGEST_COOKIE: Duration = Duration::from_hours(400 * 24);
 
 /// Long enough for anything and short enough that no sum overflows.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 86_400);
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(100 * 365 * 24);
 
 impl<T> SessionManager<T>
 where
     T: Default + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     /// Starts a manager; `.keys(..)` or `.store(..)` is all it needs.
-    #[must_use]
     pub fn builder() -> SessionManagerBuilder<T> {
         SessionManagerBuilder {
             keys: None,
@@ -96,7 +95,7 @@ pub struct SessionManagerBuilder<T> {
     max_payload: usize,
     codec: Arc<dyn Codec<T>>,
     hooks: Hooks<T>,
-    on_event: Option<Arc<dyn Fn(&SessionEvent) + Send + Sync>>,
+    on_event: Option<Arc<Hook>>,
     on_conflict: ConflictPolicy,
     last_write_wins: Vec<String>,
     schema: u32,
@@ -517,8 +516,21 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         if self.anonymous_ttl.is_some() && self.hooks.owner.is_none() {
             return needs("anonymous_ttl", "`.owner(..)`");
         }
-        if self.has_cookie && !self.transport.is_cookie() {
-            return excludes("cookie", "a `.transport(..)` that is no cookie");
+        if !self.transport.is_cookie() {
+            let no_cookie = "a `.transport(..)` that is no cookie";
+            if self.has_cookie {
+                return excludes("cookie", no_cookie);
+            }
+            if self.insecure_http {
+                return excludes("insecure_http", no_cookie);
+            }
+        }
+        if self.transport.is_reserved_header() {
+            return Err(ConfigError::Invalid {
+                option: "transport",
+                problem: "this header has a meaning of its own; use `Transport::cookie()`, `::bearer()` \
+                          or a header such as `x-session`",
+            });
         }
         Ok(())
     }

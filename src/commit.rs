@@ -12,7 +12,8 @@ use crate::request::AnyCell;
 /// It goes wherever axum takes response parts, before the body: `Ok((session.commit().await?, body))`.
 /// Putting it there cannot fail. It renders the latest outcome of the request's session, replaces an
 /// earlier cookie of the same name, and appends to `Vary`; where a token is set or removed,
-/// `Cache-Control` becomes `no-store` unless it already says `no-store` or `private`.
+/// `Cache-Control` becomes `no-store` unless it already says `no-store` or `private`. Parts apply in
+/// order, so put it after headers of your own: `(headers, session.commit().await?, body)`.
 #[must_use = "the client learns of the session only if this is returned with the response"]
 pub struct SessionCommit {
     cell: Arc<dyn AnyCell>,
@@ -21,6 +22,12 @@ pub struct SessionCommit {
 impl SessionCommit {
     pub(crate) fn new(cell: Arc<dyn AnyCell>) -> Self {
         Self { cell }
+    }
+}
+
+impl Drop for SessionCommit {
+    fn drop(&mut self) {
+        self.cell.poison_if_panicking();
     }
 }
 

@@ -125,7 +125,8 @@ pub enum SessionError {
 
     /// The session does not fit: 500.
     #[error(
-        "the session takes {actual} bytes where {limit} are allowed; keep less in it or use `.store(..)`"
+        "the session takes {actual} bytes where {limit} are allowed; keep less in it, raise \
+         `.max_payload(..)`, or use `.store(..)` where a cookie is the limit"
     )]
     TooLarge {
         /// The bytes it takes.
@@ -140,8 +141,8 @@ pub enum SessionError {
 
     /// The guard outlived its request: 500.
     #[error(
-        "the response of this request is already on its way; keep a `SessionHandle` \
-         (`session.handle()`) instead of the session"
+        "the sessions of this request are committed and its response is on its way; commit earlier, \
+         or keep a `SessionHandle` (`session.handle()`) instead of the session"
     )]
     Closed,
 
@@ -218,11 +219,11 @@ impl IntoResponse for SessionError {
 
 /// The client learns the status alone; the operator reads the whole chain.
 fn respond(status: StatusCode, error: &(dyn Error + 'static)) -> Response {
-    let source = error.source().map(tracing::field::display);
+    // As an `Error`, so that a subscriber can follow its sources.
     if status.is_server_error() {
-        tracing::error!(%error, source, "session error");
+        tracing::error!(error, "session error");
     } else {
-        tracing::info!(%error, source, "session error");
+        tracing::info!(error, "session error");
     }
     status.into_response()
 }

@@ -176,7 +176,7 @@ impl SessionEvent {
     }
 }
 
-type Hook = dyn Fn(&SessionEvent) + Send + Sync;
+pub(crate) type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
 /// Where one manager's events go.
 #[derive(Clone)]

@@ -142,7 +142,7 @@ pub(crate) fn cookie_seconds(expires_at: Timestamp, now: Timestamp) -> u64 {
 mod tests {
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_unix_millis(millis)
@@ -150,9 +150,9 @@ mod tests {
 
     fn policy(extension: Extension) -> ExpiryPolicy {
         ExpiryPolicy {
-            max_age: MaxAge::Persistent(Duration::from_millis(1_000_000)),
+            max_age: MaxAge::Persistent(Duration::from_secs(1000)),
             extension,
-            absolute_timeout: Duration::from_millis(5_000_000),
+            absolute_timeout: Duration::from_secs(5000),
             anonymous_ttl: None,
         }
     }
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn anonymous_sessions_are_cut_to_their_own_ttl() {
         let mut policy = policy(Extension::OnSave);
-        policy.anonymous_ttl = Some(Duration::from_millis(60_000));
+        policy.anonymous_ttl = Some(Duration::from_mins(1));
         let anonymous = policy.saved(at(0), None, at(0), Some(MaxAge::Persistent(DAY)), false);
         assert_eq!(anonymous.expires_at, at(60_000));
         let owned = policy.saved(at(0), None, at(0), None, true);

@@ -109,7 +109,13 @@
 //!
 //! # Features
 //!
-//! `testing` adds what tests of an application or a store need; see its module.
+//! | feature | what it adds |
+//! |---|---|
+//! | `redis` | `RedisStore`, for Redis, Valkey and their clusters |
+//! | `redis-rustls` | `rediss://` URLs; needs a C compiler |
+//! | `sqlite` | `SqliteStore`, with SQLite compiled in; needs a C compiler |
+//! | `postgres`, `mysql` | `PostgresStore`, and `MySqlStore` also for MariaDB |
+//! | `testing` | what tests of an application or a store need |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(test),
@@ -159,7 +165,13 @@ mod session;
 pub mod testing;
 
 pub use cookie;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis;
 
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use crate::store::{RedisConnectError, RedisStore};
 pub use crate::{
     auto_commit::{AutoCommit, AutoCommitLayer, ResponseFuture},
     builder::SessionManagerBuilder,
@@ -196,3 +208,9 @@ pub use crate::store::SqliteStore;
     doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql")))
 )]
 pub use crate::store::{SqlEngine, SqlStore};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql")))
+)]
+pub use sqlx;

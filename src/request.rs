@@ -23,8 +23,8 @@ use crate::{
 
 /// The registry as it sits in a request's extensions.
 ///
-/// Dropping it while the thread panics means that the handler did: what it left half done is then never
-/// committed, even where a catch-panic layer turns the panic into a response.
+/// Dropping it, a session or its guard while the thread panics means that the handler did: what it left
+/// half done is then never committed, even where a catch-panic layer turns the panic into a response.
 #[derive(Clone)]
 pub(crate) struct RequestSessions(Arc<Registry>);
 
@@ -46,11 +46,28 @@ struct Fate {
     closed: AtomicBool,
 }
 
+impl Fate {
+    fn poison_if_panicking(&self) {
+        if std::thread::panicking() {
+            self.poisoned.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Says whether the request came to no end of its own: a handler panicked, or it was dropped before
+    /// the layer was through, as when its client went away.
+    fn is_cut_off(&self) -> bool {
+        let layered = self.layered.load(Ordering::Acquire);
+        self.is_poisoned() || (layered && !self.closed.load(Ordering::Acquire))
+    }
+}
+
 impl Drop for RequestSessions {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fate.poisoned.store(true, Ordering::Release);
-        }
+        self.0.fate.poison_if_panicking();
     }
 }
 
@@ -101,7 +118,7 @@ impl Registry {
     /// Commits what handlers left, unless one panicked, and closes the request.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
-        let wanted = wanted && !self.fate.poisoned.load(Ordering::Acquire);
+        let wanted = wanted && !self.fate.is_poisoned();
         let mut result = Ok(());
         for cell in &cells {
             if wanted {
@@ -131,6 +148,8 @@ pub(crate) trait AnyCell: Send + Sync {
     fn commit_left(&self) -> CommitLeft<'_>;
     /// Forgets the draft that a dropped guard left, on purpose.
     fn drop_left(&self);
+    /// Notes a panic that drops what belongs to this cell.
+    fn poison_if_panicking(&self);
     /// Puts the latest outcome into a response, and that the response depends on the session.
     fn deliver(&self, headers: &mut HeaderMap);
 }
@@ -227,7 +246,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
         let load = async || {
-            let (basis, data) = self.manager.open(parts).await?;
+            let kept_parts = self.manager.keeps_parts().then(|| without_registry(parts));
+            let (basis, data) = self.manager.open(parts, kept_parts).await?;
             Ok(Mutex::new(State {
                 basis: Arc::new(basis),
                 generation: 0,
@@ -263,6 +283,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
     pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
+        if self.fate.is_poisoned() {
+            return;
+        }
         // Encoding is the application's code, so it runs outside the lock.
         let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
         let Some(mut state) = self.state() else {
@@ -308,7 +331,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return Ok(());
         };
         let committed = self.manager.commit(&basis, draft).await?;
-        self.finish(turn, committed);
+        self.finish(&turn, committed);
         Ok(())
     }
 
@@ -329,7 +352,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         Some((basis, turn))
     }
 
-    fn finish(&self, turn: Turn, committed: Committed) {
+    fn finish(&self, turn: &Turn, committed: Committed) {
         let Some(mut state) = self.state() else {
             return;
         };
@@ -364,7 +387,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Ends an `update`; returns what its guard goes on with.
     pub(crate) fn finish_update(
         &self,
-        turn: Turn,
+        turn: &Turn,
         committed: Committed,
     ) -> Option<(Arc<Basis>, u64)> {
         self.finish(turn, committed);
@@ -379,11 +402,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     fn is_closed(&self) -> bool {
         self.fate.closed.load(Ordering::Acquire)
-    }
-
-    /// Notes that a handler panicked, so that nothing of the request is committed.
-    pub(crate) fn poison(&self) {
-        self.fate.poisoned.store(true, Ordering::Release);
     }
 
     /// Notes that a `SessionCommit` was made for the latest outcome.
@@ -410,6 +428,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
                     return Ok(());
                 };
                 if std::mem::take(&mut state.overlap) {
+                    state.left = None;
                     return Err(SessionError::Overlap);
                 }
                 (state.left.take(), state.basis.clone(), state.generation)
@@ -426,6 +445,10 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
             state.left = None;
             state.overlap = false;
         }
+    }
+
+    fn poison_if_panicking(&self) {
+        self.fate.poison_if_panicking();
     }
 
     fn deliver(&self, headers: &mut HeaderMap) {
@@ -455,7 +478,8 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
         let session = std::any::type_name::<T>();
         let warned = self.manager.warned();
         let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
-        if dirty && !std::thread::panicking() && warned.dirty_first_time() {
+        let cut_off = self.fate.is_cut_off();
+        if dirty && !cut_off && warned.dirty_first_time() {
             tracing::warn!(
                 session,
                 "changes to a session were dropped: call `session.commit().await`, add \
@@ -463,7 +487,7 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             );
         }
         let response = &state.response;
-        if response.promised && !response.delivered && warned.lost_first_time() {
+        if response.promised && !response.delivered && !cut_off && warned.lost_first_time() {
             tracing::warn!(
                 session,
                 "a `SessionCommit` was dropped, so the client was not told: return it with the \
@@ -477,6 +501,13 @@ impl<T: Send + Sync + 'static> fmt::Debug for Cell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cell").finish_non_exhaustive()
     }
+}
+
+/// A copy for the cell to keep, which is in the registry, which must not hold itself.
+fn without_registry(parts: &Parts) -> Arc<Parts> {
+    let mut parts = parts.clone();
+    parts.extensions.remove::<RequestSessions>();
+    Arc::new(parts)
 }
 
 /// No code of the application runs under these locks, so a poisoned one is as good as new.

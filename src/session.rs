@@ -18,7 +18,7 @@ use crate::{
     handle::SessionHandle,
     id::SessionId,
     manager::{Basis, Draft, SessionManager},
-    request::{Cell, Handout, RequestSessions},
+    request::{AnyCell as _, Cell, Handout, RequestSessions},
 };
 
 /// A router state that holds a [`SessionManager`] for `T`.
@@ -225,7 +225,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         let live = basis.live.as_ref().ok_or(SessionError::Gone)?;
         let updated = manager.update_live(&basis, live, change).await?;
         let committed = manager.updated(&basis, live, updated.record)?;
-        if let Some((basis, generation)) = self.cell.finish_update(turn, committed) {
+        if let Some((basis, generation)) = self.cell.finish_update(&turn, committed) {
             self.basis = basis;
             self.generation = generation;
         }
@@ -328,9 +328,8 @@ impl<T: Send + Sync + 'static> DerefMut for Session<T> {
 
 impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.cell.poison();
-        } else if let Some(draft) = self.draft.take() {
+        self.cell.poison_if_panicking();
+        if let Some(draft) = self.draft.take() {
             self.cell.take_back(&self.basis, self.generation, draft);
         }
     }

@@ -80,6 +80,22 @@ impl Transport {
     pub(crate) const fn is_cookie(&self) -> bool {
         matches!(self.0, Kind::Cookie)
     }
+
+    /// Says whether it is a plain header that HTTP uses for something else.
+    pub(crate) fn is_reserved_header(&self) -> bool {
+        const RESERVED: [HeaderName; 9] = [
+            header::AUTHORIZATION,
+            header::CACHE_CONTROL,
+            header::CONNECTION,
+            header::CONTENT_LENGTH,
+            header::CONTENT_TYPE,
+            header::COOKIE,
+            header::SET_COOKIE,
+            header::TRANSFER_ENCODING,
+            header::VARY,
+        ];
+        matches!(&self.0, Kind::Header(name) if RESERVED.contains(name))
+    }
 }
 
 impl fmt::Debug for Transport {

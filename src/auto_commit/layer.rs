@@ -43,6 +43,10 @@ impl AutoCommitLayer {
     }
 
     /// Commits on server errors too, as koa-session does; off by default.
+    ///
+    /// A panic is noticed by what the handler still held of its request or session. With a catch-panic
+    /// layer inside this one, a handler that panics after it let go of both looks like one that answered;
+    /// put that layer outside, where nothing is ever committed for a panic.
     #[must_use]
     pub const fn commit_on_server_error(self, commit: bool) -> Self {
         Self {

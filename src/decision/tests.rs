@@ -58,7 +58,7 @@ const RULES: [Rule; 9] = [
             s.origin != Origin::Loaded
                 && !asks_destroy(s)
                 && !asks_save(s)
-                && !(replaced(s) && rotates(s))
+                && (fresh(s) || !rotates(s))
         },
         |_| Row::Untouched,
         |_| CookieAction::None,
@@ -162,16 +162,16 @@ fn replaced(s: &Situation<'_>) -> bool {
 
 /// The time to live of a session, in milliseconds.
 fn ttl(s: &Situation<'_>, chosen: Option<MaxAge>, owned: bool) -> u64 {
-    let configured = chosen.unwrap_or(s.policy.max_age).ttl().as_millis() as u64;
+    let configured = whole(chosen.unwrap_or(s.policy.max_age).ttl());
     match s.policy.anonymous_ttl {
-        Some(anonymous) if !owned => configured.min(anonymous.as_millis() as u64),
+        Some(anonymous) if !owned => configured.min(whole(anonymous)),
         _ => configured,
     }
 }
 
 /// When a session that exists ends for good.
 fn end(s: &Situation<'_>, stored: Lifetime) -> u64 {
-    let timeout = s.policy.absolute_timeout.as_millis() as u64;
+    let timeout = whole(s.policy.absolute_timeout);
     (millis(stored.created_at) + timeout).min(millis(stored.absolute_end))
 }
 
@@ -180,7 +180,7 @@ fn expiry_if_saved(s: &Situation<'_>) -> Timestamp {
     let chosen = s.intents.max_age.or(stored.max_age);
     let restarted = millis(s.now) + ttl(s, chosen, s.owned);
     at(if s.owner_arrived {
-        restarted.min(millis(s.now) + s.policy.absolute_timeout.as_millis() as u64)
+        restarted.min(millis(s.now) + whole(s.policy.absolute_timeout))
     } else {
         restarted.min(end(s, stored))
     })
@@ -267,6 +267,10 @@ fn check_times(s: &Situation<'_>, decision: &Decision) {
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_unix_millis(millis)
+}
+
+fn whole(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap()
 }
 
 fn millis(timestamp: Timestamp) -> u64 {

@@ -2,10 +2,13 @@
 
 mod commit;
 mod contention;
+mod end;
 mod open;
 mod outside;
 mod payload;
 mod rows;
+mod save;
+mod token;
 
 use std::{
     fmt, mem, ptr,

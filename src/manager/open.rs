@@ -1,48 +1,24 @@
 //! Opening a session: from the tokens of a request to a basis and its data.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
 use http::request::Parts;
 
-use super::{Backing, Basis, Live, SessionManager, commit::UNVERSIONED, payload::Unreadable};
+use super::{
+    Backing, Basis, Live, SessionManager,
+    end::Revocation,
+    payload::Unreadable,
+    token::{Arrivals, Claim},
+};
 use crate::{
     clock::Timestamp,
     decision::Origin,
     error::{SessionRejection, StoreError},
     event::SessionEvent,
     id::{SessionId, StoreKey},
-    record::{Record, take},
-    seal::{Opened, Shape},
+    record::Record,
     store::SessionStore,
 };
-
-/// More tokens of one name than this are not opened: each costs a decryption or a load.
-const MAX_OPENED: usize = 4;
-
-/// How far ahead another node's clock may be.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// How long a replaced id is told from an unknown one, so that requests sent before the new cookie
-/// arrived cannot overwrite it.
-pub(super) const TOMBSTONE_TTL: Duration = Duration::from_secs(60);
-
-/// The tokens of a request that could be a session.
-#[derive(Default)]
-struct Arrivals {
-    arrived: bool,
-    malformed: bool,
-    unknown_key: bool,
-    claims: Vec<Claim>,
-}
-
-/// What an authenticated token, or a plain id, says.
-struct Claim {
-    id: SessionId,
-    retired_key: bool,
-    /// Issue time and record, if the token carries the data.
-    data: Option<(Timestamp, Record)>,
-}
 
 /// What a claim turned out to be.
 enum Verdict<T> {
@@ -64,7 +40,13 @@ struct Found<T> {
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Finds the session of a request, or starts a fresh one.
-    pub(crate) async fn open(&self, parts: &Parts) -> Result<(Basis, T), SessionRejection> {
+    ///
+    /// `kept_parts` is what `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts) asks.
+    pub(crate) async fn open(
+        &self,
+        parts: &Parts,
+        kept_parts: Option<Arc<Parts>>,
+    ) -> Result<(Basis, T), SessionRejection> {
         let now = self.now();
         let arrivals = self.read_tokens(parts, now)?;
         let store = self.store_of(parts)?;
@@ -89,9 +71,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             live,
             others: found.others,
             store,
-            parts: self.parts_for_id(parts),
+            parts: kept_parts,
         };
         Ok((basis, data))
+    }
+
+    /// Says whether a commit needs the request itself, so that someone has to keep it.
+    pub(crate) fn keeps_parts(&self) -> bool {
+        self.config.hooks.generate_id.is_some()
     }
 
     fn store_of(&self, parts: &Parts) -> Result<Option<Arc<dyn SessionStore>>, SessionRejection> {
@@ -108,80 +95,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 }
             },
         }
-    }
-
-    /// The request's own extensions hold the session's cell, which must not hold itself.
-    fn parts_for_id(&self, parts: &Parts) -> Option<Arc<Parts>> {
-        self.config.hooks.generate_id.as_ref()?;
-        let mut parts = parts.clone();
-        parts.extensions.remove::<crate::request::RequestSessions>();
-        Some(Arc::new(parts))
-    }
-
-    fn read_tokens(&self, parts: &Parts, now: Timestamp) -> Result<Arrivals, SessionRejection> {
-        let mut arrivals = Arrivals::default();
-        let mut newer = false;
-        let mut to_open = MAX_OPENED;
-        self.config.carrier.visit_tokens(parts, |token| {
-            arrivals.arrived = true;
-            if to_open > 0 {
-                match self.read_token(token, now, &mut to_open) {
-                    Ok(claim) => arrivals.claims.push(claim),
-                    Err(BadToken::Malformed) => arrivals.malformed = true,
-                    Err(BadToken::UnknownKey) => arrivals.unknown_key = true,
-                    Err(BadToken::Newer) => newer = true,
-                }
-            }
-        });
-        if newer {
-            self.emit(|| SessionEvent::Newer { session: None });
-            return Err(SessionRejection::Newer);
-        }
-        Ok(arrivals)
-    }
-
-    /// Reads one token; what passes the cheap checks counts against `to_open`, authentic or not.
-    fn read_token(
-        &self,
-        token: &[u8],
-        now: Timestamp,
-        to_open: &mut usize,
-    ) -> Result<Claim, BadToken> {
-        let Some(sealer) = &self.config.sealer else {
-            let id = self
-                .config
-                .scope
-                .parse_id(token)
-                .ok_or(BadToken::Malformed)?;
-            *to_open -= 1;
-            return Ok(Claim {
-                id,
-                retired_key: false,
-                data: None,
-            });
-        };
-        let opened = match sealer.inspect(token) {
-            Shape::Ours(candidate) => {
-                *to_open -= 1;
-                sealer.open(candidate).ok_or(BadToken::Malformed)?
-            }
-            Shape::UnknownKey => return Err(BadToken::UnknownKey),
-            Shape::Malformed => return Err(BadToken::Malformed),
-        };
-        let Opened {
-            mut plaintext,
-            retired_key,
-        } = opened;
-        let id = take(&mut plaintext).ok_or(BadToken::Malformed)?;
-        Ok(Claim {
-            id: self.config.scope.id(id),
-            retired_key,
-            data: if self.data_in_token() {
-                Some(read_data(plaintext, now)?)
-            } else {
-                None
-            },
-        })
     }
 
     async fn judge_all(
@@ -253,28 +166,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 })
             }
         }
-    }
-
-    /// Looks a session of cookie mode up in the revocation list.
-    pub(super) async fn revocation(
-        &self,
-        list: &Arc<dyn SessionStore>,
-        key: &StoreKey,
-        now: Timestamp,
-    ) -> Result<Option<Revocation>, StoreError> {
-        let entry = match self.rows(list).load(key).await {
-            // An entry that cannot be read still is one.
-            Err(StoreError::Corrupt) => return Ok(Some(Revocation::Ended)),
-            entry => entry?,
-        };
-        Ok(entry.map(|entry| {
-            let fresh = entry.created_at().saturating_add(TOMBSTONE_TTL) > now;
-            if entry.is_tombstone() && fresh {
-                Revocation::Replaced
-            } else {
-                Revocation::Ended
-            }
-        }))
     }
 
     async fn judge_row(
@@ -377,57 +268,4 @@ impl<T> Found<T> {
             }
         }
     }
-}
-
-enum BadToken {
-    Malformed,
-    UnknownKey,
-    Newer,
-}
-
-/// Why a token of cookie mode is no longer a session.
-pub(super) enum Revocation {
-    /// It got a new id moments ago.
-    Replaced,
-    Ended,
-}
-
-/// Reads what follows the id in a token that carries its data.
-fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
-    let mut millis = || take(&mut rest).map(u64::from_be_bytes);
-    let (Some(issued_at), Some(expires_at)) = (millis(), millis()) else {
-        return Err(BadToken::Malformed);
-    };
-    let issued_at = Timestamp::from_unix_millis(issued_at);
-    if issued_at > now.saturating_add(CLOCK_SKEW) {
-        return Err(BadToken::Malformed);
-    }
-    let expires_at = Timestamp::from_unix_millis(expires_at);
-    match Record::from_bytes(UNVERSIONED, expires_at, rest) {
-        Ok(record) => Ok((issued_at, record)),
-        // One that has expired holds nothing that a newer node still needs.
-        Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
-        Err(_) => Err(BadToken::Malformed),
-    }
-}
-
-/// The length of a data token's plaintext before the record.
-const DATA_PREFIX_BYTES: usize = 32 + 8 + 8;
-
-/// Returns the length of what [`write_data`] writes.
-pub(super) fn data_len(record: &Record) -> usize {
-    DATA_PREFIX_BYTES + record.encoded_len()
-}
-
-/// Writes the plaintext of a token that carries its data.
-pub(super) fn write_data(
-    id: &SessionId,
-    issued_at: Timestamp,
-    record: &Record,
-    into: &mut Vec<u8>,
-) {
-    into.extend_from_slice(id.as_bytes());
-    into.put_u64(issued_at.as_unix_millis());
-    into.put_u64(record.expires_at().as_unix_millis());
-    record.write_to(into);
 }

@@ -2,6 +2,8 @@
 
 mod cleanup;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
@@ -9,6 +11,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::{RedisConnectError, RedisStore};
 #[cfg(feature = "mysql")]
 pub use self::sql::mysql::MySqlStore;
 #[cfg(feature = "postgres")]
@@ -64,18 +69,48 @@ pub enum SaveOutcome {
 /// - **A save is atomic.** Comparing what is there and writing is one step that no other save, touch or
 ///   destroy of the same key can come between: a script on one key in Redis, one
 ///   `UPDATE .. WHERE version = ..` in SQL.
-/// - **Gone stays gone.** [`Write::Update`] never makes a row. Only [`Write::Create`] does.
+/// - **Gone stays gone.** [`Write::Update`] never makes a row, nor does `touch`. Only [`Write::Create`]
+///   does.
 /// - **A repeated write is one write.** If the row already holds the record's own version, the answer is
-///   [`SaveOutcome::Saved`]: an earlier try arrived and only its answer was lost.
+///   [`SaveOutcome::Saved`] and the row stays as it is: an earlier try arrived and only its answer was
+///   lost.
+/// - **What comes back is what was saved**, in every field and to the millisecond, from `load` and in a
+///   [`SaveOutcome::Conflict`]. Keys, owners and payloads are bytes: no text, no collation, no padding.
 /// - **Answers are durable.** What was answered `Saved`, or `Ok` to a destroy, is what the next load sees,
 ///   on every node.
 /// - **A dropped future leaves the row wholly old or wholly new.**
 /// - A row that [`Record::from_bytes`] refuses is passed on as its error, and never deleted for it.
 ///
-/// The `testing` feature holds a suite that checks these; `session_store_conformance!` runs it.
+/// # Writing a store
+///
+/// The methods are those of the `async-trait` crate, so that a store can be a trait object. A row is the
+/// key (32 bytes), the version (16 bytes), `expires_at` in Unix milliseconds, and the rest as
+/// [`Record::to_bytes`] gives it; [`Record::from_bytes`] puts them together again. A store that indexes
+/// owners keeps [`Record::owner`] (32 bytes or none) beside them. The bytes are not to be read: tombstones
+/// are rows like any other, and `load` returns them. What a save finds decides what it does:
+///
+/// | the row there | [`Write::Create`] | [`Write::Update`] |
+/// |---|---|---|
+/// | none, or an expired one | write, `Saved` | `Gone` |
+/// | at the record's own version | `Saved` | `Saved` |
+/// | at `expected` | `Conflict` with the row | write, `Saved` |
+/// | at any other version | `Conflict` with the row | `Conflict` with the row |
+///
+/// A write replaces the whole row, its expiry and owner included, and the new expiry may be the earlier
+/// one. With `load`, `save` and `destroy` a store is complete; the other methods have defaults. The
+/// `testing` feature checks everything on this page, from one line in the store's own tests:
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// mod tests {
+///     use axum_typed_session::{MemoryStore, session_store_conformance};
+///
+///     session_store_conformance!(my_store, MemoryStore::new());
+/// }
+/// ```
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// Returns the live row under `key`.
+    /// Returns the live row under `key`, a tombstone included.
     ///
     /// # Errors
     ///
@@ -87,7 +122,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// With [`Write::Create`], any live row of another version is a [`SaveOutcome::Conflict`]. With
     /// [`Write::Update`], a live row of another version than `expected` is a conflict and no live row is
-    /// [`SaveOutcome::Gone`].
+    /// [`SaveOutcome::Gone`]. A row at the record's own version is [`SaveOutcome::Saved`] with either.
     ///
     /// # Errors
     ///
@@ -107,11 +142,12 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] unless it is certain that the row is gone.
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError>;
 
-    /// Moves the expiry of the row at `version` to `expires_at`, never to an earlier one, and keeps its
-    /// version.
+    /// Moves the expiry of the row at `version` to `expires_at`, never to an earlier one, and keeps
+    /// everything else.
     ///
     /// Answers like [`save`](Self::save) with [`Write::Update`]; a later expiry already there is
-    /// [`SaveOutcome::Saved`]. The default loads and saves; engines that can move an expiry alone do so.
+    /// [`SaveOutcome::Saved`]. The default loads and saves under a new version, which makes requests under
+    /// way merge for nothing; engines that can move an expiry alone do so and keep the version.
     ///
     /// # Errors
     ///
@@ -177,7 +213,10 @@ pub trait SessionStore: Send + Sync + 'static {
         false
     }
 
-    /// Returns the keys of the owner's live rows, tombstones excepted.
+    /// Returns the keys of the owner's live rows, each once and in any order.
+    ///
+    /// An update that changes the owner moves the row; a tombstone has none. A row is listed from the
+    /// moment its save is answered until its destroy is, also where one of them was dropped halfway.
     ///
     /// # Errors
     ///
@@ -189,7 +228,8 @@ pub trait SessionStore: Send + Sync + 'static {
         })
     }
 
-    /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many.
+    /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many
+    /// live ones that were.
     ///
     /// The default lists and destroys until the list is empty.
     ///

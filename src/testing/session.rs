@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 
@@ -59,7 +59,8 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// What [`commit`](crate::Session::commit) answers: the store is down, or the data does not fit.
     pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
-        let (basis, _) = manager.open(&bare_request()).await?;
+        let request = Arc::new(bare_request());
+        let (basis, _) = manager.open(&request, Some(request.clone())).await?;
         let mut draft = Draft::new(data);
         draft.intents.force_save = true;
         let committed = manager.commit(&basis, draft).await?;
@@ -122,7 +123,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
         let mut parts = bare_request();
         parts.headers.insert(self.name.clone(), self.value.clone());
-        let (basis, data) = self.manager.open(&parts).await?;
+        let (basis, data) = self.manager.open(&parts, None).await?;
         Ok((basis.origin == Origin::Loaded).then_some(data))
     }
 }

@@ -137,14 +137,14 @@ async fn no_request_in_flight_undoes_a_logout() {
         }),
         ("force_save", |session| session.force_save()),
         ("set_max_age", |session| {
-            session.set_max_age(crate::support::HOUR)
+            session.set_max_age(crate::support::HOUR);
         }),
     ];
     for (name, wish) in wishes {
         let world = World::new();
         let browser = world.browser_with(Data::of("ann")).await;
         let (slow, _, quick, _) =
-            overlap(&world, &browser, wish, |session| session.destroy()).await;
+            overlap(&world, &browser, wish, axum_typed_session::Session::destroy).await;
         assert_eq!(quick.status, StatusCode::OK, "{name}");
         assert_eq!(slow.status, StatusCode::CONFLICT, "{name}");
         assert_eq!(slow.set_cookies(), Vec::<&str>::new(), "{name}");
@@ -159,8 +159,13 @@ async fn neither_rolling_nor_renew_undoes_a_logout() {
         let world = World::with(|builder| builder.rolling(!renew).renew(renew));
         let browser = world.browser_with(Data::of("ann")).await;
         world.clock.advance(crate::support::HOUR * 13);
-        let (slow, _, quick, _) =
-            overlap(&world, &browser, |_| {}, |session| session.destroy()).await;
+        let (slow, _, quick, _) = overlap(
+            &world,
+            &browser,
+            |_| {},
+            axum_typed_session::Session::destroy,
+        )
+        .await;
         assert_eq!(quick.status, StatusCode::OK);
         slow.expect(StatusCode::OK, "").expect_no_cookie();
         assert_eq!(world.rows(), 0);
@@ -192,8 +197,8 @@ async fn a_login_is_not_overwritten_by_requests_that_carry_the_old_id() {
     // The old id, sent after the login, sees an anonymous session it cannot save or end.
     for late in [
         change(|session| session.count = 9),
-        change(|session| session.destroy()),
-        change(|session| session.force_save()),
+        change(axum_typed_session::Session::destroy),
+        change(axum_typed_session::Session::force_save),
     ] {
         let mut old = browser.clone();
         assert_eq!(world.read(&mut old).await, None);
@@ -235,8 +240,8 @@ async fn a_logout_that_races_a_regenerate_is_gone_instead_of_a_lie() {
     let (logout, _, _, mut after) = overlap(
         &world,
         &browser,
-        |session| session.destroy(),
-        |session| session.regenerate(),
+        axum_typed_session::Session::destroy,
+        axum_typed_session::Session::regenerate,
     )
     .await;
     assert_eq!(logout.status, StatusCode::CONFLICT);
@@ -361,7 +366,7 @@ async fn reject_and_overwrite_do_what_they_say_and_absence_is_still_gone() {
             &world,
             &browser,
             |session| session.list.push(1),
-            |session| session.destroy(),
+            axum_typed_session::Session::destroy,
         )
         .await;
         assert_eq!(slow.status, StatusCode::CONFLICT, "{policy:?}");

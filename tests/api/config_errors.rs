@@ -6,15 +6,16 @@ use axum_typed_session::{
     ConflictPolicy, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie,
     testing::ManualClock,
 };
-use http::HeaderName;
+use http::{HeaderName, header};
 
 use crate::{
     logins::{Login, logins, without_keys},
-    options::Bar,
+    options::{Bar, same_shape},
     support::{DAY, SECOND},
 };
 
 type Builder = SessionManagerBuilder<Login>;
+type With<'a> = &'a dyn Fn(Duration) -> Builder;
 
 #[track_caller]
 fn expect_refusal(manager: Builder, text: &str) {
@@ -32,15 +33,11 @@ fn store_mode() -> Builder {
     cookie_mode().store(MemoryStore::new())
 }
 
-fn pass(_from: u32, value: serde_json::Value) -> Result<serde_json::Value, std::fmt::Error> {
-    Ok(value)
-}
-
 #[test]
 fn durations_must_be_above_zero_and_below_their_limit() {
     let year = DAY * 365;
     let long_lived = || cookie_mode().absolute_timeout(year * 2);
-    let cases: [(&str, Duration, &dyn Fn(Duration) -> Builder); 5] = [
+    let cases: [(&str, Duration, With<'_>); 5] = [
         ("max_age", DAY * 400, &|ttl| long_lived().max_age(ttl)),
         ("browser_session", DAY * 400, &|ttl| {
             long_lived().browser_session(ttl)
@@ -87,6 +84,17 @@ fn max_age_above_absolute_timeout_is_refused() {
 }
 
 #[test]
+fn a_header_that_http_uses_for_something_else_is_refused() {
+    let with = |name| cookie_mode().transport(Transport::header(name));
+    let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
+                `::bearer()` or a header such as `x-session`";
+    for name in [header::COOKIE, header::SET_COOKIE, header::AUTHORIZATION] {
+        expect_refusal(with(name), text);
+    }
+    assert!(with(HeaderName::from_static("x-session")).build().is_ok());
+}
+
+#[test]
 fn options_that_lack_what_they_need_are_refused() {
     let plain = || without_keys(&ManualClock::new());
     let cases = [
@@ -110,7 +118,7 @@ fn options_that_lack_what_they_need_are_refused() {
             "`.last_write_wins(..)` needs `.on_conflict(ConflictPolicy::Merge)`",
         ),
         (
-            cookie_mode().codec(Bar).migrate(pass),
+            cookie_mode().codec(Bar).migrate(same_shape),
             "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`",
         ),
         (
@@ -120,7 +128,7 @@ fn options_that_lack_what_they_need_are_refused() {
         (
             cookie_mode()
                 .schema_version(3)
-                .migrate(pass)
+                .migrate(same_shape)
                 .accept_schema(2),
             "`.accept_schema(..)` needs a version from `.schema_version(..)` up",
         ),
@@ -185,7 +193,7 @@ fn combinations_that_mean_something_are_accepted() {
         cookie_mode().revocations(MemoryStore::new()),
         cookie_mode()
             .schema_version(2)
-            .migrate(pass)
+            .migrate(same_shape)
             .accept_schema(3),
         cookie_mode().accept_schema(2),
         cookie_mode()

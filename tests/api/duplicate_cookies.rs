@@ -151,3 +151,11 @@ async fn destroy_removes_whatever_cookie_of_the_name_arrived_and_nothing_if_none
     let request = Request::post("/destroy").header(header::COOKIE, "other=garbage");
     send(&fixture.app, request).await.expect_no_cookie();
 }
+
+#[tokio::test]
+async fn the_same_token_twice_is_one_session() {
+    let fixture = Fixture::new();
+    let cookie = fixture.issue("mine").await;
+    fixture.expect(&[&cookie, &cookie], "mine").await;
+    assert_eq!(fixture.log.take(), Vec::<&str>::new());
+}

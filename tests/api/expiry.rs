@@ -7,10 +7,9 @@ use http::StatusCode;
 
 use crate::{
     logins::{FRESH, Login, app, logins},
-    support::{Browser, EventLog, HOUR, SECOND},
+    support::{Browser, EventLog, HOUR, MILLISECOND, SECOND},
 };
 
-const MILLISECOND: Duration = Duration::from_millis(1);
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
 
 /// A clock, and a browser of an app whose sessions live for an hour.
@@ -29,7 +28,7 @@ async fn expect_times(browser: &mut Browser, created_at: u64, expires_at: u64) {
 
 /// Asserts that the session lives for exactly so long from now.
 async fn expect_end_after(clock: &ManualClock, browser: &mut Browser, left: Duration) {
-    clock.advance(left - MILLISECOND);
+    clock.advance(left.checked_sub(MILLISECOND).unwrap());
     assert_ne!(browser.get("/").await.body, FRESH, "the last millisecond");
     clock.advance(MILLISECOND);
     browser.get("/").await.expect(StatusCode::OK, FRESH);
@@ -50,7 +49,7 @@ async fn a_session_lives_for_max_age_after_each_save() {
 async fn an_unchanged_commit_extends_nothing_by_default() {
     let (clock, mut browser) = one_hour(|manager| manager);
     browser.post("/note?a").await;
-    clock.advance(HOUR - SECOND);
+    clock.advance(HOUR.checked_sub(SECOND).unwrap());
     browser.post("/commit").await.expect_no_cookie();
     browser.post("/note?a").await.expect_no_cookie();
     expect_end_after(&clock, &mut browser, SECOND).await;
@@ -139,7 +138,7 @@ async fn nothing_extends_a_session_past_the_absolute_timeout() {
         let (clock, mut browser) =
             one_hour(|manager| manager.rolling(true).absolute_timeout(absolute));
         browser.post("/note?a").await;
-        clock.advance(HOUR - SECOND);
+        clock.advance(HOUR.checked_sub(SECOND).unwrap());
         let answer = browser.post(&format!("/{action}")).await;
         let left = HALF_AN_HOUR + SECOND;
         let seconds = (action != "browser?86400").then_some(left.as_secs());
@@ -296,5 +295,10 @@ async fn max_age_rounds_up_to_whole_seconds_while_the_server_keeps_the_milliseco
     browser.post("/note?a").await;
     clock.advance(Duration::from_millis(1600));
     assert_eq!(browser.post("/note?b").await.max_age(), Some(3600));
-    expect_end_after(&clock, &mut browser, HOUR - Duration::from_millis(100)).await;
+    expect_end_after(
+        &clock,
+        &mut browser,
+        HOUR.checked_sub(Duration::from_millis(100)).unwrap(),
+    )
+    .await;
 }

@@ -1,17 +1,13 @@
 //! Keys come and go without logging anyone out, and bad ones are refused.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum_typed_session::{Key, KeyRing, MemoryStore, testing::ManualClock};
 use http::StatusCode;
 
 use crate::{
     logins::{FRESH, app, logins},
-    support::{Browser, DAY, EventLog, HOUR},
+    support::{Browser, DAY, EventLog, HOUR, MILLISECOND},
 };
-
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn node(clock: &ManualClock, keys: impl Into<KeyRing>) -> Router {
     app(logins(clock).keys(keys))
@@ -64,7 +60,12 @@ async fn a_token_of_a_retired_key_is_sealed_again_at_the_next_commit_keeping_its
         .await
         .expect(StatusCode::OK, FRESH);
     let mut browser = browser.at(&node(&clock, new));
-    clock.advance(DAY - HOUR - MILLISECOND);
+    clock.advance(
+        DAY.checked_sub(HOUR)
+            .unwrap()
+            .checked_sub(MILLISECOND)
+            .unwrap(),
+    );
     browser.get("/").await.expect(StatusCode::OK, "mine");
     clock.advance(MILLISECOND);
     browser.get("/").await.expect(StatusCode::OK, FRESH);
@@ -168,6 +169,10 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
     let good = Key::generate();
     let weak = |bytes: &[u8]| Key::from(bytes);
     let half = &Key::generate().master()[..32].to_vec();
+    // Seven different bytes in no pattern.
+    let few_values: Vec<u8> = (0..64_u8)
+        .map(|index| b'a' + index.count_ones().to_be_bytes()[3])
+        .collect();
     let cases = [
         (weak(&[0; 64]), WEAK),
         (weak(&[0xff; 64]), WEAK),
@@ -176,6 +181,7 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
         (weak(&b"0123456789abcdef".repeat(4)), WEAK),
         (weak(&b"a passphrase of 23 bytes".repeat(3)), WEAK),
         (weak(&half.repeat(2)), WEAK),
+        (weak(&few_values), WEAK),
         (good.clone(), TWICE),
     ];
     for (bad, text) in cases {
@@ -210,4 +216,33 @@ fn a_cookie_session_without_keys_is_refused() {
         .unwrap_err();
     let text = "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`";
     assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn two_keys_of_one_key_id_are_refused() {
+    // Found by trying: one pair in 2^32 derives the same four bytes for encryption.
+    let [one, other] = [59_708_u32, 66_623].map(|start| {
+        let rest = (0..60_u8).map(|index| index.wrapping_mul(37));
+        Key::from(
+            &start
+                .to_be_bytes()
+                .into_iter()
+                .chain(rest)
+                .collect::<Vec<_>>(),
+        )
+    });
+    let ring = KeyRing::new(one).retire(other);
+    let error = logins(&ManualClock::new())
+        .keys(ring.clone())
+        .build()
+        .unwrap_err();
+    let text = "two keys in `.keys(..)` share a key id; replace one of them";
+    assert_eq!(error.to_string(), text);
+    assert!(
+        logins(&ManualClock::new())
+            .keys(ring)
+            .signed()
+            .build()
+            .is_ok()
+    );
 }

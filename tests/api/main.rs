@@ -1,11 +1,21 @@
 //! What the crate promises, through its public API and a real router.
-#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(
+    unreachable_pub,
+    unnameable_types,
+    reason = "`pub` here is what modules share"
+)]
+#![allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails, as it should"
+)]
 
 mod forge;
 mod logins;
 mod store_support;
 mod support;
 
+mod auto_commit;
+mod auto_traits;
 mod bad_input;
 mod cancellation;
 mod cleanup;
@@ -13,15 +23,20 @@ mod commit_rules;
 mod concurrency;
 mod config_errors;
 mod cookie_template;
+mod debug_output;
 mod duplicate_cookies;
+mod error_texts;
+mod events;
 mod expiry;
 mod faulty_store;
 mod first_screen;
 mod keys;
+mod memory_bound;
 mod model;
 mod one_request;
 mod options;
 mod outside;
+mod revocation_list;
 mod revocations;
 mod size;
 mod state;

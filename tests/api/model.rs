@@ -125,9 +125,9 @@ impl Model {
                 session.user = Some(name.to_owned());
                 session.regenerate();
             }),
-            Step::Regenerate => change(|session| session.regenerate()),
-            Step::Reset => change(|session| session.reset()),
-            Step::Logout => change(|session| session.destroy()),
+            Step::Regenerate => change(axum_typed_session::Session::regenerate),
+            Step::Reset => change(axum_typed_session::Session::reset),
+            Step::Logout => change(axum_typed_session::Session::destroy),
         };
         let answer = self.world.run(browser, change).await;
         prop_assert!(answer.status.is_success(), "{:?}", answer);
@@ -137,7 +137,12 @@ impl Model {
             Step::Append(item) => after.list.push(item),
             Step::Login => after.user = Some(name.to_owned()),
             Step::Reset => after = Data::default(),
-            _ => {}
+            Step::Regenerate
+            | Step::Logout
+            | Step::LogoutEverywhere
+            | Step::Read
+            | Step::Replay
+            | Step::Wait(_) => {}
         }
         let changed = before
             .as_ref()

@@ -281,31 +281,21 @@ async fn a_middlewares_guard_sends_what_the_handler_committed(mode: Mode) {
 }
 
 async fn a_destroy_after_the_response_takes_the_new_cookie_back(mode: Mode) {
-    let mut browser = behind(
-        mode,
-        async |State(sessions), request: Request, next: Next| {
-            let (mut parts, body) = request.into_parts();
-            let later = parts.clone();
-            // Makes the registry before the clone, so that both see one session.
-            let _ = &later;
-            let session: Session<Visits> =
-                <Session<_> as FromRequestParts<_>>::from_request_parts(&mut parts, &sessions)
-                    .await?;
-            let mut session = session;
-            let response = next.run(Request::from_parts(parts, body)).await;
-            session.destroy();
-            Ok((session.commit().await?, response).into_response())
-        },
-    );
+    let mut browser = behind(mode, async |State(sessions), request, next: Next| {
+        let (mut session, request) = extract(request, &sessions).await?;
+        let response = next.run(request).await;
+        session.destroy();
+        Ok((session.commit().await?, response).into_response())
+    });
     let answer = browser.get("/add").await.expect(StatusCode::OK, "1");
     assert_eq!(
         answer.told(),
         "nothing",
-        "a cookie of a session that has ended"
+        "the session of this cookie has ended"
     );
 }
 
-/// What the three ways of losing something say.
+/// What the two ways of losing something say.
 const DIRTY: &str = "`session.commit().await`, add `AutoCommitLayer`, or say `session.discard()`";
 const LOST: &str = "a `SessionCommit` was dropped";
 
@@ -350,39 +340,37 @@ fn careless() -> Browser {
 }
 
 #[tokio::test]
-async fn a_dirty_session_dropped_without_commit_warns_once_and_names_the_fix() {
+async fn a_dropped_change_and_a_lost_guard_warn_once_and_name_the_fix() {
     let log = Log::start();
     let mut browser = careless();
-    browser
-        .get("/forgets")
-        .await
-        .expect(StatusCode::OK, "")
-        .expect_no_cookie();
-    let lines = log.take();
-    assert!(
-        matches!(&lines[..], [line] if line.contains(DIRTY) && line.contains("Visits")),
-        "{lines:?}"
-    );
-    browser.get("/forgets").await;
-    assert_eq!(log.take(), <[&str; 0]>::default());
+    for (path, says) in [("/forgets", DIRTY), ("/loses", LOST)] {
+        let answer = browser.get(path).await.expect(StatusCode::OK, "");
+        answer.expect_no_cookie();
+        let lines = log.take();
+        let [line] = &lines[..] else {
+            panic!("expected one line, got {lines:?}");
+        };
+        assert!(line.contains(says) && line.contains("Visits"), "{line}");
+        browser.get(path).await;
+        assert_eq!(log.take(), <[&str; 0]>::default(), "{path} again");
+    }
 }
 
 #[tokio::test]
-async fn a_lost_guard_warns_once_and_names_the_fix() {
+async fn a_request_kept_for_the_id_generator_does_not_keep_itself() {
     let log = Log::start();
-    let mut browser = careless();
-    browser
-        .get("/loses")
-        .await
-        .expect(StatusCode::OK, "")
-        .expect_no_cookie();
-    let lines = log.take();
-    assert!(
-        matches!(&lines[..], [line] if line.contains(LOST) && line.contains("Visits")),
-        "{lines:?}"
+    let sessions = cookie_mode(&ManualClock::new()).id_generator(|parts| {
+        assert_eq!(parts.uri.path(), "/forgets");
+        [7; 32]
+    });
+    let app = Router::new().route("/forgets", get(forgets));
+    let mut browser = Browser::new(app.with_state(sessions.build().unwrap()));
+    browser.get("/forgets").await.expect(StatusCode::OK, "");
+    assert_eq!(
+        log.take().len(),
+        1,
+        "the end of the request was not noticed"
     );
-    browser.get("/loses").await;
-    assert_eq!(log.take(), <[&str; 0]>::default());
 }
 
 #[tokio::test]

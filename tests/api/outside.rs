@@ -3,7 +3,7 @@
 use axum::response::IntoResponse;
 use axum_typed_session::{
     SessionError, SessionHandle, StoreKey,
-    testing::{Fault, Operation},
+    testing::{Fault, ManualClock, Operation},
 };
 use http::StatusCode;
 use std::sync::{Arc, Mutex};
@@ -111,7 +111,7 @@ async fn an_owners_sessions_are_listed_newest_first_and_ended_one_or_all() {
     assert_eq!(sessions.len(), 3);
     let newest_first: Vec<_> = sessions
         .iter()
-        .map(|session| session.created_at())
+        .map(axum_typed_session::StoredSession::created_at)
         .collect();
     assert!(newest_first.is_sorted_by(|one, other| one > other));
 
@@ -167,14 +167,14 @@ async fn a_session_moves_to_its_new_owner_and_id_in_the_index() {
         assert_eq!(
             listed
                 .iter()
-                .map(|session| session.key())
+                .map(axum_typed_session::StoredSession::key)
                 .collect::<Vec<_>>(),
             [key]
         );
     }
     assert!(world.sessions.sessions_of("ann").await.unwrap().is_empty());
     world
-        .run(&mut browser, change(|session| session.destroy()))
+        .run(&mut browser, change(axum_typed_session::Session::destroy))
         .await;
     assert!(world.sessions.sessions_of("bob").await.unwrap().is_empty());
 }
@@ -237,7 +237,10 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
     assert_eq!(handle.load().await.unwrap().count, 4);
 
     world
-        .run(&mut browser, change(|session| session.regenerate()))
+        .run(
+            &mut browser,
+            change(axum_typed_session::Session::regenerate),
+        )
         .await;
     for result in [
         handle.load().await.map(drop),
@@ -250,7 +253,7 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
 
     let handle = handle_of(&world, &mut browser).await;
     world
-        .run(&mut browser, change(|session| session.destroy()))
+        .run(&mut browser, change(axum_typed_session::Session::destroy))
         .await;
     assert!(matches!(handle.load().await, Err(SessionError::Gone)));
     assert!(matches!(
@@ -274,7 +277,7 @@ async fn a_handle_ends_the_session_it_came_from() {
 
 #[tokio::test]
 async fn in_cookie_mode_every_operation_outside_a_request_says_what_it_needs() {
-    let sessions = cookie_mode(&Default::default()).build().unwrap();
+    let sessions = cookie_mode(&ManualClock::default()).build().unwrap();
     let key = StoreKey::from_bytes([1; 32]);
     let errors = [
         sessions.load(key).await.map(drop),

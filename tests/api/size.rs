@@ -1,11 +1,11 @@
 //! What does not fit fails before anything is sent.
 
-use axum_typed_session::{SessionEvent, testing::ManualClock};
+use axum_typed_session::{SessionEvent, cookie::Cookie, testing::ManualClock};
 use http::{Request, StatusCode, header};
 
 use crate::{
     logins::{app, issue_cookie, logins},
-    support::{Browser, COOKIE, EventLog, send},
+    support::{Browser, COOKIE, EventLog, SECOND, send},
 };
 
 /// The bytes that JSON puts around a note.
@@ -81,6 +81,25 @@ async fn an_oversize_session_keeps_its_id_when_it_regenerates() {
         .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
         .expect_no_cookie();
     assert_eq!(log.take(), ["too_large"]);
+}
+
+#[tokio::test]
+async fn a_token_that_no_longer_fits_is_not_sent_again() {
+    let clock = ManualClock::new();
+    let named = |name: &'static str| {
+        let manager = logins(&clock).kind("login").rolling(true);
+        app(manager.cookie(Cookie::new(name, "")))
+    };
+    let mut browser = Browser::new(named("id"));
+    post_note(&mut browser, 2930).await;
+    let token = browser.jar["id"].clone();
+    clock.advance(SECOND);
+    let request =
+        Request::post("/commit").header(header::COOKIE, format!("__Host-session={token}"));
+    let answer = send(&named("__Host-session"), request).await;
+    answer
+        .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
+        .expect_no_cookie();
 }
 
 #[tokio::test]

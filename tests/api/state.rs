@@ -1,8 +1,15 @@
 //! Managers come from the router's state, whatever its shape.
 
-use axum::{Router, extract::FromRef, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::{FromRef, Request},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use axum_typed_session::{
-    Session, SessionError, SessionManager, SessionRejection, cookie::Cookie, testing::ManualClock,
+    MemoryStore, Session, SessionError, SessionManager, SessionRejection, cookie::Cookie,
+    testing::ManualClock,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -154,38 +161,27 @@ async fn two_managers_of_one_cookie_name_in_one_request_are_an_error_that_names_
 
 #[tokio::test]
 async fn two_managers_of_one_type_and_name_in_one_request_are_an_error_too() {
-    async fn outer(
-        _: Session<Visits>,
-        request: axum::extract::Request,
-        next: axum::middleware::Next,
-    ) -> axum::response::Response {
-        next.run(request).await
-    }
-    let layer = axum::middleware::from_fn_with_state(visits(Mode::Cookie), outer);
-    let app = Router::new().route("/", get(count)).layer(layer);
-    let mut browser = Browser::new(app.with_state(visits(Mode::Cookie)));
-    browser
-        .get("/")
-        .await
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
-}
-
-#[tokio::test]
-async fn a_manager_moved_to_another_store_is_another_manager() {
-    async fn outer(
-        _: Session<Visits>,
-        request: axum::extract::Request,
-        next: axum::middleware::Next,
-    ) -> axum::response::Response {
+    async fn outer(_: Session<Visits>, request: Request, next: Next) -> Response {
         next.run(request).await
     }
     let one = visits(Mode::Store);
-    let other = one.with_store(axum_typed_session::MemoryStore::new());
-    let layer = axum::middleware::from_fn_with_state(one, outer);
-    let app = Router::new().route("/", get(count)).layer(layer);
-    let mut browser = Browser::new(app.with_state(other));
-    browser
-        .get("/")
-        .await
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+    let elsewhere = one.with_store(MemoryStore::new());
+    for (what, other, status) in [
+        ("the same", one.clone(), StatusCode::OK),
+        (
+            "another",
+            visits(Mode::Store),
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ),
+        (
+            "the same over another store",
+            elsewhere,
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ),
+    ] {
+        let layer = from_fn_with_state(one.clone(), outer);
+        let app = Router::new().route("/", get(count)).layer(layer);
+        let answer = Browser::new(app.with_state(other)).get("/").await;
+        assert_eq!(answer.status, status, "{what}");
+    }
 }

@@ -49,6 +49,8 @@ enum Flaw {
     DestroyByOwnerIgnoresKeep,
     DestroyByOwnerMiscounts,
     DestroyFailsOnNothing,
+    DestroyAtIgnoresTheVersion,
+    DestroyAtDoesNothing,
     FindsNobodyWithoutAnIndex,
 }
 
@@ -222,6 +224,21 @@ impl SessionStore for Flawed {
         Ok(())
     }
 
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        match self.load(key).await? {
+            None => Ok(SaveOutcome::Gone),
+            Some(row) if row.version() != version && !self.is(Flaw::DestroyAtIgnoresTheVersion) => {
+                Ok(SaveOutcome::Conflict(row))
+            }
+            Some(_) if self.is(Flaw::DestroyAtDoesNothing) => Ok(SaveOutcome::Saved),
+            Some(_) => self.destroy(key).await.map(|()| SaveOutcome::Saved),
+        }
+    }
+
     async fn touch(
         &self,
         key: &StoreKey,
@@ -375,6 +392,8 @@ caught! {
     IndexKeepsExpiredRows by find_by_owner_hides_expired_rows;
     DestroyByOwnerIgnoresKeep by destroy_by_owner_keeps_the_one_it_is_told_to;
     DestroyByOwnerMiscounts by destroy_by_owner_ends_every_session;
+    DestroyAtIgnoresTheVersion by destroy_at_conflicts_with_another_version;
+    DestroyAtDoesNothing by destroy_at_removes_the_version_it_expects;
     DestroyFailsOnNothing by destroying_nothing_succeeds;
     FindsNobodyWithoutAnIndex by without_an_index_owners_are_unsupported;
 }

@@ -14,8 +14,12 @@ use http::{Request, StatusCode};
 
 use crate::{
     store_support::{Data, World, change, script},
-    support::{Browser, COOKIE, EventLog, HOUR, SECOND, Visits, get_with_cookies, send},
+    support::{
+        Browser, COOKIE, EventLog, HOUR, MILLISECOND, SECOND, Visits, get_with_cookies, send,
+    },
 };
+
+type Wish = fn(&mut Session<Data>);
 
 #[tokio::test]
 async fn the_client_holds_an_id_and_the_store_sees_only_its_hash() {
@@ -79,7 +83,6 @@ async fn a_fresh_session_asks_the_store_nothing_until_it_is_saved() {
 async fn one_load_and_at_most_one_write_a_request() {
     let world = World::new();
     let mut browser = world.browser_with(Data::count_of(1)).await;
-    type Wish = fn(&mut Session<Data>);
     let cases: [(&str, Wish, usize); 4] = [
         ("read", |_| {}, 0),
         (
@@ -235,25 +238,26 @@ async fn an_id_that_collides_is_drawn_again_a_bounded_number_of_times() {
     assert_eq!(next.load(Ordering::SeqCst), 9 + 4);
 }
 
+async fn visit(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+    session.count += 1;
+    let body = session.count.to_string();
+    Ok((session.commit().await?, body))
+}
+
 #[tokio::test]
 async fn store_for_keeps_tenants_apart_and_with_store_reaches_one_outside_a_request() {
     let (red, blue) = (MemoryStore::new(), MemoryStore::new());
     let (r, b) = (red.clone(), blue.clone());
     let sessions = SessionManager::<Visits>::builder()
-        .store_for(
-            move |parts| match parts.headers.get("tenant").map(|name| name.as_bytes()) {
+        .store_for(move |parts| {
+            match parts.headers.get("tenant").map(http::HeaderValue::as_bytes) {
                 Some(b"red") => Ok(Arc::new(r.clone()) as Arc<dyn SessionStore>),
                 Some(b"blue") => Ok(Arc::new(b.clone())),
                 _ => Err(StoreError::unavailable("no such tenant")),
-            },
-        )
+            }
+        })
         .build()
         .unwrap();
-    async fn visit(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
-        session.count += 1;
-        let body = session.count.to_string();
-        Ok((session.commit().await?, body))
-    }
     let app = Router::new()
         .route("/", get(visit))
         .with_state(sessions.clone());
@@ -311,7 +315,6 @@ async fn a_store_that_fails_or_hangs_is_503_keeps_the_cookie_and_is_written_no_m
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_fails_sends_no_cookie_and_leaves_the_old_row() {
-    type Wish = fn(&mut Session<Data>);
     let wishes: [(&str, Wish, Operation); 3] = [
         ("update", |session| session.count = 2, Operation::Save),
         (
@@ -426,7 +429,7 @@ async fn of_two_ids_the_newest_valid_wins_and_destroy_ends_both() {
         .jar
         .insert(COOKIE.into(), format!("{one}; {COOKIE}={two}"));
     world
-        .run(&mut browser, change(|session| session.destroy()))
+        .run(&mut browser, change(Session::destroy))
         .await
         .expect(StatusCode::OK, "");
     assert_eq!(world.rows(), 0);
@@ -438,9 +441,9 @@ async fn the_end_of_a_session_is_the_servers_to_the_millisecond() {
     let mut browser = world.browser_with(Data::count_of(1)).await;
     world
         .clock
-        .advance(HOUR * 24 - std::time::Duration::from_millis(1));
+        .advance((HOUR * 24).checked_sub(MILLISECOND).unwrap());
     assert!(world.read(&mut browser).await.is_some());
-    world.clock.advance(std::time::Duration::from_millis(1));
+    world.clock.advance(MILLISECOND);
     assert_eq!(world.read(&mut browser).await, None);
 }
 

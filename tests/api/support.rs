@@ -26,9 +26,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tower::ServiceExt as _;
 
 pub const COOKIE: &str = "__Host-session";
+pub const MILLISECOND: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const HOUR: Duration = Duration::from_secs(3600);
-pub const DAY: Duration = Duration::from_secs(86_400);
+pub const HOUR: Duration = Duration::from_hours(1);
+pub const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Visits {
@@ -149,6 +150,15 @@ impl SessionStore for ProbeStore {
         self.inner.touch(key, version, expires_at).await
     }
 
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.called("destroy").await?;
+        self.inner.destroy_at(key, version).await
+    }
+
     fn indexes_owners(&self) -> bool {
         self.inner.indexes_owners()
     }
@@ -195,6 +205,7 @@ async fn run_script(
     for step in script.split('/') {
         match step {
             "" => {}
+            "yield" => tokio::task::yield_now().await,
             "fail" => return Ok(StatusCode::IM_A_TEAPOT.into_response()),
             "commit" => {
                 guards.push(session.commit().await?);
@@ -208,7 +219,7 @@ async fn run_script(
     }
     let count = session.count.to_string();
     guards.push(session.commit().await?);
-    let body = note.map_or(count, |note| note.unwrap_or_default());
+    let body = note.map_or(count, Option::unwrap_or_default);
     let response = body.into_response();
     let join = |response, guard| (guard, response).into_response();
     Ok(guards.into_iter().fold(response, join))
@@ -430,7 +441,7 @@ impl io::Write for LogBuffer {
     }
 }
 
-/// The warnings written on this thread since [`Log::start`].
+/// The warnings and errors of this crate on this thread since [`Log::start`].
 pub struct Log {
     text: Buffer,
     _default: tracing::subscriber::DefaultGuard,
@@ -457,20 +468,23 @@ impl Log {
     pub fn take(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.text.0.lock().unwrap());
         let text = String::from_utf8(text).unwrap();
-        text.lines().map(str::to_owned).collect()
+        let ours = text
+            .lines()
+            .filter(|line| line.contains(" axum_typed_session"));
+        ours.map(str::to_owned).collect()
     }
 }
 
 #[derive(Clone, Default)]
 struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::{
     env, fs, io,
     io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{self, Child, ChildStdin, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -44,6 +45,8 @@ impl Server {
             .args(arguments.iter().map(AsRef::as_ref))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // An interrupt from the terminal ends the test process, not its keepers.
+            .process_group(0)
             .spawn()?;
         let leash = keeper.stdin.take();
         let mut pid = String::new();
@@ -105,7 +108,11 @@ pub fn find(program: &str, suite: &str) -> Option<PathBuf> {
             env::var_os("CI").is_none_or(|ci| ci.is_empty() || ci == "false"),
             "{program} is not installed, which CI needs for the {suite} suite"
         );
-        eprintln!("\n!!! SKIPPED: the {suite} suite needs `{program}`, which is not on PATH !!!\n");
+        // Not `eprintln!`, which the test harness swallows.
+        let _ = writeln!(
+            io::stderr(),
+            "\n!!! SKIPPED: the {suite} suite needs `{program}`, which is not on PATH !!!\n"
+        );
     }
     found
 }

@@ -116,6 +116,7 @@ pub(super) struct Statements {
     pub(super) update: Vec<Statement>,
     pub(super) touch: Vec<Statement>,
     pub(super) destroy: Statement,
+    pub(super) destroy_at: Vec<Statement>,
     pub(super) delete_expired: Statement,
     pub(super) find_by_owner: Statement,
     pub(super) destroy_by_owner: Statement,
@@ -144,6 +145,10 @@ impl Statements {
                 dialect.later
             ))],
             destroy: statement("DELETE FROM {table} WHERE session_key = ?"),
+            destroy_at: vec![statement(
+                "DELETE FROM {table} \
+                 WHERE session_key = ? AND version = ? AND expires_at > {now}",
+            )],
             delete_expired: statement(dialect.delete_expired),
             find_by_owner: statement(
                 "SELECT session_key FROM {table} WHERE owner = ? AND expires_at > {now}",

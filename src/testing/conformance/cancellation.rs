@@ -112,6 +112,8 @@ pub async fn a_dropped_destroy_leaves_all_or_nothing(store: &StoreUnderTest) {
     let destroy = |key| async move { store.destroy(&key).await };
     let is_whole = |found: Option<&Record>| found.is_none_or(|found| found == old);
     drop_after_every_poll(store, "a destroy", Some(old), destroy, is_whole).await;
+    let destroy = |key| async move { store.destroy_at(&key, old.version()).await };
+    drop_after_every_poll(store, "a destroy_at", Some(old), destroy, is_whole).await;
 }
 
 /// A `destroy_by_owner` that is dropped leaves every row whole or gone, and those left in the index.

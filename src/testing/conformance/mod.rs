@@ -77,7 +77,9 @@ pub use self::{
     writes::{
         a_repeated_create_is_one_write, a_repeated_update_is_one_write,
         a_repeated_write_undoes_no_touch, create_conflicts_with_a_live_row,
-        create_conflicts_with_a_tombstone, create_finds_no_row, destroy_removes_the_row,
+        create_conflicts_with_a_tombstone, create_finds_no_row,
+        destroy_at_conflicts_with_another_version, destroy_at_finds_no_row,
+        destroy_at_removes_the_version_it_expects, destroy_removes_the_row,
         destroying_nothing_succeeds, gone_stays_gone, update_conflicts_with_another_version,
         update_never_makes_a_row, update_replaces_the_version_it_expects,
     },
@@ -127,6 +129,9 @@ macro_rules! session_store_conformance {
                 a_repeated_write_undoes_no_touch
                 destroy_removes_the_row
                 destroying_nothing_succeeds
+                destroy_at_removes_the_version_it_expects
+                destroy_at_conflicts_with_another_version
+                destroy_at_finds_no_row
                 gone_stays_gone
                 touch_moves_only_the_expiry
                 touch_never_shortens

@@ -133,7 +133,7 @@ pub async fn the_owner_index_follows_the_row(store: &StoreUnderTest) {
     );
 }
 
-/// A row leaves the index when it is destroyed or becomes a tombstone, which has no owner.
+/// A row leaves the index when it is destroyed, either way, or becomes a tombstone, which has no owner.
 pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -141,9 +141,14 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     let ada = any_owner();
     let record = store.record().owner(ada).build();
     let destroyed = create(store, &record).await;
+    let destroyed_at = create(store, &record).await;
     let replaced = create(store, &record).await;
     let kept = create(store, &record).await;
     answered(store.destroy(&destroyed).await, "destroying an owner's row");
+    saved(
+        store.destroy_at(&destroyed_at, record.version()).await,
+        "destroying an owner's row at its version",
+    );
     update(
         store,
         &replaced,
@@ -155,7 +160,7 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     assert_eq!(
         found,
         BTreeSet::from([kept]),
-        "an owner with one destroyed, one replaced and one live row"
+        "an owner with two destroyed rows, one replaced and one live"
     );
     let anew = store.record().build();
     saved(

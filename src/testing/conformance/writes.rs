@@ -291,3 +291,79 @@ pub async fn gone_stays_gone(store: &StoreUnderTest) {
         "loading a destroyed row after late writes",
     );
 }
+
+/// `destroy_at` the version that is there is `Saved`, and the row is gone.
+pub async fn destroy_at_removes_the_version_it_expects(store: &StoreUnderTest) {
+    let key = any_key();
+    let record = store.record().payload("ended").build();
+    saved(
+        store.save(&key, &record, Write::Create).await,
+        "creating where no row is",
+    );
+    saved(
+        store.destroy_at(&key, record.version()).await,
+        "destroying at the version that is there",
+    );
+    absent(store.load(&key).await, "loading after destroy_at");
+    gone(
+        store.destroy_at(&key, record.version()).await,
+        "destroying at a version twice",
+    );
+    let late = store.record().payload("late").build();
+    let write = Write::Update {
+        expected: record.version(),
+    };
+    gone(
+        store.save(&key, &late, write).await,
+        "updating after destroy_at",
+    );
+}
+
+/// `destroy_at` any other version is `Conflict` with what is there, a tombstone included, and removes
+/// nothing.
+pub async fn destroy_at_conflicts_with_another_version(store: &StoreUnderTest) {
+    let key = any_key();
+    let record = store.record().payload("session").build();
+    let tombstone = store.record().tombstone().build();
+    let write = Write::Update {
+        expected: record.version(),
+    };
+    saved(
+        store.save(&key, &record, Write::Create).await,
+        "creating where no row is",
+    );
+    saved(
+        store.save(&key, &tombstone, write).await,
+        "updating to a tombstone",
+    );
+    let destroyed = store.destroy_at(&key, record.version()).await;
+    conflict(
+        destroyed,
+        &tombstone,
+        "destroying at a version that became a tombstone",
+    );
+    holds(
+        store.load(&key).await,
+        &tombstone,
+        "loading after a destroy_at that conflicted",
+    );
+}
+
+/// `destroy_at` where there is no row, or an expired one, is `Gone`.
+pub async fn destroy_at_finds_no_row(store: &StoreUnderTest) {
+    let (never, expired) = (any_key(), any_key());
+    let record = store.brief_record().build();
+    saved(
+        store.save(&expired, &record, Write::Create).await,
+        "creating a row that expires soon",
+    );
+    store.pass_soon().await;
+    gone(
+        store.destroy_at(&never, record.version()).await,
+        "destroying at a version where no row is",
+    );
+    gone(
+        store.destroy_at(&expired, record.version()).await,
+        "destroying an expired row at its version",
+    );
+}

@@ -1,0 +1,224 @@
+//! Instructions a request costs, counted under valgrind: repeatable, whatever else the machine does.
+//!
+//! `cargo bench --bench cost` prints thousands of instructions a request above the same request without
+//! sessions, for a 335-byte JSON session in one of four cookies. It needs Debian's package `valgrind`.
+
+use std::{env, process::Command};
+
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use axum_extra::extract::cookie::{Cookie, PrivateCookieJar};
+use axum_typed_session::{Key, MemoryStore, Session, SessionError, SessionManager};
+use http::{Request, header};
+use serde::{Deserialize, Serialize};
+use tower::Service as _;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Shopper {
+    user: String,
+    mail: String,
+    roles: Vec<String>,
+    cart: Vec<Line>,
+    count: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    sku: String,
+    qty: u32,
+    note: String,
+}
+
+impl Shopper {
+    fn ann() -> Self {
+        let line = |sku: &str| Line {
+            sku: sku.to_owned(),
+            qty: 2,
+            note: "gift wrapped, please".to_owned(),
+        };
+        Self {
+            user: "ann.example".to_owned(),
+            mail: "ann.example@mail.example".to_owned(),
+            roles: [
+                "customer",
+                "reviewer",
+                "newsletter",
+                "beta tester",
+                "early bird",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            cart: ["tea-0017", "jam-0203", "oil-4711"].map(line).into(),
+            count: 0,
+        }
+    }
+}
+
+const SIDES: [&str; 4] = ["bare", "cookie", "memory", "jar"];
+const CASES: [&str; 4] = ["untouched", "read", "write", "new"];
+const FEW: usize = 200;
+const MANY: usize = 1200;
+
+async fn untouched() -> &'static str {
+    "hello"
+}
+
+async fn read(session: Session<Shopper>) -> String {
+    session.user.clone()
+}
+
+async fn write(mut session: Session<Shopper>) -> Result<impl IntoResponse, SessionError> {
+    session.count += 1;
+    Ok((session.commit().await?, "hello"))
+}
+
+async fn fill(mut session: Session<Shopper>) -> Result<impl IntoResponse, SessionError> {
+    *session = Shopper::ann();
+    session.commit().await
+}
+
+async fn fill_jar(jar: PrivateCookieJar) -> PrivateCookieJar {
+    jar.add(cookie(&Shopper::ann()))
+}
+
+async fn read_jar(jar: PrivateCookieJar) -> String {
+    shopper(&jar)
+        .map(|shopper| shopper.user)
+        .unwrap_or_default()
+}
+
+async fn write_jar(jar: PrivateCookieJar) -> impl IntoResponse {
+    let mut shopper = shopper(&jar).unwrap_or_default();
+    shopper.count += 1;
+    (jar.add(cookie(&shopper)), "hello")
+}
+
+fn cookie(shopper: &Shopper) -> Cookie<'static> {
+    let value = serde_json::to_string(shopper).unwrap();
+    let cookie = Cookie::build(("__Host-session", value)).path("/");
+    cookie.secure(true).http_only(true).build()
+}
+
+fn shopper(jar: &PrivateCookieJar) -> Option<Shopper> {
+    serde_json::from_str(jar.get("__Host-session")?.value()).ok()
+}
+
+fn app(side: &str) -> Router {
+    let key = Key::from(&(0..64).map(|byte| byte * 3).collect::<Vec<u8>>());
+    let sessions = SessionManager::<Shopper>::builder();
+    let routes = || {
+        Router::new()
+            .route("/read", get(read))
+            .route("/write", get(write))
+            .route("/fill", get(fill))
+    };
+    let app = match side {
+        "cookie" => routes().with_state(sessions.keys(key).build().unwrap()),
+        "memory" => routes().with_state(sessions.store(MemoryStore::new()).build().unwrap()),
+        "jar" => Router::new()
+            .route("/read", get(read_jar))
+            .route("/write", get(write_jar))
+            .route("/fill", get(fill_jar))
+            .with_state(key),
+        _ => Router::new()
+            .route("/read", get(untouched))
+            .route("/write", get(untouched)),
+    };
+    app.route("/untouched", get(untouched))
+}
+
+async fn send(app: &mut Router, path: &str, cookies: &str) -> Response {
+    let request = Request::get(path).header(header::COOKIE, cookies);
+    let response = app
+        .call(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    assert!(response.status().is_success());
+    response
+}
+
+/// What valgrind counts: so many requests of one kind.
+fn run(side: &str, case: &str, requests: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut app = app(side);
+        let others = "theme=dark; locale=en-GB; consent=none";
+        let mut cookies = others.to_owned();
+        if case != "new" && side != "bare" {
+            let response = send(&mut app, "/fill", others).await;
+            let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+            cookies = format!(
+                "theme=dark; {}; locale=en-GB; consent=none",
+                cookie.split(';').next().unwrap()
+            );
+        }
+        let path = format!("/{}", if case == "new" { "write" } else { case });
+        for _ in 0..requests {
+            send(&mut app, &path, &cookies).await;
+        }
+    });
+}
+
+/// Instructions for one request: the difference of many and few, so that the start does not count.
+fn count(side: &str, case: &str) -> f64 {
+    let total = |requests: usize| -> u64 {
+        let output = Command::new("valgrind")
+            .args([
+                "--tool=none",
+                "--tool=callgrind",
+                "--callgrind-out-file=/dev/null",
+            ])
+            .arg(env::current_exe().unwrap())
+            .args(["run", side, case, &requests.to_string()])
+            .output()
+            .expect("valgrind: install Debian's package `valgrind`");
+        let text = String::from_utf8_lossy(&output.stderr);
+        let collected = text
+            .split("Collected : ")
+            .nth(1)
+            .unwrap_or_else(|| panic!("{text}"));
+        collected
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let difference = (total(MANY) - total(FEW)) as f64;
+    #[allow(clippy::cast_precision_loss, reason = "a thousand")]
+    let requests = (MANY - FEW) as f64;
+    difference / requests / 1000.0
+}
+
+fn main() {
+    let args: Vec<String> = env::args().collect();
+    if let [_, run_word, side, case, requests] = &args[..]
+        && run_word == "run"
+    {
+        return run(side, case, requests.parse().unwrap());
+    }
+    println!(
+        "{} bytes of JSON",
+        serde_json::to_string(&Shopper::ann()).unwrap().len()
+    );
+    println!(
+        "{:10}{:>12}{:>12}{:>12}{:>12}",
+        "", CASES[0], CASES[1], CASES[2], CASES[3]
+    );
+    let bare = CASES.map(|case| count("bare", case));
+    for side in &SIDES[1..] {
+        print!("{side:10}");
+        for (case, bare) in CASES.iter().zip(bare) {
+            print!("{:>12.1}", count(side, case) - bare);
+        }
+        println!();
+    }
+}

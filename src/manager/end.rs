@@ -1,0 +1,161 @@
+//! Ending a session: its row, or its entry in the revocation list.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Basis, SessionManager, contention::Contention};
+use crate::{
+    clock::Timestamp,
+    error::{SessionError, StoreError},
+    event::SessionEvent,
+    expiry::Lifetime,
+    id::StoreKey,
+    record::{Record, Version},
+    store::{SaveOutcome, SessionStore, Write},
+};
+
+/// How long a replaced id is told from an unknown one, so that requests sent before the new cookie
+/// arrived cannot overwrite it.
+pub(super) const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
+
+/// A request that began before a revocation may seal its token this much later.
+const REQUEST_IN_FLIGHT: Duration = Duration::from_mins(10);
+
+/// Why a token of cookie mode is no longer a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revocation {
+    /// It got a new id moments ago.
+    Replaced,
+    Ended,
+}
+
+impl Revocation {
+    /// What stands in the list's tombstone; entries are tombstones, which no store evicts.
+    fn payload(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::Replaced => b"replaced",
+            Self::Ended => b"ended",
+        })
+    }
+}
+
+impl<T: Send + Sync + 'static> SessionManager<T> {
+    /// Ends every session that came in, and is certain of it before it says so.
+    pub(super) async fn destroy_all(
+        &self,
+        basis: &Basis,
+        now: Timestamp,
+    ) -> Result<(), SessionError> {
+        let live = basis.live.as_ref().map(|live| live.id.store_key());
+        for key in live.iter().chain(&basis.others) {
+            if self.data_in_token() {
+                self.revoke(basis, key, Revocation::Ended, now).await?;
+            } else if let Some(store) = &basis.store {
+                match &basis.live {
+                    Some(own) if Some(*key) == live => {
+                        let version = own.record.version();
+                        self.destroy_session(store, key, version).await?;
+                    }
+                    _ => self.rows(store).destroy(key).await?,
+                }
+            }
+            self.emit(|| SessionEvent::Destroyed {
+                session: key.fingerprint(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Removes a row whatever others write to it, unless it got a new id: then the session lives on, and
+    /// saying that it ended would be a lie.
+    pub(super) async fn destroy_session(
+        &self,
+        store: &Arc<dyn SessionStore>,
+        key: &StoreKey,
+        mut version: Version,
+    ) -> Result<(), SessionError> {
+        let mut contention = Contention::start();
+        loop {
+            match self.rows(store).destroy_at(key, version).await? {
+                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
+                SaveOutcome::Conflict(theirs) if theirs.is_tombstone() => {
+                    return Err(self.gone(Some(*key)));
+                }
+                SaveOutcome::Conflict(theirs) => version = theirs.version(),
+            }
+            contention.pause().await?;
+        }
+    }
+
+    /// Looks a session of cookie mode up in the revocation list.
+    pub(super) async fn revocation(
+        &self,
+        list: &Arc<dyn SessionStore>,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<Option<Revocation>, StoreError> {
+        let entry = match self.rows(list).load(key).await {
+            // An entry that cannot be read still is one.
+            Err(StoreError::Corrupt) => return Ok(Some(Revocation::Ended)),
+            entry => entry?,
+        };
+        Ok(entry.map(|entry| {
+            let fresh = entry.created_at().saturating_add(TOMBSTONE_TTL) > now;
+            if fresh && entry.payload == Revocation::Replaced.payload() {
+                Revocation::Replaced
+            } else {
+                Revocation::Ended
+            }
+        }))
+    }
+
+    /// Enters a session of cookie mode into the revocation list, if there is one.
+    pub(super) async fn revoke(
+        &self,
+        basis: &Basis,
+        key: &StoreKey,
+        revocation: Revocation,
+        now: Timestamp,
+    ) -> Result<(), SessionError> {
+        let Some(list) = &basis.store else {
+            return Ok(());
+        };
+        // A token of this id that a request in flight seals later cannot outlive this.
+        let last_end = now
+            .saturating_add(self.config.policy.absolute_timeout)
+            .saturating_add(REQUEST_IN_FLIGHT);
+        let mut entry = self.tombstone(now, last_end)?;
+        entry.payload = revocation.payload();
+        let entered = self.rows(list).save(key, &entry, Write::Create).await?;
+        if entered != SaveOutcome::Saved && revocation == Revocation::Replaced {
+            // It has ended or was replaced already, which a new id must not undo.
+            return Err(self.gone(Some(*key)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn tombstone(&self, now: Timestamp, end: Timestamp) -> Result<Record, SessionError> {
+        Ok(Record {
+            version: Version::random().map_err(SessionError::Random)?,
+            schema: self.config.schema,
+            codec: self.config.codec.tag(),
+            owner: None,
+            lifetime: Lifetime {
+                created_at: now,
+                expires_at: end,
+                absolute_end: end,
+                max_age: None,
+            },
+            tombstone: true,
+            payload: Bytes::new(),
+        })
+    }
+
+    pub(super) fn gone(&self, key: Option<StoreKey>) -> SessionError {
+        self.emit(|| SessionEvent::Gone {
+            session: key.map(|key| key.fingerprint()),
+        });
+        SessionError::Gone
+    }
+}

@@ -1,0 +1,165 @@
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::*;
+use crate::expiry::Lifetime;
+
+/// A clock that stands until it is set, since the manual one is behind a feature.
+#[derive(Clone, Default)]
+struct At(Arc<AtomicU64>);
+
+impl Clock for At {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+fn record(expires_at: u64) -> Record {
+    let at = Timestamp::from_unix_millis;
+    Record {
+        version: Version::random().unwrap(),
+        schema: 1,
+        codec: 1,
+        owner: None,
+        lifetime: Lifetime {
+            created_at: at(0),
+            expires_at: at(expires_at),
+            absolute_end: at(expires_at),
+            max_age: None,
+        },
+        tombstone: false,
+        payload: Bytes::new(),
+    }
+}
+
+/// Polls a future of this store, which never waits for anyone.
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn save(store: &MemoryStore, key: u16, record: &Record) {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&key.to_be_bytes());
+    let key = StoreKey::from_bytes(bytes);
+    let saved = poll_once(store.save(&key, record, Write::Create));
+    assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
+}
+
+#[track_caller]
+fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "it did not happen within ten seconds"
+        );
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_thread_sweeps_a_store_that_nobody_uses() {
+    let clock = At::default();
+    let store = MemoryStoreBuilder {
+        sweep_every: Duration::from_millis(1),
+        ..MemoryStore::builder()
+    };
+    let store = store.clock(clock.clone()).build();
+    for key in 0..1000 {
+        save(&store, key, &record(10));
+    }
+    assert_eq!(store.len(), 1000);
+    clock.0.store(10, Ordering::SeqCst);
+    wait_until(|| store.is_empty());
+}
+
+#[test]
+fn the_thread_does_not_keep_the_store_alive() {
+    let store = MemoryStore::new();
+    save(&store, 0, &record(u64::MAX));
+    let shared = Arc::downgrade(&store.shared);
+    drop(store.clone());
+    assert!(shared.upgrade().is_some());
+    drop(store);
+    assert!(shared.upgrade().is_none());
+}
+
+#[test]
+fn the_thread_ends_with_the_store() {
+    let store = MemoryStore::new();
+    let (stop, stopped) = mpsc::channel();
+    store.shared.stop.set(stop).unwrap();
+    let shared = Arc::downgrade(&store.shared);
+    // Far longer than the test: only the end of the store ends it.
+    let every = Duration::from_hours(1);
+    let thread = thread::spawn(move || sweep_until(&stopped, every, &shared));
+    assert!(!thread.is_finished());
+    drop(store);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_long_sweep_gives_way_to_others() {
+    let clock = At::default();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    for key in 0..600 {
+        save(&store, key, &record(10));
+    }
+    clock.0.store(10, Ordering::SeqCst);
+    let mut sweep = pin!(store.delete_expired(u32::MAX));
+    let mut lens = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    let deleted = loop {
+        match sweep.as_mut().poll(&mut context) {
+            Poll::Ready(deleted) => break deleted.unwrap(),
+            Poll::Pending => lens.push(store.len()),
+        }
+    };
+    assert_eq!((deleted, lens), (600, vec![344, 88]));
+}
+
+#[test]
+fn what_is_counted_is_what_is_there() {
+    let clock = At::default();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let ada = OwnerKey::from_bytes([7; 32]);
+    for key in 0..30 {
+        let record = Record {
+            owner: (key % 3 == 0).then_some(ada),
+            tombstone: key % 5 == 0,
+            payload: Bytes::from(vec![0; usize::from(key)]),
+            ..record(u64::from(key))
+        };
+        save(&store, key, &record);
+    }
+    let check = |rows: &Rows| {
+        let all = || rows.by_key.values();
+        assert_eq!(rows.bytes, all().map(|row| size(row)).sum::<usize>());
+        let evictable: Vec<_> = all().filter(|row| is_evictable(row)).collect();
+        assert_eq!(
+            rows.evictable_bytes,
+            evictable.iter().map(|row| size(row)).sum::<usize>()
+        );
+        assert_eq!(rows.evictable.len(), evictable.len());
+        assert_eq!(
+            rows.by_owner.len(),
+            all().filter(|row| row.owner().is_some()).count()
+        );
+        assert_eq!(rows.by_expiry.len(), rows.by_key.len());
+    };
+    check(&store.shared.rows());
+    for now in [5, 17, 29, 30] {
+        clock.0.store(now, Ordering::SeqCst);
+        assert!(poll_once(store.delete_expired(100)).is_ready());
+        check(&store.shared.rows());
+    }
+    assert!(store.is_empty());
+}

@@ -1,0 +1,558 @@
+//! `AutoCommitLayer` commits what handlers leave.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRef, FromRequestParts as _, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get},
+};
+use axum_typed_session::{
+    AutoCommit, AutoCommitLayer, ResponseFuture, Session, SessionError, SessionManager,
+    SessionManagerBuilder, cookie::Cookie, testing::ManualClock,
+};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use http_body_util::{BodyExt as _, Full, channel::Channel};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::support::{
+    Browser, DAY, EventLog, HOUR, Log, MILLISECOND, Mode, ProbeStore, SECOND, Visits, cookie_mode,
+    in_both_modes,
+};
+
+in_both_modes! {
+    handlers_need_not_commit,
+    all_session_types_of_a_request_are_committed,
+    reading_sends_nothing,
+    a_request_that_touches_no_session_is_left_alone,
+    server_errors_commit_only_when_asked,
+    an_explicit_commit_and_the_layer_are_one_cookie,
+    a_lost_guard_is_sent_all_the_same,
+    intents_are_committed_too,
+    rolling_works_through_the_layer_without_a_change,
+    renew_works_through_the_layer_without_a_change,
+    nothing_a_panicking_handler_left_is_committed,
+    a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle,
+    a_failed_commit_replaces_the_response_and_keeps_the_other_cookie,
+    changes_that_exclude_each_other_replace_the_response,
+    a_layer_inside_an_outer_extractor_commits_what_both_left,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Cart {
+    items: String,
+}
+
+#[derive(Clone, FromRef)]
+struct Shop {
+    visits: SessionManager<Visits>,
+    carts: SessionManager<Cart>,
+}
+
+fn shop(mode: Mode) -> Shop {
+    let clock = ManualClock::new();
+    Shop {
+        visits: mode.builder(&clock).build().unwrap(),
+        carts: mode
+            .builder(&clock)
+            .cookie(Cookie::new("__Host-cart", ""))
+            .max_payload(100)
+            .build()
+            .unwrap(),
+    }
+}
+
+async fn add(mut session: Session<Visits>) -> String {
+    session.count += 1;
+    session.count.to_string()
+}
+
+async fn read(session: Session<Visits>) -> String {
+    session.count.to_string()
+}
+
+/// Routes that never commit.
+fn routes<S>() -> Router<S>
+where
+    SessionManager<Visits>: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
+    async fn fail(mut session: Session<Visits>) -> StatusCode {
+        session.count += 1;
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+    async fn refuse(mut session: Session<Visits>) -> StatusCode {
+        session.count += 1;
+        StatusCode::BAD_REQUEST
+    }
+    async fn end(mut session: Session<Visits>) {
+        session.destroy();
+    }
+    async fn renew_id(mut session: Session<Visits>) {
+        session.regenerate();
+    }
+    async fn id(session: Session<Visits>) -> String {
+        session
+            .id()
+            .map_or_else(String::new, |id| id.store_key().to_hex())
+    }
+    Router::new()
+        .route("/add", get(add))
+        .route("/read", get(read))
+        .route("/fail", get(fail))
+        .route("/refuse", get(refuse))
+        .route("/destroy", get(end))
+        .route("/regenerate", get(renew_id))
+        .route("/id", get(id))
+        .route("/none", get(async || "none"))
+}
+
+fn layered(mode: Mode) -> Browser {
+    layered_with(mode, MethodRouter::new())
+}
+
+/// One more route beside the others, under the layer.
+fn layered_with(mode: Mode, route: MethodRouter<SessionManager<Visits>>) -> Browser {
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    let app = routes().route("/", route).layer(AutoCommitLayer::new());
+    Browser::new(app.with_state(sessions))
+}
+
+async fn handlers_need_not_commit(mode: Mode) {
+    let mut browser = layered(mode);
+    for count in ["1", "2", "3"] {
+        let answer = browser.get("/add").await.expect(StatusCode::OK, count);
+        assert_eq!(answer.header("vary").as_deref(), Some("cookie"));
+        if answer.told() == "set" {
+            assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
+        }
+    }
+    browser.get("/read").await.expect(StatusCode::OK, "3");
+}
+
+async fn all_session_types_of_a_request_are_committed(mode: Mode) {
+    async fn handler(mut visits: Session<Visits>, mut cart: Session<Cart>) -> String {
+        visits.count += 1;
+        cart.items.push('x');
+        format!("{} {}", visits.count, cart.items)
+    }
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(AutoCommitLayer::new());
+    let mut browser = Browser::new(app.with_state(shop(mode)));
+    let answer = browser.get("/").await.expect(StatusCode::OK, "1 x");
+    assert_eq!(answer.set_cookies().len(), 2);
+    assert_eq!(answer.header("vary").as_deref(), Some("cookie"));
+    browser.get("/").await.expect(StatusCode::OK, "2 xx");
+}
+
+async fn reading_sends_nothing(mode: Mode) {
+    let mut browser = layered(mode);
+    for body in ["0", "1"] {
+        let answer = browser.get("/read").await.expect(StatusCode::OK, body);
+        assert_eq!(answer.told(), "nothing");
+        assert_eq!(answer.header("cache-control"), None);
+        assert_eq!(
+            answer.header("vary").as_deref(),
+            Some("cookie"),
+            "the body depends on it"
+        );
+        browser.get("/add").await;
+    }
+}
+
+async fn a_request_that_touches_no_session_is_left_alone(mode: Mode) {
+    let mut browser = layered(mode);
+    browser.get("/add").await;
+    for path in ["/none", "/missing"] {
+        let answer = browser.get(path).await;
+        for name in ["vary", "cache-control", "set-cookie"] {
+            assert_eq!(answer.header(name), None, "{path}");
+        }
+    }
+}
+
+async fn server_errors_commit_only_when_asked(mode: Mode) {
+    let log = Log::start();
+    let committing = AutoCommitLayer::new().commit_on_server_error(true);
+    for (layer, told, count) in [
+        (AutoCommitLayer::new(), "nothing", "1"),
+        (committing, "set", "2"),
+        (committing.commit_on_server_error(false), "nothing", "1"),
+    ] {
+        let clock = ManualClock::new();
+        let sessions: SessionManager<Visits> = mode.builder(&clock).build().unwrap();
+        let mut browser = Browser::new(routes().layer(layer).with_state(sessions));
+        browser.get("/add").await;
+        clock.advance(SECOND);
+        let answer = browser.get("/fail").await;
+        assert_eq!(
+            (answer.status, answer.told()),
+            (StatusCode::INTERNAL_SERVER_ERROR, told)
+        );
+        browser.get("/read").await.expect(StatusCode::OK, count);
+        // Client errors are answers like any other.
+        clock.advance(SECOND);
+        let answer = browser.get("/refuse").await;
+        assert_eq!(
+            (answer.status, answer.told()),
+            (StatusCode::BAD_REQUEST, "set")
+        );
+    }
+    assert_eq!(
+        log.take(),
+        <[&str; 0]>::default(),
+        "not committing on purpose is no accident"
+    );
+}
+
+#[tokio::test]
+async fn every_commit_happens_exactly_once_however_layers_nest() {
+    let auto = AutoCommitLayer::new();
+    let nested = |sessions: SessionManager<Visits>| -> [(&str, Router); 4] {
+        let plain = || routes().with_state(sessions.clone());
+        [
+            ("one layer", plain().layer(auto)),
+            ("three layers", plain().layer(auto).layer(auto).layer(auto)),
+            ("a route layer too", plain().route_layer(auto).layer(auto)),
+            (
+                "a nested router",
+                Router::new()
+                    .nest("/inner", plain().layer(auto))
+                    .layer(auto),
+            ),
+        ]
+    };
+    let clock = ManualClock::new();
+    let store = ProbeStore::new(&clock);
+    let builder = SessionManager::builder().store(store.clone());
+    for (what, app) in nested(builder.clock(clock.clone()).build().unwrap()) {
+        let prefix = if what == "a nested router" {
+            "/inner"
+        } else {
+            ""
+        };
+        let mut browser = Browser::new(app);
+        for (path, calls) in [
+            ("/add", &["save"][..]),
+            ("/add", &["load", "save"]),
+            ("/read", &["load"]),
+            ("/fail", &["load"]),
+            ("/destroy", &["load", "destroy"]),
+            ("/none", &[]),
+        ] {
+            let answer = browser.get(&format!("{prefix}{path}")).await;
+            assert_eq!(store.take_calls(), calls, "{what}, {path}");
+            assert!(answer.set_cookies().len() <= 1, "{what}, {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_nested_layers_the_outermost_decides_on_server_errors() {
+    let asked = AutoCommitLayer::new().commit_on_server_error(true);
+    for (inner, outer, told) in [
+        (AutoCommitLayer::new(), asked, "set"),
+        (asked, AutoCommitLayer::new(), "nothing"),
+    ] {
+        let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
+        let app = routes().layer(inner).layer(outer).with_state(sessions);
+        assert_eq!(Browser::new(app).get("/fail").await.told(), told);
+    }
+}
+
+async fn an_explicit_commit_and_the_layer_are_one_cookie(mode: Mode) {
+    async fn handler(
+        State(sessions): State<SessionManager<Visits>>,
+        request: Request,
+    ) -> Result<Response, SessionError> {
+        let (mut parts, _) = request.into_parts();
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        session.count += 1;
+        let guard = session.commit().await?;
+        // And more, which is left to the layer.
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        session.count += 10;
+        Ok((guard, session.count.to_string()).into_response())
+    }
+    let mut browser = layered_with(mode, get(handler));
+    let answer = browser.get("/").await.expect(StatusCode::OK, "11");
+    assert_eq!(answer.told(), "set");
+    browser.get("/read").await.expect(StatusCode::OK, "11");
+}
+
+async fn a_lost_guard_is_sent_all_the_same(mode: Mode) {
+    async fn handler(mut session: Session<Visits>) -> Result<StatusCode, SessionError> {
+        session.count += 1;
+        let _ = session.commit().await?;
+        // What was committed is stored, so the browser must learn of it on any status.
+        Ok(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+    let log = Log::start();
+    let mut browser = layered_with(mode, get(handler));
+    assert_eq!(browser.get("/").await.told(), "set");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+    let lines = log.take();
+    assert!(
+        lines.iter().all(|line| !line.contains("dropped")),
+        "{lines:?}"
+    );
+}
+
+async fn intents_are_committed_too(mode: Mode) {
+    let mut browser = layered(mode);
+    browser.get("/add").await;
+    let id = browser.get("/id").await.body;
+    assert_eq!(browser.get("/regenerate").await.told(), "set");
+    assert_ne!(browser.get("/id").await.body, id);
+    assert_eq!(browser.get("/destroy").await.told(), "removed");
+    browser.get("/read").await.expect(StatusCode::OK, "0");
+}
+
+async fn rolling_works_through_the_layer_without_a_change(mode: Mode) {
+    extends_at(mode, MILLISECOND, |builder| builder.rolling(true)).await;
+}
+
+async fn renew_works_through_the_layer_without_a_change(mode: Mode) {
+    extends_at(mode, 12 * HOUR + MILLISECOND, |builder| builder.renew(true)).await;
+}
+
+type Builder = SessionManagerBuilder<Visits>;
+
+/// Reads a millisecond before `due` and then at it; the second read extends the session by a day.
+async fn extends_at(mode: Mode, due: Duration, option: fn(Builder) -> Builder) {
+    let (clock, events) = (ManualClock::new(), EventLog::default());
+    let sessions = option(mode.builder(&clock)).on_event(events.hook()).build();
+    let app = routes()
+        .layer(AutoCommitLayer::new())
+        .with_state(sessions.unwrap());
+    let mut browser = Browser::new(app);
+    browser.get("/add").await;
+    events.take();
+    clock.advance(due.saturating_sub(MILLISECOND));
+    assert_eq!(browser.get("/read").await.told(), "nothing");
+    clock.advance(MILLISECOND);
+    let answer = browser.get("/read").await.expect(StatusCode::OK, "1");
+    let cookie = answer.set_cookie();
+    assert!(cookie.ends_with("Max-Age=86400"), "{cookie}");
+    assert_eq!(events.take(), ["touched"]);
+    clock.advance(DAY.saturating_sub(MILLISECOND));
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+}
+
+/// Panics with so much of the request still in hand, as the query says.
+async fn panics(
+    State(sessions): State<SessionManager<Visits>>,
+    request: Request,
+) -> Result<(), SessionError> {
+    let (mut parts, _) = request.into_parts();
+    let query = parts.uri.query().unwrap().to_owned();
+    let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+    match &*query {
+        "a-clean-session" => {}
+        "a-changed-session" => session.count += 1,
+        "an-ended-session" => session.destroy(),
+        "the-request" => {
+            session.count += 1;
+            drop(session);
+            panic!("as the test wants it: {query}");
+        }
+        "a-guard" => {
+            let other = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+            let _guard = other.commit().await?;
+            session.count += 1;
+            drop(session);
+            drop(parts);
+            panic!("as the test wants it: {query}");
+        }
+        _ => unreachable!(),
+    }
+    drop(parts);
+    panic!("as the test wants it: {query}");
+}
+
+async fn nothing_a_panicking_handler_left_is_committed(mode: Mode) {
+    let auto = AutoCommitLayer::new().commit_on_server_error(true);
+    let catch = CatchPanicLayer::new();
+    let answers_ok = CatchPanicLayer::custom(|_| StatusCode::OK.into_response());
+    for held in [
+        "a-clean-session",
+        "a-changed-session",
+        "an-ended-session",
+        "the-request",
+        "a-guard",
+    ] {
+        for place in ["inside", "outside", "both", "inside, and answers 200"] {
+            let sessions: SessionManager<Visits> =
+                mode.builder(&ManualClock::new()).build().unwrap();
+            let routes = routes().route("/panic", get(panics)).with_state(sessions);
+            let app = match place {
+                "inside" => routes.layer(catch).layer(auto),
+                "outside" => routes.layer(auto).layer(catch),
+                "both" => routes.layer(catch).layer(auto).layer(catch),
+                _ => routes.layer(answers_ok).layer(auto),
+            };
+            let log = Log::start();
+            let mut browser = Browser::new(app);
+            browser.get("/add").await;
+            let answer = browser.get(&format!("/panic?{held}")).await;
+            assert_eq!(answer.told(), "nothing", "{held}, {place}");
+            browser.get("/read").await.expect(StatusCode::OK, "1");
+            assert_eq!(
+                log.take(),
+                <[&str; 0]>::default(),
+                "{held}, {place}: a panic is its own message"
+            );
+        }
+    }
+}
+
+async fn a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle(mode: Mode) {
+    let (result, mut results) = mpsc::unbounded_channel();
+    let go: Arc<Mutex<Vec<oneshot::Sender<()>>>> = Arc::default();
+    let goes = go.clone();
+    let handler = move |mut session: Session<Visits>| async move {
+        let (go, wait) = oneshot::channel();
+        goes.lock().unwrap().push(go);
+        tokio::spawn(async move {
+            wait.await.unwrap();
+            session.count += 1;
+            result.send(session.commit().await.map(|_| ())).unwrap();
+        });
+    };
+    let mut browser = layered_with(mode, get(handler));
+    browser
+        .get("/")
+        .await
+        .expect(StatusCode::OK, "")
+        .expect_no_cookie();
+    for go in go.lock().unwrap().drain(..) {
+        go.send(()).unwrap();
+    }
+    let error = results.recv().await.unwrap().unwrap_err();
+    assert!(matches!(error, SessionError::Closed), "{error:?}");
+    assert!(error.to_string().contains("SessionHandle"), "{error}");
+}
+
+async fn a_failed_commit_replaces_the_response_and_keeps_the_other_cookie(mode: Mode) {
+    async fn visits_first(mut visits: Session<Visits>, mut cart: Session<Cart>) -> &'static str {
+        visits.count += 1;
+        cart.items = "x".repeat(200);
+        "not to be seen"
+    }
+    async fn cart_first(cart: Session<Cart>, visits: Session<Visits>) -> &'static str {
+        visits_first(visits, cart).await
+    }
+    for handler in [get(visits_first), get(cart_first)] {
+        let app = Router::new()
+            .route("/", handler)
+            .layer(AutoCommitLayer::new());
+        let app = app.merge(routes());
+        let mut browser = Browser::new(app.with_state(shop(mode)));
+        let answer = browser
+            .get("/")
+            .await
+            .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+        assert!(answer.set_cookie().starts_with("__Host-session="));
+        browser.get("/read").await.expect(StatusCode::OK, "1");
+    }
+}
+
+async fn changes_that_exclude_each_other_replace_the_response(mode: Mode) {
+    async fn handler(mut one: Session<Visits>, mut other: Session<Visits>) {
+        one.count += 1;
+        other.count += 10;
+    }
+    let log = Log::start();
+    let mut browser = layered_with(mode, get(handler));
+    let answer = browser
+        .get("/")
+        .await
+        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+    answer.expect_no_cookie();
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains("another `Session` of this request")),
+        "{lines:?}"
+    );
+}
+
+async fn a_layer_inside_an_outer_extractor_commits_what_both_left(mode: Mode) {
+    async fn middleware(mut session: Session<Visits>, request: Request, next: Next) -> Response {
+        session.count += 10;
+        drop(session);
+        next.run(request).await
+    }
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    let outer = from_fn_with_state(sessions.clone(), middleware);
+    let app = routes().layer(AutoCommitLayer::new()).layer(outer);
+    let mut browser = Browser::new(app.with_state(sessions));
+    browser.get("/add").await.expect(StatusCode::OK, "11");
+    browser.get("/none").await.expect(StatusCode::OK, "none");
+    browser.get("/read").await.expect(StatusCode::OK, "31");
+}
+
+#[tokio::test]
+async fn the_layer_works_in_a_service_builder_and_over_bodies_that_are_not_axums() {
+    let sessions: SessionManager<Visits> = cookie_mode(&ManualClock::new()).build().unwrap();
+    let inner = service_fn(move |request: http::Request<Full<Bytes>>| {
+        let sessions = sessions.clone();
+        async move {
+            let (mut parts, _) = request.into_parts();
+            let session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await;
+            session.unwrap().count += 1;
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from("full"))))
+        }
+    });
+    let service = ServiceBuilder::new()
+        .layer(AutoCommitLayer::new())
+        .service(inner);
+    let request = http::Request::new(Full::default());
+    let response = service.oneshot(request).await.unwrap();
+    assert!(response.headers().contains_key(header::SET_COOKIE));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "full");
+}
+
+#[tokio::test]
+async fn a_streaming_body_is_committed_before_its_first_chunk() {
+    let (mut chunks, body) = Channel::<Bytes>::new(2);
+    let body = Arc::new(Mutex::new(Some(body)));
+    let handler = move |mut session: Session<Visits>| async move {
+        session.count += 1;
+        Body::new(body.lock().unwrap().take().unwrap())
+    };
+    let sessions: SessionManager<Visits> = cookie_mode(&ManualClock::new()).build().unwrap();
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(AutoCommitLayer::new());
+    let request = http::Request::get("/").body(Body::empty()).unwrap();
+    let response = app.with_state(sessions).oneshot(request).await.unwrap();
+    assert!(response.headers().contains_key(header::SET_COOKIE));
+    chunks.send_data("one".into()).await.unwrap();
+    chunks.send_data("two".into()).await.unwrap();
+    drop(chunks);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "onetwo");
+}
+
+#[test]
+fn the_layer_its_service_and_its_future_cross_threads() {
+    fn is<T: Clone + Copy + Send + Sync + std::fmt::Debug + 'static>() {}
+    fn is_sent<T: Send + 'static>() {}
+    is::<AutoCommitLayer>();
+    is::<AutoCommit<()>>();
+    is_sent::<ResponseFuture<std::future::Ready<()>>>();
+    let _service: AutoCommit<()> = AutoCommitLayer::default().layer(());
+}

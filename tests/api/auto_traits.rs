@@ -1,0 +1,62 @@
+//! What may cross threads and live as long as it likes.
+
+use axum_typed_session::{
+    AutoCommit, AutoCommitLayer, ConfigError, ConflictPolicy, Fingerprint, Key, KeyRing, MaxAge,
+    MemoryStore, OwnerKey, Record, SaveOutcome, Session, SessionCommit, SessionError, SessionEvent,
+    SessionHandle, SessionId, SessionManager, SessionManagerBuilder, SessionRejection,
+    SessionStore, StoreError, StoreKey, StoredSession, Timestamp, Transport, Version, Write,
+    testing::ManualClock,
+};
+
+use crate::logins::Login;
+
+fn shared<V: Send + Sync + Unpin + 'static>() {}
+
+fn cheap<V: Clone>() {}
+
+fn error<E: std::error::Error + Send + Sync + 'static>() {}
+
+#[test]
+fn public_types_are_send_and_sync() {
+    shared::<Session<Login>>();
+    shared::<SessionCommit>();
+    shared::<SessionHandle<Login>>();
+    shared::<StoredSession<Login>>();
+    shared::<SessionManager<Login>>();
+    shared::<SessionManagerBuilder<Login>>();
+    shared::<SessionId>();
+    shared::<(StoreKey, OwnerKey, Fingerprint, Version, Timestamp, MaxAge)>();
+    shared::<(Key, KeyRing, Transport, SessionEvent, ConflictPolicy)>();
+    shared::<(
+        Record,
+        Write,
+        SaveOutcome,
+        MemoryStore,
+        Box<dyn SessionStore>,
+    )>();
+    shared::<(AutoCommitLayer, AutoCommit<()>, ManualClock)>();
+}
+
+#[test]
+fn what_handlers_pass_around_is_cloned_cheaply() {
+    // Not even data that cannot be cloned keeps these from it.
+    struct NotClone;
+    cheap::<SessionManager<NotClone>>();
+    cheap::<SessionHandle<NotClone>>();
+    cheap::<(
+        KeyRing,
+        SessionId,
+        Record,
+        MemoryStore,
+        SessionEvent,
+        Transport,
+    )>();
+}
+
+#[test]
+fn errors_are_errors_that_can_be_boxed() {
+    error::<SessionError>();
+    error::<SessionRejection>();
+    error::<StoreError>();
+    error::<ConfigError>();
+}

@@ -1,0 +1,208 @@
+//! What the operator learns: events and log lines that follow a session and give nothing away.
+
+use std::collections::HashSet;
+
+use axum::Router;
+use axum_typed_session::{
+    Fingerprint, SessionEvent, SessionManagerBuilder, StoreKey, testing::ManualClock,
+};
+use http::StatusCode;
+
+use crate::{
+    logins::{Login, app, logins},
+    support::{Browser, COOKIE, DAY, EventLog, SECOND, traced},
+};
+
+fn listening(
+    with: impl FnOnce(SessionManagerBuilder<Login>) -> SessionManagerBuilder<Login>,
+) -> (ManualClock, EventLog, Router) {
+    let (clock, log) = (ManualClock::new(), EventLog::default());
+    let app = app(with(logins(&clock).on_event(log.hook())));
+    (clock, log, app)
+}
+
+/// The fingerprint of the browser's session, as the application can tell it from the id.
+async fn fingerprint(browser: &mut Browser) -> Fingerprint {
+    let body = browser.get("/id").await.body;
+    let key: StoreKey = body.split(' ').next().unwrap().parse().unwrap();
+    key.fingerprint()
+}
+
+#[tokio::test]
+async fn the_events_of_a_session_share_its_fingerprint() {
+    let (clock, log, app) = listening(|manager| manager.rolling(true));
+    let mut browser = Browser::new(app);
+    browser.get("/").await;
+    browser.post("/commit").await;
+    assert!(log.take().is_empty(), "a visitor is no event");
+
+    browser.post("/note?a").await;
+    let session = fingerprint(&mut browser).await;
+    assert_eq!(log.take_events(), [SessionEvent::Created { session }]);
+    browser.post("/note?b").await;
+    assert_eq!(log.take_events(), [SessionEvent::Saved { session }]);
+    clock.advance(SECOND);
+    browser.post("/commit").await;
+    assert_eq!(log.take_events(), [SessionEvent::Touched { session }]);
+    browser.get("/").await;
+    assert!(log.take().is_empty(), "a read is no event");
+
+    browser.post("/regenerate").await;
+    let (former, session) = (session, fingerprint(&mut browser).await);
+    assert_ne!(session, former);
+    assert_eq!(
+        log.take_events(),
+        [SessionEvent::Regenerated { session, former }]
+    );
+    let expired = browser.clone();
+    browser.post("/destroy").await;
+    assert_eq!(log.take_events(), [SessionEvent::Destroyed { session }]);
+
+    clock.advance(DAY);
+    expired.clone().get("/").await;
+    assert_eq!(log.take_events(), [SessionEvent::Expired { session }]);
+}
+
+#[tokio::test]
+async fn fingerprints_of_different_sessions_and_kinds_differ() {
+    let (_, log, app) = listening(|manager| manager.id_generator(|_| [7; 32]).kind("one"));
+    let (_, other_log, other) =
+        listening(|manager| manager.id_generator(|_| [7; 32]).kind("other"));
+    let (_, audience_log, audience) = listening(|manager| {
+        manager
+            .id_generator(|_| [7; 32])
+            .kind("one")
+            .audience("other")
+    });
+    let (_, random_log, random) = listening(|manager| manager);
+    for app in [app, other, audience, random.clone(), random] {
+        Browser::new(app).post("/note?a").await;
+    }
+    let logs = [log, other_log, audience_log, random_log];
+    let events = logs.iter().flat_map(EventLog::take_events);
+    let fingerprints: HashSet<_> = events.map(|event| event.session().unwrap()).collect();
+    assert_eq!(fingerprints.len(), 5);
+}
+
+#[test]
+fn every_event_has_a_name_and_tells_its_session() {
+    let session = StoreKey::from_bytes([0xab; 32]).fingerprint();
+    let former = StoreKey::from_bytes([1; 32]).fingerprint();
+    let some = Some(session);
+    let cases = [
+        (SessionEvent::Missed { session }, "missed", some),
+        (SessionEvent::Expired { session }, "expired", some),
+        (SessionEvent::Invalid { session }, "invalid", some),
+        (SessionEvent::Corrupt { session }, "corrupt", some),
+        (SessionEvent::Newer { session: some }, "newer", some),
+        (SessionEvent::Newer { session: None }, "newer", None),
+        (SessionEvent::Revoked { session }, "revoked", some),
+        (SessionEvent::InvalidToken, "invalid_token", None),
+        (SessionEvent::UnknownKey, "unknown_key", None),
+        (SessionEvent::Ambiguous { valid: 2 }, "ambiguous", None),
+        (SessionEvent::Created { session }, "created", some),
+        (SessionEvent::Saved { session }, "saved", some),
+        (SessionEvent::Touched { session }, "touched", some),
+        (
+            SessionEvent::Regenerated { session, former },
+            "regenerated",
+            some,
+        ),
+        (SessionEvent::Destroyed { session }, "destroyed", some),
+        (SessionEvent::Conflict { session }, "conflict", some),
+        (SessionEvent::Gone { session: some }, "gone", some),
+        (SessionEvent::Gone { session: None }, "gone", None),
+        (
+            SessionEvent::TooLarge {
+                actual: 2,
+                limit: 1,
+            },
+            "too_large",
+            None,
+        ),
+        (
+            SessionEvent::StoreError { operation: "load" },
+            "store_error",
+            None,
+        ),
+    ];
+    for (event, name, session) in cases {
+        assert_eq!(
+            (event.name(), event.session()),
+            (name, session),
+            "{event:?}"
+        );
+    }
+    assert_eq!(session.to_string(), "ab".repeat(8));
+}
+
+#[test]
+fn every_event_is_logged_and_no_log_line_gives_anything_away() {
+    let (clock, _, app) = listening(|manager| manager.rolling(true));
+    let ((session, secrets), log) = traced(async {
+        let mut browser = Browser::new(app);
+        browser.post("/user?ada-lovelace").await;
+        let session = fingerprint(&mut browser).await;
+        let (mut tokens, mut ids) = (vec![browser.token()], vec![browser.get("/id").await.body]);
+        clock.advance(SECOND);
+        for action in [
+            "/note?open-sesame",
+            "/regenerate",
+            "/note?open-sesame-again",
+        ] {
+            browser.post(action).await;
+            tokens.push(browser.token());
+            ids.push(browser.get("/id").await.body);
+        }
+        clock.advance(SECOND);
+        browser.post("/commit").await;
+        let answer = browser
+            .post(&format!("/note?{}", "open-sesame".repeat(400)))
+            .await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        let mut twice = browser.clone();
+        twice.jar.insert(
+            COOKIE.to_owned(),
+            format!("{}; {COOKIE}={}", browser.token(), tokens[0]),
+        );
+        twice.get("/").await;
+        for garbage in [
+            "open-sesame".to_owned(),
+            format!("{}AAAA", &tokens[0][..tokens[0].len() - 4]),
+        ] {
+            let mut browser = browser.clone();
+            browser.jar.insert(COOKIE.to_owned(), garbage);
+            browser.get("/").await;
+        }
+        browser.post("/destroy").await;
+        let ids = ids.iter().flat_map(|id| id.split(' ').map(str::to_owned));
+        (session, tokens.into_iter().chain(ids).collect::<Vec<_>>())
+    });
+    let names = [
+        "created",
+        "saved",
+        "touched",
+        "regenerated",
+        "destroyed",
+        "ambiguous",
+        "invalid_token",
+        "too_large",
+    ];
+    for name in names {
+        let field = format!("axum_typed_session::event: event=\"{name}\" kind=\"{COOKIE}\"");
+        assert!(log.contains(&field), "{name} is missing in:\n{log}");
+    }
+    assert!(log.contains(&format!("session={session}")), "{log}");
+    assert!(log.contains("ERROR axum_typed_session::event"), "{log}");
+    assert!(
+        !log.contains("WARN"),
+        "what clients cause at will is no warning:\n{log}"
+    );
+    for secret in secrets
+        .iter()
+        .map(String::as_str)
+        .chain(["open-sesame", "lovelace"])
+    {
+        assert!(!log.contains(secret), "{secret} is in:\n{log}");
+    }
+}

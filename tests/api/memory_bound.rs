@@ -1,0 +1,255 @@
+//! A full memory store makes room in one order, and refuses rather than end somebody's session.
+
+use axum_typed_session::{
+    Clock as _, MemoryStore, OwnerKey, Record, SaveOutcome, SessionStore, StoreError, StoreKey,
+    Timestamp, Write,
+    testing::{ManualClock, RecordBuilder},
+};
+
+use crate::support::{HOUR, SECOND};
+
+const ADA: OwnerKey = OwnerKey::from_bytes([0xad; 32]);
+
+/// Large beside what the store reckons for a session itself, which these tests need not know.
+const PAYLOAD: usize = 100_000;
+
+/// A store with room for so many of these sessions.
+struct Bounded {
+    store: MemoryStore,
+    clock: ManualClock,
+}
+
+impl Bounded {
+    fn to(sessions: usize) -> Self {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder()
+            .max_bytes(sessions * (PAYLOAD + PAYLOAD / 10))
+            .clock(clock.clone());
+        Self {
+            store: store.build(),
+            clock,
+        }
+    }
+
+    /// A session that begins now and lives for an hour.
+    fn session(&self) -> RecordBuilder {
+        let now = Timestamp::from(self.clock.now());
+        RecordBuilder::new()
+            .created_at(now)
+            .expires_at(now.saturating_add(HOUR))
+            .payload(vec![b'x'; PAYLOAD])
+    }
+
+    async fn create(&self, number: u8, record: &RecordBuilder) -> Result<Record, StoreError> {
+        let record = record.build();
+        let outcome = self
+            .store
+            .save(&key(number), &record, Write::Create)
+            .await?;
+        assert_eq!(outcome, SaveOutcome::Saved);
+        self.clock.advance(SECOND);
+        Ok(record)
+    }
+
+    /// The keys that are there.
+    async fn keys(&self) -> Vec<u8> {
+        let mut keys = Vec::new();
+        for number in 0..=u8::MAX {
+            if self.store.load(&key(number)).await.unwrap().is_some() {
+                keys.push(number);
+            }
+        }
+        keys
+    }
+}
+
+fn key(number: u8) -> StoreKey {
+    StoreKey::from_bytes([number; 32])
+}
+
+#[track_caller]
+fn assert_full<R>(answer: Result<R, StoreError>) {
+    let error = answer.err();
+    assert!(matches!(error, Some(StoreError::Full)), "{error:?}");
+}
+
+#[test]
+fn making_a_store_needs_no_runtime() {
+    assert!(MemoryStore::new().is_empty());
+}
+
+#[tokio::test]
+async fn the_oldest_session_without_owner_makes_room() {
+    let bounded = Bounded::to(3);
+    for number in 0..5 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    assert_eq!(bounded.keys().await, [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn expired_sessions_make_room_first_whoever_owns_them() {
+    let bounded = Bounded::to(3);
+    let soon = Timestamp::from(bounded.clock.now()).saturating_add(10 * SECOND);
+    bounded.create(0, &bounded.session()).await.unwrap();
+    let brief = bounded.session().expires_at(soon).owner(ADA);
+    bounded.create(1, &brief).await.unwrap();
+    bounded.create(2, &bounded.session()).await.unwrap();
+    bounded.clock.advance(10 * SECOND);
+    bounded.create(3, &bounded.session()).await.unwrap();
+    assert_eq!(bounded.keys().await, [0, 2, 3]);
+}
+
+#[tokio::test]
+async fn sessions_with_an_owner_stay_however_old_they_are() {
+    let bounded = Bounded::to(3);
+    bounded
+        .create(0, &bounded.session().owner(ADA))
+        .await
+        .unwrap();
+    for number in 1..6 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    assert_eq!(bounded.keys().await, [0, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_store_full_of_owned_sessions_refuses_new_ones_until_one_ends() {
+    let bounded = Bounded::to(2);
+    for number in 0..2 {
+        bounded
+            .create(number, &bounded.session().owner(ADA))
+            .await
+            .unwrap();
+    }
+    assert_full(bounded.create(2, &bounded.session()).await);
+    assert_full(bounded.create(2, &bounded.session().owner(ADA)).await);
+    assert_eq!(bounded.keys().await, [0, 1]);
+    bounded.store.destroy(&key(0)).await.unwrap();
+    bounded.create(2, &bounded.session()).await.unwrap();
+    assert_eq!(bounded.keys().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_save_that_is_refused_ends_no_session() {
+    let bounded = Bounded::to(3);
+    bounded
+        .create(0, &bounded.session().owner(ADA))
+        .await
+        .unwrap();
+    bounded.create(1, &bounded.session()).await.unwrap();
+    // The one without owner would not make room enough.
+    let large = bounded.session().payload(vec![0; 3 * PAYLOAD]);
+    assert_full(bounded.create(2, &large).await);
+    let larger_than_the_store = bounded.session().payload(vec![0; 30 * PAYLOAD]);
+    assert_full(bounded.create(2, &larger_than_the_store).await);
+    assert_eq!(bounded.keys().await, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_session_that_grows_ends_others_and_never_itself() {
+    let bounded = Bounded::to(3);
+    let grows = bounded.create(0, &bounded.session()).await.unwrap();
+    for number in 1..3 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    let larger = bounded.session().payload(vec![0; 2 * PAYLOAD]).build();
+    let write = Write::Update {
+        expected: grows.version(),
+    };
+    let saved = bounded.store.save(&key(0), &larger, write).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    assert_eq!(bounded.keys().await, [0, 2]);
+
+    let write = Write::Update {
+        expected: larger.version(),
+    };
+    let too_large = bounded.session().payload(vec![0; 4 * PAYLOAD]).build();
+    assert_full(bounded.store.save(&key(0), &too_large, write).await);
+    assert_eq!(bounded.keys().await, [0, 2]);
+    assert_eq!(bounded.store.load(&key(0)).await.unwrap(), Some(larger));
+}
+
+#[tokio::test]
+async fn a_full_store_still_takes_updates_that_do_not_grow() {
+    let bounded = Bounded::to(2);
+    let mut last = bounded
+        .create(0, &bounded.session().owner(ADA))
+        .await
+        .unwrap();
+    bounded
+        .create(1, &bounded.session().owner(ADA))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let next = bounded.session().owner(ADA).build();
+        let write = Write::Update {
+            expected: last.version(),
+        };
+        let saved = bounded.store.save(&key(0), &next, write).await.unwrap();
+        assert_eq!(saved, SaveOutcome::Saved);
+        last = next;
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_makes_no_room_before_it_expires() {
+    let bounded = Bounded::to(2);
+    let tombstone = bounded.session().tombstone();
+    bounded.create(0, &tombstone).await.unwrap();
+    for number in 1..6 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    assert!(bounded.keys().await.contains(&0));
+    bounded.clock.advance(HOUR);
+    assert!(bounded.keys().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_gets_an_owner_no_longer_makes_room() {
+    let bounded = Bounded::to(2);
+    let anonymous = bounded.create(0, &bounded.session()).await.unwrap();
+    let login = bounded.session().owner(ADA).build();
+    let write = Write::Update {
+        expected: anonymous.version(),
+    };
+    let saved = bounded.store.save(&key(0), &login, write).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    for number in 1..4 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    assert_eq!(bounded.keys().await, [0, 3]);
+}
+
+#[tokio::test]
+async fn saving_frees_expired_sessions_as_it_goes() {
+    let bounded = Bounded::to(100);
+    for number in 0..10 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    bounded.clock.advance(2 * HOUR);
+    for number in 10..15 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    assert_eq!(bounded.store.len(), 5);
+}
+
+#[tokio::test]
+async fn an_expired_session_is_freed_when_it_is_loaded() {
+    let bounded = Bounded::to(2);
+    bounded.create(0, &bounded.session()).await.unwrap();
+    bounded.clock.advance(HOUR);
+    assert_eq!(bounded.store.len(), 1);
+    assert_eq!(bounded.store.load(&key(0)).await.unwrap(), None);
+    assert!(bounded.store.is_empty());
+}
+
+#[tokio::test]
+async fn clones_share_their_sessions() {
+    let bounded = Bounded::to(2);
+    let clone = bounded.store.clone();
+    let record = bounded.create(0, &bounded.session()).await.unwrap();
+    assert_eq!(clone.load(&key(0)).await.unwrap(), Some(record));
+    clone.destroy(&key(0)).await.unwrap();
+    assert!(bounded.store.is_empty());
+}

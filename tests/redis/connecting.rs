@@ -1,0 +1,283 @@
+//! URLs, passwords and servers that are not there.
+
+use std::{error::Error, net::TcpListener, time::Instant};
+
+use axum_typed_session::{
+    RedisStore, SessionStore as _, Write,
+    redis::{self, aio::ConnectionManager, cluster::ClusterClient, cmd},
+};
+
+use crate::{
+    servers,
+    support::{
+        Redis, SECOND, any_key, any_owner, or_skip, record, saved, shared, shared_cluster, update,
+    },
+};
+
+/// What an operator reads: the error and its sources, in one line.
+fn line(error: &dyn Error) -> String {
+    let sources = std::iter::successors(Some(error), |&error| error.source());
+    let texts: Vec<_> = sources.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+#[tokio::test]
+async fn a_bad_url_is_one_line_without_its_password() {
+    for url in [
+        "",
+        "localhost",
+        "http://user:hunter2@localhost/",
+        "postgres://user:hunter2@localhost/",
+        "redis://user:hunter2@local host/",
+        "redis://user:hunter2@localhost:99999/",
+        "redis://user:hunter2@localhost/notanumber",
+    ] {
+        let error = RedisStore::connect(url).await.expect_err(url);
+        let text = line(&error);
+        assert!(
+            text.starts_with("not a Redis URL; write redis://"),
+            "{url}: {text}"
+        );
+        assert!(
+            !format!("{text} {error:?}").contains("hunter2"),
+            "{url}: {text}"
+        );
+        assert_eq!(text.lines().count(), 1);
+        let error = RedisStore::connect_cluster([url]).await.expect_err(url);
+        assert!(line(&error).starts_with("not a Redis URL"), "{url}");
+    }
+}
+
+#[cfg(not(feature = "redis-rustls"))]
+#[tokio::test]
+async fn tls_without_its_feature_names_the_feature() {
+    let error = RedisStore::connect("rediss://localhost")
+        .await
+        .expect_err("no TLS");
+    assert_eq!(
+        line(&error),
+        "a rediss:// URL needs the feature `redis-rustls` of axum-typed-session"
+    );
+}
+
+#[tokio::test]
+async fn nobody_listening_is_told_at_once() {
+    let port = servers::free_port(0);
+    let started = Instant::now();
+    let error = RedisStore::connect(format!("redis://:hunter2@127.0.0.1:{port}")).await;
+    let text = line(&error.expect_err("nobody"));
+    assert!(
+        text.starts_with(&format!("cannot connect to Redis at 127.0.0.1:{port}: ")),
+        "{text}"
+    );
+    let error = RedisStore::connect_cluster([format!("redis://:hunter2@127.0.0.1:{port}")]).await;
+    let text = line(&error.expect_err("nobody"));
+    assert!(
+        text.starts_with(&format!("cannot connect to Redis at 127.0.0.1:{port}: ")),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"));
+    assert!(started.elapsed() < SECOND);
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", silent.local_addr().expect("an address"));
+    let started = Instant::now();
+    let text = line(&RedisStore::connect(&url).await.expect_err("silence"));
+    assert!(text.contains("timed out"), "{text}");
+    let text = line(
+        &RedisStore::connect_cluster([&url])
+            .await
+            .expect_err("silence"),
+    );
+    assert!(text.contains("timed out"), "{text}");
+    assert!(started.elapsed() < 6 * SECOND, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_and_not_shown() {
+    let redis = or_skip!(Redis::start());
+    redis.ask::<()>(cmd("ACL").arg(&["SETUSER", "shop", "on", ">right", "~*", "+@all"]));
+    let url = |password| format!("redis://shop:{password}@127.0.0.1:{}", redis.port);
+    let error = RedisStore::connect(url("hunter2"))
+        .await
+        .expect_err("a wrong password");
+    assert!(!format!("{} {error:?}", line(&error)).contains("hunter2"));
+    let store = RedisStore::connect(url("right"))
+        .await
+        .expect("a connection");
+    assert!(!format!("{store:?}").contains("right"));
+    assert_eq!(store.load(&any_key()).await.unwrap(), None);
+}
+
+/// The list in the documentation is enough.
+#[tokio::test]
+async fn a_user_with_the_documented_rights_can_do_everything() {
+    let redis = or_skip!(Redis::start());
+    let rights = "resetkeys ~axum-typed-session:* -@all +get +set +del +getrange +setrange +pexpire \
+                  +pttl +zadd +zrange +zremrangebyscore +eval +evalsha";
+    let mut user = cmd("ACL");
+    user.arg("SETUSER").arg("shop").arg("on").arg(">secret");
+    user.arg(rights.split_whitespace().collect::<Vec<_>>());
+    redis.ask::<()>(&user);
+    let url = format!("redis://shop:secret@127.0.0.1:{}", redis.port);
+    let store = RedisStore::connect(url).await.expect("a connection");
+    let (key, owner) = (any_key(), any_owner());
+    let (first, second) = (
+        record().owner(owner).build(),
+        record().owner(any_owner()).build(),
+    );
+    saved(store.save(&key, &first, Write::Create).await);
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
+    saved(store.save(&key, &second, update(&first)).await);
+    saved(
+        store
+            .touch(
+                &key,
+                second.version(),
+                second.expires_at().saturating_add(SECOND),
+            )
+            .await,
+    );
+    assert!(store.load(&key).await.unwrap().is_some());
+    assert_eq!(
+        store
+            .destroy_by_owner(&second.owner().unwrap(), None)
+            .await
+            .unwrap(),
+        1
+    );
+    store.destroy(&key).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_application_may_bring_its_own_connection() {
+    let redis = or_skip!(shared());
+    let client = redis::Client::open(redis.url()).unwrap();
+    let manager = ConnectionManager::new(client).await.unwrap();
+    let (key, record) = (any_key(), record().build());
+    let store = RedisStore::from_connection_manager(manager);
+    saved(store.save(&key, &record, Write::Create).await);
+    assert_eq!(redis.store().await.load(&key).await.unwrap(), Some(record));
+}
+
+#[tokio::test]
+async fn an_application_may_bring_its_own_cluster_connection() {
+    let cluster = or_skip!(shared_cluster());
+    let nodes = cluster.masters.iter().map(Redis::url);
+    let client = ClusterClient::builder(nodes).retries(0).build().unwrap();
+    let store = RedisStore::from_cluster_connection(client.get_async_connection().await.unwrap());
+    let (key, record) = (any_key(), record().build());
+    saved(store.save(&key, &record, Write::Create).await);
+    assert_eq!(
+        cluster.store().await.load(&key).await.unwrap(),
+        Some(record)
+    );
+}
+
+#[tokio::test]
+async fn one_node_is_enough_to_find_the_cluster() {
+    let cluster = or_skip!(shared_cluster());
+    let store = RedisStore::connect_cluster([cluster.masters[1].url()])
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        saved(
+            store
+                .save(&any_key(), &record().build(), Write::Create)
+                .await,
+        );
+    }
+}
+
+/// A certificate authority of its own, a server with a certificate of it, and this test binary once more,
+/// which trusts it.
+#[cfg(feature = "redis-rustls")]
+mod tls {
+    use std::{
+        env, fs,
+        path::Path,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    const URL: &str = "AXUM_TYPED_SESSION_TLS_URL";
+
+    fn openssl(folder: &Path, arguments: &str) {
+        let status = Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "openssl {arguments}"
+        );
+    }
+
+    fn make_certificates(folder: &Path) {
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        openssl(
+            folder,
+            &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=test-authority"),
+        );
+        openssl(
+            folder,
+            &format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
+        );
+        fs::write(folder.join("names"), "subjectAltName=DNS:localhost").unwrap();
+        openssl(
+            folder,
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names \
+             -out server.pem",
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_is_trusted_by_its_certificate() {
+        or_skip!(servers::find("openssl", "redis TLS"));
+        let folder = servers::folder("tls");
+        make_certificates(&folder);
+        let port = servers::free_port(0).to_string();
+        let file = |name| folder.join(name).display().to_string();
+        let redis = or_skip!(Redis::start_with(&[
+            ("--tls-port", port.clone()),
+            ("--tls-cert-file", file("server.pem")),
+            ("--tls-key-file", file("server.key")),
+            ("--tls-ca-cert-file", file("ca.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+        ]));
+        let url = format!("rediss://localhost:{port}");
+        // The system does not know the authority.
+        let text = line(&RedisStore::connect(&url).await.expect_err("a stranger"));
+        assert!(text.contains("certificate"), "{text}");
+
+        let trusting = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "connecting::tls::over_tls"])
+            .env("SSL_CERT_FILE", file("ca.pem"))
+            .env(URL, &url)
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&trusting.stdout);
+        assert!(
+            trusting.status.success() && output.contains("1 passed"),
+            "{output}"
+        );
+        assert_eq!(redis.keys().len(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, with its certificate"]
+    async fn over_tls() {
+        let Ok(url) = env::var(URL) else { return };
+        let store = RedisStore::connect(url).await.expect("a connection");
+        let (key, record) = (any_key(), record().build());
+        saved(store.save(&key, &record, Write::Create).await);
+        assert_eq!(store.load(&key).await.unwrap(), Some(record));
+    }
+}

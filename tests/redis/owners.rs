@@ -1,0 +1,213 @@
+//! The index of an owner's sessions, beyond what every store promises.
+
+use std::time::{Duration, SystemTime};
+
+use axum_typed_session::{
+    OwnerKey, SessionStore as _, StoreKey, Timestamp, Write, redis::cmd, testing::ManualClock,
+};
+
+use crate::support::{
+    Cluster, Redis, SECOND, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared,
+    shared_cluster, update,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn entries(redis: &Redis, owner: &OwnerKey) -> Vec<(Vec<u8>, u64)> {
+    redis.ask(
+        cmd("ZRANGE")
+            .arg(index_key(owner))
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES"),
+    )
+}
+
+fn entry(key: &StoreKey, end: Timestamp) -> (Vec<u8>, u64) {
+    (key.as_bytes().to_vec(), end.as_unix_millis())
+}
+
+#[tokio::test]
+async fn an_entry_ends_with_its_session_and_the_index_with_its_last_entry() {
+    let redis = or_skip!(shared());
+    let clock = ManualClock::at(SystemTime::now());
+    let store = redis.store().await.clock(clock.clone());
+    let (owner, short, long, next) = (any_owner(), any_key(), any_key(), any_key());
+    let ending = |end: Timestamp| {
+        record()
+            .owner(owner)
+            .expires_at(now().saturating_add(HOUR))
+            .absolute_end(end)
+            .build()
+    };
+    let (in_two_hours, in_a_day) = (now().saturating_add(2 * HOUR), now().saturating_add(DAY));
+    saved(store.save(&long, &ending(in_a_day), Write::Create).await);
+    saved(
+        store
+            .save(&short, &ending(in_two_hours), Write::Create)
+            .await,
+    );
+    assert_eq!(
+        entries(redis, &owner),
+        [entry(&short, in_two_hours), entry(&long, in_a_day)]
+    );
+    let ttl: u64 = redis.ask(cmd("TTL").arg(index_key(&owner)));
+    assert!((86_300..=86_400 + 3_600).contains(&ttl), "{ttl}");
+
+    // Four hours on, the short session and an hour for clocks that differ are over.
+    clock.advance(4 * HOUR);
+    let in_two_days = now().saturating_add(2 * DAY);
+    saved(store.save(&next, &ending(in_two_days), Write::Create).await);
+    assert_eq!(
+        entries(redis, &owner),
+        [entry(&long, in_a_day), entry(&next, in_two_days)]
+    );
+    let ttl: u64 = redis.ask(cmd("TTL").arg(index_key(&owner)));
+    assert!((150_000..=172_800 + 3_600).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn an_entry_never_ends_before_its_row() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let (owner, key) = (any_owner(), any_key());
+    let ending = |end: Timestamp| {
+        record()
+            .owner(owner)
+            .expires_at(now().saturating_add(HOUR))
+            .absolute_end(end)
+            .build()
+    };
+    let (sooner, later) = (now().saturating_add(DAY), now().saturating_add(2 * DAY));
+    let (first, second, third) = (ending(sooner), ending(later), ending(sooner));
+    saved(store.save(&key, &first, Write::Create).await);
+    assert_eq!(entries(redis, &owner), [entry(&key, sooner)]);
+    saved(store.save(&key, &second, update(&first)).await);
+    assert_eq!(entries(redis, &owner), [entry(&key, later)]);
+    saved(store.save(&key, &third, update(&second)).await);
+    assert_eq!(entries(redis, &owner), [entry(&key, later)]);
+}
+
+#[tokio::test]
+async fn an_entry_is_there_before_its_row_and_stays_when_the_row_never_comes() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let (owner, key) = (any_owner(), any_key());
+    // The row's place is taken, so the row cannot come.
+    redis.ask::<()>(cmd("LPUSH").arg(row_key(&key)).arg("taken"));
+    let row = record().owner(owner).build();
+    store
+        .save(&key, &row, Write::Create)
+        .await
+        .expect_err("taken");
+    assert_eq!(entries(&redis, &owner), [entry(&key, row.absolute_end())]);
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), []);
+    assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 0);
+    // It is free again, and a create that was under way all the time arrives: it is found.
+    redis.ask::<()>(cmd("DEL").arg(row_key(&key)));
+    saved(store.save(&key, &row, Write::Create).await);
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
+}
+
+#[tokio::test]
+async fn without_its_entry_no_row_is_written() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let (owner, key) = (any_owner(), any_key());
+    redis.ask::<()>(cmd("SET").arg(index_key(&owner)).arg("not an index"));
+    store
+        .save(&key, &record().owner(owner).build(), Write::Create)
+        .await
+        .expect_err("no entry");
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    let anonymous = record().build();
+    saved(store.save(&key, &anonymous, Write::Create).await);
+    store
+        .save(&key, &record().owner(owner).build(), update(&anonymous))
+        .await
+        .expect_err("no entry");
+    assert_eq!(store.load(&key).await.unwrap(), Some(anonymous));
+}
+
+async fn heals_when_sessions_expire(store: &dyn axum_typed_session::SessionStore) {
+    let owner = any_owner();
+    let (brief, lasting) = (any_key(), any_key());
+    let soon = record()
+        .owner(owner)
+        .expires_at(now().saturating_add(SECOND / 5))
+        .build();
+    saved(store.save(&brief, &soon, Write::Create).await);
+    saved(
+        store
+            .save(&lasting, &record().owner(owner).build(), Write::Create)
+            .await,
+    );
+    assert_eq!(store.find_by_owner(&owner).await.unwrap().len(), 2);
+    tokio::time::sleep(SECOND / 4).await;
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [lasting]);
+    assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 1);
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn expired_sessions_are_not_found_on_one_server() {
+    heals_when_sessions_expire(&or_skip!(shared()).store().await).await;
+}
+
+#[tokio::test]
+async fn expired_sessions_are_not_found_on_a_cluster() {
+    heals_when_sessions_expire(&or_skip!(shared_cluster()).store().await).await;
+}
+
+/// Logins while everything is being ended: what was acknowledged before is gone, what came after is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ending_all_sessions_of_an_owner_misses_none_on_a_cluster() {
+    let cluster: &Cluster = or_skip!(shared_cluster());
+    let store = cluster.store().await;
+    let owner = any_owner();
+    let before: Vec<StoreKey> = (0..200).map(|_| any_key()).collect();
+    for key in &before {
+        saved(
+            store
+                .save(key, &record().owner(owner).build(), Write::Create)
+                .await,
+        );
+    }
+    let login = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let mut keys = Vec::new();
+            for _ in 0..100 {
+                let key = any_key();
+                saved(
+                    store
+                        .save(&key, &record().owner(owner).build(), Write::Create)
+                        .await,
+                );
+                keys.push(key);
+            }
+            keys
+        }
+    });
+    let keep = before[7];
+    let destroyed = store.destroy_by_owner(&owner, Some(&keep)).await.unwrap();
+    assert!(destroyed >= 199, "{destroyed}");
+    for key in &before {
+        let found = store.load(key).await.unwrap();
+        assert_eq!(found.is_some(), *key == keep);
+    }
+    let later = login.await.unwrap();
+    let mut live = Vec::new();
+    for key in before.into_iter().chain(later) {
+        live.extend(store.load(&key).await.unwrap().map(|_| key));
+    }
+    live.sort();
+    let mut found = store.find_by_owner(&owner).await.unwrap();
+    found.sort();
+    assert_eq!(found, live);
+}

@@ -1,0 +1,396 @@
+//! What goes over the wire and what lies in the server.
+
+use std::time::{Duration, SystemTime};
+
+use axum_typed_session::{
+    MaxAge, OwnerKey, SaveOutcome, SessionStore as _, StoreError, Timestamp, Write, redis::cmd,
+};
+
+use crate::support::{
+    Redis, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared, shared_cluster,
+    update,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[tokio::test]
+async fn an_operation_is_one_command() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let (key, owner) = (any_key(), any_owner());
+    let first = record().owner(owner).payload("1").build();
+    let second = record()
+        .owner(owner)
+        .created_at(first.created_at())
+        .absolute_end(first.absolute_end());
+    let second = second.payload("2").build();
+    let later = second.expires_at().saturating_add(HOUR);
+    // The server learns the scripts.
+    let other = any_key();
+    saved(store.save(&other, &first, Write::Create).await);
+    saved(store.touch(&other, first.version(), later).await);
+
+    let mut monitor = redis.monitor();
+    let mut commands = |doing: &str| (doing.to_owned(), monitor.since_last_time());
+    let mut seen = Vec::new();
+    saved(store.save(&key, &first, Write::Create).await);
+    seen.push(commands("a create with an owner"));
+    store.load(&key).await.unwrap();
+    seen.push(commands("a load"));
+    saved(store.save(&key, &second, update(&first)).await);
+    seen.push(commands("an update that keeps the owner"));
+    let conflict = store.save(&key, &first, update(&first)).await.unwrap();
+    assert_eq!(conflict, SaveOutcome::Conflict(second.clone()));
+    seen.push(commands("a conflict"));
+    saved(store.touch(&key, second.version(), later).await);
+    seen.push(commands("a touch"));
+    store.destroy(&key).await.unwrap();
+    seen.push(commands("a destroy"));
+    saved(store.save(&key, &record().build(), Write::Create).await);
+    seen.push(commands("a create without owner"));
+
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|(doing, commands)| (doing.as_str(), commands.join(" ")))
+        .collect();
+    let wanted = [
+        ("a create with an owner", "EVALSHA EVALSHA"),
+        ("a load", "GET"),
+        ("an update that keeps the owner", "EVALSHA"),
+        ("a conflict", "EVALSHA"),
+        ("a touch", "EVALSHA"),
+        ("a destroy", "DEL"),
+        ("a create without owner", "EVALSHA"),
+    ];
+    assert_eq!(
+        seen,
+        wanted.map(|(doing, commands)| (doing, commands.to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn only_an_update_that_changes_the_head_writes_the_index_again() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let (key, ada, bob) = (any_key(), any_owner(), any_owner());
+    let anonymous = record().build();
+    let of = |owner: OwnerKey| {
+        record()
+            .owner(owner)
+            .created_at(anonymous.created_at())
+            .absolute_end(anonymous.absolute_end())
+    };
+    let chain = [
+        (of(ada).build(), "EVALSHA EVALSHA EVALSHA"),
+        (of(ada).payload("changed").build(), "EVALSHA"),
+        (of(ada).payload("changed again").build(), "EVALSHA"),
+        (of(bob).build(), "EVALSHA EVALSHA EVALSHA"),
+        (
+            of(bob).max_age(MaxAge::Persistent(HOUR)).build(),
+            "EVALSHA EVALSHA EVALSHA",
+        ),
+        (
+            of(bob)
+                .max_age(MaxAge::Persistent(HOUR))
+                .payload("{}")
+                .build(),
+            "EVALSHA",
+        ),
+        (record().payload("nobody's").build(), "EVALSHA"),
+    ];
+    saved(
+        store
+            .save(&any_key(), &of(ada).build(), Write::Create)
+            .await,
+    );
+    saved(store.save(&key, &anonymous, Write::Create).await);
+    let mut monitor = redis.monitor();
+    let mut before = anonymous.clone();
+    for (after, wanted) in chain {
+        let outcome = store.save(&key, &after, update(&before)).await.unwrap();
+        assert_eq!(outcome, SaveOutcome::Saved);
+        assert_eq!(
+            monitor.since_last_time().join(" "),
+            wanted,
+            "{:?} to {:?}",
+            before.owner(),
+            after.owner()
+        );
+        assert_eq!(store.load(&key).await.unwrap().as_ref(), Some(&after));
+        monitor.since_last_time();
+        before = after;
+    }
+}
+
+#[tokio::test]
+async fn scripts_survive_a_flush_and_an_unknown_server() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let key = any_key();
+    let mut before = record().owner(any_owner()).build();
+    saved(store.save(&key, &before, Write::Create).await);
+    for round in 0..3 {
+        redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
+        let after = record()
+            .owner(any_owner())
+            .payload(round.to_string())
+            .build();
+        saved(store.save(&key, &after, update(&before)).await);
+        redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
+        let later = after.expires_at().saturating_add(HOUR);
+        saved(store.touch(&key, after.version(), later).await);
+        assert_eq!(store.load(&key).await.unwrap().unwrap().expires_at(), later);
+        before = after;
+    }
+}
+
+#[tokio::test]
+async fn a_row_holds_the_record_and_nothing_else() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let (key, owner) = (any_key(), any_owner());
+    let record = record().owner(owner).payload("{\"cart\":[7]}").build();
+    saved(store.save(&key, &record, Write::Create).await);
+
+    let mut keys = redis.keys();
+    keys.sort();
+    assert_eq!(keys, [index_key(&owner), row_key(&key)]);
+    let row: Vec<u8> = redis.ask(cmd("GET").arg(row_key(&key)));
+    let expires_at = record.expires_at().as_unix_millis().to_be_bytes();
+    let version = record.version();
+    let parts = [&version.as_bytes()[..], &expires_at, &record.to_bytes()];
+    assert_eq!(row, parts.concat());
+    let members: Vec<(Vec<u8>, u64)> = redis.ask(
+        cmd("ZRANGE")
+            .arg(index_key(&owner))
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES"),
+    );
+    assert_eq!(
+        members,
+        [(
+            key.as_bytes().to_vec(),
+            record.absolute_end().as_unix_millis()
+        )]
+    );
+}
+
+#[tokio::test]
+async fn the_prefix_begins_every_key() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await.prefix("shop:");
+    let record = record().owner(any_owner()).build();
+    saved(store.save(&any_key(), &record, Write::Create).await);
+    let keys = redis.keys();
+    assert_eq!(keys.len(), 2);
+    assert!(keys.iter().all(|key| key.starts_with(b"shop:")));
+    let elsewhere = redis.store().await.prefix("forum:");
+    assert_eq!(
+        elsewhere
+            .find_by_owner(&record.owner().unwrap())
+            .await
+            .unwrap(),
+        []
+    );
+}
+
+#[tokio::test]
+async fn rows_live_as_long_as_the_server_is_told() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let key = any_key();
+    let now = Timestamp::from(SystemTime::now());
+    let in_an_hour = record().expires_at(now.saturating_add(HOUR)).build();
+    let pttl = || redis.ask::<i64>(cmd("PTTL").arg(row_key(&key)));
+
+    saved(store.save(&key, &in_an_hour, Write::Create).await);
+    assert!((3_590_000..=3_600_000).contains(&pttl()), "{}", pttl());
+    let later = now.saturating_add(2 * HOUR);
+    saved(store.touch(&key, in_an_hour.version(), later).await);
+    assert!((7_190_000..=7_200_000).contains(&pttl()), "{}", pttl());
+    // Forever is longer than the server can count.
+    let forever = record()
+        .expires_at(Timestamp::from_unix_millis(u64::MAX))
+        .owner(any_owner())
+        .build();
+    saved(store.save(&key, &forever, update(&in_an_hour)).await);
+    assert_eq!(store.load(&key).await.unwrap().as_ref(), Some(&forever));
+    // What is over when it is written is not there.
+    let over = record().expires_at(now).build();
+    saved(store.save(&key, &over, update(&forever)).await);
+    assert_eq!(store.load(&key).await.unwrap(), None);
+    saved(store.save(&key, &over, Write::Create).await);
+    assert_eq!(store.load(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_not_a_row_is_corrupt_and_stays() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let whole = record().payload("{}").build();
+    let row = {
+        let key = any_key();
+        saved(store.save(&key, &whole, Write::Create).await);
+        redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key)))
+    };
+    let mut unknown_flag = row.clone();
+    unknown_flag[25] = 0x80;
+    let head = row.len() - whole.payload().len();
+    let mut values: Vec<Vec<u8>> = (0..head).map(|len| row[..len].to_vec()).collect();
+    values.extend([
+        unknown_flag,
+        b"hello".to_vec(),
+        b"{\"of\": \"another app\"}".to_vec(),
+    ]);
+    for value in values {
+        let key = any_key();
+        redis.ask::<()>(cmd("SET").arg(row_key(&key)).arg(&value));
+        assert!(
+            matches!(store.load(&key).await, Err(StoreError::Corrupt)),
+            "{value:?}"
+        );
+        assert!(
+            matches!(
+                store.save(&key, &record().build(), Write::Create).await,
+                Err(StoreError::Corrupt)
+            ),
+            "{value:?}"
+        );
+        assert!(matches!(
+            store
+                .touch(&key, record().build().version(), whole.expires_at())
+                .await,
+            Err(StoreError::Corrupt)
+        ));
+        assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), value);
+        store.destroy(&key).await.unwrap();
+        assert_eq!(store.load(&key).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_corrupt_and_stays() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let key = any_key();
+    redis.ask::<()>(cmd("LPUSH").arg(row_key(&key)).arg("a list"));
+    let row = record().build();
+    assert!(matches!(store.load(&key).await, Err(StoreError::Corrupt)));
+    assert!(matches!(
+        store.save(&key, &row, Write::Create).await,
+        Err(StoreError::Corrupt)
+    ));
+    assert!(matches!(
+        store.save(&key, &row, update(&row)).await,
+        Err(StoreError::Corrupt)
+    ));
+    assert!(matches!(
+        store.touch(&key, row.version(), row.expires_at()).await,
+        Err(StoreError::Corrupt)
+    ));
+    assert_eq!(redis.ask::<u32>(cmd("LLEN").arg(row_key(&key))), 1);
+    store.destroy(&key).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_row_of_a_newer_format_is_newer_and_stays() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let (key, old) = (any_key(), record().build());
+    saved(store.save(&key, &old, Write::Create).await);
+    redis.ask::<()>(cmd("SETRANGE").arg(row_key(&key)).arg(24).arg(b"\x02"));
+    let row = redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key)));
+    assert!(matches!(store.load(&key).await, Err(StoreError::Newer)));
+    assert!(matches!(
+        store.save(&key, &record().build(), Write::Create).await,
+        Err(StoreError::Newer)
+    ));
+    assert!(matches!(
+        store
+            .save(&key, &record().build(), update(&record().build()))
+            .await,
+        Err(StoreError::Newer)
+    ));
+    assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), row);
+}
+
+#[tokio::test]
+async fn a_server_without_memory_is_full_and_still_ends_sessions() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let (key, old) = (any_key(), record().owner(any_owner()).build());
+    saved(store.save(&key, &old, Write::Create).await);
+    redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb"));
+    let new = record().owner(any_owner()).build();
+    for write in [
+        store
+            .save(&any_key(), &record().build(), Write::Create)
+            .await,
+        store.save(&any_key(), &new, Write::Create).await,
+        store.save(&key, &new, update(&old)).await,
+        store
+            .touch(&key, old.version(), old.expires_at().saturating_add(HOUR))
+            .await,
+    ] {
+        assert!(matches!(write, Err(StoreError::Full)), "{write:?}");
+    }
+    assert_eq!(store.load(&key).await.unwrap(), Some(old));
+    store.destroy(&key).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn keys_spread_over_the_cluster() {
+    let cluster = or_skip!(shared_cluster());
+    let store = cluster.store().await;
+    for _ in 0..60 {
+        let record = record().owner(any_owner()).build();
+        saved(store.save(&any_key(), &record, Write::Create).await);
+    }
+    for master in &cluster.masters {
+        assert!(master.ask::<u32>(&cmd("DBSIZE")) > 0);
+    }
+}
+
+/// Prints what the documentation says of memory.
+#[tokio::test]
+async fn memory_per_session() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let owner = any_owner();
+    let of = |owner: Option<OwnerKey>| match owner {
+        Some(owner) => record().owner(owner),
+        None => record(),
+    };
+    let used = || redis.info("memory", "used_memory").parse::<f64>().unwrap();
+    let each = 2_000_u16;
+    let mut lines = Vec::new();
+    for (what, owners) in [
+        ("without owner", 0),
+        ("with an owner each", each),
+        ("with one owner for all", 1),
+    ] {
+        redis.ask::<()>(&cmd("FLUSHALL"));
+        let before = used();
+        let mut last = any_key();
+        for _ in 0..each {
+            let owner = match owners {
+                0 => None,
+                1 => Some(owner),
+                _ => Some(any_owner()),
+            };
+            last = any_key();
+            let row = of(owner).payload([b'x'; 243]).build();
+            saved(store.save(&last, &row, Write::Create).await);
+        }
+        let total = (used() - before) / f64::from(each);
+        let row: u32 = redis.ask(cmd("MEMORY").arg("USAGE").arg(row_key(&last)));
+        lines.push(format!(
+            "{what}: row {row} bytes, in all {total:.0} bytes a session"
+        ));
+        assert!(row <= 500, "{row}");
+    }
+    println!("{}", lines.join("\n"));
+}

@@ -1,0 +1,75 @@
+//! A wire that loses an answer on demand.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    select,
+    sync::oneshot,
+};
+
+/// Stands between a store and its server.
+pub struct Proxy {
+    pub url: String,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+struct Fault {
+    answered: oneshot::Sender<()>,
+    cut: oneshot::Receiver<()>,
+}
+
+impl Proxy {
+    pub async fn start(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let fault = Arc::default();
+        let faults = Arc::clone(&fault);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
+                    continue;
+                };
+                tokio::spawn(carry(client, server, Arc::clone(&faults)));
+            }
+        });
+        Self { url, fault }
+    }
+
+    /// Holds back the server's next answer: the first tells that there is one, the second ends the
+    /// connection in its place.
+    pub fn lose_next_answer(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (answered, was_answered) = oneshot::channel();
+        let (do_cut, cut) = oneshot::channel();
+        *self.fault.lock().unwrap() = Some(Fault { answered, cut });
+        (was_answered, do_cut)
+    }
+}
+
+async fn carry(client: TcpStream, server: TcpStream, fault: Arc<Mutex<Option<Fault>>>) {
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    select! {
+        _ = copy(&mut from_client, &mut to_server) => {}
+        () = answers(from_server, to_client, &fault) => {}
+    }
+}
+
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: &Mutex<Option<Fault>>) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(len @ 1..) = from.read(&mut buffer).await {
+        let fault = fault.lock().unwrap().take();
+        if let Some(Fault { answered, cut }) = fault {
+            let _ = answered.send(());
+            let _ = cut.await;
+            return;
+        }
+        if to.write_all(&buffer[..len]).await.is_err() {
+            return;
+        }
+    }
+}
