@@ -24,7 +24,10 @@ install_missing() {
     fi
 }
 
-install_missing cc gcc chromium chromium redis-server redis-server
+# Debian keeps the programs of each PostgreSQL release off the path.
+postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1)
+install_missing cc gcc chromium chromium redis-server redis-server \
+    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server
 
 say "the declared rust-version"
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

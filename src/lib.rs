@@ -113,6 +113,8 @@
 //! |---|---|
 //! | `redis` | `RedisStore`, for Redis, Valkey and their clusters |
 //! | `redis-rustls` | `rediss://` URLs; needs a C compiler |
+//! | `sqlite` | `SqliteStore`, with SQLite compiled in; needs a C compiler |
+//! | `postgres`, `mysql` | `PostgresStore`, and `MySqlStore` also for MariaDB |
 //! | `testing` | what tests of an application or a store need |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -206,3 +208,9 @@ pub use crate::store::SqliteStore;
     doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql")))
 )]
 pub use crate::store::{SqlEngine, SqlStore};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql")))
+)]
+pub use sqlx;

@@ -5,6 +5,7 @@ use std::{
     env, fs, io,
     io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{self, Child, ChildStdin, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -44,6 +45,8 @@ impl Server {
             .args(arguments.iter().map(AsRef::as_ref))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // An interrupt from the terminal ends the test process, not its keepers.
+            .process_group(0)
             .spawn()?;
         let leash = keeper.stdin.take();
         let mut pid = String::new();

@@ -28,6 +28,9 @@ use crate::{
 
 /// Sessions in a table of the application's own database, through its own pool.
 ///
+/// The `sqlx` of the pool must be the one this crate uses, which is re-exported as
+/// [`sqlx`](crate::sqlx); TLS and other options are features of the application's own `sqlx` dependency.
+///
 /// Its three names are [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
 /// [`MySqlStore`](crate::MySqlStore), where each engine's setup, SQL and sizes stand. Cheap to clone.
 ///
@@ -37,7 +40,7 @@ use crate::{
 /// |---|---|
 /// | load | 1 `SELECT` by primary key |
 /// | save, touch, `destroy_at` | 1, and 1 `SELECT` where another writer came first |
-/// | create | 1; on MySQL 2 where an expired row is replaced |
+/// | save of a new session | as above, and on MySQL 1 more where an expired row is replaced |
 /// | destroy, `destroy_by_owner`, `find_by_owner`, a batch of `delete_expired` | 1 |
 ///
 /// Every statement is a transaction of its own, so a future dropped at any point leaves the row wholly
@@ -51,7 +54,7 @@ use crate::{
 /// The database's: every statement compares `expires_at` with the server's own time, so nodes whose
 /// clocks differ agree on which rows there are, and none deletes what another still uses. A row's
 /// `expires_at` is what the saving node wrote, so a clock that is off by some seconds makes its sessions
-/// that much longer or shorter. Only integers and UTC are compared: no time zone or collation matters.
+/// that much longer or shorter. Later than a signed 64-bit integer holds is as late as it holds. Only integers and UTC are compared: no time zone or collation matters.
 /// [`clock`](Self::clock) is for tests.
 ///
 /// # Use the primary

@@ -7,7 +7,8 @@ use super::{
 
 /// Sessions in a table of MySQL 5.7 or later, or MariaDB 10.3 or later.
 ///
-/// What holds for all engines stands at [`SqlStore`]. This crate's tests run on MariaDB 10.11.
+/// What holds for all engines stands at [`SqlStore`]. This crate's tests run on MariaDB 10.11. The default
+/// login of MySQL 8 needs TLS or the feature `mysql-rsa` of the application's own `sqlx`.
 ///
 /// # Example
 ///

@@ -146,7 +146,8 @@ impl Statements {
             ))],
             destroy: statement("DELETE FROM {table} WHERE session_key = ?"),
             destroy_at: vec![statement(
-                "DELETE FROM {table} WHERE session_key = ? AND version = ? AND expires_at > {now}",
+                "DELETE FROM {table} \
+                 WHERE session_key = ? AND version = ? AND expires_at > {now}",
             )],
             delete_expired: statement(dialect.delete_expired),
             find_by_owner: statement(
