@@ -10,8 +10,8 @@ use std::{
 
 use axum_typed_session::{
     Record, RedisStore, SaveOutcome, SessionStore as _, StoreError, StoreKey, Write,
-    redis::{Cmd, cmd},
 };
+use redis::{Cmd, cmd};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::{

@@ -2,10 +2,8 @@
 
 use std::{error::Error, net::TcpListener, time::Instant};
 
-use axum_typed_session::{
-    RedisStore, SessionStore as _, Write,
-    redis::{self, aio::ConnectionManager, cluster::ClusterClient, cmd},
-};
+use axum_typed_session::{RedisStore, SessionStore as _, Write};
+use redis::{aio::ConnectionManager, cluster::ClusterClient, cmd};
 
 use crate::{
     servers,
@@ -112,44 +110,57 @@ async fn a_wrong_password_is_told_and_not_shown() {
     assert_eq!(store.load(&any_key()).await.unwrap(), None);
 }
 
-/// The list in the documentation is enough.
-#[tokio::test]
-async fn a_user_with_the_documented_rights_can_do_everything() {
-    let redis = or_skip!(Redis::start());
-    let rights = "resetkeys ~axum-typed-session:* -@all +get +set +del +getrange +setrange +pexpire \
-                  +pttl +zadd +zrange +zremrangebyscore +eval +evalsha";
+/// The rights that the documentation lists.
+const RIGHTS: &str = "~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange \
+                      +zremrangebyscore +eval +evalsha";
+const CLUSTER_RIGHTS: &str = "+cluster|slots +asking +ping";
+
+fn add_user(redis: &Redis, rights: &str) -> String {
     let mut user = cmd("ACL");
     user.arg("SETUSER").arg("shop").arg("on").arg(">secret");
     user.arg(rights.split_whitespace().collect::<Vec<_>>());
     redis.ask::<()>(&user);
-    let url = format!("redis://shop:secret@127.0.0.1:{}", redis.port);
-    let store = RedisStore::connect(url).await.expect("a connection");
+    format!("redis://shop:secret@127.0.0.1:{}", redis.port)
+}
+
+async fn can_do_everything(store: &RedisStore) {
     let (key, owner) = (any_key(), any_owner());
     let (first, second) = (
         record().owner(owner).build(),
         record().owner(any_owner()).build(),
     );
+    let later = second.expires_at().saturating_add(SECOND);
     saved(store.save(&key, &first, Write::Create).await);
     assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
     saved(store.save(&key, &second, update(&first)).await);
-    saved(
-        store
-            .touch(
-                &key,
-                second.version(),
-                second.expires_at().saturating_add(SECOND),
-            )
-            .await,
-    );
+    saved(store.touch(&key, second.version(), later).await);
     assert!(store.load(&key).await.unwrap().is_some());
-    assert_eq!(
-        store
-            .destroy_by_owner(&second.owner().unwrap(), None)
-            .await
-            .unwrap(),
-        1
-    );
+    let owner = second.owner().unwrap();
+    assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 1);
     store.destroy(&key).await.unwrap();
+    saved(store.save(&key, &first, Write::Create).await);
+    saved(store.destroy_at(&key, first.version()).await);
+}
+
+#[tokio::test]
+async fn a_user_with_the_documented_rights_can_do_everything() {
+    let redis = or_skip!(Redis::start());
+    let url = add_user(&redis, RIGHTS);
+    can_do_everything(&RedisStore::connect(url).await.expect("a connection")).await;
+}
+
+#[tokio::test]
+async fn a_user_with_the_documented_rights_can_do_everything_on_a_cluster() {
+    let cluster = or_skip!(shared_cluster());
+    let rights = format!("{RIGHTS} {CLUSTER_RIGHTS}");
+    let nodes = cluster.masters.iter();
+    let urls: Vec<_> = nodes.map(|node| add_user(node, &rights)).collect();
+    let store = RedisStore::connect_cluster(urls)
+        .await
+        .expect("a connection");
+    for _ in 0..20 {
+        can_do_everything(&store).await;
+    }
 }
 
 #[tokio::test]

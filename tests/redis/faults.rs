@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use axum_typed_session::{
-    Record, RedisStore, SaveOutcome, SessionStore, StoreError, StoreKey, Write, redis::cmd,
+    Record, RedisStore, SaveOutcome, SessionStore, StoreError, StoreKey, Write,
 };
+use redis::cmd;
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use axum_typed_session::{
-    OwnerKey, SessionStore as _, StoreKey, Timestamp, Write, redis::cmd, testing::ManualClock,
+    OwnerKey, SessionStore as _, StoreKey, Timestamp, Write, testing::ManualClock,
 };
+use redis::cmd;
 
 use crate::support::{
     Cluster, Redis, SECOND, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared,

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use axum_typed_session::{
-    MaxAge, OwnerKey, SaveOutcome, SessionStore as _, StoreError, Timestamp, Write, redis::cmd,
+    MaxAge, OwnerKey, SaveOutcome, SessionStore as _, StoreError, Timestamp, Write,
 };
+use redis::cmd;
 
 use crate::support::{
     Redis, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared, shared_cluster,

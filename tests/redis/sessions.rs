@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use axum::{Router, body::Body, response::IntoResponse, routing::get};
-use axum_typed_session::{RedisStore, Session, SessionError, SessionManager, redis::cmd};
+use axum_typed_session::{RedisStore, Session, SessionError, SessionManager};
 use http::{Request, StatusCode, header};
+use redis::cmd;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt as _;
 

@@ -9,10 +9,9 @@ use std::{
 };
 
 use axum_typed_session::{
-    OwnerKey, Record, RedisStore, SaveOutcome, StoreError, StoreKey, Write,
-    redis::{self, Cmd, Connection, FromRedisValue, cmd},
-    testing::RecordBuilder,
+    OwnerKey, Record, RedisStore, SaveOutcome, StoreError, StoreKey, Write, testing::RecordBuilder,
 };
+use redis::{Cmd, Connection, FromRedisValue, cmd};
 
 use crate::servers::{self, Server, wait_until};
 

@@ -130,13 +130,14 @@ impl RedisStore {
         Connection::cluster(urls).await.map(Self::new)
     }
 
-    /// Uses the application's own connection to one server, with its timeouts and retries.
+    /// Uses the application's own connection to one server, made with version 1 of the `redis` crate, with its
+    /// timeouts and retries.
     #[must_use]
     pub fn from_connection_manager(manager: ConnectionManager) -> Self {
         Self::new(Connection::Node(manager))
     }
 
-    /// Uses the application's own connection to a cluster.
+    /// Uses the application's own connection to a cluster, made with version 1 of the `redis` crate.
     ///
     /// Build its client with `.retries(0)`. The store follows redirections itself and repeats what is
     /// safe to repeat; a client that repeats a save whose answer was lost may find another save on top of
