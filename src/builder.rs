@@ -23,6 +23,8 @@ use crate::{
     transport::{Carrier, Transport},
 };
 
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
 const DAY: Duration = Duration::from_hours(24);
 
 /// Browsers cut cookie lifetimes to this (RFC 6265bis, section 5.5).
@@ -57,11 +59,11 @@ where
             codec: Arc::new(JsonCodec),
             hooks: Hooks::default(),
             on_event: None,
-            on_conflict: ConflictPolicy::Merge,
+            on_conflict: None,
             last_write_wins: Vec::new(),
             schema: 1,
             accept_schema: None,
-            store_timeout: Duration::from_secs(2),
+            store_timeout: None,
             clock: Arc::new(SystemClock),
             default: T::default,
         }
@@ -96,11 +98,11 @@ pub struct SessionManagerBuilder<T> {
     codec: Arc<dyn Codec<T>>,
     hooks: Hooks<T>,
     on_event: Option<Arc<Hook>>,
-    on_conflict: ConflictPolicy,
+    on_conflict: Option<ConflictPolicy>,
     last_write_wins: Vec<String>,
     schema: u32,
     accept_schema: Option<u32>,
-    store_timeout: Duration,
+    store_timeout: Option<Duration>,
     clock: Arc<dyn Clock>,
     default: fn() -> T,
 }
@@ -327,7 +329,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets what happens when two requests change one stored session. Default: [`ConflictPolicy::Merge`].
     pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
-        self.on_conflict = policy;
+        self.on_conflict = Some(policy);
         self
     }
 
@@ -378,7 +380,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Bounds one store call; a store that takes longer counts as down. Default: two seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.store_timeout = timeout;
+        self.store_timeout = Some(timeout);
         self
     }
 
@@ -436,8 +438,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             accept_schema: self.accept_schema.unwrap_or(self.schema),
             events: Events::new(kind, self.on_event),
             max_payload: self.max_payload,
-            store_timeout: self.store_timeout,
-            on_conflict: self.on_conflict,
+            store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
+            on_conflict: self.on_conflict.unwrap_or_default(),
             last_write_wins,
             warned: Warned::default(),
         };
@@ -454,7 +456,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             Some(("absolute_timeout", self.absolute_timeout, LONGEST_TIMEOUT)),
             self.anonymous_ttl
                 .map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
-            Some(("store_timeout", self.store_timeout, DAY)),
+            self.store_timeout.map(|ttl| ("store_timeout", ttl, DAY)),
         ];
         for (option, actual, limit) in durations.into_iter().flatten() {
             if actual.is_zero() || actual > limit {
@@ -478,7 +480,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         let needs = |option, needs| Err(ConfigError::Needs { option, needs });
         let excludes = |option, excludes| Err(ConfigError::Excludes { option, excludes });
         let is_json = self.codec.tag() == JSON_TAG;
-        let merges = self.on_conflict == ConflictPolicy::Merge;
+        let merges = self.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
         if self.backing.is_some() {
             if self.revocations.is_some() {
                 return excludes("revocations", "a store, whose sessions end by themselves");
@@ -492,8 +494,19 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                     "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON",
                 );
             }
-        } else if !self.last_write_wins.is_empty() {
-            return needs("last_write_wins", "`.store(..)`");
+        } else {
+            if !self.last_write_wins.is_empty() {
+                return needs("last_write_wins", "`.store(..)`");
+            }
+            if self.on_conflict.is_some() {
+                return needs(
+                    "on_conflict",
+                    "`.store(..)`; a browser keeps the cookie that arrives last",
+                );
+            }
+            if self.store_timeout.is_some() && self.revocations.is_none() {
+                return needs("store_timeout", "`.store(..)` or `.revocations(..)`");
+            }
         }
         if !merges && !self.last_write_wins.is_empty() {
             return needs("last_write_wins", "`.on_conflict(ConflictPolicy::Merge)`");

@@ -147,7 +147,10 @@ pub enum SessionError {
     Closed,
 
     /// The operation needs the data on the server: 500.
-    #[error("`{operation}` needs a session store; set one with `.store(..)`")]
+    #[error(
+        "`{operation}` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, \
+         name one with `manager.with_store(..)`"
+    )]
     NoStore {
         /// The method that was called.
         operation: &'static str,
@@ -156,6 +159,10 @@ pub enum SessionError {
     /// `update` was called on a session with changes that are not committed: 500.
     #[error("`update` needs a session without uncommitted changes; commit them first")]
     Uncommitted,
+
+    /// Every id drawn for a new session was in use: 500.
+    #[error("every id drawn was in use; `id_generator` must return random ids")]
+    IdInUse,
 
     /// The operating system gave no random bytes: 500.
     #[error("the operating system's random source failed")]
@@ -176,6 +183,7 @@ impl SessionError {
             | Self::Closed
             | Self::NoStore { .. }
             | Self::Uncommitted
+            | Self::IdInUse
             | Self::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -20,6 +20,7 @@ use xaes_256_gcm::{
     Xaes256Gcm,
     aead::{AeadInOut as _, KeyInit as _},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     error::{BoxError, ConfigError},
@@ -65,7 +66,8 @@ struct SealKey {
 
 enum Cipher {
     Encrypt(Box<Xaes256Gcm>),
-    Sign(Box<Hmac<Sha256>>),
+    /// The key itself, since a keyed HMAC does not wipe its state.
+    Sign(Zeroizing<[u8; 32]>),
 }
 
 /// A token that looks like one of ours, by everything that costs nothing to check.
@@ -109,7 +111,7 @@ impl Sealer {
                 Protection::Encrypted => {
                     Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
                 }
-                Protection::Signed => Cipher::Sign(Box::new(mac(&key.secret))),
+                Protection::Signed => Cipher::Sign(key.secret),
             },
         });
         let mut context = Vec::new();
@@ -169,10 +171,10 @@ impl Sealer {
                 let tag = cipher.encrypt_inout_detached(&nonce.into(), &context, text.into())?;
                 token.extend_from_slice(&tag);
             }
-            Cipher::Sign(mac) => {
+            Cipher::Sign(secret) => {
                 write(&mut token);
                 let text = token.get(HEADER_BYTES..).unwrap_or_default();
-                let tag = signature(mac, &context, text).finalize().into_bytes();
+                let tag = signature(secret, &context, text).finalize().into_bytes();
                 token.extend_from_slice(&tag);
             }
         }
@@ -217,11 +219,11 @@ impl Sealer {
                     .ok()?;
                 start..tag_at
             }
-            Cipher::Sign(mac) => {
+            Cipher::Sign(secret) => {
                 let tag_at = end.checked_sub(MAC_BYTES)?;
                 let (text, tag) = token.split_at_checked(tag_at)?;
                 let text = text.get(HEADER_BYTES..)?;
-                signature(mac, &context, text).verify_slice(tag).ok()?;
+                signature(secret, &context, text).verify_slice(tag).ok()?;
                 HEADER_BYTES..tag_at
             }
         };
@@ -235,15 +237,11 @@ impl Sealer {
 /// Longer than any token a cookie can carry; bounds the work one candidate can cause.
 pub(crate) const MAX_TOKEN_CHARS: usize = 4096;
 
-fn mac(secret: &[u8; 32]) -> Hmac<Sha256> {
-    #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
-    <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length")
-}
-
 /// The context's length stands first, so that no byte can move between it and the text.
-fn signature(mac: &Hmac<Sha256>, context: &[u8], text: &[u8]) -> Hmac<Sha256> {
-    mac.clone()
-        .chain_update((context.len() as u64).to_be_bytes())
+fn signature(secret: &[u8; 32], context: &[u8], text: &[u8]) -> Hmac<Sha256> {
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
+    let mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");
+    mac.chain_update((context.len() as u64).to_be_bytes())
         .chain_update(context)
         .chain_update(text)
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Basis, SessionManager, contention::Contention};
+use super::{Basis, Live, SessionManager, contention::Contention};
 use crate::{
     clock::Timestamp,
     error::{SessionError, StoreError},
@@ -47,18 +47,18 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         basis: &Basis,
         now: Timestamp,
     ) -> Result<(), SessionError> {
-        let live = basis.live.as_ref().map(|live| live.id.store_key());
-        for key in live.iter().chain(&basis.others) {
-            if self.data_in_token() {
-                self.revoke(basis, key, Revocation::Ended, now).await?;
-            } else if let Some(store) = &basis.store {
-                match &basis.live {
-                    Some(own) if Some(*key) == live => {
-                        let version = own.record.version();
-                        self.destroy_session(store, key, version).await?;
-                    }
-                    _ => self.rows(store).destroy(key).await?,
+        let live = basis.live.clone().map(Live::further);
+        for (key, record) in live.iter().chain(&basis.others) {
+            match (&basis.store, record) {
+                _ if self.data_in_token() => {
+                    let revoke = self.revoke(basis, key, record.as_ref(), Revocation::Ended, now);
+                    revoke.await?;
                 }
+                (Some(store), Some(record)) => {
+                    self.destroy_session(store, key, record.version()).await?;
+                }
+                (Some(store), None) => self.rows(store).destroy(key).await?,
+                (None, _) => {}
             }
             self.emit(|| SessionEvent::Destroyed {
                 session: key.fingerprint(),
@@ -115,22 +115,30 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         basis: &Basis,
         key: &StoreKey,
+        record: Option<&Record>,
         revocation: Revocation,
         now: Timestamp,
     ) -> Result<(), SessionError> {
         let Some(list) = &basis.store else {
             return Ok(());
         };
-        // A token of this id that a request in flight seals later cannot outlive this.
-        let last_end = now
-            .saturating_add(self.config.policy.absolute_timeout)
-            .saturating_add(REQUEST_IN_FLIGHT);
+        // A token of this id that a request in flight seals later cannot outlive this, nor one that was
+        // sealed under a longer timeout.
+        let last_end = now.saturating_add(self.config.policy.absolute_timeout);
+        let last_end = record.map_or(last_end, |record| last_end.max(record.absolute_end()));
+        let last_end = last_end.saturating_add(REQUEST_IN_FLIGHT);
         let mut entry = self.tombstone(now, last_end)?;
         entry.payload = revocation.payload();
-        let entered = self.rows(list).save(key, &entry, Write::Create).await?;
-        if entered != SaveOutcome::Saved && revocation == Revocation::Replaced {
-            // It has ended or was replaced already, which a new id must not undo.
-            return Err(self.gone(Some(*key)));
+        match self.rows(list).save(key, &entry, Write::Create).await? {
+            SaveOutcome::Saved => {}
+            // A new id must undo no end, and an end must not claim a session that lives on under a new id.
+            SaveOutcome::Conflict(earlier)
+                if revocation == Revocation::Replaced
+                    || earlier.payload == Revocation::Replaced.payload() =>
+            {
+                return Err(self.gone(Some(*key)));
+            }
+            SaveOutcome::Conflict(_) | SaveOutcome::Gone => {}
         }
         Ok(())
     }

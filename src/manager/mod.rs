@@ -213,7 +213,7 @@ pub(crate) struct Basis {
     /// The session, if the origin is `Loaded`.
     pub(crate) live: Option<Live>,
     /// Further sessions that came in, valid or refused, which a destroy ends too.
-    others: Vec<StoreKey>,
+    others: Vec<(StoreKey, Option<Record>)>,
     /// Where rows, or revocations, of this request are.
     pub(crate) store: Option<Arc<dyn SessionStore>>,
     /// What `id_generator` wants to see; kept only if there is one.

@@ -35,7 +35,7 @@ struct Found<T> {
     valid: usize,
     tombstone: bool,
     refused: bool,
-    others: Vec<StoreKey>,
+    others: Vec<(StoreKey, Option<Record>)>,
 }
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
@@ -131,9 +131,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                     found.keep_newest(age, live, data);
                 }
                 (Verdict::Tombstone, _) => found.tombstone = true,
-                (Verdict::Refused, _) | (Verdict::Valid(_), None) => {
+                (Verdict::Refused, record) | (Verdict::Valid(_), record @ None) => {
                     found.refused = true;
-                    found.others.push(claim.id.store_key());
+                    found.others.push((claim.id.store_key(), record));
                 }
                 (Verdict::Unknown, _) => {}
             }
@@ -260,10 +260,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 impl<T> Found<T> {
     fn keep_newest(&mut self, age: Timestamp, live: Live, data: T) {
         match &self.best {
-            Some((best, ..)) if *best >= age => self.others.push(live.id.store_key()),
+            Some((best, ..)) if *best >= age => self.others.push(live.further()),
             _ => {
                 if let Some((_, older, _)) = self.best.replace((age, live, data)) {
-                    self.others.push(older.id.store_key());
+                    self.others.push(older.further());
                 }
             }
         }

@@ -72,6 +72,9 @@ pub(crate) struct Updated<T, R> {
     pub(crate) record: Record,
 }
 
+/// An owner who logs in faster than this many rounds end sessions is not waited for.
+const MAX_ROUNDS: usize = 64;
+
 /// Whether a save restarts the session's clock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expiry {
@@ -209,8 +212,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`] when the store fails or does not index owners; sessions ended before the
-    /// failure stay ended, so calling again is safe. [`SessionError::NoStore`] in cookie mode.
+    /// [`SessionError::Store`] when the store fails or does not index owners, [`SessionError::Conflict`] when
+    /// new sessions kept coming; sessions ended before that stay ended, so calling again is safe. [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy_all_of(&self, owner: &str) -> Result<u64, SessionError> {
         self.destroy_by_owner("destroy_all_of", owner, None).await
     }
@@ -256,14 +259,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<u64, SessionError> {
         let store = self.store(operation)?;
         let owner: OwnerKey = self.config.scope.owner(owner);
-        // Not bounded as one call: it is as many calls as the owner has sessions.
-        match store.destroy_by_owner(&owner, keep).await {
-            Ok(destroyed) => Ok(destroyed),
-            Err(error) => {
-                self.emit(|| SessionEvent::StoreError { operation });
-                Err(error.into())
+        let rows = self.rows(store);
+        let at_once = store.destroy_by_owner(&owner, keep);
+        match rows.bounded("destroy_by_owner", at_once).await {
+            // A store that is up and has much to do gets its time, one bounded call after another.
+            Err(StoreError::Timeout { .. }) => {}
+            result => return Ok(result?),
+        }
+        let mut destroyed = 0;
+        for _ in 0..MAX_ROUNDS {
+            let find = rows.bounded("find_by_owner", store.find_by_owner(&owner));
+            let mut keys = find.await?;
+            keys.retain(|key| Some(key) != keep);
+            if keys.is_empty() {
+                return Ok(destroyed);
+            }
+            for key in &keys {
+                rows.destroy(key).await?;
+                destroyed += 1;
             }
         }
+        Err(SessionError::Conflict)
     }
 
     fn store(&self, operation: &'static str) -> Result<&Arc<dyn SessionStore>, SessionError> {

@@ -200,6 +200,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         replace: bool,
         our_owner_may_differ: bool,
     ) -> Result<Prepared, SessionError> {
+        if theirs.schema > self.config.accept_schema {
+            // Whatever the policy: what a newer node wrote is not ours to replace.
+            return Err(SessionRejection::Newer.into());
+        }
+        if theirs.payload == base.payload && theirs.owner == base.owner {
+            // Only its expiry moved, in a store whose `touch` draws a new version.
+            return Ok(ours.clone());
+        }
         match self.config.on_conflict {
             ConflictPolicy::Reject => Err(SessionError::Conflict),
             ConflictPolicy::Overwrite => Ok(ours.clone()),
@@ -210,7 +218,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 if owner_moved {
                     return Err(SessionError::Conflict);
                 }
-                self.merge(base, &ours.ours, theirs)
+                let merged = self.merge(base, &ours.ours, theirs)?;
+                if merged.owner != ours.owner {
+                    // Two changes that each are nobody's may together name somebody.
+                    return Err(SessionError::Conflict);
+                }
+                Ok(merged)
             }
         }
     }
@@ -218,9 +231,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     fn merge(&self, base: &Record, ours: &[u8], theirs: &Record) -> Result<Prepared, SessionError> {
         let conflict = |_| SessionError::Conflict;
         let config = &self.config;
-        if theirs.schema > config.accept_schema {
-            return Err(SessionRejection::Newer.into());
-        }
         if theirs.codec != JSON_TAG {
             return Err(SessionError::Conflict);
         }

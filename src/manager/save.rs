@@ -67,8 +67,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 });
             }
         }
-        let problem = "every id drawn was in use; `id_generator` must return random ids";
-        Err(SessionError::Random(problem.into()))
+        Err(SessionError::IdInUse)
     }
 
     pub(super) async fn update_row(
@@ -138,6 +137,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             self.revoke(
                 basis,
                 &live.id.store_key(),
+                Some(&live.record),
                 Revocation::Replaced,
                 change.now,
             )
@@ -278,6 +278,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 }
 
 impl Live {
+    /// What a destroy needs to know of a session that came in beside the one that counts.
+    pub(super) fn further(self) -> (StoreKey, Option<Record>) {
+        (self.id.store_key(), Some(self.record))
+    }
+
     pub(super) fn with(&self, record: Record) -> Self {
         Self {
             record,

@@ -243,7 +243,7 @@ pub trait SessionStore: Send + Sync + 'static {
         keep: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
         let mut destroyed = 0;
-        loop {
+        for _ in 0..64 {
             let mut keys = self.find_by_owner(owner).await?;
             keys.retain(|key| Some(key) != keep);
             if keys.is_empty() {
@@ -254,6 +254,8 @@ pub trait SessionStore: Send + Sync + 'static {
                 destroyed += 1;
             }
         }
+        let problem = "the owner index still lists sessions after 64 rounds of destroying them";
+        Err(StoreError::unavailable(problem))
     }
 }
 

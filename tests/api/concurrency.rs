@@ -1,14 +1,16 @@
 //! With a store, concurrent requests lose nothing and undo no logout.
 
+use async_trait::async_trait;
 use axum::response::IntoResponse;
 use axum_typed_session::{
-    ConflictPolicy, SessionError,
-    testing::{Fault, Gate, Operation},
+    ConflictPolicy, MemoryStore, Record, SaveOutcome, SessionError, SessionManager, SessionStore,
+    StoreError, StoreKey, Write,
+    testing::{Fault, Gate, ManualClock, Operation},
 };
 use http::StatusCode;
 
 use crate::{
-    store_support::{Data, World, all_at_once, change, script},
+    store_support::{Data, World, all_at_once, change, key_of, script},
     support::Browser,
 };
 
@@ -499,4 +501,114 @@ async fn a_write_whose_answer_was_lost_is_not_applied_twice() {
     let answer = world.run(&mut browser, append).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.read(&mut browser).await.unwrap().list, [1]);
+}
+
+#[tokio::test]
+async fn a_merge_names_no_owner_that_neither_side_named() {
+    // The owner is a person within a tenant, whose number is the count.
+    let world = World::with(|builder| {
+        builder.owner(|data: &Data| Some(format!("{}/{}", data.count, data.user.as_ref()?)))
+    });
+    let browser = world.browser_with(Data::count_of(1)).await;
+    let (login, _, switch, _) = overlap(
+        &world,
+        &browser,
+        |session| {
+            session.user = Some("ann".to_owned());
+            session.regenerate();
+        },
+        |session| session.count = 2,
+    )
+    .await;
+    assert_eq!(switch.status, StatusCode::OK);
+    assert_eq!(login.status, StatusCode::CONFLICT);
+    assert!(
+        world
+            .sessions
+            .sessions_of("2/ann")
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn no_policy_replaces_a_row_of_a_newer_schema() {
+    for policy in [
+        ConflictPolicy::Merge,
+        ConflictPolicy::Reject,
+        ConflictPolicy::Overwrite,
+    ] {
+        let world = World::with(|builder| builder.on_conflict(policy));
+        let mut browser = world.browser_with(Data::of("ann")).await;
+        let key = key_of(&world, &mut browser).await;
+        let newer = SessionManager::<Data>::builder()
+            .store(world.store.clone())
+            .clock(world.clock.clone())
+            .schema_version(2)
+            .migrate(|_, value| Ok::<_, std::convert::Infallible>(value))
+            .build()
+            .unwrap();
+        let gate = Gate::new();
+        let (waiting, slow_world, mut slow) = (gate.clone(), world.clone(), browser.clone());
+        let request = tokio::spawn(async move {
+            let change = script(move |mut session| {
+                let waiting = waiting.clone();
+                async move {
+                    waiting.pass().await;
+                    session.count = 1;
+                    Ok(session.commit().await?.into_response())
+                }
+            });
+            slow_world.run(&mut slow, change).await.status
+        });
+        gate.reached(1).await;
+        newer.update(key, |data| data.list.push(1)).await.unwrap();
+        gate.open();
+        let status = request.await.unwrap();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{policy:?}");
+        assert_eq!(newer.load(key).await.unwrap().unwrap().list, [1]);
+    }
+}
+
+/// A store that has only what the trait asks for.
+struct Plain(MemoryStore);
+
+#[async_trait]
+impl SessionStore for Plain {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.0.load(key).await
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        self.0.save(key, record, write).await
+    }
+
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.0.destroy(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_touch_is_no_conflict_even_where_it_draws_a_new_version() {
+    let clock = ManualClock::new();
+    let rows = MemoryStore::builder().clock(clock.clone()).build();
+    let sessions = SessionManager::<Data>::builder()
+        .store(Plain(rows))
+        .clock(clock.clone())
+        .rolling(true)
+        .on_conflict(ConflictPolicy::Reject)
+        .build()
+        .unwrap();
+    let world = World::over(sessions);
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    clock.advance(crate::support::HOUR);
+    let (write, ..) = overlap(&world, &browser, |session| session.count = 3, |_| {}).await;
+    assert_eq!(write.status, StatusCode::OK);
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 3);
 }

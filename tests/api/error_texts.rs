@@ -108,7 +108,8 @@ fn session_errors() -> [(SessionError, u16, &'static str); 11] {
         (
             SessionError::NoStore { operation },
             500,
-            "`load` needs a session store; set one with `.store(..)`",
+            "`load` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, name one \
+             with `manager.with_store(..)`",
         ),
         (
             SessionError::Uncommitted,

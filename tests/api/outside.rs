@@ -9,16 +9,9 @@ use http::StatusCode;
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    store_support::{Data, World, all_at_once, change, script},
+    store_support::{Data, World, all_at_once, change, key_of, script},
     support::{Browser, HOUR, SECOND, Visits, cookie_mode},
 };
-
-/// The store key of a browser's session.
-async fn key_of(world: &World, browser: &mut Browser) -> StoreKey {
-    let tell =
-        script(async |session| Ok(session.id().unwrap().store_key().to_hex().into_response()));
-    world.run(browser, tell).await.body.parse().unwrap()
-}
 
 /// A handle that the browser's session gave away.
 async fn handle_of(world: &World, browser: &mut Browser) -> SessionHandle<Data> {
@@ -307,4 +300,20 @@ async fn delete_expired_deletes_in_batches_what_has_ended() {
     assert_eq!(world.sessions.delete_expired(3).await.unwrap(), 3);
     assert_eq!(world.sessions.delete_expired(3).await.unwrap(), 2);
     assert_eq!(world.sessions.delete_expired(3).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ending_everything_on_a_store_that_hangs_is_an_error_in_time() {
+    let world = World::new();
+    world.browser_with(Data::of("ann")).await;
+    world.store.inject(Operation::all(), Fault::Hang);
+    let end = world.sessions.destroy_all_of("ann");
+    let end = tokio::time::timeout(SECOND * 10, end).await;
+    assert!(matches!(end, Ok(Err(SessionError::Store(_)))));
+
+    // One that only takes its time for the whole gets it, session by session.
+    world.store.heal();
+    world.store.inject(Operation::DestroyByOwner, Fault::Hang);
+    assert_eq!(world.sessions.destroy_all_of("ann").await.unwrap(), 1);
+    assert_eq!(world.rows(), 0);
 }

@@ -142,6 +142,23 @@ async fn a_request_that_commits_after_the_logout_is_gone() {
 }
 
 #[tokio::test]
+async fn a_logout_that_races_a_regenerate_is_gone_instead_of_a_lie() {
+    let world = World::new();
+    let mut browser = logged_in(&world).await;
+    let gate = Gate::new();
+    let mut slow = browser.clone();
+    let act = Act(gate.clone(), Session::destroy);
+    let request = tokio::spawn(async move { slow.send_with(Request::post("/"), act).await });
+    gate.reached(1).await;
+    run(&mut browser, Session::regenerate).await;
+    gate.open();
+    let answer = request.await.unwrap();
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    answer.expect_no_cookie();
+    assert_eq!(replay(&world, &browser).await, "5");
+}
+
+#[tokio::test]
 async fn neither_of_two_regenerates_undoes_the_other() {
     let world = World::new();
     let browser = logged_in(&world).await;

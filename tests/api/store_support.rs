@@ -8,7 +8,7 @@ use axum::{
     routing::post,
 };
 use axum_typed_session::{
-    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder,
+    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder, StoreKey,
     testing::{FaultyStore, ManualClock},
 };
 use futures_util::future::BoxFuture;
@@ -87,14 +87,23 @@ impl World {
             .owner(|data: &Data| data.user.clone())
             .clock(clock.clone());
         let sessions = options(builder).build().unwrap();
-        let app = Router::new()
-            .route("/", post(run).get(read))
-            .with_state(sessions.clone());
         Self {
+            app: app(&sessions),
             clock,
             store,
             sessions,
-            app,
+        }
+    }
+
+    /// The application over a manager of the test's own; the world's clock and store stand idle.
+    pub fn over(sessions: SessionManager<Data>) -> Self {
+        let clock = ManualClock::new();
+        let store = FaultyStore::new(MemoryStore::builder().clock(clock.clone()).build());
+        Self {
+            app: app(&sessions),
+            clock,
+            store,
+            sessions,
         }
     }
 
@@ -128,6 +137,12 @@ impl World {
     }
 }
 
+fn app(sessions: &SessionManager<Data>) -> Router {
+    Router::new()
+        .route("/", post(run).get(read))
+        .with_state(sessions.clone())
+}
+
 async fn run(session: Session<Data>, Extension(script): Extension<Script>) -> Response {
     script(session).await.into_response()
 }
@@ -157,4 +172,11 @@ where
         results.push(task.await.unwrap());
     }
     results
+}
+
+/// The store key of a browser's session.
+pub async fn key_of(world: &World, browser: &mut Browser) -> StoreKey {
+    let tell =
+        script(async |session| Ok(session.id().unwrap().store_key().to_hex().into_response()));
+    world.run(browser, tell).await.body.parse().unwrap()
 }
