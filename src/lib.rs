@@ -50,6 +50,29 @@
 //! What must not be rolled back, such as attempt counters or used coupons, belongs in a store: a client can
 //! always send an older cookie again.
 //!
+//! # Sizing
+//!
+//! Bytes of a session of 243 bytes, its owner and all indices included, and the calls of a request:
+//!
+//! | | bytes | a request that reads | one that writes |
+//! |---|---|---|---|
+//! | sealed cookie | some 480 in the browser | no call | no call |
+//! | `MemoryStore` | 666 | no call | no call |
+//! | `RedisStore` | 811 | 1 command | 2 commands |
+//! | `SqliteStore` | 518 | 1 statement | 2 statements |
+//! | `PostgresStore` | 620 | 1 statement | 2 statements |
+//! | `MySqlStore` (MariaDB) | 964 | 1 statement | 2 statements |
+//!
+//! The docs of each store say how they were measured. On paper, a gigabyte of Redis holds some 1.3 million
+//! sessions, and its one core serves a load in 1 µs and a save in 5 µs: a node that sees 10,000 requests a
+//! second, a third of them writing, is busy for a quarter of the time. A cluster of three nodes spreads
+//! sessions evenly and carries three times that.
+//!
+//! Begin with the cookie while the data is small and an old copy of it does no harm. Move to a store when a
+//! logout must hold everywhere, when requests change the data at once, or when it outgrows a cookie; to the
+//! database you run anyway, or to Redis when sessions would be its main load. Move to a cluster when one node's
+//! memory or core is half used, or when one node must not be everyone's.
+//!
 //! # Options and defaults
 //!
 //! All are methods of [`SessionManagerBuilder`].

@@ -108,6 +108,14 @@ fn options_that_lack_what_they_need_are_refused() {
              needs JSON",
         ),
         (
+            cookie_mode().on_conflict(ConflictPolicy::Merge),
+            "`.on_conflict(..)` needs `.store(..)`; a browser keeps the cookie that arrives last",
+        ),
+        (
+            cookie_mode().store_timeout(SECOND),
+            "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`",
+        ),
+        (
             cookie_mode().last_write_wins(["/note"]),
             "`.last_write_wins(..)` needs `.store(..)`",
         ),

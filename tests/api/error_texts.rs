@@ -64,7 +64,7 @@ fn rejections() -> [(SessionRejection, u16, &'static str); 3] {
     ]
 }
 
-fn session_errors() -> [(SessionError, u16, &'static str); 11] {
+fn session_errors() -> [(SessionError, u16, &'static str); 12] {
     let (actual, limit, operation) = (5000, 4096, "load");
     [
         (
@@ -104,6 +104,11 @@ fn session_errors() -> [(SessionError, u16, &'static str); 11] {
             500,
             "the sessions of this request are committed and its response is on its way; commit earlier, or keep \
              a `SessionHandle` (`session.handle()`) instead of the session",
+        ),
+        (
+            SessionError::IdInUse,
+            500,
+            "every id drawn was in use; `id_generator` must return random ids",
         ),
         (
             SessionError::NoStore { operation },
