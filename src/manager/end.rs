@@ -129,16 +129,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let last_end = last_end.saturating_add(REQUEST_IN_FLIGHT);
         let mut entry = self.tombstone(now, last_end)?;
         entry.payload = revocation.payload();
-        match self.rows(list).save(key, &entry, Write::Create).await? {
-            SaveOutcome::Saved => {}
+        let entered = self.rows(list).save(key, &entry, Write::Create).await?;
+        if let SaveOutcome::Conflict(earlier) = entered {
             // A new id must undo no end, and an end must not claim a session that lives on under a new id.
-            SaveOutcome::Conflict(earlier)
-                if revocation == Revocation::Replaced
-                    || earlier.payload == Revocation::Replaced.payload() =>
-            {
+            let replaced = Revocation::Replaced;
+            if revocation == replaced || earlier.payload == replaced.payload() {
                 return Err(self.gone(Some(*key)));
             }
-            SaveOutcome::Conflict(_) | SaveOutcome::Gone => {}
         }
         Ok(())
     }

@@ -48,9 +48,6 @@ pub trait Engine: SqlEngine {
         format!("x'{hex}'")
     }
 
-    /// How many expired rows a test cleans up.
-    const EXPIRED_ROWS: u32 = 1_000_000;
-
     /// SQL that makes `count` rows without owner which expired long ago.
     fn expired_rows(table: &str, count: u32) -> String;
 }
@@ -390,9 +387,6 @@ impl Engine for MySql {
     talk!();
 
     const HAS_FIXED_LENGTHS: bool = true;
-
-    /// A million takes a minute here.
-    const EXPIRED_ROWS: u32 = 250_000;
 
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
