@@ -40,9 +40,8 @@ impl Shop {
         let mut output = BufReader::new(shop.process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://");
-        address
-            .expect("a shop that opens")
-            .clone_into(&mut shop.address);
+        let address = address.expect("a shop that opens; is the example built anew?");
+        address.clone_into(&mut shop.address);
         shop
     }
 
