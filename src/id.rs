@@ -1,6 +1,10 @@
 //! The client's secret, and the hashes that stores see instead of it.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
@@ -44,6 +48,7 @@ impl Scope {
         SessionId {
             secret,
             scope: self.clone(),
+            key: OnceLock::new(),
         }
     }
 
@@ -75,6 +80,8 @@ impl fmt::Debug for Scope {
 pub struct SessionId {
     secret: [u8; ID_BYTES],
     scope: Scope,
+    /// Hashed when first asked for, since one request asks several times or not at all.
+    key: OnceLock<StoreKey>,
 }
 
 impl SessionId {
@@ -87,8 +94,10 @@ impl SessionId {
     /// Returns what stores see of this id.
     #[must_use]
     pub fn store_key(&self) -> StoreKey {
-        let hasher = self.scope.0.id.clone();
-        StoreKey(hasher.chain_update(self.secret).finalize().into())
+        *self.key.get_or_init(|| {
+            let hasher = self.scope.0.id.clone();
+            StoreKey(hasher.chain_update(self.secret).finalize().into())
+        })
     }
 
     /// Returns the id as it travels when it is not sealed.

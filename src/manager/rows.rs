@@ -18,8 +18,13 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Looks past the `Arc`, which is a store too and would box every future once more.
+    fn store(&self) -> &dyn SessionStore {
+        self.store.as_ref()
+    }
+
     pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.bounded("load", self.store.load(key)).await
+        self.bounded("load", self.store().load(key)).await
     }
 
     pub(super) async fn save(
@@ -28,7 +33,7 @@ impl Rows<'_> {
         record: &Record,
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("save", self.store.save(key, record, write))
+        self.bounded("save", self.store().save(key, record, write))
             .await
     }
 
@@ -38,12 +43,12 @@ impl Rows<'_> {
         version: Version,
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("touch", self.store.touch(key, version, expires_at))
+        self.bounded("touch", self.store().touch(key, version, expires_at))
             .await
     }
 
     pub(super) async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.bounded("destroy", self.store.destroy(key)).await
+        self.bounded("destroy", self.store().destroy(key)).await
     }
 
     pub(super) async fn destroy_at(
@@ -51,7 +56,7 @@ impl Rows<'_> {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("destroy", self.store.destroy_at(key, version))
+        self.bounded("destroy", self.store().destroy_at(key, version))
             .await
     }
 

@@ -45,11 +45,14 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn save(store: &MemoryStore, key: u16, record: &Record) {
+fn store_key(key: u16) -> StoreKey {
     let mut bytes = [0; 32];
     bytes[..2].copy_from_slice(&key.to_be_bytes());
-    let key = StoreKey::from_bytes(bytes);
-    let saved = poll_once(store.save(&key, record, Write::Create));
+    StoreKey::from_bytes(bytes)
+}
+
+fn save(store: &MemoryStore, key: u16, record: &Record) {
+    let saved = poll_once(store.save(&store_key(key), record, Write::Create));
     assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
 }
 
@@ -154,8 +157,38 @@ fn what_is_counted_is_what_is_there() {
             all().filter(|row| row.owner().is_some()).count()
         );
         assert_eq!(rows.by_expiry.len(), rows.by_key.len());
+        for (key, row) in &rows.by_key {
+            assert!(rows.by_expiry.contains(&(row.expires_at(), *key)));
+        }
     };
     check(&store.shared.rows());
+    for key in 1..30_u16 {
+        let held = store
+            .shared
+            .rows()
+            .live(&store_key(key), Timestamp::from_unix_millis(0))
+            .cloned();
+        let held = held.unwrap();
+        let mut record = Record {
+            version: Version::random().unwrap(),
+            payload: Bytes::from(vec![0; 40 - usize::from(key)]),
+            ..held.clone()
+        };
+        match key % 4 {
+            0 => record.owner = record.owner.is_none().then_some(ada),
+            1 => record.lifetime.expires_at = Timestamp::from_unix_millis(30 - u64::from(key)),
+            2 => record.tombstone = !record.tombstone,
+            _ => {}
+        }
+        let expected = held.version();
+        let saved = poll_once(store.save(&store_key(key), &record, Write::Update { expected }));
+        assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
+        assert_eq!(
+            store.shared.rows().by_key[&store_key(key)].as_ref(),
+            &record
+        );
+        check(&store.shared.rows());
+    }
     for now in [5, 17, 29, 30] {
         clock.0.store(now, Ordering::SeqCst);
         assert!(poll_once(store.delete_expired(100)).is_ready());
