@@ -104,7 +104,9 @@ async fn logout_everywhere(
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     if let Err(error) = run().await {
         eprint!("cart: {error}");
         let mut cause = error.source();

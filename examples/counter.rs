@@ -37,7 +37,9 @@ async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessi
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     if let Err(error) = run().await {
         eprintln!("counter: {error}");
         std::process::exit(1);

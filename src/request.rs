@@ -170,6 +170,10 @@ struct State<T> {
     generation: u64,
     /// Counts the commits that began with changes; only the last of them speaks for the response.
     commits: u64,
+    /// How many of those commits are under way.
+    under_way: u32,
+    /// The generation that a dropped guard's changes began; guards before it know nothing of them.
+    drafted: u64,
     /// What a dropped guard left: data for the next guard, or changes for the layer.
     left: Option<Draft<T>>,
     /// Two guards left changes that exclude each other.
@@ -199,11 +203,23 @@ impl Response {
     }
 }
 
-/// A commit under way.
-pub(crate) struct Turn {
+/// A commit under way, which is over once this is dropped, however it ended.
+pub(crate) struct Turn<'a, T: Send + Sync + 'static> {
+    cell: &'a Cell<T>,
+    pub(crate) basis: Arc<Basis>,
     dirty: bool,
     generation: u64,
     commits: u64,
+}
+
+impl<T: Send + Sync + 'static> Drop for Turn<'_, T> {
+    fn drop(&mut self) {
+        if self.dirty
+            && let Some(mut state) = self.cell.state()
+        {
+            state.under_way -= 1;
+        }
+    }
 }
 
 /// What a new guard starts with.
@@ -252,6 +268,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 basis: Arc::new(basis),
                 generation: 0,
                 commits: 0,
+                under_way: 0,
+                drafted: 0,
                 left: Some(Draft::new(data)),
                 overlap: false,
                 response: Response::default(),
@@ -299,6 +317,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }
         } else if current || draft.intents.destroy {
             state.generation += 1;
+            state.drafted = state.generation;
             state.left = Some(draft);
         } else {
             state.overlap = true;
@@ -327,32 +346,39 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 Ok(())
             };
         }
-        let Some((basis, turn)) = self.begin(dirty) else {
-            return Ok(());
+        let turn = {
+            let Some(mut state) = self.state() else {
+                return Ok(());
+            };
+            if dirty && state.under_way > 0 && !draft.intents.destroy {
+                return Err(SessionError::Overlap);
+            }
+            self.begin(&mut state, dirty)
         };
-        let committed = self.manager.commit(&basis, draft).await?;
+        let committed = self.manager.commit(&turn.basis, draft).await?;
         self.finish(&turn, committed);
         Ok(())
     }
 
     /// Claims the cell for a commit.
-    fn begin(&self, dirty: bool) -> Option<(Arc<Basis>, Turn)> {
-        let mut state = self.state()?;
-        let basis = state.basis.clone();
+    fn begin(&self, state: &mut State<T>, dirty: bool) -> Turn<'_, T> {
         if dirty {
-            state.generation += 1;
             state.commits += 1;
+            state.under_way += 1;
             state.left = None;
         }
-        let turn = Turn {
+        Turn {
+            cell: self,
+            basis: state.basis.clone(),
             dirty,
             generation: state.generation,
             commits: state.commits,
-        };
-        Some((basis, turn))
+        }
     }
 
-    fn finish(&self, turn: &Turn, committed: Committed) {
+    /// Notes what a commit came to. One that failed never gets here and has moved nothing, so that other
+    /// guards can go on.
+    fn finish(&self, turn: &Turn<'_, T>, committed: Committed) {
         let Some(mut state) = self.state() else {
             return;
         };
@@ -362,8 +388,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return;
         }
         if turn.dirty {
-            // Guards handed out while the commit was under way started from what was before it.
+            // All guards handed out before this moment started from what was before the commit.
             state.generation += 1;
+            state.drafted = 0;
             state.overlap |= state.left.take().is_some_and(|left| left.is_dirty());
         }
         if let Some(basis) = committed.basis {
@@ -376,18 +403,22 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
-    /// Claims the cell for an `update`, which starts from the latest there is.
-    pub(crate) fn begin_update(&self) -> Result<Option<(Arc<Basis>, Turn)>, SessionError> {
-        if self.is_closed() {
+    /// Claims the cell for an `update`, which starts from the latest that was committed; `generation` is
+    /// that of its guard.
+    pub(crate) fn begin_update(&self, generation: u64) -> Result<Turn<'_, T>, SessionError> {
+        let Some(mut state) = self.state().filter(|_| !self.is_closed()) else {
             return Err(SessionError::Closed);
+        };
+        if state.under_way > 0 || generation < state.drafted {
+            return Err(SessionError::Overlap);
         }
-        Ok(self.begin(true))
+        Ok(self.begin(&mut state, true))
     }
 
     /// Ends an `update`; returns what its guard goes on with.
     pub(crate) fn finish_update(
         &self,
-        turn: &Turn,
+        turn: &Turn<'_, T>,
         committed: Committed,
     ) -> Option<(Arc<Basis>, u64)> {
         self.finish(turn, committed);

@@ -219,12 +219,10 @@ impl<T: Send + Sync + 'static> Session<T> {
         {
             return Err(SessionError::Uncommitted);
         }
-        let Some((basis, turn)) = self.cell.begin_update()? else {
-            return Err(SessionError::Closed);
-        };
-        let live = basis.live.as_ref().ok_or(SessionError::Gone)?;
-        let updated = manager.update_live(&basis, live, change).await?;
-        let committed = manager.updated(&basis, live, updated.record)?;
+        let turn = self.cell.begin_update(self.generation)?;
+        let live = turn.basis.live.as_ref().ok_or(SessionError::Gone)?;
+        let updated = manager.update_live(&turn.basis, live, change).await?;
+        let committed = manager.updated(&turn.basis, live, updated.record)?;
         if let Some((basis, generation)) = self.cell.finish_update(&turn, committed) {
             self.basis = basis;
             self.generation = generation;

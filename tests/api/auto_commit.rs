@@ -46,6 +46,8 @@ in_both_modes! {
     a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle,
     a_failed_commit_replaces_the_response_and_keeps_the_other_cookie,
     changes_that_exclude_each_other_replace_the_response,
+    an_update_never_erases_what_a_dropped_guard_left,
+    an_update_goes_on_from_what_another_guard_committed,
     a_layer_inside_an_outer_extractor_commits_what_both_left,
 }
 
@@ -486,6 +488,43 @@ async fn changes_that_exclude_each_other_replace_the_response(mode: Mode) {
         matches!(&lines[..], [line] if line.contains("another `Session` of this request")),
         "{lines:?}"
     );
+}
+
+async fn an_update_never_erases_what_a_dropped_guard_left(mode: Mode) {
+    async fn handler(
+        mut one: Session<Visits>,
+        mut other: Session<Visits>,
+    ) -> Result<(), SessionError> {
+        one.count += 1;
+        drop(one);
+        other.update(|visits| visits.count += 10).await
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    browser
+        .get("/")
+        .await
+        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+}
+
+async fn an_update_goes_on_from_what_another_guard_committed(mode: Mode) {
+    async fn handler(
+        mut one: Session<Visits>,
+        mut other: Session<Visits>,
+    ) -> Result<Response, SessionError> {
+        one.count += 1;
+        let guard = one.commit().await?;
+        if other.handle().is_ok() {
+            other.update(|visits| visits.count += 10).await?;
+        }
+        Ok((guard, other.commit().await?).into_response())
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    browser.get("/").await.expect(StatusCode::OK, "");
+    let count = if mode == Mode::Store { "12" } else { "2" };
+    browser.get("/read").await.expect(StatusCode::OK, count);
 }
 
 async fn a_layer_inside_an_outer_extractor_commits_what_both_left(mode: Mode) {

@@ -8,9 +8,11 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    Session, SessionCommit, SessionError, SessionManager, SessionRejection, testing::ManualClock,
+    MemoryStore, Session, SessionCommit, SessionError, SessionManager, SessionRejection,
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use http::{StatusCode, Uri, request::Parts};
+use serde::{Deserialize, Serialize};
 
 use crate::support::{
     Browser, DAY, Log, Mode, ProbeStore, SECOND, Visits, act, cookie_mode, in_both_modes, scripted,
@@ -19,6 +21,7 @@ use crate::support::{
 in_both_modes! {
     of_two_guards_a_change_is_never_lost,
     two_guards_committing_at_once_are_an_overlap,
+    after_a_commit_that_failed_another_guard_goes_on,
     a_middlewares_uncommitted_change_is_seen_by_the_handler,
     a_middlewares_commit_is_seen_by_the_handler,
     a_middlewares_guard_sends_what_the_handler_committed,
@@ -215,6 +218,97 @@ async fn two_guards_committing_at_once_are_an_overlap(mode: Mode) {
     browser.get("/read").await.expect(StatusCode::OK, "1");
     browser.get("/both").await;
     browser.get("/read").await.expect(StatusCode::OK, "2");
+}
+
+#[tokio::test]
+async fn a_guard_extracted_while_another_commits_is_an_overlap_until_that_is_through() {
+    #[derive(Clone, FromRef)]
+    struct App {
+        sessions: SessionManager<Visits>,
+        gate: Gate,
+    }
+    async fn handler(
+        State(App { sessions, gate }): State<App>,
+        request: Request,
+    ) -> Result<Response, SessionError> {
+        let (mut parts, _) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let mut one = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        one.count += 1;
+        let meanwhile = async {
+            let mut other = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+            match &*path {
+                "/add" => other.count += 10,
+                "/update" => other.update(|visits| visits.count += 10).await?,
+                _ => other.destroy(),
+            }
+            other.commit().await
+        };
+        let meanwhile = async {
+            gate.reached(1).await;
+            let result = meanwhile.await;
+            gate.open();
+            result
+        };
+        let (one, other) = tokio::join!(one.commit(), meanwhile);
+        let word = |result: &Result<SessionCommit, SessionError>| match result {
+            Ok(_) => "ok",
+            Err(SessionError::Overlap) => "overlap",
+            Err(SessionError::Gone) => "gone",
+            Err(error) => panic!("{error}"),
+        };
+        let words = format!("{} {}", word(&one), word(&other));
+        Ok((one.or(other)?, words).into_response())
+    }
+    for (path, outcome, count) in [
+        ("/add", "ok overlap", "2"),
+        ("/update", "ok overlap", "2"),
+        ("/destroy", "gone ok", "0"),
+    ] {
+        let store = FaultyStore::new(MemoryStore::new());
+        let builder = SessionManager::<Visits>::builder().store(store.clone());
+        let (sessions, gate) = (builder.build().unwrap(), Gate::new());
+        let app = App {
+            sessions: sessions.clone(),
+            gate: gate.clone(),
+        };
+        let start = scripted(sessions);
+        let app = Router::new().route(path, get(handler)).with_state(app);
+        let mut browser = Browser::new(start.clone());
+        browser.get("/add").await;
+        store.inject_next(1, Operation::Save, Fault::Pause(gate));
+        let answer = browser.at(&app).get(path).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, outcome));
+        browser.get("/read").await.expect(StatusCode::OK, count);
+        assert!(store.inner().len() <= 1);
+    }
+}
+
+async fn after_a_commit_that_failed_another_guard_goes_on(mode: Mode) {
+    #[derive(Default, Serialize, Deserialize)]
+    struct Text(String);
+    async fn handler(
+        mut one: Session<Text>,
+        mut other: Session<Text>,
+    ) -> Result<SessionCommit, SessionError> {
+        one.0 = "x".repeat(200);
+        let error = one.commit().await.unwrap_err();
+        assert!(matches!(error, SessionError::TooLarge { .. }), "{error}");
+        other.0.push('y');
+        other.commit().await
+    }
+    let sessions = mode
+        .builder::<Text>(&ManualClock::new())
+        .max_payload(100)
+        .build();
+    let app = Router::new().route("/", get(handler)).route(
+        "/read",
+        get(async |session: Session<Text>| session.0.clone()),
+    );
+    let mut browser = Browser::new(app.with_state(sessions.unwrap()));
+    browser.get("/").await.expect(StatusCode::OK, "");
+    browser.get("/").await.expect(StatusCode::OK, "");
+    browser.get("/read").await.expect(StatusCode::OK, "yy");
 }
 
 /// The scripted app behind a middleware.
