@@ -57,11 +57,14 @@ impl Fate {
         self.poisoned.load(Ordering::Acquire)
     }
 
+    fn is_layered(&self) -> bool {
+        self.layered.load(Ordering::Acquire)
+    }
+
     /// Says whether the request came to no end of its own: a handler panicked, or it was dropped before
     /// the layer was through, as when its client went away.
     fn is_cut_off(&self) -> bool {
-        let layered = self.layered.load(Ordering::Acquire);
-        self.is_poisoned() || (layered && !self.closed.load(Ordering::Acquire))
+        self.is_poisoned() || (self.is_layered() && !self.closed.load(Ordering::Acquire))
     }
 }
 
@@ -174,7 +177,7 @@ struct State<T> {
     under_way: u32,
     /// The generation that a dropped guard's changes began; guards before it know nothing of them.
     drafted: u64,
-    /// What a dropped guard left: data for the next guard, or changes for the layer.
+    /// What a dropped guard left: data for the next guard, or under a layer changes to be committed.
     left: Option<Draft<T>>,
     /// Two guards left changes that exclude each other.
     overlap: bool,
@@ -299,13 +302,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state.get().map(lock)
     }
 
-    /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
+    /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer if
+    /// there is one.
     pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
         if self.fate.is_poisoned() {
             return;
         }
         // Encoding is the application's code, so it runs outside the lock.
         let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
+        if dirty && !self.fate.is_layered() {
+            // Nobody will commit it, so no other guard may: whoever dropped it may have failed.
+            self.warn_of_dropped_changes();
+            return;
+        }
         let Some(mut state) = self.state() else {
             return;
         };
@@ -431,6 +440,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
             .is_some_and(|state| state.generation == generation)
     }
 
+    fn warn_of_dropped_changes(&self) {
+        if self.manager.warned().dirty_first_time() {
+            tracing::warn!(
+                session = std::any::type_name::<T>(),
+                "changes to a session were dropped: call `session.commit().await`, add \
+                 `AutoCommitLayer`, or say `session.discard()`"
+            );
+        }
+    }
+
     fn is_closed(&self) -> bool {
         self.fate.closed.load(Ordering::Acquire)
     }
@@ -506,21 +525,17 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             return;
         };
         let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let session = std::any::type_name::<T>();
-        let warned = self.manager.warned();
         let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
-        let cut_off = self.fate.is_cut_off();
-        if dirty && !cut_off && warned.dirty_first_time() {
-            tracing::warn!(
-                session,
-                "changes to a session were dropped: call `session.commit().await`, add \
-                 `AutoCommitLayer`, or say `session.discard()`"
-            );
+        let lost = state.response.promised && !state.response.delivered;
+        if self.fate.is_cut_off() {
+            return;
         }
-        let response = &state.response;
-        if response.promised && !response.delivered && !cut_off && warned.lost_first_time() {
+        if dirty {
+            self.warn_of_dropped_changes();
+        }
+        if lost && self.manager.warned().lost_first_time() {
             tracing::warn!(
-                session,
+                session = std::any::type_name::<T>(),
                 "a `SessionCommit` was dropped, so the client was not told: return it with the \
                  response, as in `Ok((session.commit().await?, body))`"
             );

@@ -48,7 +48,8 @@ in_both_modes! {
     changes_that_exclude_each_other_replace_the_response,
     an_update_never_erases_what_a_dropped_guard_left,
     an_update_goes_on_from_what_another_guard_committed,
-    a_layer_inside_an_outer_extractor_commits_what_both_left,
+    a_middlewares_uncommitted_change_is_seen_and_committed_under_the_layer,
+    a_layer_inside_an_outer_extractor_commits_only_what_was_left_under_it,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -527,19 +528,37 @@ async fn an_update_goes_on_from_what_another_guard_committed(mode: Mode) {
     browser.get("/read").await.expect(StatusCode::OK, count);
 }
 
-async fn a_layer_inside_an_outer_extractor_commits_what_both_left(mode: Mode) {
-    async fn middleware(mut session: Session<Visits>, request: Request, next: Next) -> Response {
-        session.count += 10;
-        drop(session);
-        next.run(request).await
-    }
+/// Adds ten to a session and leaves it at that.
+async fn adds_ten(mut session: Session<Visits>, request: Request, next: Next) -> Response {
+    session.count += 10;
+    drop(session);
+    next.run(request).await
+}
+
+async fn a_middlewares_uncommitted_change_is_seen_and_committed_under_the_layer(mode: Mode) {
     let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    let outer = from_fn_with_state(sessions.clone(), middleware);
-    let app = routes().layer(AutoCommitLayer::new()).layer(outer);
+    let middleware = from_fn_with_state(sessions.clone(), adds_ten);
+    let app = routes().layer(middleware).layer(AutoCommitLayer::new());
     let mut browser = Browser::new(app.with_state(sessions));
     browser.get("/add").await.expect(StatusCode::OK, "11");
     browser.get("/none").await.expect(StatusCode::OK, "none");
     browser.get("/read").await.expect(StatusCode::OK, "31");
+}
+
+async fn a_layer_inside_an_outer_extractor_commits_only_what_was_left_under_it(mode: Mode) {
+    let log = Log::start();
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    let outer = from_fn_with_state(sessions.clone(), adds_ten);
+    let app = routes().layer(AutoCommitLayer::new()).layer(outer);
+    let mut browser = Browser::new(app.with_state(sessions));
+    browser.get("/add").await.expect(StatusCode::OK, "1");
+    browser.get("/none").await.expect(StatusCode::OK, "none");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains("changes to a session were dropped")),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
