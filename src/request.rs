@@ -118,6 +118,14 @@ impl Registry {
         !lock(&self.cells).is_empty()
     }
 
+    /// Ends the request without a commit, on purpose.
+    pub(crate) fn close(&self) {
+        for cell in lock(&self.cells).iter() {
+            cell.drop_left();
+        }
+        self.fate.closed.store(true, Ordering::Release);
+    }
+
     /// Commits what handlers left, unless one panicked, and closes the request.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();

@@ -44,6 +44,7 @@ in_both_modes! {
     renew_works_through_the_layer_without_a_change,
     nothing_a_panicking_handler_left_is_committed,
     a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle,
+    a_session_first_extracted_after_the_response_is_an_error_too,
     a_failed_commit_replaces_the_response_and_keeps_the_other_cookie,
     changes_that_exclude_each_other_replace_the_response,
     an_update_never_erases_what_a_dropped_guard_left,
@@ -446,6 +447,27 @@ async fn a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle(mod
     let error = results.recv().await.unwrap().unwrap_err();
     assert!(matches!(error, SessionError::Closed), "{error:?}");
     assert!(error.to_string().contains("SessionHandle"), "{error}");
+}
+
+async fn a_session_first_extracted_after_the_response_is_an_error_too(mode: Mode) {
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    for fails in [false, true] {
+        let late = Arc::new(Mutex::new(None));
+        let keep = late.clone();
+        let inner = service_fn(move |request: Request| {
+            *keep.lock().unwrap() = Some(request.into_parts().0);
+            async move { if fails { Err("failed") } else { Ok("ok") } }
+        });
+        let service = AutoCommitLayer::new().layer(inner);
+        let answer = service.oneshot(Request::new(Body::empty())).await;
+        assert_eq!(answer.is_err(), fails);
+        let mut parts = late.lock().unwrap().take().unwrap();
+        let session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await;
+        let mut session = session.unwrap();
+        session.count += 1;
+        let error = session.commit().await.unwrap_err();
+        assert!(matches!(error, SessionError::Closed), "{error}");
+    }
 }
 
 async fn a_failed_commit_replaces_the_response_and_keeps_the_other_cookie(mode: Mode) {
