@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use crate::{
     decision::Origin,
     error::{SessionError, SessionRejection},
+    id::SessionId,
     manager::{Basis, Committed, Draft, Effect, SessionManager},
     transport::{Carrier, Delivery},
 };
@@ -155,6 +156,8 @@ impl Registry {
 pub(crate) trait AnyCell: Send + Sync {
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn carrier(&self) -> &Carrier;
+    /// The session's id as of the latest commit; `None` if it has none.
+    fn id(&self) -> Option<SessionId>;
     /// Commits the draft that a dropped guard left.
     fn commit_left(&self) -> CommitLeft<'_>;
     /// Forgets the draft that a dropped guard left, on purpose.
@@ -477,6 +480,11 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
 
     fn carrier(&self) -> &Carrier {
         self.manager.carrier()
+    }
+
+    fn id(&self) -> Option<SessionId> {
+        let basis = self.state()?.basis.clone();
+        basis.live.as_ref().map(|live| live.id.clone())
     }
 
     fn commit_left(&self) -> CommitLeft<'_> {

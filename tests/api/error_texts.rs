@@ -64,7 +64,7 @@ fn rejections() -> [(SessionRejection, u16, &'static str); 3] {
     ]
 }
 
-fn session_errors() -> [(SessionError, u16, &'static str); 11] {
+fn session_errors() -> [(SessionError, u16, &'static str); 12] {
     let (actual, limit, operation) = (5000, 4096, "load");
     [
         (
@@ -86,7 +86,8 @@ fn session_errors() -> [(SessionError, u16, &'static str); 11] {
         (
             SessionError::Overlap,
             500,
-            "another `Session` of this request committed first; commit or drop one before extracting the next",
+            "another `Session` of this request changed the session first; commit or drop it before extracting \
+             the next",
         ),
         (
             SessionError::TooLarge { actual, limit },
@@ -109,6 +110,11 @@ fn session_errors() -> [(SessionError, u16, &'static str); 11] {
             SessionError::NoStore { operation },
             500,
             "`load` needs a session store; set one with `.store(..)`",
+        ),
+        (
+            SessionError::NotSaved,
+            500,
+            "the session has not been saved yet; commit it first",
         ),
         (
             SessionError::Uncommitted,

@@ -21,6 +21,7 @@ use crate::support::{
 in_both_modes! {
     of_two_guards_a_change_is_never_lost,
     two_guards_committing_at_once_are_an_overlap,
+    a_commit_tells_the_id_it_came_to,
     after_a_commit_that_failed_another_guard_goes_on,
     what_a_part_that_failed_dropped_is_not_committed_by_another,
     a_middlewares_commit_is_seen_by_the_handler,
@@ -511,22 +512,65 @@ async fn nothing_warns_in_the_normal_cases() {
 }
 
 #[tokio::test]
-async fn created_at_and_expires_at_follow_the_commits_of_the_request() {
+async fn expires_at_tells_what_a_commit_makes_of_a_session() {
     async fn handler(
-        mut session: Session<Visits>,
         State(sessions): State<SessionManager<Visits>>,
+        request: Request,
     ) -> Result<Response, SessionError> {
-        let lives = session
-            .expires_at()
-            .duration_since(session.created_at())
-            .unwrap();
-        assert_eq!(lives, DAY);
+        let (mut parts, _) = request.into_parts();
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        let lives = |session: &Session<Visits>| {
+            let lives = session.expires_at().duration_since(session.created_at());
+            lives.unwrap()
+        };
+        assert_eq!(lives(&session), DAY);
         session.set_max_age(2 * DAY);
-        let _ = sessions;
-        Ok(session.commit().await?.into_response())
+        assert_eq!(lives(&session), 2 * DAY);
+        let guard = session.commit().await?;
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        assert_eq!(lives(&session), 2 * DAY);
+        session.set_max_age(3 * DAY);
+        assert_eq!(lives(&session), 2 * DAY, "as it is stored");
+        session.discard();
+        Ok(guard.into_response())
     }
     let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
     let app = Router::new().route("/", get(handler)).with_state(sessions);
     let answer = Browser::new(app).get("/").await.expect(StatusCode::OK, "");
     assert!(answer.set_cookie().ends_with("Max-Age=172800"));
+}
+
+async fn a_commit_tells_the_id_it_came_to(mode: Mode) {
+    async fn handler(
+        State(sessions): State<SessionManager<Visits>>,
+        request: Request,
+    ) -> Result<Response, SessionError> {
+        let (mut parts, _) = request.into_parts();
+        let key = |guard: &SessionCommit| guard.id().map(|id| id.store_key());
+        let mut guards = Vec::new();
+        let mut before = None;
+        for (step, has_id, is_same) in [
+            ("read", false, true),
+            ("save", true, false),
+            ("add", true, true),
+            ("regenerate", true, false),
+            ("destroy", false, false),
+        ] {
+            let mut session = Session::from_request_parts(&mut parts, &sessions).await?;
+            act(&mut session, step);
+            guards.push(session.commit().await?);
+            let after = guards.last().and_then(key);
+            assert_eq!(
+                (after.is_some(), after == before),
+                (has_id, is_same),
+                "{step}"
+            );
+            before = after;
+        }
+        Ok((guards.pop().unwrap(), ()).into_response())
+    }
+    let sessions = mode.builder(&ManualClock::new()).build().unwrap();
+    let app = Router::new().route("/", get(handler)).with_state(sessions);
+    let answer = Browser::new(app).get("/").await;
+    assert_eq!(answer.status, StatusCode::OK);
 }
