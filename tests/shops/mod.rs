@@ -40,7 +40,9 @@ impl Shop {
         let mut output = BufReader::new(shop.process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://");
-        shop.address = address.expect("a shop that opens").to_owned();
+        address
+            .expect("a shop that opens")
+            .clone_into(&mut shop.address);
         shop
     }
 
