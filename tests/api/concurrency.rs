@@ -477,7 +477,6 @@ async fn after_an_update_that_failed_or_was_dropped_its_guard_goes_on() {
             let update = session.update(|data| data.count += 1);
             let dropped = tokio::time::timeout(crate::support::MILLISECOND, update).await;
             assert!(dropped.is_err());
-            session.update(|data| data.count += 1).await?;
             session.count += 10;
             Ok(session.commit().await?.into_response())
         }
@@ -486,7 +485,7 @@ async fn after_an_update_that_failed_or_was_dropped_its_guard_goes_on() {
         .run(&mut browser, fails)
         .await
         .expect(StatusCode::OK, "");
-    assert_eq!(world.read(&mut browser).await.unwrap().count, 11);
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 10);
 }
 
 #[tokio::test]
