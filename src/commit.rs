@@ -4,7 +4,7 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
-use crate::request::AnyCell;
+use crate::{id::SessionId, request::AnyCell};
 
 /// What [`Session::commit`](crate::Session::commit) returns: the session's cookie, to be returned with
 /// the response.
@@ -22,6 +22,33 @@ pub struct SessionCommit {
 impl SessionCommit {
     pub(crate) fn new(cell: Arc<dyn AnyCell>) -> Self {
         Self { cell }
+    }
+
+    /// Returns the session's id after the request's latest commit; `None` if it ended or is still fresh.
+    ///
+    /// After a `regenerate` this is the new id, which the consumed session could not tell yet. Pass it on to
+    /// keep this session while ending the owner's others, as after a change of password:
+    ///
+    /// ```
+    /// use axum::{extract::State, response::IntoResponse};
+    /// use axum_typed_session::{Session, SessionError, SessionManager};
+    ///
+    /// async fn password_changed(
+    ///     State(sessions): State<SessionManager<String>>,
+    ///     mut session: Session<String>,
+    /// ) -> Result<impl IntoResponse, SessionError> {
+    ///     session.regenerate();
+    ///     let user = session.clone();
+    ///     let commit = session.commit().await?;
+    ///     if let Some(id) = commit.id() {
+    ///         sessions.destroy_others_of(&user, id.store_key()).await?;
+    ///     }
+    ///     Ok(commit)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.cell.id()
     }
 }
 

@@ -118,7 +118,7 @@ pub enum SessionError {
 
     /// Two guards of one request both changed the session: 500.
     #[error(
-        "another `Session` of this request committed first; commit or drop one before \
+        "another `Session` of this request changed the session first; commit or drop it before \
          extracting the next"
     )]
     Overlap,
@@ -156,6 +156,10 @@ pub enum SessionError {
         operation: &'static str,
     },
 
+    /// The operation needs a session that was saved before, and this one is fresh: 500.
+    #[error("the session has not been saved yet; commit it first")]
+    NotSaved,
+
     /// `update` was called on a session with changes that are not committed: 500.
     #[error("`update` needs a session without uncommitted changes; commit them first")]
     Uncommitted,
@@ -182,6 +186,7 @@ impl SessionError {
             | Self::Encode(_)
             | Self::Closed
             | Self::NoStore { .. }
+            | Self::NotSaved
             | Self::Uncommitted
             | Self::IdInUse
             | Self::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use crate::{
     decision::Origin,
     error::{SessionError, SessionRejection},
+    id::SessionId,
     manager::{Basis, Committed, Draft, Effect, SessionManager},
     transport::{Carrier, Delivery},
 };
@@ -57,11 +58,14 @@ impl Fate {
         self.poisoned.load(Ordering::Acquire)
     }
 
+    fn is_layered(&self) -> bool {
+        self.layered.load(Ordering::Acquire)
+    }
+
     /// Says whether the request came to no end of its own: a handler panicked, or it was dropped before
     /// the layer was through, as when its client went away.
     fn is_cut_off(&self) -> bool {
-        let layered = self.layered.load(Ordering::Acquire);
-        self.is_poisoned() || (layered && !self.closed.load(Ordering::Acquire))
+        self.is_poisoned() || (self.is_layered() && !self.closed.load(Ordering::Acquire))
     }
 }
 
@@ -115,6 +119,14 @@ impl Registry {
         !lock(&self.cells).is_empty()
     }
 
+    /// Ends the request without a commit, on purpose.
+    pub(crate) fn close(&self) {
+        for cell in lock(&self.cells).iter() {
+            cell.drop_left();
+        }
+        self.fate.closed.store(true, Ordering::Release);
+    }
+
     /// Commits what handlers left, unless one panicked, and closes the request.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
@@ -144,6 +156,8 @@ impl Registry {
 pub(crate) trait AnyCell: Send + Sync {
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn carrier(&self) -> &Carrier;
+    /// The session's id as of the latest commit; `None` if it has none.
+    fn id(&self) -> Option<SessionId>;
     /// Commits the draft that a dropped guard left.
     fn commit_left(&self) -> CommitLeft<'_>;
     /// Forgets the draft that a dropped guard left, on purpose.
@@ -170,7 +184,11 @@ struct State<T> {
     generation: u64,
     /// Counts the commits that began with changes; only the last of them speaks for the response.
     commits: u64,
-    /// What a dropped guard left: data for the next guard, or changes for the layer.
+    /// How many of those commits are under way.
+    under_way: u32,
+    /// The generation that a dropped guard's changes began; guards before it know nothing of them.
+    drafted: u64,
+    /// What a dropped guard left: data for the next guard, or under a layer changes to be committed.
     left: Option<Draft<T>>,
     /// Two guards left changes that exclude each other.
     overlap: bool,
@@ -199,11 +217,23 @@ impl Response {
     }
 }
 
-/// A commit under way.
-pub(crate) struct Turn {
+/// A commit under way, which is over once this is dropped, however it ended.
+pub(crate) struct Turn<'a, T: Send + Sync + 'static> {
+    cell: &'a Cell<T>,
+    pub(crate) basis: Arc<Basis>,
     dirty: bool,
     generation: u64,
     commits: u64,
+}
+
+impl<T: Send + Sync + 'static> Drop for Turn<'_, T> {
+    fn drop(&mut self) {
+        if self.dirty
+            && let Some(mut state) = self.cell.state()
+        {
+            state.under_way -= 1;
+        }
+    }
 }
 
 /// What a new guard starts with.
@@ -252,6 +282,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 basis: Arc::new(basis),
                 generation: 0,
                 commits: 0,
+                under_way: 0,
+                drafted: 0,
                 left: Some(Draft::new(data)),
                 overlap: false,
                 response: Response::default(),
@@ -281,13 +313,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state.get().map(lock)
     }
 
-    /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer.
+    /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer if
+    /// there is one.
     pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
         if self.fate.is_poisoned() {
             return;
         }
         // Encoding is the application's code, so it runs outside the lock.
         let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft).unwrap_or(true);
+        if dirty && !self.fate.is_layered() {
+            // Nobody will commit it, so no other guard may: whoever dropped it may have failed.
+            self.warn_of_dropped_changes();
+            return;
+        }
         let Some(mut state) = self.state() else {
             return;
         };
@@ -299,6 +337,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }
         } else if current || draft.intents.destroy {
             state.generation += 1;
+            state.drafted = state.generation;
             state.left = Some(draft);
         } else {
             state.overlap = true;
@@ -327,32 +366,39 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 Ok(())
             };
         }
-        let Some((basis, turn)) = self.begin(dirty) else {
-            return Ok(());
+        let turn = {
+            let Some(mut state) = self.state() else {
+                return Ok(());
+            };
+            if dirty && state.under_way > 0 && !draft.intents.destroy {
+                return Err(SessionError::Overlap);
+            }
+            self.begin(&mut state, dirty)
         };
-        let committed = self.manager.commit(&basis, draft).await?;
+        let committed = self.manager.commit(&turn.basis, draft).await?;
         self.finish(&turn, committed);
         Ok(())
     }
 
     /// Claims the cell for a commit.
-    fn begin(&self, dirty: bool) -> Option<(Arc<Basis>, Turn)> {
-        let mut state = self.state()?;
-        let basis = state.basis.clone();
+    fn begin(&self, state: &mut State<T>, dirty: bool) -> Turn<'_, T> {
         if dirty {
-            state.generation += 1;
             state.commits += 1;
+            state.under_way += 1;
             state.left = None;
         }
-        let turn = Turn {
+        Turn {
+            cell: self,
+            basis: state.basis.clone(),
             dirty,
             generation: state.generation,
             commits: state.commits,
-        };
-        Some((basis, turn))
+        }
     }
 
-    fn finish(&self, turn: &Turn, committed: Committed) {
+    /// Notes what a commit came to. One that failed never gets here and has moved nothing, so that other
+    /// guards can go on.
+    fn finish(&self, turn: &Turn<'_, T>, committed: Committed) {
         let Some(mut state) = self.state() else {
             return;
         };
@@ -362,8 +408,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return;
         }
         if turn.dirty {
-            // Guards handed out while the commit was under way started from what was before it.
+            // All guards handed out before this moment started from what was before the commit.
             state.generation += 1;
+            state.drafted = 0;
             state.overlap |= state.left.take().is_some_and(|left| left.is_dirty());
         }
         if let Some(basis) = committed.basis {
@@ -376,18 +423,22 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
-    /// Claims the cell for an `update`, which starts from the latest there is.
-    pub(crate) fn begin_update(&self) -> Result<Option<(Arc<Basis>, Turn)>, SessionError> {
-        if self.is_closed() {
+    /// Claims the cell for an `update`, which starts from the latest that was committed; `generation` is
+    /// that of its guard.
+    pub(crate) fn begin_update(&self, generation: u64) -> Result<Turn<'_, T>, SessionError> {
+        let Some(mut state) = self.state().filter(|_| !self.is_closed()) else {
             return Err(SessionError::Closed);
+        };
+        if state.under_way > 0 || generation < state.drafted {
+            return Err(SessionError::Overlap);
         }
-        Ok(self.begin(true))
+        Ok(self.begin(&mut state, true))
     }
 
     /// Ends an `update`; returns what its guard goes on with.
     pub(crate) fn finish_update(
         &self,
-        turn: &Turn,
+        turn: &Turn<'_, T>,
         committed: Committed,
     ) -> Option<(Arc<Basis>, u64)> {
         self.finish(turn, committed);
@@ -398,6 +449,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
     fn is_current(&self, generation: u64) -> bool {
         self.state()
             .is_some_and(|state| state.generation == generation)
+    }
+
+    fn warn_of_dropped_changes(&self) {
+        if self.manager.warned().dirty_first_time() {
+            tracing::warn!(
+                session = std::any::type_name::<T>(),
+                "changes to a session were dropped: call `session.commit().await`, add \
+                 `AutoCommitLayer`, or say `session.discard()`"
+            );
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -419,6 +480,11 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
 
     fn carrier(&self) -> &Carrier {
         self.manager.carrier()
+    }
+
+    fn id(&self) -> Option<SessionId> {
+        let basis = self.state()?.basis.clone();
+        basis.live.as_ref().map(|live| live.id.clone())
     }
 
     fn commit_left(&self) -> CommitLeft<'_> {
@@ -475,21 +541,17 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             return;
         };
         let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let session = std::any::type_name::<T>();
-        let warned = self.manager.warned();
         let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
-        let cut_off = self.fate.is_cut_off();
-        if dirty && !cut_off && warned.dirty_first_time() {
-            tracing::warn!(
-                session,
-                "changes to a session were dropped: call `session.commit().await`, add \
-                 `AutoCommitLayer`, or say `session.discard()`"
-            );
+        let lost = state.response.promised && !state.response.delivered;
+        if self.fate.is_cut_off() {
+            return;
         }
-        let response = &state.response;
-        if response.promised && !response.delivered && !cut_off && warned.lost_first_time() {
+        if dirty {
+            self.warn_of_dropped_changes();
+        }
+        if lost && self.manager.warned().lost_first_time() {
             tracing::warn!(
-                session,
+                session = std::any::type_name::<T>(),
                 "a `SessionCommit` was dropped, so the client was not told: return it with the \
                  response, as in `Ok((session.commit().await?, body))`"
             );

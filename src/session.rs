@@ -105,14 +105,20 @@ impl<T: Send + Sync + 'static> Session<T> {
         created_at.unwrap_or(self.basis.opened_at).into()
     }
 
-    /// Returns when the session ends unless a commit extends it; for a fresh one, if it were saved now.
+    /// Returns when the session ends unless a commit extends it.
+    ///
+    /// For a fresh session: when it would end if it were saved now, with what
+    /// [`set_max_age`](Self::set_max_age) asked for, but as one without owner. For one that was saved, what
+    /// this guard asked for counts from its commit on.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
         let policy = self.cell.manager().policy();
         let now = self.basis.opened_at;
-        let expires_at = match &self.basis.live {
-            Some(live) => policy.ends_at(&live.record.lifetime),
-            None => policy.saved(now, None, now, None, false).expires_at,
+        let expires_at = if let Some(live) = &self.basis.live {
+            policy.ends_at(&live.record.lifetime)
+        } else {
+            let max_age = self.draft().intents.max_age;
+            policy.saved(now, None, now, max_age, false).expires_at
         };
         expires_at.into()
     }
@@ -128,7 +134,13 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Gives the session a new id, keeping the data; do so at every login and logout (OWASP ASVS 7.2.4).
     ///
     /// On a fresh session alone it is nothing, since its id is new anyway. It never undoes a logout: if
-    /// another request has ended the session, the commit is [`SessionError::Gone`].
+    /// another request has ended the session, the commit is [`SessionError::Gone`]. The new id is
+    /// [`SessionCommit::id`].
+    ///
+    /// # Security
+    ///
+    /// In cookie mode a copy of the old cookie stays valid, with the data it had, until it expires, unless
+    /// the manager has `.revocations(..)`.
     pub fn regenerate(&mut self) {
         self.draft_mut().intents.regenerate = true;
     }
@@ -174,7 +186,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// # Errors
     ///
     /// [`SessionError::NoStore`] in cookie mode, where the data leaves with the response;
-    /// [`SessionError::Gone`] while the session is fresh, since it has no row yet.
+    /// [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         let manager = self.cell.manager();
         if manager.data_in_token() {
@@ -187,7 +199,7 @@ impl<T: Send + Sync + 'static> Session<T> {
                 manager.with_store(store.clone()),
                 live.id.store_key(),
             )),
-            _ => Err(SessionError::Gone),
+            _ => Err(SessionError::NotSaved),
         }
     }
 
@@ -201,11 +213,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// # Errors
     ///
     /// [`SessionError::Uncommitted`] if this guard has other changes, [`SessionError::Conflict`] if others
-    /// kept coming first for five seconds, and what [`commit`](Self::commit) answers besides.
+    /// kept coming first for five seconds, and what [`commit`](Self::commit) answers besides. After an
+    /// error the session is as it was and can be changed and committed.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the row wholly old or wholly new.
+    /// Dropping the future leaves the row wholly old or wholly new, and the session as after an error.
     pub async fn update<R>(
         &mut self,
         mut change: impl FnMut(&mut T) -> R,
@@ -219,12 +232,10 @@ impl<T: Send + Sync + 'static> Session<T> {
         {
             return Err(SessionError::Uncommitted);
         }
-        let Some((basis, turn)) = self.cell.begin_update()? else {
-            return Err(SessionError::Closed);
-        };
-        let live = basis.live.as_ref().ok_or(SessionError::Gone)?;
-        let updated = manager.update_live(&basis, live, change).await?;
-        let committed = manager.updated(&basis, live, updated.record)?;
+        let turn = self.cell.begin_update(self.generation)?;
+        let live = turn.basis.live.as_ref().ok_or(SessionError::Gone)?;
+        let updated = manager.update_live(&turn.basis, live, change).await?;
+        let committed = manager.updated(&turn.basis, live, updated.record)?;
         if let Some((basis, generation)) = self.cell.finish_update(&turn, committed) {
             self.basis = basis;
             self.generation = generation;
@@ -242,8 +253,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::Store`]: the store failed or hung; the browser keeps its cookie.
     /// - [`SessionError::Conflict`], [`SessionError::Gone`]: another request changed the same data, or ended
     ///   the session.
-    /// - [`SessionError::Overlap`], [`SessionError::Closed`]: another guard of this request committed a
-    ///   change first, or the response is already on its way.
+    /// - [`SessionError::Overlap`], [`SessionError::Closed`]: another guard of this request changed the
+    ///   session first or is just committing a change, or the response is already on its way.
     /// - [`SessionError::TooLarge`], [`SessionError::Encode`]: the data does not fit or serialize.
     ///
     /// # Cancellation

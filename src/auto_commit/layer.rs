@@ -7,6 +7,10 @@ use super::AutoCommit;
 /// It knows no session type: all of a request's sessions are committed, each once. Nested layers leave it
 /// to the outermost. A commit by a handler still counts, and its cookie is sent even if its guard was lost.
 ///
+/// Changes that one part of a request drops uncommitted go on to the next part and are committed with its
+/// own, from the layer inwards: put it outside of every middleware that extracts a session. What a
+/// middleware outside drops is lost with a warning, as it is without a layer.
+///
 /// Responses of 500 and above commit nothing, nor does a handler that panicked. A commit that fails
 /// replaces the response with its error; cookies of sessions that were committed stay.
 ///

@@ -77,10 +77,17 @@ where
         if let Some(commit) = this.commit {
             return commit.as_mut().poll(cx).map(Ok);
         }
-        let response = ready!(this.inner.poll(cx))?.into_response();
-        let Some(registry) = this.registry.take().filter(|registry| registry.is_used()) else {
-            return Poll::Ready(Ok(response));
+        let result = ready!(this.inner.poll(cx));
+        let registry = this.registry.take();
+        let (registry, response) = match (registry, result) {
+            (Some(registry), Ok(response)) if registry.is_used() => (registry, response),
+            (registry, result) => {
+                // What is extracted from now on must not commit for a response that has left.
+                registry.inspect(|registry| registry.close());
+                return Poll::Ready(result.map(IntoResponse::into_response));
+            }
         };
+        let response = response.into_response();
         let wanted = *this.on_server_error || !response.status().is_server_error();
         let commit = this
             .commit

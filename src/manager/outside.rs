@@ -220,6 +220,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Ends every session of an owner but one, such as after a change of password.
     ///
+    /// After a `regenerate` the one to keep is [`SessionCommit::id`](crate::SessionCommit::id).
+    ///
     /// # Errors
     ///
     /// As [`destroy_all_of`](Self::destroy_all_of).

@@ -44,9 +44,13 @@ in_both_modes! {
     renew_works_through_the_layer_without_a_change,
     nothing_a_panicking_handler_left_is_committed,
     a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle,
+    a_session_first_extracted_after_the_response_is_an_error_too,
     a_failed_commit_replaces_the_response_and_keeps_the_other_cookie,
     changes_that_exclude_each_other_replace_the_response,
-    a_layer_inside_an_outer_extractor_commits_what_both_left,
+    an_update_never_erases_what_a_dropped_guard_left,
+    an_update_goes_on_from_what_another_guard_committed,
+    a_middlewares_uncommitted_change_is_seen_and_committed_under_the_layer,
+    a_layer_inside_an_outer_extractor_commits_only_what_was_left_under_it,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -445,6 +449,27 @@ async fn a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle(mod
     assert!(error.to_string().contains("SessionHandle"), "{error}");
 }
 
+async fn a_session_first_extracted_after_the_response_is_an_error_too(mode: Mode) {
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    for fails in [false, true] {
+        let late = Arc::new(Mutex::new(None));
+        let keep = late.clone();
+        let inner = service_fn(move |request: Request| {
+            *keep.lock().unwrap() = Some(request.into_parts().0);
+            async move { if fails { Err("failed") } else { Ok("ok") } }
+        });
+        let service = AutoCommitLayer::new().layer(inner);
+        let answer = service.oneshot(Request::new(Body::empty())).await;
+        assert_eq!(answer.is_err(), fails);
+        let mut parts = late.lock().unwrap().take().unwrap();
+        let session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await;
+        let mut session = session.unwrap();
+        session.count += 1;
+        let error = session.commit().await.unwrap_err();
+        assert!(matches!(error, SessionError::Closed), "{error}");
+    }
+}
+
 async fn a_failed_commit_replaces_the_response_and_keeps_the_other_cookie(mode: Mode) {
     async fn visits_first(mut visits: Session<Visits>, mut cart: Session<Cart>) -> &'static str {
         visits.count += 1;
@@ -488,19 +513,74 @@ async fn changes_that_exclude_each_other_replace_the_response(mode: Mode) {
     );
 }
 
-async fn a_layer_inside_an_outer_extractor_commits_what_both_left(mode: Mode) {
-    async fn middleware(mut session: Session<Visits>, request: Request, next: Next) -> Response {
-        session.count += 10;
-        drop(session);
-        next.run(request).await
+async fn an_update_never_erases_what_a_dropped_guard_left(mode: Mode) {
+    async fn handler(
+        mut one: Session<Visits>,
+        mut other: Session<Visits>,
+    ) -> Result<(), SessionError> {
+        one.count += 1;
+        drop(one);
+        other.update(|visits| visits.count += 10).await
     }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    browser
+        .get("/")
+        .await
+        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+}
+
+async fn an_update_goes_on_from_what_another_guard_committed(mode: Mode) {
+    async fn handler(
+        mut one: Session<Visits>,
+        mut other: Session<Visits>,
+    ) -> Result<Response, SessionError> {
+        one.count += 1;
+        let guard = one.commit().await?;
+        if other.handle().is_ok() {
+            other.update(|visits| visits.count += 10).await?;
+        }
+        Ok((guard, other.commit().await?).into_response())
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    browser.get("/").await.expect(StatusCode::OK, "");
+    let count = if mode == Mode::Store { "12" } else { "2" };
+    browser.get("/read").await.expect(StatusCode::OK, count);
+}
+
+/// Adds ten to a session and leaves it at that.
+async fn adds_ten(mut session: Session<Visits>, request: Request, next: Next) -> Response {
+    session.count += 10;
+    drop(session);
+    next.run(request).await
+}
+
+async fn a_middlewares_uncommitted_change_is_seen_and_committed_under_the_layer(mode: Mode) {
     let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
-    let outer = from_fn_with_state(sessions.clone(), middleware);
-    let app = routes().layer(AutoCommitLayer::new()).layer(outer);
+    let middleware = from_fn_with_state(sessions.clone(), adds_ten);
+    let app = routes().layer(middleware).layer(AutoCommitLayer::new());
     let mut browser = Browser::new(app.with_state(sessions));
     browser.get("/add").await.expect(StatusCode::OK, "11");
     browser.get("/none").await.expect(StatusCode::OK, "none");
     browser.get("/read").await.expect(StatusCode::OK, "31");
+}
+
+async fn a_layer_inside_an_outer_extractor_commits_only_what_was_left_under_it(mode: Mode) {
+    let log = Log::start();
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    let outer = from_fn_with_state(sessions.clone(), adds_ten);
+    let app = routes().layer(AutoCommitLayer::new()).layer(outer);
+    let mut browser = Browser::new(app.with_state(sessions));
+    browser.get("/add").await.expect(StatusCode::OK, "1");
+    browser.get("/none").await.expect(StatusCode::OK, "none");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains("changes to a session were dropped")),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]

@@ -462,6 +462,34 @@ async fn update_refuses_uncommitted_changes_and_is_local_on_a_fresh_session() {
     assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_an_update_that_failed_or_was_dropped_its_guard_goes_on() {
+    let world = World::with(|builder| builder.max_payload(500));
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let store = world.store.clone();
+    let fails = script(move |mut session| {
+        let store = store.clone();
+        async move {
+            let large = session.update(|data| data.list = vec![7; 500]).await;
+            assert!(matches!(large, Err(SessionError::TooLarge { .. })));
+            store.inject_next(1, Operation::Save, Fault::Fail);
+            let down = session.update(|data| data.count += 1).await;
+            assert!(matches!(down, Err(SessionError::Store(_))));
+            store.inject_next(1, Operation::Save, Fault::Hang);
+            let update = session.update(|data| data.count += 1);
+            let dropped = tokio::time::timeout(crate::support::MILLISECOND, update).await;
+            assert!(dropped.is_err());
+            session.count += 10;
+            Ok(session.commit().await?.into_response())
+        }
+    });
+    world
+        .run(&mut browser, fails)
+        .await
+        .expect(StatusCode::OK, "");
+    assert_eq!(world.read(&mut browser).await.unwrap().count, 10);
+}
+
 #[tokio::test]
 async fn update_and_commit_write_once_and_move_the_cookie_with_the_expiry() {
     let world = World::new();

@@ -64,7 +64,7 @@ fn rejections() -> [(SessionRejection, u16, &'static str); 3] {
     ]
 }
 
-fn session_errors() -> [(SessionError, u16, &'static str); 12] {
+fn session_errors() -> [(SessionError, u16, &'static str); 13] {
     let (actual, limit, operation) = (5000, 4096, "load");
     [
         (
@@ -86,7 +86,8 @@ fn session_errors() -> [(SessionError, u16, &'static str); 12] {
         (
             SessionError::Overlap,
             500,
-            "another `Session` of this request committed first; commit or drop one before extracting the next",
+            "another `Session` of this request changed the session first; commit or drop it before extracting \
+             the next",
         ),
         (
             SessionError::TooLarge { actual, limit },
@@ -115,6 +116,11 @@ fn session_errors() -> [(SessionError, u16, &'static str); 12] {
             500,
             "`load` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, name one \
              with `manager.with_store(..)`",
+        ),
+        (
+            SessionError::NotSaved,
+            500,
+            "the session has not been saved yet; commit it first",
         ),
         (
             SessionError::Uncommitted,

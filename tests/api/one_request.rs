@@ -8,9 +8,11 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    Session, SessionCommit, SessionError, SessionManager, SessionRejection, testing::ManualClock,
+    MemoryStore, Session, SessionCommit, SessionError, SessionManager, SessionRejection,
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use http::{StatusCode, Uri, request::Parts};
+use serde::{Deserialize, Serialize};
 
 use crate::support::{
     Browser, DAY, Log, Mode, ProbeStore, SECOND, Visits, act, cookie_mode, in_both_modes, scripted,
@@ -19,7 +21,9 @@ use crate::support::{
 in_both_modes! {
     of_two_guards_a_change_is_never_lost,
     two_guards_committing_at_once_are_an_overlap,
-    a_middlewares_uncommitted_change_is_seen_by_the_handler,
+    a_commit_tells_the_id_it_came_to,
+    after_a_commit_that_failed_another_guard_goes_on,
+    what_a_part_that_failed_dropped_is_not_committed_by_another,
     a_middlewares_commit_is_seen_by_the_handler,
     a_middlewares_guard_sends_what_the_handler_committed,
     a_destroy_after_the_response_takes_the_new_cookie_back,
@@ -177,8 +181,8 @@ async fn of_two_guards_a_change_is_never_lost(mode: Mode) {
             "removed",
             "0",
         ),
-        // A change that was dropped is not overwritten; one that was discarded is gone.
-        ("a.add/a.drop/b.add/b.commit", "overlap", "nothing", "1"),
+        // A change that was dropped is gone, as is one that was discarded.
+        ("a.add/a.drop/b.add/b.add/b.commit", "ok", "set", "3"),
         ("a.add/a.drop/b.commit", "ok", "nothing", "1"),
         ("a.add/a.discard/b.add/b.add/b.commit", "ok", "set", "3"),
     ] {
@@ -217,6 +221,97 @@ async fn two_guards_committing_at_once_are_an_overlap(mode: Mode) {
     browser.get("/read").await.expect(StatusCode::OK, "2");
 }
 
+#[tokio::test]
+async fn a_guard_extracted_while_another_commits_is_an_overlap_until_that_is_through() {
+    #[derive(Clone, FromRef)]
+    struct App {
+        sessions: SessionManager<Visits>,
+        gate: Gate,
+    }
+    async fn handler(
+        State(App { sessions, gate }): State<App>,
+        request: Request,
+    ) -> Result<Response, SessionError> {
+        let (mut parts, _) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let mut one = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        one.count += 1;
+        let meanwhile = async {
+            let mut other = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+            match &*path {
+                "/add" => other.count += 10,
+                "/update" => other.update(|visits| visits.count += 10).await?,
+                _ => other.destroy(),
+            }
+            other.commit().await
+        };
+        let meanwhile = async {
+            gate.reached(1).await;
+            let result = meanwhile.await;
+            gate.open();
+            result
+        };
+        let (one, other) = tokio::join!(one.commit(), meanwhile);
+        let word = |result: &Result<SessionCommit, SessionError>| match result {
+            Ok(_) => "ok",
+            Err(SessionError::Overlap) => "overlap",
+            Err(SessionError::Gone) => "gone",
+            Err(error) => panic!("{error}"),
+        };
+        let words = format!("{} {}", word(&one), word(&other));
+        Ok((one.or(other)?, words).into_response())
+    }
+    for (path, outcome, count) in [
+        ("/add", "ok overlap", "2"),
+        ("/update", "ok overlap", "2"),
+        ("/destroy", "gone ok", "0"),
+    ] {
+        let store = FaultyStore::new(MemoryStore::new());
+        let builder = SessionManager::<Visits>::builder().store(store.clone());
+        let (sessions, gate) = (builder.build().unwrap(), Gate::new());
+        let app = App {
+            sessions: sessions.clone(),
+            gate: gate.clone(),
+        };
+        let start = scripted(sessions);
+        let app = Router::new().route(path, get(handler)).with_state(app);
+        let mut browser = Browser::new(start.clone());
+        browser.get("/add").await;
+        store.inject_next(1, Operation::Save, Fault::Pause(gate));
+        let answer = browser.at(&app).get(path).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, outcome));
+        browser.get("/read").await.expect(StatusCode::OK, count);
+        assert!(store.inner().len() <= 1);
+    }
+}
+
+async fn after_a_commit_that_failed_another_guard_goes_on(mode: Mode) {
+    #[derive(Default, Serialize, Deserialize)]
+    struct Text(String);
+    async fn handler(
+        mut one: Session<Text>,
+        mut other: Session<Text>,
+    ) -> Result<SessionCommit, SessionError> {
+        one.0 = "x".repeat(200);
+        let error = one.commit().await.unwrap_err();
+        assert!(matches!(error, SessionError::TooLarge { .. }), "{error}");
+        other.0.push('y');
+        other.commit().await
+    }
+    let sessions = mode
+        .builder::<Text>(&ManualClock::new())
+        .max_payload(100)
+        .build();
+    let app = Router::new().route("/", get(handler)).route(
+        "/read",
+        get(async |session: Session<Text>| session.0.clone()),
+    );
+    let mut browser = Browser::new(app.with_state(sessions.unwrap()));
+    browser.get("/").await.expect(StatusCode::OK, "");
+    browser.get("/").await.expect(StatusCode::OK, "");
+    browser.get("/read").await.expect(StatusCode::OK, "yy");
+}
+
 /// The scripted app behind a middleware.
 fn behind<F, Fut>(mode: Mode, middleware: F) -> Browser
 where
@@ -238,18 +333,22 @@ async fn extract(
     Ok((session.await?, Request::from_parts(parts, body)))
 }
 
-async fn a_middlewares_uncommitted_change_is_seen_by_the_handler(mode: Mode) {
+async fn what_a_part_that_failed_dropped_is_not_committed_by_another(mode: Mode) {
+    let log = Log::start();
     let mut browser = behind(mode, async |State(sessions), request, next: Next| {
         let (mut session, request) = extract(request, &sessions).await?;
         session.count += 10;
         drop(session);
         Ok(next.run(request).await)
     });
-    browser.get("/add").await.expect(StatusCode::OK, "11");
-    browser.get("/add").await.expect(StatusCode::OK, "22");
-    // The handler's commit saves both, though it changed nothing itself.
-    browser.get("/read").await.expect(StatusCode::OK, "32");
-    browser.get("/read").await.expect(StatusCode::OK, "42");
+    browser.get("/add").await.expect(StatusCode::OK, "1");
+    browser.get("/add").await.expect(StatusCode::OK, "2");
+    browser.get("/read").await.expect(StatusCode::OK, "2");
+    let lines = log.take();
+    assert!(
+        matches!(&lines[..], [line] if line.contains(DIRTY)),
+        "{lines:?}"
+    );
 }
 
 async fn a_middlewares_commit_is_seen_by_the_handler(mode: Mode) {
@@ -413,22 +512,65 @@ async fn nothing_warns_in_the_normal_cases() {
 }
 
 #[tokio::test]
-async fn created_at_and_expires_at_follow_the_commits_of_the_request() {
+async fn expires_at_tells_what_a_commit_makes_of_a_session() {
     async fn handler(
-        mut session: Session<Visits>,
         State(sessions): State<SessionManager<Visits>>,
+        request: Request,
     ) -> Result<Response, SessionError> {
-        let lives = session
-            .expires_at()
-            .duration_since(session.created_at())
-            .unwrap();
-        assert_eq!(lives, DAY);
+        let (mut parts, _) = request.into_parts();
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        let lives = |session: &Session<Visits>| {
+            let lives = session.expires_at().duration_since(session.created_at());
+            lives.unwrap()
+        };
+        assert_eq!(lives(&session), DAY);
         session.set_max_age(2 * DAY);
-        let _ = sessions;
-        Ok(session.commit().await?.into_response())
+        assert_eq!(lives(&session), 2 * DAY);
+        let guard = session.commit().await?;
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        assert_eq!(lives(&session), 2 * DAY);
+        session.set_max_age(3 * DAY);
+        assert_eq!(lives(&session), 2 * DAY, "as it is stored");
+        session.discard();
+        Ok(guard.into_response())
     }
     let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
     let app = Router::new().route("/", get(handler)).with_state(sessions);
     let answer = Browser::new(app).get("/").await.expect(StatusCode::OK, "");
     assert!(answer.set_cookie().ends_with("Max-Age=172800"));
+}
+
+async fn a_commit_tells_the_id_it_came_to(mode: Mode) {
+    async fn handler(
+        State(sessions): State<SessionManager<Visits>>,
+        request: Request,
+    ) -> Result<Response, SessionError> {
+        let (mut parts, _) = request.into_parts();
+        let key = |guard: &SessionCommit| guard.id().map(|id| id.store_key());
+        let mut guards = Vec::new();
+        let mut before = None;
+        for (step, has_id, is_same) in [
+            ("read", false, true),
+            ("save", true, false),
+            ("add", true, true),
+            ("regenerate", true, false),
+            ("destroy", false, false),
+        ] {
+            let mut session = Session::from_request_parts(&mut parts, &sessions).await?;
+            act(&mut session, step);
+            guards.push(session.commit().await?);
+            let after = guards.last().and_then(key);
+            assert_eq!(
+                (after.is_some(), after == before),
+                (has_id, is_same),
+                "{step}"
+            );
+            before = after;
+        }
+        Ok((guards.pop().unwrap(), ()).into_response())
+    }
+    let sessions = mode.builder(&ManualClock::new()).build().unwrap();
+    let app = Router::new().route("/", get(handler)).with_state(sessions);
+    let answer = Browser::new(app).get("/").await;
+    assert_eq!(answer.status, StatusCode::OK);
 }

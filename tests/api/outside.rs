@@ -257,6 +257,42 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
 }
 
 #[tokio::test]
+async fn a_fresh_session_has_no_handle_until_it_is_committed() {
+    let world = World::new();
+    let handles = script(async |session| {
+        let error = session.handle().unwrap_err();
+        assert!(matches!(error, SessionError::NotSaved), "{error}");
+        Ok(session.commit().await?.into_response())
+    });
+    let answer = world.run(&mut world.browser(), handles).await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn after_a_regenerate_the_commits_id_keeps_this_session_alone() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let _other = world.browser_with(Data::of("ann")).await;
+    let sessions = world.sessions.clone();
+    let password_changed = script(move |mut session| {
+        let sessions = sessions.clone();
+        async move {
+            session.regenerate();
+            let commit = session.commit().await?;
+            let id = commit.id().unwrap();
+            sessions.destroy_others_of("ann", id.store_key()).await?;
+            Ok(commit.into_response())
+        }
+    });
+    world
+        .run(&mut browser, password_changed)
+        .await
+        .expect(StatusCode::OK, "");
+    assert_eq!(world.read(&mut browser).await, Some(Data::of("ann")));
+    assert_eq!(world.sessions.sessions_of("ann").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_handle_ends_the_session_it_came_from() {
     let world = World::new();
     let mut browser = world.browser_with(Data::of("ann")).await;
