@@ -25,7 +25,7 @@ install_missing() {
 }
 
 # Debian keeps the programs of each PostgreSQL release off the path.
-postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1)
+postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1 || true)
 install_missing cc gcc chromium chromium redis-server redis-server \
     "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server
 
