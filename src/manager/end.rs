@@ -31,6 +31,15 @@ pub(super) enum Revocation {
 }
 
 impl Revocation {
+    /// Reads a list's entry.
+    fn of(entry: &Record) -> Self {
+        if entry.payload == Self::Replaced.payload() {
+            Self::Replaced
+        } else {
+            Self::Ended
+        }
+    }
+
     /// What stands in the list's tombstone; entries are tombstones, which no store evicts.
     fn payload(self) -> Bytes {
         Bytes::from_static(match self {
@@ -51,8 +60,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         for (key, record) in live.iter().chain(&basis.others) {
             match (&basis.store, record) {
                 _ if self.data_in_token() => {
-                    let revoke = self.revoke(basis, key, record.as_ref(), Revocation::Ended, now);
-                    revoke.await?;
+                    let ended = Revocation::Ended;
+                    let earlier = self.revoke(basis, key, record.as_ref(), ended, now).await?;
+                    // The session was not replaced when this request began. Others that came in were
+                    // refused before the list was asked, so theirs may be an old story.
+                    let is_live = live.as_ref().is_some_and(|(live, _)| live == key);
+                    if is_live && earlier == Some(Revocation::Replaced) {
+                        return Err(self.gone(Some(*key)));
+                    }
                 }
                 (Some(store), Some(record)) => {
                     self.destroy_session(store, key, record.version()).await?;
@@ -102,15 +117,16 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         Ok(entry.map(|entry| {
             let fresh = entry.created_at().saturating_add(TOMBSTONE_TTL) > now;
-            if fresh && entry.payload == Revocation::Replaced.payload() {
-                Revocation::Replaced
+            if fresh {
+                Revocation::of(&entry)
             } else {
                 Revocation::Ended
             }
         }))
     }
 
-    /// Enters a session of cookie mode into the revocation list, if there is one.
+    /// Enters a session of cookie mode into the revocation list, if there is one; returns what stood there
+    /// before, which stays.
     pub(super) async fn revoke(
         &self,
         basis: &Basis,
@@ -118,9 +134,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         record: Option<&Record>,
         revocation: Revocation,
         now: Timestamp,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Option<Revocation>, SessionError> {
         let Some(list) = &basis.store else {
-            return Ok(());
+            return Ok(None);
         };
         // A token of this id that a request in flight seals later cannot outlive this, nor one that was
         // sealed under a longer timeout.
@@ -130,14 +146,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let mut entry = self.tombstone(now, last_end)?;
         entry.payload = revocation.payload();
         let entered = self.rows(list).save(key, &entry, Write::Create).await?;
-        if let SaveOutcome::Conflict(earlier) = entered {
-            // A new id must undo no end, and an end must not claim a session that lives on under a new id.
-            let replaced = Revocation::Replaced;
-            if revocation == replaced || earlier.payload == replaced.payload() {
-                return Err(self.gone(Some(*key)));
-            }
-        }
-        Ok(())
+        Ok(match entered {
+            SaveOutcome::Conflict(earlier) => Some(Revocation::of(&earlier)),
+            SaveOutcome::Saved | SaveOutcome::Gone => None,
+        })
     }
 
     pub(super) fn tombstone(&self, now: Timestamp, end: Timestamp) -> Result<Record, SessionError> {

@@ -134,14 +134,18 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let record = self.record(change.prepared.clone(), change.lifetime)?;
         let rotated = if self.data_in_token() {
             let rotated = self.insert(basis, record).await?;
-            self.revoke(
+            let old = live.id.store_key();
+            let revoke = self.revoke(
                 basis,
-                &live.id.store_key(),
+                &old,
                 Some(&live.record),
                 Revocation::Replaced,
                 change.now,
-            )
-            .await?;
+            );
+            if revoke.await?.is_some() {
+                // It has ended or was replaced already, which a new id must not undo.
+                return Err(self.gone(Some(old)));
+            }
             rotated
         } else {
             let created = self.insert(basis, record).await?;

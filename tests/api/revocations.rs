@@ -159,6 +159,18 @@ async fn a_logout_that_races_a_regenerate_is_gone_instead_of_a_lie() {
 }
 
 #[tokio::test]
+async fn an_expired_cookie_of_a_former_id_is_removed_by_a_logout() {
+    let world = World::new();
+    let mut browser = logged_in(&world).await;
+    let mut old = browser.clone();
+    run(&mut browser, Session::regenerate).await;
+    world.clock.advance(DAY);
+    let answer = run(&mut old, Session::destroy).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(!old.has_session());
+}
+
+#[tokio::test]
 async fn neither_of_two_regenerates_undoes_the_other() {
     let world = World::new();
     let browser = logged_in(&world).await;
