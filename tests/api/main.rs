@@ -9,18 +9,26 @@
     reason = "a test that underflows fails, as it should"
 )]
 
+#[path = "../common/browser.rs"]
+mod browser;
+#[path = "../common/cancellation.rs"]
+mod cancellation;
+#[path = "../common/concurrency.rs"]
+mod concurrency;
 mod forge;
 mod logins;
-mod store_support;
+#[path = "../common/model.rs"]
+mod model;
 mod support;
+#[path = "../common/world.rs"]
+mod world;
 
+mod applications;
 mod auto_commit;
 mod auto_traits;
 mod bad_input;
-mod cancellation;
 mod cleanup;
 mod commit_rules;
-mod concurrency;
 mod config_errors;
 mod cookie_template;
 mod debug_output;
@@ -32,7 +40,6 @@ mod faulty_store;
 mod first_screen;
 mod keys;
 mod memory_bound;
-mod model;
 mod one_request;
 mod options;
 mod outside;

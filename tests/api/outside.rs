@@ -9,8 +9,8 @@ use http::StatusCode;
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    store_support::{Data, World, all_at_once, change, key_of, script},
     support::{Browser, HOUR, SECOND, Visits, cookie_mode},
+    world::{Data, World, all_at_once, change, key_of, script},
 };
 
 /// A handle that the browser's session gave away.
@@ -218,7 +218,7 @@ async fn a_partial_failure_to_end_everything_is_an_error_and_can_be_repeated() {
     let error = world.sessions.destroy_all_of("ann").await.unwrap_err();
     assert!(matches!(error, SessionError::Store(_)));
     world.sessions.destroy_all_of("ann").await.unwrap();
-    assert_eq!(world.rows(), 0);
+    assert_eq!(world.rows().await, 0);
 }
 
 #[tokio::test]
@@ -351,5 +351,5 @@ async fn ending_everything_on_a_store_that_hangs_is_an_error_in_time() {
     world.store.heal();
     world.store.inject(Operation::DestroyByOwner, Fault::Hang);
     assert_eq!(world.sessions.destroy_all_of("ann").await.unwrap(), 1);
-    assert_eq!(world.rows(), 0);
+    assert_eq!(world.rows().await, 0);
 }

@@ -13,10 +13,10 @@ use axum_typed_session::{
 use http::{Request, StatusCode};
 
 use crate::{
-    store_support::{Data, World, change, script},
     support::{
         Browser, COOKIE, EventLog, HOUR, MILLISECOND, SECOND, Visits, get_with_cookies, send,
     },
+    world::{Data, World, change, script},
 };
 
 type Wish = fn(&mut Session<Data>);
@@ -76,7 +76,7 @@ async fn a_fresh_session_asks_the_store_nothing_until_it_is_saved() {
         .run(&mut browser, change(|session| session.count = 1))
         .await;
     assert_eq!(world.store.calls(Operation::all()), 1);
-    assert_eq!(world.rows(), 1);
+    assert_eq!(world.rows().await, 1);
 }
 
 #[tokio::test]
@@ -336,7 +336,7 @@ async fn a_commit_that_fails_sends_no_cookie_and_leaves_the_old_row() {
             world.store.heal();
             assert_eq!(browser.token(), token, "{name}");
             assert_eq!(world.read(&mut browser).await.unwrap().count, 1, "{name}");
-            assert_eq!(world.rows(), 1, "{name}");
+            assert_eq!(world.rows().await, 1, "{name}");
             // And trying again works.
             let answer = world.run(&mut browser, change(wish)).await;
             assert_eq!(answer.status, StatusCode::OK, "{name}");
@@ -370,12 +370,12 @@ async fn regenerate_leaves_one_live_id_however_often_it_is_asked() {
         .await
         .expect(StatusCode::OK, "");
     // The live row and the tombstone of the old id.
-    assert_eq!(world.rows(), 2);
+    assert_eq!(world.rows().await, 2);
     assert_eq!(world.read(&mut old.clone()).await, None);
     assert_eq!(world.read(&mut browser).await, Some(Data::count_of(1)));
     world.clock.advance(SECOND * 60);
     world.sessions.delete_expired(10).await.unwrap();
-    assert_eq!(world.rows(), 1);
+    assert_eq!(world.rows().await, 1);
 }
 
 #[tokio::test]
@@ -405,7 +405,7 @@ async fn two_commits_that_regenerate_in_one_request_leave_one_live_id() {
     twice.get("/").await.expect(StatusCode::OK, "done");
     world.clock.advance(SECOND * 60);
     world.sessions.delete_expired(10).await.unwrap();
-    assert_eq!(world.rows(), 1);
+    assert_eq!(world.rows().await, 1);
     let mut after = before.clone();
     after.jar = twice.jar.clone();
     assert_eq!(world.read(&mut after).await, Some(Data::count_of(1)));
@@ -432,7 +432,7 @@ async fn of_two_ids_the_newest_valid_wins_and_destroy_ends_both() {
         .run(&mut browser, change(Session::destroy))
         .await
         .expect(StatusCode::OK, "");
-    assert_eq!(world.rows(), 0);
+    assert_eq!(world.rows().await, 0);
 }
 
 #[tokio::test]

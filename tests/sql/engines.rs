@@ -36,7 +36,7 @@ pub trait Engine: SqlEngine {
         sql: &'static str,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    async fn number(pool: &Pool<Self>, sql: &str) -> i64;
+    fn number(pool: &Pool<Self>, sql: &str) -> impl Future<Output = i64> + Send;
 
     async fn binary(pool: &Pool<Self>, sql: &str) -> Vec<u8>;
 

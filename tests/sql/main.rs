@@ -1,12 +1,23 @@
 //! The SQL stores against private servers of the real engines.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+#[path = "../common/browser.rs"]
+mod browser;
+#[path = "../common/cancellation.rs"]
+mod cancellation;
+#[path = "../common/concurrency.rs"]
+mod concurrency;
 mod engines;
-#[path = "../servers/mod.rs"]
+#[path = "../common/model.rs"]
+mod model;
+#[path = "../common/servers.rs"]
 mod servers;
-#[path = "../shops/mod.rs"]
+#[path = "../common/shops.rs"]
 mod shops;
+#[path = "../common/world.rs"]
+mod world;
 
+mod applications;
 mod conformance;
 mod contention;
 mod faults;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
+use axum_typed_session::Key;
+use proptest::{prelude::*, test_runner::TestRunner};
+use tokio::runtime::Runtime;
 
 use crate::{
-    store_support::{Data, World, change},
-    support::{Browser, COOKIE, HOUR},
+    browser::{Browser, COOKIE, HOUR},
+    world::{Backend, Data, World, change},
 };
 
 #[derive(Clone, Debug)]
@@ -57,14 +59,15 @@ struct Model {
 }
 
 impl Model {
-    fn new(sealed: bool) -> Self {
-        let world = World::with(|builder| {
+    async fn over(backend: &impl Backend, sealed: bool) -> Self {
+        let world = World::over_with(backend, |builder| {
             if sealed {
-                builder.keys(crate::support::key())
+                builder.keys(Key::generate())
             } else {
                 builder
             }
-        });
+        })
+        .await;
         Self {
             now: Duration::ZERO,
             clients: Default::default(),
@@ -166,24 +169,48 @@ impl Model {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+/// Makes a test over a backend, with so many sequences of operations.
+macro_rules! model_over {
+    ($name:ident, $cases:expr, $backend:expr) => {
+        #[test]
+        fn $name() {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            if let Some(backend) = runtime.block_on(async { $backend }) {
+                crate::model::three_clients_see_what_the_model_says(&runtime, $cases, &backend);
+            }
+        }
+    };
+}
+pub(crate) use model_over;
 
-    #[test]
-    fn three_clients_see_what_the_model_says_and_never_each_others_data(
-        steps in proptest::collection::vec((0..3_usize, step()), 1..60),
-        sealed in any::<bool>(),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// And never each other's data.
+pub fn three_clients_see_what_the_model_says(
+    runtime: &Runtime,
+    cases: u32,
+    backend: &impl Backend,
+) {
+    let steps = proptest::collection::vec((0..3_usize, step()), 1..60);
+    let config = ProptestConfig {
+        source_file: Some(file!()),
+        ..ProptestConfig::with_cases(cases)
+    };
+    let result = TestRunner::new(config).run(&(steps, any::<bool>()), |(steps, sealed)| {
         runtime.block_on(async {
-            let mut model = Model::new(sealed);
+            let mut model = Model::over(backend, sealed).await;
             for (client, step) in steps {
                 model.step(client, step).await?;
             }
             for client in 0..3 {
                 model.step(client, Step::Read).await?;
             }
-            Ok::<_, TestCaseError>(())
-        })?;
+            Ok(())
+        })
+    });
+    if let Err(error) = result {
+        panic!("{error}");
     }
 }

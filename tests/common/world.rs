@@ -1,6 +1,11 @@
-//! Store mode: an application with one handler for everything a test wants to do.
+//! Store mode: an application with one handler for everything a test wants to do, over any store.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::{self, Future},
+    sync::Arc,
+};
 
 use axum::{
     Extension, Router,
@@ -8,13 +13,14 @@ use axum::{
     routing::post,
 };
 use axum_typed_session::{
-    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder, StoreKey,
+    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder, SessionStore,
+    StoreKey,
     testing::{FaultyStore, ManualClock},
 };
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::support::{Answer, Browser};
+use crate::browser::{Answer, Browser};
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Data {
@@ -63,25 +69,93 @@ pub fn change(change: impl Fn(&mut Session<Data>) + Send + Sync + 'static) -> Sc
     })
 }
 
+/// A store of its own for each world that asks.
+pub trait Backend: Sync {
+    fn open(&self, clock: &ManualClock) -> impl Future<Output = Opened> + Send;
+}
+
+/// An empty store, and what counts the rows it comes to hold.
+pub struct Opened {
+    store: Arc<dyn SessionStore>,
+    rows: CountRows,
+}
+
+type CountRows = Arc<dyn Fn() -> BoxFuture<'static, usize> + Send + Sync>;
+
+impl Opened {
+    pub fn new<F>(store: impl SessionStore, rows: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = usize> + Send + 'static,
+    {
+        Self {
+            store: Arc::new(store),
+            rows: Arc::new(move || Box::pin(rows())),
+        }
+    }
+
+    /// The store within another one.
+    pub fn within<S: SessionStore>(self, other: impl FnOnce(Arc<dyn SessionStore>) -> S) -> Self {
+        Self {
+            store: Arc::new(other(self.store)),
+            rows: self.rows,
+        }
+    }
+}
+
+/// [`MemoryStore`]s.
+pub struct Memory;
+
+impl Memory {
+    fn opened(clock: &ManualClock) -> Opened {
+        let store = MemoryStore::builder().clock(clock.clone()).build();
+        let rows = store.clone();
+        Opened::new(store, move || future::ready(rows.len()))
+    }
+}
+
+impl Backend for Memory {
+    async fn open(&self, clock: &ManualClock) -> Opened {
+        Self::opened(clock)
+    }
+}
+
 /// A manual clock, a store that counts and fails on demand, and the application over them.
 #[derive(Clone)]
 pub struct World {
     pub clock: ManualClock,
-    pub store: FaultyStore<MemoryStore>,
+    pub store: FaultyStore<Arc<dyn SessionStore>>,
     pub sessions: SessionManager<Data>,
+    rows: CountRows,
     app: Router,
 }
 
+type Builder = SessionManagerBuilder<Data>;
+
 impl World {
+    /// A world in memory.
     pub fn new() -> Self {
         Self::with(|builder| builder)
     }
 
-    pub fn with(
-        options: impl FnOnce(SessionManagerBuilder<Data>) -> SessionManagerBuilder<Data>,
+    pub fn with(options: impl FnOnce(Builder) -> Builder) -> Self {
+        let clock = ManualClock::new();
+        Self::of(Memory::opened(&clock), clock, options)
+    }
+
+    pub async fn over(backend: &impl Backend) -> Self {
+        Self::over_with(backend, |builder| builder).await
+    }
+
+    pub async fn over_with(
+        backend: &impl Backend,
+        options: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let clock = ManualClock::new();
-        let store = FaultyStore::new(MemoryStore::builder().clock(clock.clone()).build());
+        Self::of(backend.open(&clock).await, clock, options)
+    }
+
+    fn of(opened: Opened, clock: ManualClock, options: impl FnOnce(Builder) -> Builder) -> Self {
+        let store = FaultyStore::new(opened.store);
         let builder = SessionManager::<Data>::builder()
             .store(store.clone())
             .owner(|data: &Data| data.user.clone())
@@ -92,18 +166,7 @@ impl World {
             clock,
             store,
             sessions,
-        }
-    }
-
-    /// The application over a manager of the test's own; the world's clock and store stand idle.
-    pub fn over(sessions: SessionManager<Data>) -> Self {
-        let clock = ManualClock::new();
-        let store = FaultyStore::new(MemoryStore::builder().clock(clock.clone()).build());
-        Self {
-            app: app(&sessions),
-            clock,
-            store,
-            sessions,
+            rows: opened.rows,
         }
     }
 
@@ -132,8 +195,9 @@ impl World {
         serde_json::from_str(&answer.body).unwrap()
     }
 
-    pub fn rows(&self) -> usize {
-        self.store.inner().len()
+    /// How many rows the store holds.
+    pub async fn rows(&self) -> usize {
+        (self.rows)().await
     }
 }
 
