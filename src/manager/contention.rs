@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{error::SessionError, id::random};
+use super::rows::Rows;
+use crate::{
+    error::SessionError,
+    id::{StoreKey, random},
+    record::Record,
+};
 
-/// Tries again, with growing random pauses, until five seconds are over.
+/// Tries again, at once and then after growing random pauses, until five seconds are over.
 pub(super) struct Contention {
     deadline: Instant,
     /// The longest the next pause may be.
@@ -14,24 +19,36 @@ pub(super) struct Contention {
 }
 
 const BOUND: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Contention {
     pub(super) fn start() -> Self {
         Self {
             deadline: Instant::now() + BOUND,
-            ceiling: Duration::from_millis(1),
+            ceiling: Duration::ZERO,
         }
     }
 
-    /// Waits before the next try, or ends in [`SessionError::Conflict`].
-    pub(super) async fn pause(&mut self) -> Result<(), SessionError> {
+    /// Returns the row to try with next, `None` if there is none any more: after a first loss the one
+    /// that came first, later the one there is after a pause, since what was read before it would be
+    /// outdated again. Ends in [`SessionError::Conflict`].
+    pub(super) async fn next(
+        &mut self,
+        rows: &Rows<'_>,
+        key: &StoreKey,
+        theirs: Record,
+    ) -> Result<Option<Record>, SessionError> {
+        if self.ceiling.is_zero() || theirs.is_tombstone() {
+            self.ceiling = FIRST_PAUSE;
+            return Ok(Some(theirs));
+        }
         if Instant::now() >= self.deadline {
             return Err(SessionError::Conflict);
         }
         let [share] = random::<1>().map_err(SessionError::Random)?;
         tokio::time::sleep(self.ceiling * u32::from(share) / 256).await;
         self.ceiling = (self.ceiling * 2).min(LONGEST_PAUSE);
-        Ok(())
+        Ok(rows.load(key).await?)
     }
 }

@@ -90,16 +90,17 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: &StoreKey,
         mut version: Version,
     ) -> Result<(), SessionError> {
+        let rows = self.rows(store);
         let mut contention = Contention::start();
         loop {
-            match self.rows(store).destroy_at(key, version).await? {
+            let theirs = match rows.destroy_at(key, version).await? {
                 SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
-                SaveOutcome::Conflict(theirs) if theirs.is_tombstone() => {
-                    return Err(self.gone(Some(*key)));
-                }
-                SaveOutcome::Conflict(theirs) => version = theirs.version(),
-            }
-            contention.pause().await?;
+                SaveOutcome::Conflict(theirs) => contention.next(&rows, key, theirs).await?,
+            };
+            let Some(theirs) = theirs else {
+                return Ok(());
+            };
+            version = self.not_gone(key, Some(theirs))?.version();
         }
     }
 
@@ -167,6 +168,16 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             tombstone: true,
             payload: Bytes::new(),
         })
+    }
+
+    /// Refuses a row that is no more, or that lives on under another id.
+    pub(super) fn not_gone(
+        &self,
+        key: &StoreKey,
+        row: Option<Record>,
+    ) -> Result<Record, SessionError> {
+        row.filter(|row| !row.is_tombstone())
+            .ok_or_else(|| self.gone(Some(*key)))
     }
 
     pub(super) fn gone(&self, key: Option<StoreKey>) -> SessionError {

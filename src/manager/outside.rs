@@ -385,7 +385,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let write = Write::Update {
                 expected: record.version(),
             };
-            match self.rows(store).save(key, &next, write).await? {
+            let rows = self.rows(store);
+            let theirs = match rows.save(key, &next, write).await? {
                 SaveOutcome::Saved => {
                     self.emit(|| SessionEvent::Saved {
                         session: key.fingerprint(),
@@ -396,10 +397,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                         record: next,
                     });
                 }
-                SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => record = theirs,
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(*key))),
-            }
-            contention.pause().await?;
+                SaveOutcome::Conflict(theirs) => contention.next(&rows, key, theirs).await?,
+                SaveOutcome::Gone => None,
+            };
+            record = self.not_gone(key, theirs)?;
         }
     }
 

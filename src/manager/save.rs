@@ -114,12 +114,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let write = Write::Update { expected };
             let theirs = match rows.save(key, &record, write).await? {
                 SaveOutcome::Saved => return Ok(record),
-                SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(*key))),
+                SaveOutcome::Conflict(theirs) => contention.next(&rows, key, theirs).await?,
+                SaveOutcome::Gone => None,
             };
+            let theirs = self.not_gone(key, theirs)?;
             record = self.reconciled(key, live, change, &theirs, false)?;
             expected = theirs.version();
-            contention.pause().await?;
         }
     }
 
@@ -188,9 +188,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let write = Write::Update { expected };
             let theirs = match rows.save(&old, &tombstone, write).await? {
                 SaveOutcome::Saved => return Ok(record),
-                SaveOutcome::Conflict(theirs) if !theirs.is_tombstone() => theirs,
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(old))),
+                SaveOutcome::Conflict(theirs) => contention.next(&rows, &old, theirs).await?,
+                SaveOutcome::Gone => None,
             };
+            let theirs = self.not_gone(&old, theirs)?;
             let merged = self.reconciled(&old, live, change, &theirs, true)?;
             let write = Write::Update {
                 expected: record.version(),
@@ -201,7 +202,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Err(self.gone(Some(old))),
             }
             expected = theirs.version();
-            contention.pause().await?;
         }
     }
 
