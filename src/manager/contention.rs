@@ -30,9 +30,18 @@ impl Contention {
         }
     }
 
+    /// Ends in [`SessionError::Conflict`] when the time is over.
+    pub(super) fn check(&self) -> Result<(), SessionError> {
+        if Instant::now() < self.deadline {
+            Ok(())
+        } else {
+            Err(SessionError::Conflict)
+        }
+    }
+
     /// Returns the row to try with next, `None` if there is none any more: after a first loss the one
     /// that came first, later the one there is after a pause, since what was read before it would be
-    /// outdated again. Ends in [`SessionError::Conflict`].
+    /// outdated again.
     pub(super) async fn next(
         &mut self,
         rows: &Rows<'_>,
@@ -43,9 +52,7 @@ impl Contention {
             self.ceiling = FIRST_PAUSE;
             return Ok(Some(theirs));
         }
-        if Instant::now() >= self.deadline {
-            return Err(SessionError::Conflict);
-        }
+        self.check()?;
         let [share] = random::<1>().map_err(SessionError::Random)?;
         tokio::time::sleep(self.ceiling * u32::from(share) / 256).await;
         self.ceiling = (self.ceiling * 2).min(LONGEST_PAUSE);

@@ -91,16 +91,16 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         mut version: Version,
     ) -> Result<(), SessionError> {
         let rows = self.rows(store);
-        let mut contention = Contention::start();
+        let contention = Contention::start();
         loop {
-            let theirs = match rows.destroy_at(key, version).await? {
+            match rows.destroy_at(key, version).await? {
                 SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
-                SaveOutcome::Conflict(theirs) => contention.next(&rows, key, theirs).await?,
-            };
-            let Some(theirs) = theirs else {
-                return Ok(());
-            };
-            version = self.not_gone(key, Some(theirs))?.version();
+                // Without a pause, in which somebody who keeps writing would always write again.
+                SaveOutcome::Conflict(theirs) => {
+                    version = self.not_gone(key, Some(theirs))?.version();
+                }
+            }
+            contention.check()?;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::response::IntoResponse;
 use axum_typed_session::{
-    ConflictPolicy, Session, SessionError, SessionManager,
+    ConflictPolicy, Session, SessionError, SessionManager, SessionStore as _,
     testing::{Fault, Gate, Operation},
 };
 use http::StatusCode;
@@ -40,6 +40,8 @@ macro_rules! concurrency_over {
             a_merge_names_no_owner_that_neither_side_named
             no_policy_replaces_a_row_of_a_newer_schema
             a_touch_is_no_conflict
+            a_logout_and_a_login_get_through_to_a_session_that_others_keep_writing
+            a_logout_everywhere_misses_no_session_that_gets_a_new_id
         }
     };
     (@cases $name:ident, $backend:expr; $($case:ident)*) => {
@@ -625,4 +627,75 @@ pub async fn a_touch_is_no_conflict(backend: &impl Backend) {
     assert_eq!(world.store.calls(Operation::Touch), 1);
     assert_eq!(write.status, StatusCode::OK);
     assert_eq!(world.read(&mut browser).await.unwrap().count, 3);
+}
+
+/// Changes a part of its own over and over, until the session is no more.
+async fn keep_writing(world: World, mut browser: Browser, number: u32) {
+    let session = browser.token();
+    for count in 0.. {
+        let write = change(move |session| _ = session.map.insert(number.to_string(), count));
+        let answer = world.run(&mut browser, write).await;
+        if answer.status != StatusCode::OK || browser.token() != session {
+            return;
+        }
+    }
+}
+
+pub async fn a_logout_and_a_login_get_through_to_a_session_that_others_keep_writing(
+    backend: &impl Backend,
+) {
+    let logout: fn(&mut Session<Data>) = Session::destroy;
+    for end in [logout, Session::regenerate] {
+        for writers in [1, 3] {
+            let world = World::over(backend).await;
+            let mut browser = world.browser_with(Data::of("ann")).await;
+            let old = browser.clone();
+            world.store.reset_calls();
+            let writers = (0..writers)
+                .map(|number| tokio::spawn(keep_writing(world.clone(), old.clone(), number)));
+            let writers: Vec<_> = writers.collect();
+            while world.store.calls(Operation::Save) < 20 {
+                tokio::time::sleep(MILLISECOND).await;
+            }
+            let answer = world.run(&mut browser, change(end)).await;
+            assert_eq!(answer.status, StatusCode::OK);
+            for writer in writers {
+                writer.await.unwrap();
+            }
+            assert_eq!(world.read(&mut old.clone()).await, None);
+        }
+    }
+}
+
+pub async fn a_logout_everywhere_misses_no_session_that_gets_a_new_id(backend: &impl Backend) {
+    let world = World::over(backend).await;
+    if !world.store.indexes_owners() {
+        return;
+    }
+    for round in 0..60 {
+        let name = format!("ann {round}");
+        let mut others = Vec::new();
+        for _ in 0..round % 4 {
+            others.push(world.browser_with(Data::of(&name)).await);
+        }
+        let mut browser = world.browser_with(Data::of(&name)).await;
+        let rotation = async {
+            tokio::time::sleep(MILLISECOND / 20 * (round % 20)).await;
+            world
+                .run(&mut browser, change(Session::regenerate))
+                .await
+                .status
+        };
+        let sessions = world.sessions.clone();
+        let owner = name.clone();
+        let revoke = tokio::spawn(async move { sessions.destroy_all_of(&owner).await });
+        let status = rotation.await;
+        revoke.await.unwrap().unwrap();
+        assert_eq!(
+            world.read(&mut browser).await,
+            None,
+            "a new id with {status}"
+        );
+        assert!(world.sessions.sessions_of(&name).await.unwrap().is_empty());
+    }
 }
