@@ -285,6 +285,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.config.events.emit(make);
     }
 
+    fn alarm(&self, event: &SessionEvent) {
+        self.config.events.alarm(event);
+    }
+
     fn rows<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
         Rows {
             store,

@@ -88,7 +88,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Backing::StoreFor(store_for) => match store_for(parts) {
                 Ok(store) => Ok(Some(store)),
                 Err(error) => {
-                    self.emit(|| SessionEvent::StoreError {
+                    self.alarm(&SessionEvent::StoreError {
                         operation: "store_for",
                     });
                     Err(error.into())
@@ -188,11 +188,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 absent(Verdict::Unknown)
             }
             Err(StoreError::Corrupt) => {
-                self.emit(|| SessionEvent::Corrupt { session });
+                self.alarm(&SessionEvent::Corrupt { session });
                 absent(Verdict::Refused)
             }
             Err(StoreError::Newer) => {
-                self.emit(|| SessionEvent::Newer {
+                self.alarm(&SessionEvent::Newer {
                     session: Some(session),
                 });
                 Err(SessionRejection::Newer)
@@ -220,13 +220,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let data = match self.decode(record) {
             Ok(data) => data,
             Err(Unreadable::Newer) => {
-                self.emit(|| SessionEvent::Newer {
+                self.alarm(&SessionEvent::Newer {
                     session: Some(session()),
                 });
                 return Err(SessionRejection::Newer);
             }
             Err(Unreadable::Corrupt) => {
-                self.emit(|| SessionEvent::Corrupt { session: session() });
+                self.alarm(&SessionEvent::Corrupt { session: session() });
                 return Ok(Verdict::Refused);
             }
             Err(Unreadable::Refused) => {

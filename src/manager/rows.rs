@@ -75,7 +75,7 @@ impl Rows<'_> {
         if let Err(error) = &result
             && !matches!(error, StoreError::Corrupt | StoreError::Newer)
         {
-            self.events.emit(|| SessionEvent::StoreError { operation });
+            self.events.alarm(&SessionEvent::StoreError { operation });
         }
         result
     }

@@ -76,24 +76,25 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         live: &Live,
         change: Change,
     ) -> Result<Live, SessionError> {
-        let key = live.id.store_key();
         let record = match &basis.store {
             Some(store) if !self.data_in_token() => {
-                self.overwrite(store, &key, live, &change).await?
+                self.overwrite(store, &live.id.store_key(), live, &change)
+                    .await?
             }
             list => {
                 let record = self.record(change.prepared, change.lifetime)?;
                 self.check_fits(&record)?;
-                if let Some(list) = list
-                    && self.revocation(list, &key, change.now).await?.is_some()
-                {
-                    return Err(self.gone(Some(key)));
+                if let Some(list) = list {
+                    let key = live.id.store_key();
+                    if self.revocation(list, &key, change.now).await?.is_some() {
+                        return Err(self.gone(Some(key)));
+                    }
                 }
                 record
             }
         };
         self.emit(|| SessionEvent::Saved {
-            session: key.fingerprint(),
+            session: live.id.store_key().fingerprint(),
         });
         Ok(live.with(record))
     }
@@ -245,10 +246,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         live: &Live,
         expires_at: Timestamp,
     ) -> Result<Option<Live>, SessionError> {
-        let key = live.id.store_key();
         match &basis.store {
             Some(store) if !self.data_in_token() => {
                 let rows = self.rows(store);
+                let key = live.id.store_key();
                 match rows.touch(&key, live.record.version(), expires_at).await? {
                     SaveOutcome::Saved => {}
                     SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Ok(None),
@@ -257,7 +258,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             _ => {}
         }
         self.emit(|| SessionEvent::Touched {
-            session: key.fingerprint(),
+            session: live.id.store_key().fingerprint(),
         });
         Ok(Some(
             live.with(live.record.clone().with_expires_at(expires_at)),
