@@ -312,3 +312,19 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         encoded.map(Bytes::from).map_err(SessionError::Encode)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_futures_of_every_request_stay_on_the_fast_path_of_allocators() {
+        type Large = [[u64; 32]; 32];
+        assert!(future_size(SessionManager::<Large>::open) <= 1024);
+        assert!(future_size(SessionManager::<Large>::commit) <= 1024);
+    }
+}
