@@ -95,9 +95,9 @@ impl CookieTemplate {
                 attributes: attributes_of(&cookie),
                 ..template.clone()
             };
-            template.twin_removal = Some(twin.render_removal().map_err(|_| UNPRINTABLE)?);
+            template.twin_removal = Some(twin.removal().map_err(|_| UNPRINTABLE)?);
         }
-        template.render("", Some(1)).map_err(|_| UNPRINTABLE)?;
+        template.set("", Some(1)).map_err(|_| UNPRINTABLE)?;
         Ok(template)
     }
 
@@ -105,18 +105,9 @@ impl CookieTemplate {
         &self.name
     }
 
-    /// Renders the headers that set the cookie, for so many seconds or until the browser closes.
-    pub(crate) fn set(
-        &self,
-        value: &str,
-        seconds: Option<u64>,
-    ) -> Result<Vec<HeaderValue>, BoxError> {
-        Ok(self.with_twin(self.render(value, seconds)?))
-    }
-
-    /// Renders the headers that remove the cookie.
-    pub(crate) fn removal(&self) -> Result<Vec<HeaderValue>, BoxError> {
-        Ok(self.with_twin(self.render_removal()?))
+    /// Returns what goes out before the cookie: the removal of its unpartitioned twin, if asked for.
+    pub(crate) fn twin_removal(&self) -> Option<&HeaderValue> {
+        self.twin_removal.as_ref()
     }
 
     /// Says whether a `Set-Cookie` header is one of those this template renders.
@@ -132,11 +123,8 @@ impl CookieTemplate {
         named && (self.twin_removal.is_some() || partitioned() == self.partitioned)
     }
 
-    fn with_twin(&self, header: HeaderValue) -> Vec<HeaderValue> {
-        self.twin_removal.iter().cloned().chain([header]).collect()
-    }
-
-    fn render(&self, value: &str, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
+    /// Renders the header that sets the cookie, for so many seconds or until the browser closes.
+    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
         use std::fmt::Write as _;
 
         let (name, attributes) = (&self.name, &self.attributes);
@@ -150,8 +138,10 @@ impl CookieTemplate {
         Ok(header)
     }
 
+    /// Renders the header that removes the cookie.
+    ///
     /// `Expires` beside `Max-Age=0` is what the oldest clients understand.
-    fn render_removal(&self) -> Result<HeaderValue, BoxError> {
+    pub(crate) fn removal(&self) -> Result<HeaderValue, BoxError> {
         let (name, attributes) = (&self.name, &self.attributes);
         let text = format!("{name}={attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
         Ok(HeaderValue::try_from(text)?)

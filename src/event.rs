@@ -190,16 +190,26 @@ impl Events {
         Self { kind, hook }
     }
 
-    /// Reports an event, which is not even made when nobody listens.
+    /// Reports an everyday event, which is not even made when nobody listens: most name a session, and
+    /// that takes a hash.
     pub(crate) fn emit(&self, make: impl FnOnce() -> SessionEvent) {
-        if self.hook.is_none() && !tracing::enabled!(target: TARGET, Level::ERROR) {
-            return;
+        if self.hook.is_some() || tracing::enabled!(target: TARGET, Level::DEBUG) {
+            let event = make();
+            debug_assert_eq!(event.level(), Level::DEBUG, "{event:?} is an alarm");
+            self.report(&event);
         }
-        let event = make();
+    }
+
+    /// Reports an event of a higher level, which is too rare for its cost to matter.
+    pub(crate) fn alarm(&self, event: &SessionEvent) {
+        self.report(event);
+    }
+
+    fn report(&self, event: &SessionEvent) {
         if let Some(hook) = &self.hook {
-            hook(&event);
+            hook(event);
         }
-        self.trace(&event);
+        self.trace(event);
     }
 
     fn trace(&self, event: &SessionEvent) {

@@ -189,7 +189,7 @@ struct State<T> {
     /// The generation that a dropped guard's changes began; guards before it know nothing of them.
     drafted: u64,
     /// What a dropped guard left: data for the next guard, or under a layer changes to be committed.
-    left: Option<Draft<T>>,
+    left: Option<Box<Draft<T>>>,
     /// Two guards left changes that exclude each other.
     overlap: bool,
     response: Response,
@@ -240,7 +240,8 @@ impl<T: Send + Sync + 'static> Drop for Turn<'_, T> {
 pub(crate) struct Handout<T> {
     pub(crate) basis: Arc<Basis>,
     pub(crate) generation: u64,
-    pub(crate) draft: Draft<T>,
+    /// Boxed, since a session is moved often.
+    pub(crate) draft: Box<Draft<T>>,
 }
 
 impl<T: Send + Sync + 'static> Cell<T> {
@@ -277,14 +278,15 @@ impl<T: Send + Sync + 'static> Cell<T> {
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
         let load = async || {
             let kept_parts = self.manager.keeps_parts().then(|| without_registry(parts));
-            let (basis, data) = self.manager.open(parts, kept_parts).await?;
+            // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
+            let (basis, draft) = Box::pin(self.manager.open(parts, kept_parts)).await?;
             Ok(Mutex::new(State {
                 basis: Arc::new(basis),
                 generation: 0,
                 commits: 0,
                 under_way: 0,
                 drafted: 0,
-                left: Some(Draft::new(data)),
+                left: Some(draft),
                 overlap: false,
                 response: Response::default(),
             }))
@@ -299,7 +301,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         };
         let draft = match left {
             Some(draft) => draft,
-            None => Draft::new(self.manager.data_of(&basis)?),
+            None => Box::new(Draft::new(self.manager.data_of(&basis)?)),
         };
         Ok(Handout {
             basis,
@@ -315,7 +317,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Takes a dropped guard's draft back: clean data serves the next guard, changes wait for the layer if
     /// there is one.
-    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Draft<T>) {
+    pub(crate) fn take_back(&self, basis: &Basis, generation: u64, mut draft: Box<Draft<T>>) {
         if self.fate.is_poisoned() {
             return;
         }
@@ -349,7 +351,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         &self,
         basis: &Basis,
         generation: u64,
-        mut draft: Draft<T>,
+        mut draft: Box<Draft<T>>,
     ) -> Result<(), SessionError> {
         let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft)?;
         if self.is_closed() {
@@ -375,7 +377,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }
             self.begin(&mut state, dirty)
         };
-        let committed = self.manager.commit(&turn.basis, draft).await?;
+        // Boxed for the same reason as `open`.
+        let committed = Box::pin(self.manager.commit(&turn.basis, &mut draft)).await?;
         self.finish(&turn, committed);
         Ok(())
     }
@@ -541,7 +544,7 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
             return;
         };
         let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let dirty = state.overlap || state.left.as_ref().is_some_and(Draft::is_dirty);
+        let dirty = state.overlap || state.left.as_ref().is_some_and(|left| left.is_dirty());
         let lost = state.response.promised && !state.response.delivered;
         if self.fate.is_cut_off() {
             return;

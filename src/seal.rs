@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{Engine as _, decoded_len_estimate, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -54,14 +54,14 @@ pub(crate) struct Sealer {
     /// The sealing key first; there is at least one.
     keys: Vec<SealKey>,
     protection: Protection,
-    /// Audience, kind, transport and mode, each with its length.
-    context: Vec<u8>,
 }
 
 struct SealKey {
     id: [u8; KEY_ID_BYTES],
     role: KeyRole,
     cipher: Cipher,
+    /// Version and key id, then audience, kind, transport and mode, each with its length.
+    context: Vec<u8>,
 }
 
 enum Cipher {
@@ -104,7 +104,13 @@ impl Sealer {
             (Protection::Signed, Content::Data) => ("sign", "signed data"),
             (Protection::Signed, Content::Id) => ("sign", "signed id"),
         };
+        let mut binding = Vec::new();
+        for part in bound_to.into_iter().chain([mode]) {
+            binding.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            binding.extend_from_slice(part.as_bytes());
+        }
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
+            context: [&[VERSION], &key.id[..], &binding].concat(),
             id: key.id,
             role: key.role,
             cipher: match protection {
@@ -114,15 +120,9 @@ impl Sealer {
                 Protection::Signed => Cipher::Sign(key.secret),
             },
         });
-        let mut context = Vec::new();
-        for part in bound_to.into_iter().chain([mode]) {
-            context.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            context.extend_from_slice(part.as_bytes());
-        }
         Ok(Self {
             keys: keys.collect(),
             protection,
-            context,
         })
     }
 
@@ -141,14 +141,6 @@ impl Sealer {
             }
     }
 
-    fn context_for(&self, key: &SealKey) -> Vec<u8> {
-        let mut context = Vec::with_capacity(HEADER_BYTES + self.context.len());
-        context.push(VERSION);
-        context.extend_from_slice(&key.id);
-        context.extend_from_slice(&self.context);
-        context
-    }
-
     /// Seals what `write` appends, which is `len` bytes long.
     pub(crate) fn seal(
         &self,
@@ -156,7 +148,6 @@ impl Sealer {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<String, BoxError> {
         let key = self.keys.first().ok_or("the key ring is empty")?;
-        let context = self.context_for(key);
         let mut token = Vec::with_capacity(self.overhead() + len);
         token.push(VERSION);
         token.extend_from_slice(&key.id);
@@ -168,17 +159,22 @@ impl Sealer {
                 let (_, text) = token
                     .split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)
                     .ok_or("the plaintext shrank the token")?;
-                let tag = cipher.encrypt_inout_detached(&nonce.into(), &context, text.into())?;
+                let tag =
+                    cipher.encrypt_inout_detached(&nonce.into(), &key.context, text.into())?;
                 token.extend_from_slice(&tag);
             }
             Cipher::Sign(secret) => {
                 write(&mut token);
                 let text = token.get(HEADER_BYTES..).unwrap_or_default();
-                let tag = signature(secret, &context, text).finalize().into_bytes();
+                let tag = signature(secret, &key.context, text)
+                    .finalize()
+                    .into_bytes();
                 token.extend_from_slice(&tag);
             }
         }
-        Ok(URL_SAFE_NO_PAD.encode(token))
+        let mut text = String::with_capacity(self.token_len(len));
+        URL_SAFE_NO_PAD.encode_string(token, &mut text);
+        Ok(text)
     }
 
     /// Checks version, key id and length without a key, in constant time and space.
@@ -204,8 +200,11 @@ impl Sealer {
     /// Opens a token; every failure is the same `None`.
     pub(crate) fn open(&self, candidate: Candidate<'_>) -> Option<Opened> {
         let key = self.keys.get(candidate.key)?;
-        let context = self.context_for(key);
-        let mut token = URL_SAFE_NO_PAD.decode(candidate.token).ok()?;
+        // Into room that is at hand, since allocators that have to zero it are slower.
+        let mut token = Vec::with_capacity(decoded_len_estimate(candidate.token.len()));
+        URL_SAFE_NO_PAD
+            .decode_vec(candidate.token, &mut token)
+            .ok()?;
         let end = token.len();
         let text = match &key.cipher {
             Cipher::Encrypt(cipher) => {
@@ -215,7 +214,7 @@ impl Sealer {
                 let nonce: [u8; NONCE_BYTES] = *token.get(HEADER_BYTES..)?.first_chunk()?;
                 let text = token.get_mut(start..tag_at)?;
                 cipher
-                    .decrypt_inout_detached(&nonce.into(), &context, text.into(), &tag.into())
+                    .decrypt_inout_detached(&nonce.into(), &key.context, text.into(), &tag.into())
                     .ok()?;
                 start..tag_at
             }
@@ -223,7 +222,9 @@ impl Sealer {
                 let tag_at = end.checked_sub(MAC_BYTES)?;
                 let (text, tag) = token.split_at_checked(tag_at)?;
                 let text = text.get(HEADER_BYTES..)?;
-                signature(secret, &context, text).verify_slice(tag).ok()?;
+                signature(secret, &key.context, text)
+                    .verify_slice(tag)
+                    .ok()?;
                 HEADER_BYTES..tag_at
             }
         };

@@ -76,7 +76,7 @@ where
 #[must_use = "a session that is neither read nor committed need not be extracted"]
 pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
-    draft: Option<Draft<T>>,
+    draft: Option<Box<Draft<T>>>,
     basis: Arc<Basis>,
     generation: u64,
     cell: Arc<Cell<T>>,
@@ -240,7 +240,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             self.basis = basis;
             self.generation = generation;
         }
-        self.draft = Some(Draft::new(updated.data));
+        self.draft = Some(Box::new(Draft::new(updated.data)));
         Ok(updated.result)
     }
 

@@ -194,7 +194,7 @@ impl Carrier {
     pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
         Ok(Delivery(match &self.transport.0 {
             Kind::Cookie => {
-                Rendered::Cookies(self.template.clone(), self.template.set(&token, seconds)?)
+                Rendered::Cookie(self.template.clone(), self.template.set(&token, seconds)?)
             }
             Kind::Bearer => Rendered::Header(SESSION_TOKEN, sensitive(token)?),
             Kind::Header(name) => Rendered::Header(name.clone(), sensitive(token)?),
@@ -205,7 +205,7 @@ impl Carrier {
     /// Renders what makes the client forget its token.
     pub(crate) fn removal(&self) -> Result<Delivery, BoxError> {
         Ok(Delivery(match &self.transport.0 {
-            Kind::Cookie => Rendered::Cookies(self.template.clone(), self.template.removal()?),
+            Kind::Cookie => Rendered::Cookie(self.template.clone(), self.template.removal()?),
             Kind::Bearer => Rendered::Header(SESSION_TOKEN, HeaderValue::from_static("")),
             Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
             Kind::Custom { set, .. } => Rendered::Custom(set.clone(), None),
@@ -262,23 +262,24 @@ pub(crate) struct Delivery(Rendered);
 
 #[derive(Clone)]
 enum Rendered {
-    Cookies(Arc<CookieTemplate>, Vec<HeaderValue>),
+    Cookie(Arc<CookieTemplate>, HeaderValue),
     Header(HeaderName, HeaderValue),
     Custom(Arc<Set>, Option<String>),
 }
 
 impl Delivery {
     /// Puts the token into a response in place of an earlier one, and keeps caches from storing it.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
-        match &self.0 {
-            Rendered::Cookies(template, cookies) => {
-                remove_cookies(headers, template);
-                for cookie in cookies {
-                    headers.append(header::SET_COOKIE, cookie.clone());
+    pub(crate) fn apply(self, headers: &mut HeaderMap) {
+        match self.0 {
+            Rendered::Cookie(template, cookie) => {
+                remove_cookies(headers, &template);
+                if let Some(twin) = template.twin_removal() {
+                    headers.append(header::SET_COOKIE, twin.clone());
                 }
+                headers.append(header::SET_COOKIE, cookie);
             }
             Rendered::Header(name, value) => {
-                headers.insert(name, value.clone());
+                headers.insert(name, value);
             }
             Rendered::Custom(set, token) => set(headers, token.as_deref()),
         }

@@ -34,11 +34,23 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub(crate) async fn commit(
         &self,
         basis: &Basis,
-        mut draft: Draft<T>,
+        draft: &mut Draft<T>,
     ) -> Result<Committed, SessionError> {
         let now = self.now();
+        let (decision, prepared) = self.decide(basis, draft, now)?;
+        self.carry_out(basis, &decision, &draft.intents, prepared.as_ref(), now)
+            .await
+    }
+
+    /// Decides, and prepares the data if it is to be saved.
+    fn decide(
+        &self,
+        basis: &Basis,
+        draft: &mut Draft<T>,
+        now: Timestamp,
+    ) -> Result<(Decision, Option<Prepared>), SessionError> {
         let intents = draft.intents;
-        let ours = self.changes(basis, &mut draft)?;
+        let ours = self.changes(basis, draft)?;
         let changed = matches!(ours, Ours::Changed(_));
         let prepared = if saves(basis.origin, &intents, changed) {
             Some(self.prepare(&mut draft.data, ours.into_encoded())?)
@@ -62,8 +74,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             policy: &self.config.policy,
             now,
         });
-        self.carry_out(basis, decision, intents, prepared, now)
-            .await
+        Ok((decision, prepared))
     }
 
     /// Says whether a draft differs from what was handed out of `basis`; an intent is a difference.
@@ -124,12 +135,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(draft.compared.insert(compared).clone())
     }
 
+    /// Does what was decided. What few requests need is boxed, so that it takes no room in the others'
+    /// futures.
     async fn carry_out(
         &self,
         basis: &Basis,
-        decision: Decision,
-        intents: Intents,
-        prepared: Option<Prepared>,
+        decision: &Decision,
+        intents: &Intents,
+        prepared: Option<&Prepared>,
         now: Timestamp,
     ) -> Result<Committed, SessionError> {
         let change = |prepared, lifetime| Change {
@@ -138,27 +151,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             intents,
             now,
         };
-        let live = match (decision.row, prepared, &basis.live) {
+        let live = match (&decision.row, prepared, &basis.live) {
             (RowAction::None, _, live) => live.clone(),
             (RowAction::Create(lifetime), Some(prepared), _) => {
                 Some(self.create(basis, prepared, lifetime).await?)
             }
             (RowAction::Update(lifetime), Some(prepared), Some(live)) => {
                 let change = change(prepared, lifetime);
-                Some(self.update_row(basis, live, change).await?)
+                Some(self.update_row(basis, live, &change).await?)
             }
             (RowAction::Rotate(lifetime), Some(prepared), Some(live)) => {
                 let change = change(prepared, lifetime);
-                Some(self.rotate(basis, live, change).await?)
+                Some(Box::pin(self.rotate(basis, live, &change)).await?)
             }
             (RowAction::Touch(expires_at), _, Some(live)) => {
-                match self.touch(basis, live, expires_at).await? {
+                match self.touch(basis, live, *expires_at).await? {
                     Some(live) => Some(live),
                     None => return Ok(Committed::nothing()),
                 }
             }
             (RowAction::Destroy, ..) => {
-                self.destroy_all(basis, now).await?;
+                Box::pin(self.destroy_all(basis, now)).await?;
                 None
             }
             (
@@ -180,7 +193,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     fn finish(
         &self,
         basis: &Basis,
-        decision: Decision,
+        decision: &Decision,
         live: Option<Live>,
         now: Timestamp,
     ) -> Result<Committed, SessionError> {

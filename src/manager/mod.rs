@@ -285,6 +285,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.config.events.emit(make);
     }
 
+    fn alarm(&self, event: &SessionEvent) {
+        self.config.events.alarm(event);
+    }
+
     fn rows<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
         Rows {
             store,
@@ -306,5 +310,21 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub(crate) fn encode(&self, data: &T) -> Result<Bytes, SessionError> {
         let encoded = self.config.codec.encode(data);
         encoded.map(Bytes::from).map_err(SessionError::Encode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_futures_of_every_request_stay_on_the_fast_path_of_allocators() {
+        type Large = [[u64; 32]; 32];
+        assert!(future_size(SessionManager::<Large>::open) <= 1024);
+        assert!(future_size(SessionManager::<Large>::commit) <= 1024);
     }
 }

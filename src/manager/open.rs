@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::{
     Backing, Basis, Live, SessionManager,
     end::Revocation,
-    payload::Unreadable,
+    payload::{Draft, Unreadable},
     token::{Arrivals, Claim},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// What a claim turned out to be.
 enum Verdict<T> {
-    Valid(T),
+    Valid(Box<Draft<T>>),
     Refused,
     Tombstone,
     /// There is no such session, so nothing to end either.
@@ -31,7 +31,7 @@ enum Verdict<T> {
 
 /// The best claim so far, and what destroy would end besides.
 struct Found<T> {
-    best: Option<(Timestamp, Live, T)>,
+    best: Option<(Timestamp, Live, Box<Draft<T>>)>,
     valid: usize,
     tombstone: bool,
     refused: bool,
@@ -46,7 +46,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
-    ) -> Result<(Basis, T), SessionRejection> {
+    ) -> Result<(Basis, Box<Draft<T>>), SessionRejection> {
         let now = self.now();
         let arrivals = self.read_tokens(parts, now)?;
         let store = self.store_of(parts)?;
@@ -54,9 +54,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             .judge_all(&arrivals, store.as_ref(), parts, now)
             .await?;
         self.report(&arrivals, &found);
-        let (live, data) = match found.best {
-            Some((_, live, data)) => (Some(live), data),
-            None => (None, self.default_data()),
+        let (live, draft) = match found.best {
+            Some((_, live, draft)) => (Some(live), draft),
+            None => (None, Box::new(Draft::new(self.default_data()))),
         };
         let origin = match &live {
             Some(_) => Origin::Loaded,
@@ -73,7 +73,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             store,
             parts: kept_parts,
         };
-        Ok((basis, data))
+        Ok((basis, draft))
     }
 
     /// Says whether a commit needs the request itself, so that someone has to keep it.
@@ -88,7 +88,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Backing::StoreFor(store_for) => match store_for(parts) {
                 Ok(store) => Ok(Some(store)),
                 Err(error) => {
-                    self.emit(|| SessionEvent::StoreError {
+                    self.alarm(&SessionEvent::StoreError {
                         operation: "store_for",
                     });
                     Err(error.into())
@@ -121,14 +121,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 (None, None) => continue,
             };
             match (verdict, record) {
-                (Verdict::Valid(data), Some(record)) => {
+                (Verdict::Valid(draft), Some(record)) => {
                     found.valid += 1;
                     let live = Live {
                         id: claim.id.clone(),
                         record,
                         retired_key: claim.retired_key,
                     };
-                    found.keep_newest(age, live, data);
+                    found.keep_newest(age, live, draft);
                 }
                 (Verdict::Tombstone, _) => found.tombstone = true,
                 (Verdict::Refused, record) | (Verdict::Valid(_), record @ None) => {
@@ -188,11 +188,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 absent(Verdict::Unknown)
             }
             Err(StoreError::Corrupt) => {
-                self.emit(|| SessionEvent::Corrupt { session });
+                self.alarm(&SessionEvent::Corrupt { session });
                 absent(Verdict::Refused)
             }
             Err(StoreError::Newer) => {
-                self.emit(|| SessionEvent::Newer {
+                self.alarm(&SessionEvent::Newer {
                     session: Some(session),
                 });
                 Err(SessionRejection::Newer)
@@ -220,13 +220,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let data = match self.decode(record) {
             Ok(data) => data,
             Err(Unreadable::Newer) => {
-                self.emit(|| SessionEvent::Newer {
+                self.alarm(&SessionEvent::Newer {
                     session: Some(session()),
                 });
                 return Err(SessionRejection::Newer);
             }
             Err(Unreadable::Corrupt) => {
-                self.emit(|| SessionEvent::Corrupt { session: session() });
+                self.alarm(&SessionEvent::Corrupt { session: session() });
                 return Ok(Verdict::Refused);
             }
             Err(Unreadable::Refused) => {
@@ -239,7 +239,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             self.emit(|| SessionEvent::Invalid { session: session() });
             return Ok(Verdict::Refused);
         }
-        Ok(Verdict::Valid(data))
+        Ok(Verdict::Valid(Box::new(Draft::new(data))))
     }
 
     /// One event for all the tokens that failed, however many a client sends.
@@ -258,11 +258,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 }
 
 impl<T> Found<T> {
-    fn keep_newest(&mut self, age: Timestamp, live: Live, data: T) {
+    fn keep_newest(&mut self, age: Timestamp, live: Live, draft: Box<Draft<T>>) {
         match &self.best {
             Some((best, ..)) if *best >= age => self.others.push(live.further()),
             _ => {
-                if let Some((_, older, _)) = self.best.replace((age, live, data)) {
+                if let Some((_, older, _)) = self.best.replace((age, live, draft)) {
                     self.others.push(older.further());
                 }
             }

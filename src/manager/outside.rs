@@ -303,7 +303,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 !record.is_tombstone() && self.config.policy.ends_at(&record.lifetime) > now
             })),
             Err(StoreError::Corrupt) => {
-                self.emit(|| SessionEvent::Corrupt {
+                self.alarm(&SessionEvent::Corrupt {
                     session: key.fingerprint(),
                 });
                 Ok(None)
@@ -330,7 +330,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Ok(data) if self.is_valid_data(&data) => Ok(Some(data)),
             Err(Unreadable::Newer) => Err(SessionRejection::Newer.into()),
             Err(Unreadable::Corrupt) => {
-                self.emit(|| SessionEvent::Corrupt {
+                self.alarm(&SessionEvent::Corrupt {
                     session: key.fingerprint(),
                 });
                 Ok(None)

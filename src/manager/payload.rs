@@ -261,7 +261,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if actual <= limit {
             return Ok(());
         }
-        self.emit(|| SessionEvent::TooLarge { actual, limit });
+        self.alarm(&SessionEvent::TooLarge { actual, limit });
         Err(SessionError::TooLarge { actual, limit })
     }
 }

@@ -1,6 +1,14 @@
 //! Store calls, each bounded in time and reported when it fails.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{task::unconstrained, time::sleep};
 
 use crate::{
     clock::Timestamp,
@@ -66,16 +74,26 @@ impl Rows<'_> {
         operation: &'static str,
         call: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, StoreError> {
-        let result = match tokio::time::timeout(self.timeout, call).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(StoreError::Timeout {
-                after: self.timeout,
-            }),
-        };
+        let mut call = pin!(call);
+        let mut timer = None;
+        let result = poll_fn(|context| {
+            if let Poll::Ready(result) = call.as_mut().poll(context) {
+                return Poll::Ready(result);
+            }
+            // Made only for a store that does not answer at once; fires even if the call uses up the
+            // task's budget.
+            let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep(self.timeout))));
+            timer.as_mut().poll(context).map(|()| {
+                Err(StoreError::Timeout {
+                    after: self.timeout,
+                })
+            })
+        });
+        let result = result.await;
         if let Err(error) = &result
             && !matches!(error, StoreError::Corrupt | StoreError::Newer)
         {
-            self.events.emit(|| SessionEvent::StoreError { operation });
+            self.events.alarm(&SessionEvent::StoreError { operation });
         }
         result
     }

@@ -15,7 +15,7 @@ use crate::{
     error::SessionError,
     event::SessionEvent,
     expiry::Lifetime,
-    id::StoreKey,
+    id::{SessionId, StoreKey},
     record::{Record, Version},
     store::{SaveOutcome, SessionStore, Write},
 };
@@ -24,10 +24,10 @@ use crate::{
 const MAX_DRAWS: usize = 4;
 
 /// A save to be carried out.
-pub(super) struct Change {
-    pub(super) prepared: Prepared,
-    pub(super) lifetime: Lifetime,
-    pub(super) intents: Intents,
+pub(super) struct Change<'a> {
+    pub(super) prepared: &'a Prepared,
+    pub(super) lifetime: &'a Lifetime,
+    pub(super) intents: &'a Intents,
     pub(super) now: Timestamp,
 }
 
@@ -35,36 +35,32 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub(super) async fn create(
         &self,
         basis: &Basis,
-        prepared: Prepared,
-        lifetime: Lifetime,
+        prepared: &Prepared,
+        lifetime: &Lifetime,
     ) -> Result<Live, SessionError> {
         let record = self.record(prepared, lifetime)?;
-        let live = self.insert(basis, record).await?;
+        let id = self.insert(basis, &record).await?;
         self.emit(|| SessionEvent::Created {
-            session: live.id.store_key().fingerprint(),
+            session: id.store_key().fingerprint(),
         });
-        Ok(live)
+        Ok(Live::new(id, record))
     }
 
-    /// Puts a record under a new id.
-    async fn insert(&self, basis: &Basis, record: Record) -> Result<Live, SessionError> {
-        self.check_fits(&record)?;
+    /// Puts a record under a new id, which it returns.
+    async fn insert(&self, basis: &Basis, record: &Record) -> Result<SessionId, SessionError> {
+        self.check_fits(record)?;
         for _ in 0..MAX_DRAWS {
             let id = self.draw_id(basis)?;
             let taken = match &basis.store {
                 Some(store) if !self.data_in_token() => {
                     let key = id.store_key();
-                    let outcome = self.rows(store).save(&key, &record, Write::Create).await?;
+                    let outcome = self.rows(store).save(&key, record, Write::Create).await?;
                     !matches!(outcome, SaveOutcome::Saved)
                 }
                 _ => false,
             };
             if !taken {
-                return Ok(Live {
-                    id,
-                    record,
-                    retired_key: false,
-                });
+                return Ok(id);
             }
         }
         Err(SessionError::IdInUse)
@@ -74,26 +70,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         basis: &Basis,
         live: &Live,
-        change: Change,
+        change: &Change<'_>,
     ) -> Result<Live, SessionError> {
-        let key = live.id.store_key();
         let record = match &basis.store {
             Some(store) if !self.data_in_token() => {
-                self.overwrite(store, &key, live, &change).await?
+                self.overwrite(store, &live.id.store_key(), live, change)
+                    .await?
             }
             list => {
                 let record = self.record(change.prepared, change.lifetime)?;
                 self.check_fits(&record)?;
-                if let Some(list) = list
-                    && self.revocation(list, &key, change.now).await?.is_some()
-                {
-                    return Err(self.gone(Some(key)));
+                if let Some(list) = list {
+                    let key = live.id.store_key();
+                    if self.revocation(list, &key, change.now).await?.is_some() {
+                        return Err(self.gone(Some(key)));
+                    }
                 }
                 record
             }
         };
         self.emit(|| SessionEvent::Saved {
-            session: key.fingerprint(),
+            session: live.id.store_key().fingerprint(),
         });
         Ok(live.with(record))
     }
@@ -104,17 +101,20 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         store: &Arc<dyn SessionStore>,
         key: &StoreKey,
         live: &Live,
-        change: &Change,
+        change: &Change<'_>,
     ) -> Result<Record, SessionError> {
         let rows = self.rows(store);
-        let mut record = self.record(change.prepared.clone(), change.lifetime)?;
+        let mut record = self.record(change.prepared, change.lifetime)?;
         let mut expected = live.record.version();
         let mut contention = Contention::start();
         loop {
             let write = Write::Update { expected };
             let theirs = match rows.save(key, &record, write).await? {
                 SaveOutcome::Saved => return Ok(record),
-                SaveOutcome::Conflict(theirs) => contention.next(&rows, key, theirs).await?,
+                // Boxed, since every save would hold it and few are contended.
+                SaveOutcome::Conflict(theirs) => {
+                    Box::pin(contention.next(&rows, key, theirs)).await?
+                }
                 SaveOutcome::Gone => None,
             };
             let theirs = self.not_gone(key, theirs)?;
@@ -129,11 +129,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         basis: &Basis,
         live: &Live,
-        change: Change,
+        change: &Change<'_>,
     ) -> Result<Live, SessionError> {
-        let record = self.record(change.prepared.clone(), change.lifetime)?;
+        let record = self.record(change.prepared, change.lifetime)?;
+        let id = self.insert(basis, &record).await?;
+        let created = Live::new(id, record);
         let rotated = if self.data_in_token() {
-            let rotated = self.insert(basis, record).await?;
             let old = live.id.store_key();
             let revoke = self.revoke(
                 basis,
@@ -146,10 +147,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 // It has ended or was replaced already, which a new id must not undo.
                 return Err(self.gone(Some(old)));
             }
-            rotated
+            created
         } else {
-            let created = self.insert(basis, record).await?;
-            match self.retire(basis, live, &created, &change).await {
+            match self.retire(basis, live, &created, change).await {
                 Ok(record) => created.with(record),
                 Err(error) => {
                     // Nobody knows the new id, so a row that stays is only untidy.
@@ -173,7 +173,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         basis: &Basis,
         live: &Live,
         created: &Live,
-        change: &Change,
+        change: &Change<'_>,
     ) -> Result<Record, SessionError> {
         let Some(store) = &basis.store else {
             return Ok(created.record.clone());
@@ -210,7 +210,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         key: &StoreKey,
         live: &Live,
-        change: &Change,
+        change: &Change<'_>,
         theirs: &Record,
         rotating: bool,
     ) -> Result<Record, SessionError> {
@@ -219,12 +219,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         });
         let merged = self.reconcile(
             &live.record,
-            &change.prepared,
+            change.prepared,
             theirs,
             change.intents.reset,
             rotating,
         )?;
-        let mut lifetime = change.lifetime;
+        let mut lifetime = *change.lifetime;
         if change.intents.max_age.is_none() && lifetime.max_age != theirs.max_age() {
             lifetime = self.config.policy.saved(
                 lifetime.created_at,
@@ -234,7 +234,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 merged.owner.is_some(),
             );
         }
-        self.record(merged, lifetime)
+        self.record(&merged, &lifetime)
     }
 
     /// Moves a row's expiry; `None` if another request changed or ended the session, which then is up
@@ -245,10 +245,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         live: &Live,
         expires_at: Timestamp,
     ) -> Result<Option<Live>, SessionError> {
-        let key = live.id.store_key();
         match &basis.store {
             Some(store) if !self.data_in_token() => {
                 let rows = self.rows(store);
+                let key = live.id.store_key();
                 match rows.touch(&key, live.record.version(), expires_at).await? {
                     SaveOutcome::Saved => {}
                     SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Ok(None),
@@ -257,14 +257,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             _ => {}
         }
         self.emit(|| SessionEvent::Touched {
-            session: key.fingerprint(),
+            session: live.id.store_key().fingerprint(),
         });
         Ok(Some(
             live.with(live.record.clone().with_expires_at(expires_at)),
         ))
     }
 
-    fn record(&self, prepared: Prepared, lifetime: Lifetime) -> Result<Record, SessionError> {
+    fn record(&self, prepared: &Prepared, lifetime: &Lifetime) -> Result<Record, SessionError> {
         Ok(Record {
             version: if self.data_in_token() {
                 UNVERSIONED
@@ -274,14 +274,22 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             schema: self.config.schema,
             codec: self.config.codec.tag(),
             owner: prepared.owner,
-            lifetime,
+            lifetime: *lifetime,
             tombstone: false,
-            payload: prepared.payload,
+            payload: prepared.payload.clone(),
         })
     }
 }
 
 impl Live {
+    fn new(id: SessionId, record: Record) -> Self {
+        Self {
+            id,
+            record,
+            retired_key: false,
+        }
+    }
+
     /// What a destroy needs to know of a session that came in beside the one that counts.
     pub(super) fn further(self) -> (StoreKey, Option<Record>) {
         (self.id.store_key(), Some(self.record))
@@ -290,7 +298,8 @@ impl Live {
     pub(super) fn with(&self, record: Record) -> Self {
         Self {
             record,
-            ..self.clone()
+            id: self.id.clone(),
+            retired_key: self.retired_key,
         }
     }
 }

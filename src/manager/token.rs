@@ -82,7 +82,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
         });
         if newer {
-            self.emit(|| SessionEvent::Newer { session: None });
+            self.alarm(&SessionEvent::Newer { session: None });
             return Err(SessionRejection::Newer);
         }
         Ok(arrivals)

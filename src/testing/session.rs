@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         let (basis, _) = manager.open(&request, Some(request.clone())).await?;
         let mut draft = Draft::new(data);
         draft.intents.force_save = true;
-        let committed = manager.commit(&basis, draft).await?;
+        let committed = manager.commit(&basis, &mut draft).await?;
         let mut response = HeaderMap::new();
         if let Effect::Send(delivery) = committed.effect {
             delivery.apply(&mut response);
@@ -123,8 +123,8 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
         let mut parts = bare_request();
         parts.headers.insert(self.name.clone(), self.value.clone());
-        let (basis, data) = self.manager.open(&parts, None).await?;
-        Ok((basis.origin == Origin::Loaded).then_some(data))
+        let (basis, draft) = self.manager.open(&parts, None).await?;
+        Ok((basis.origin == Origin::Loaded).then_some(draft.data))
     }
 }
 

@@ -1,5 +1,6 @@
-//! What may cross threads and live as long as it likes.
+//! What may cross threads and live as long as it likes, and how much room it takes.
 
+use axum::extract::FromRequestParts as _;
 use axum_typed_session::{
     AutoCommit, AutoCommitLayer, ConfigError, ConflictPolicy, Fingerprint, Key, KeyRing, MaxAge,
     MemoryStore, OwnerKey, Record, SaveOutcome, Session, SessionCommit, SessionError, SessionEvent,
@@ -7,6 +8,7 @@ use axum_typed_session::{
     SessionStore, StoreError, StoreKey, StoredSession, Timestamp, Transport, Version, Write,
     testing::ManualClock,
 };
+use http::Request;
 
 use crate::logins::Login;
 
@@ -51,6 +53,23 @@ fn what_handlers_pass_around_is_cloned_cheaply() {
         SessionEvent,
         Transport,
     )>();
+}
+
+#[test]
+fn sessions_take_little_room_in_a_handlers_future_however_large_the_data() {
+    type Large = [[u64; 32]; 32];
+    async fn handler(session: Session<Large>) -> Result<SessionCommit, SessionError> {
+        session.commit().await
+    }
+    fn future_size<A, F>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    let manager = SessionManager::<Large>::builder().store(MemoryStore::new());
+    let manager = manager.build().unwrap();
+    let mut parts = Request::new(()).into_parts().0;
+    let extract = Session::<Large>::from_request_parts(&mut parts, &manager);
+    assert!(size_of_val(&extract) <= 384, "{}", size_of_val(&extract));
+    assert!(future_size(handler) <= 384, "{}", future_size(handler));
 }
 
 #[test]
