@@ -1,14 +1,15 @@
 //! Instructions a request costs, counted under valgrind: repeatable, whatever else the machine does.
 //!
-//! `cargo bench --bench cost` prints thousands of instructions a request above the same request to a handler
-//! without sessions, which gets the same cookies and answers the same. The session is 318 bytes of JSON in one
+//! `cargo bench --manifest-path benches/Cargo.toml --bench cost` prints thousands of instructions a request above
+//! the same request to a handler without sessions, which gets the same cookies and answers the same. The session is 318 bytes of JSON in one
 //! of four cookies; without a cookie, `new` saves a default one with a changed number and `fill` a whole one.
 //!
 //! It needs Debian's package `valgrind`, whose processor has instructions for AES and none for SHA-256: the key
 //! of a stored session is one block of it, and counts 3.5.
 
-use std::{env, hint::black_box, process::Command};
+use std::{env, hint::black_box, process::Command, sync::Arc};
 
+use ::tower::Service as _;
 use axum::{
     Router,
     body::Body,
@@ -18,51 +19,11 @@ use axum::{
 use axum_extra::extract::cookie::{Cookie, PrivateCookieJar};
 use axum_typed_session::{Key, MemoryStore, Session, SessionError, SessionManager};
 use http::{Request, header};
-use serde::{Deserialize, Serialize};
-use tower::Service as _;
+use shopper::Shopper;
 
-#[derive(Default, Serialize, Deserialize)]
-struct Shopper {
-    user: String,
-    mail: String,
-    roles: Vec<String>,
-    cart: Vec<Line>,
-    count: u32,
-}
+mod shopper;
 
-#[derive(Serialize, Deserialize)]
-struct Line {
-    sku: String,
-    qty: u32,
-    note: String,
-}
-
-impl Shopper {
-    fn ann() -> Self {
-        let line = |sku: &str| Line {
-            sku: sku.to_owned(),
-            qty: 2,
-            note: "gift wrapped, please".to_owned(),
-        };
-        Self {
-            user: "ann.example".to_owned(),
-            mail: "ann.example@mail.example".to_owned(),
-            roles: [
-                "customer",
-                "reviewer",
-                "newsletter",
-                "beta tester",
-                "early bird",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            cart: ["tea-0017", "jam-0203", "oil-4711"].map(line).into(),
-            count: 0,
-        }
-    }
-}
-
-const SIDES: [&str; 3] = ["cookie", "memory", "jar"];
+const SIDES: [&str; 5] = ["cookie", "memory", "jar", "tower-sessions", "ruts"];
 const CASES: [&str; 5] = ["untouched", "read", "write", "new", "fill"];
 const FEW: usize = 200;
 const MANY: usize = 1200;
@@ -120,6 +81,104 @@ fn shopper(jar: &PrivateCookieJar) -> Option<Shopper> {
     serde_json::from_str(jar.get("__Host-session")?.value()).ok()
 }
 
+/// tower-sessions, with its store in memory.
+mod tower {
+    use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
+
+    use super::*;
+
+    const SHOPPER: &str = "shopper";
+
+    async fn shopper(session: &Session) -> Shopper {
+        let shopper = session.get(SHOPPER).await.unwrap();
+        shopper.unwrap_or_default()
+    }
+
+    async fn read(session: Session) -> String {
+        shopper(&session).await.user
+    }
+
+    async fn write(session: Session) -> &'static str {
+        let mut shopper = shopper(&session).await;
+        shopper.count += 1;
+        session.insert(SHOPPER, shopper).await.unwrap();
+        "hello"
+    }
+
+    async fn fill(session: Session) -> &'static str {
+        session.insert(SHOPPER, Shopper::ann()).await.unwrap();
+        "hello"
+    }
+
+    pub fn app() -> Router {
+        Router::new()
+            .route("/read", get(read))
+            .route("/write", get(write))
+            .route("/fill", get(fill))
+            .route("/untouched", get(untouched))
+            .layer(SessionManagerLayer::new(MemoryStore::default()))
+    }
+}
+
+/// ruts, with its store in memory.
+mod ruts {
+    use ::ruts::{
+        CookieOptions, Session, SessionLayer,
+        store::{
+            Ttl,
+            moka::{MokaStore, MokaStoreBuilder},
+        },
+    };
+    use tower_cookies::CookieManagerLayer;
+
+    use super::*;
+
+    type MokaSession = Session<MokaStore>;
+
+    const SHOPPER: &str = "shopper";
+    const DAY: i64 = 24 * 60 * 60;
+
+    async fn shopper(session: &MokaSession) -> Shopper {
+        let shopper = session.get(SHOPPER).await.unwrap();
+        shopper.unwrap_or_default()
+    }
+
+    async fn keep(session: &MokaSession, shopper: &Shopper) {
+        let day = Ttl::new(DAY).unwrap();
+        session.set(SHOPPER, shopper, day, None).await.unwrap();
+    }
+
+    async fn read(session: MokaSession) -> String {
+        shopper(&session).await.user
+    }
+
+    async fn write(session: MokaSession) -> &'static str {
+        let mut shopper = shopper(&session).await;
+        shopper.count += 1;
+        keep(&session, &shopper).await;
+        "hello"
+    }
+
+    async fn fill(session: MokaSession) -> &'static str {
+        keep(&session, &Shopper::ann()).await;
+        "hello"
+    }
+
+    pub fn app() -> Router {
+        let options = CookieOptions::build().name("session").path("/");
+        let store = Arc::new(MokaStoreBuilder::new().build());
+        Router::new()
+            .route("/read", get(read))
+            .route("/write", get(write))
+            .route("/fill", get(fill))
+            .route("/untouched", get(untouched))
+            .layer(
+                SessionLayer::new(store).with_cookie_options(options.max_age(DAY.cast_unsigned())),
+            )
+            .layer(CookieManagerLayer::new())
+    }
+}
+
 fn app(side: &str) -> Router {
     let key = Key::from(&(0..64).map(|byte| byte * 3).collect::<Vec<u8>>());
     let sessions = SessionManager::<Shopper>::builder();
@@ -137,6 +196,8 @@ fn app(side: &str) -> Router {
             .route("/write", get(write_jar))
             .route("/fill", get(fill_jar))
             .with_state(key),
+        "tower-sessions" => return tower::app(),
+        "ruts" => return ruts::app(),
         _ => Router::new()
             .route("/read", get(user))
             .route("/write", get(untouched))
@@ -228,11 +289,11 @@ fn main() {
         serde_json::to_string(&Shopper::ann()).unwrap().len()
     );
     println!(
-        "{:10}{:>12}{:>12}{:>12}{:>12}{:>12}",
+        "{:15}{:>12}{:>12}{:>12}{:>12}{:>12}",
         "", CASES[0], CASES[1], CASES[2], CASES[3], CASES[4]
     );
     for side in SIDES {
-        print!("{side:10}");
+        print!("{side:15}");
         for case in CASES {
             let cost = count(side, case, false) - count(side, case, true);
             print!("{cost:>12.1}");

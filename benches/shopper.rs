@@ -1,0 +1,44 @@
+//! What a session of a middling shop holds: 318 bytes of JSON.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct Shopper {
+    pub user: String,
+    mail: String,
+    roles: Vec<String>,
+    cart: Vec<Line>,
+    pub count: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Line {
+    sku: String,
+    qty: u32,
+    note: String,
+}
+
+impl Shopper {
+    pub fn ann() -> Self {
+        let line = |sku: &str| Line {
+            sku: sku.to_owned(),
+            qty: 2,
+            note: "gift wrapped, please".to_owned(),
+        };
+        Self {
+            user: "ann.example".to_owned(),
+            mail: "ann.example@mail.example".to_owned(),
+            roles: [
+                "customer",
+                "reviewer",
+                "newsletter",
+                "beta tester",
+                "early bird",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            cart: ["tea-0017", "jam-0203", "oil-4711"].map(line).into(),
+            count: 0,
+        }
+    }
+}
