@@ -209,6 +209,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Default: none; a copied cookie then outlives its logout. Every load asks the list, so a list that is
     /// down is 503. Every node must share it.
+    ///
+    /// A logout takes a place in the list until no token of its session can be alive, which is
+    /// `absolute_timeout` and ten minutes. Anybody can get a session and end it, so requests that end one
+    /// should be limited in number where the list is bounded: a full list answers a logout with 503.
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
         self.revocations = Some(Arc::new(list));
         self
@@ -299,7 +303,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Refuses data by itself, also outside requests and after a merge.
+    /// Refuses data by itself, also outside requests and after a merge; a fresh session starts instead.
+    ///
+    /// What a handler commits is not asked about: data that is refused here is saved, and refused when it
+    /// comes in again.
     pub fn validate_data(mut self, validate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
         self.hooks.validate_data = Some(Box::new(validate));
         self
@@ -321,7 +328,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Calls `on_event` with everything that happens, beside the `tracing` output.
     ///
-    /// It runs within the request, so it should not block.
+    /// It runs within the request, so it should not block, and must not panic: a request that ends so
+    /// after its row was written sends no cookie.
     pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(on_event));
         self
@@ -334,12 +342,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 
     /// Names fields, as JSON pointers (RFC 6901), that a merge may overwrite: a last-seen time.
-    pub fn last_write_wins<P: Into<String>>(
-        mut self,
-        pointers: impl IntoIterator<Item = P>,
-    ) -> Self {
+    pub fn last_write_wins<P: AsRef<str>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
+        let pointers = pointers.into_iter();
         self.last_write_wins
-            .extend(pointers.into_iter().map(Into::into));
+            .extend(pointers.map(|pointer| pointer.as_ref().to_owned()));
         self
     }
 
@@ -359,6 +365,31 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 
     /// Brings JSON of an older schema version into today's shape; an error refuses the session.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    /// use serde_json::Value;
+    ///
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Cart { skus: Vec<String> }
+    ///
+    /// // Version 1 held one article.
+    /// let sessions = SessionManager::<Cart>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .schema_version(2)
+    ///     .migrate(|from, mut data| -> Result<Value, String> {
+    ///         if from == 1 {
+    ///             let cart = data.as_object_mut().ok_or("not a cart")?;
+    ///             let sku = cart.remove("sku").ok_or("no article")?;
+    ///             cart.insert("skus".into(), Value::Array(vec![sku]));
+    ///         }
+    ///         Ok(data)
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn migrate<E>(
         mut self,
         migrate: impl Fn(u32, Value) -> Result<Value, E> + Send + Sync + 'static,
@@ -385,6 +416,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 
     /// Sets where now comes from. Default: the system's clock.
+    ///
+    /// A store has a clock of its own: give it the same one.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -479,6 +512,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     fn check_combinations(&self) -> Result<(), ConfigError> {
         let needs = |option, needs| Err(ConfigError::Needs { option, needs });
         let excludes = |option, excludes| Err(ConfigError::Excludes { option, excludes });
+        let invalid = |option, problem| Err(ConfigError::Invalid { option, problem });
         let is_json = self.codec.tag() == JSON_TAG;
         let merges = self.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
         if self.backing.is_some() {
@@ -538,12 +572,26 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 return excludes("insecure_http", no_cookie);
             }
         }
-        if self.transport.is_reserved_header() {
-            return Err(ConfigError::Invalid {
-                option: "transport",
-                problem: "this header has a meaning of its own; use `Transport::cookie()`, `::bearer()` \
-                          or a header such as `x-session`",
-            });
+        if let Some(problem) = self.transport.problem() {
+            return invalid("transport", problem);
+        }
+        if self.max_payload == 0 {
+            return invalid("max_payload", "no session fits into 0 bytes");
+        }
+        if self.schema == 0 {
+            return invalid("schema_version", "versions begin with 1");
+        }
+        let names = [
+            ("audience", Some(&*self.audience)),
+            ("kind", self.kind.as_deref()),
+        ];
+        for (option, name) in names {
+            if name == Some("") {
+                return invalid(
+                    option,
+                    "an empty name tells nothing apart; leave the option out",
+                );
+            }
         }
         Ok(())
     }

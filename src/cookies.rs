@@ -168,8 +168,11 @@ fn starts_with(name: &str, prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
+/// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3).
+const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
+
 fn strip_prefix(name: &str) -> &str {
-    ["__Host-", "__Secure-"]
+    PREFIXES
         .into_iter()
         .find(|prefix| starts_with(name, prefix))
         .and_then(|prefix| name.get(prefix.len()..))
@@ -264,6 +267,21 @@ fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), C
         return problem(
             "name",
             "`__Secure-` needs Secure; browsers drop the cookie otherwise",
+        );
+    }
+    if starts_with(cookie.name(), "__Http-") && !secure {
+        return problem(
+            "name",
+            "`__Http-` needs Secure; browsers drop the cookie otherwise",
+        );
+    }
+    let only_http = ["__Http-", "__Host-Http-"]
+        .iter()
+        .any(|prefix| starts_with(cookie.name(), prefix));
+    if only_http && cookie.http_only() != Some(true) {
+        return problem(
+            "name",
+            "`__Http-` and `__Host-Http-` need HttpOnly; browsers drop the cookie otherwise",
         );
     }
     if cookie.same_site() == Some(SameSite::None) && !secure {

@@ -31,7 +31,11 @@ type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 /// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Transport(Kind);
+pub struct Transport {
+    kind: Kind,
+    /// What `build()` refuses it for.
+    problem: Option<&'static str>,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -44,23 +48,69 @@ enum Kind {
 /// The response header that carries a new bearer token.
 const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-session-token");
 
+/// Headers that HTTP uses for something else, on the way in or out.
+const RESERVED: [HeaderName; 27] = [
+    header::ACCEPT_RANGES,
+    header::AGE,
+    header::ALLOW,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::ETAG,
+    header::EXPIRES,
+    header::HOST,
+    header::LAST_MODIFIED,
+    header::LINK,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::VARY,
+    header::VIA,
+    header::WWW_AUTHENTICATE,
+];
+
 impl Transport {
     /// A cookie, as `.cookie(..)` describes it.
     #[must_use]
     pub const fn cookie() -> Self {
-        Self(Kind::Cookie)
+        Self::of(Kind::Cookie)
     }
 
     /// `Authorization: Bearer` (RFC 6750) in, `X-Session-Token` out; an empty one means: forget it.
     #[must_use]
     pub const fn bearer() -> Self {
-        Self(Kind::Bearer)
+        Self::of(Kind::Bearer)
     }
 
-    /// A header of this name in and out; an empty one means: forget it.
+    /// A header of this name in and out, such as `"x-session"`; an empty one means: forget it.
+    ///
+    /// A name that no header can have, or that has a meaning of its own, is an error of
+    /// [`build`](crate::SessionManagerBuilder::build).
     #[must_use]
-    pub const fn header(name: HeaderName) -> Self {
-        Self(Kind::Header(name))
+    pub fn header(name: impl TryInto<HeaderName>) -> Self {
+        let Ok(name) = name.try_into() else {
+            return Self {
+                problem: Some("this is no header name; use letters, digits and `-`"),
+                ..Self::cookie()
+            };
+        };
+        Self {
+            problem: RESERVED.contains(&name).then_some(
+                "this header has a meaning of its own; use `Transport::cookie()`, `::bearer()` or a header \
+                 such as `x-session`",
+            ),
+            kind: Kind::Header(name),
+        }
     }
 
     /// Functions of the application: `get` finds the token in a request, `set` puts it into the
@@ -71,36 +121,32 @@ impl Transport {
         get: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
         set: impl Fn(&mut HeaderMap, Option<&str>) + Send + Sync + 'static,
     ) -> Self {
-        Self(Kind::Custom {
+        Self::of(Kind::Custom {
             get: Arc::new(get),
             set: Arc::new(set),
         })
     }
 
     pub(crate) const fn is_cookie(&self) -> bool {
-        matches!(self.0, Kind::Cookie)
+        matches!(self.kind, Kind::Cookie)
     }
 
-    /// Says whether it is a plain header that HTTP uses for something else.
-    pub(crate) fn is_reserved_header(&self) -> bool {
-        const RESERVED: [HeaderName; 9] = [
-            header::AUTHORIZATION,
-            header::CACHE_CONTROL,
-            header::CONNECTION,
-            header::CONTENT_LENGTH,
-            header::CONTENT_TYPE,
-            header::COOKIE,
-            header::SET_COOKIE,
-            header::TRANSFER_ENCODING,
-            header::VARY,
-        ];
-        matches!(&self.0, Kind::Header(name) if RESERVED.contains(name))
+    /// Returns what is wrong with it.
+    pub(crate) const fn problem(&self) -> Option<&'static str> {
+        self.problem
+    }
+
+    const fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            problem: None,
+        }
     }
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Cookie => f.write_str("Transport::cookie()"),
             Kind::Bearer => f.write_str("Transport::bearer()"),
             Kind::Header(name) => write!(f, "Transport::header({name:?})"),
@@ -126,7 +172,7 @@ impl Carrier {
 
     /// Returns the name that `kind` defaults to and the size limit counts.
     pub(crate) fn name(&self) -> &str {
-        match &self.transport.0 {
+        match &self.transport.kind {
             Kind::Cookie => self.template.name(),
             Kind::Bearer => "authorization",
             Kind::Header(name) => name.as_str(),
@@ -136,7 +182,7 @@ impl Carrier {
 
     /// Returns what tokens are bound to, so that none moves from one transport to another.
     pub(crate) fn binding(&self) -> &'static str {
-        match &self.transport.0 {
+        match &self.transport.kind {
             Kind::Cookie => "cookie",
             Kind::Bearer => "bearer",
             Kind::Header(_) => "header",
@@ -146,7 +192,7 @@ impl Carrier {
 
     /// Says whether two carriers would read each other's tokens in one request.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        let custom = |carrier: &Self| matches!(carrier.transport.0, Kind::Custom { .. });
+        let custom = |carrier: &Self| matches!(carrier.transport.kind, Kind::Custom { .. });
         !custom(self)
             && !custom(other)
             && self.binding() == other.binding()
@@ -165,7 +211,7 @@ impl Carrier {
     ///
     /// An empty header is no token, since that is how one is removed; an empty cookie is a cookie.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
-        match &self.transport.0 {
+        match &self.transport.kind {
             Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
             Kind::Bearer => {
                 for value in parts.headers.get_all(header::AUTHORIZATION) {
@@ -192,7 +238,7 @@ impl Carrier {
 
     /// Renders what hands a token to the client, for so many seconds or until the browser closes.
     pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
-        Ok(Delivery(match &self.transport.0 {
+        Ok(Delivery(match &self.transport.kind {
             Kind::Cookie => {
                 Rendered::Cookie(self.template.clone(), self.template.set(&token, seconds)?)
             }
@@ -204,7 +250,7 @@ impl Carrier {
 
     /// Renders what makes the client forget its token.
     pub(crate) fn removal(&self) -> Result<Delivery, BoxError> {
-        Ok(Delivery(match &self.transport.0 {
+        Ok(Delivery(match &self.transport.kind {
             Kind::Cookie => Rendered::Cookie(self.template.clone(), self.template.removal()?),
             Kind::Bearer => Rendered::Header(SESSION_TOKEN, HeaderValue::from_static("")),
             Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
@@ -214,7 +260,7 @@ impl Carrier {
 
     /// Takes back out of a response what an earlier commit of its request put in.
     pub(crate) fn retract(&self, headers: &mut HeaderMap) {
-        match &self.transport.0 {
+        match &self.transport.kind {
             Kind::Cookie => remove_cookies(headers, &self.template),
             Kind::Bearer => _ = headers.remove(SESSION_TOKEN),
             Kind::Header(name) => _ = headers.remove(name),
@@ -224,7 +270,7 @@ impl Carrier {
 
     /// Appends the request header that the response depends on to `Vary` (RFC 9110, 12.5.5).
     pub(crate) fn vary(&self, headers: &mut HeaderMap) {
-        let name = match &self.transport.0 {
+        let name = match &self.transport.kind {
             Kind::Cookie => HeaderValue::from_static("cookie"),
             Kind::Bearer => HeaderValue::from_static("authorization"),
             Kind::Header(name) => HeaderValue::from(name.clone()),

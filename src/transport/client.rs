@@ -16,7 +16,7 @@ pub(crate) enum Received {
 impl Carrier {
     /// Reads a response as a client would.
     pub(crate) fn receive(&self, response: &HeaderMap) -> Received {
-        match &self.transport.0 {
+        match &self.transport.kind {
             Kind::Cookie => {
                 let cookies = response.get_all(header::SET_COOKIE).iter();
                 // The removal of an unpartitioned twin comes before the cookie itself.
@@ -43,7 +43,7 @@ impl Carrier {
         &self,
         token: String,
     ) -> Result<(HeaderName, HeaderValue), BoxError> {
-        match &self.transport.0 {
+        match &self.transport.kind {
             Kind::Cookie => Ok((
                 header::COOKIE,
                 sensitive(format!("{}={token}", self.name()))?,

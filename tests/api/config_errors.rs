@@ -88,10 +88,49 @@ fn a_header_that_http_uses_for_something_else_is_refused() {
     let with = |name| cookie_mode().transport(Transport::header(name));
     let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
                 `::bearer()` or a header such as `x-session`";
-    for name in [header::COOKIE, header::SET_COOKIE, header::AUTHORIZATION] {
+    for name in [
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::AUTHORIZATION,
+        header::LOCATION,
+        header::HOST,
+    ] {
         expect_refusal(with(name), text);
     }
     assert!(with(HeaderName::from_static("x-session")).build().is_ok());
+}
+
+#[test]
+fn a_header_is_named_by_a_text_too() {
+    let with = |name: &str| cookie_mode().transport(Transport::header(name));
+    assert!(with("X-Session").build().is_ok());
+    let text = "`.transport(..)`: this is no header name; use letters, digits and `-`";
+    for name in ["", "x session", "x-\r\nsession", "sitzung-ü"] {
+        expect_refusal(with(name), text);
+    }
+}
+
+#[test]
+fn options_that_mean_nothing_are_refused() {
+    let empty = "an empty name tells nothing apart; leave the option out";
+    let cases = [
+        (
+            cookie_mode().max_payload(0),
+            "`.max_payload(..)`: no session fits into 0 bytes".to_owned(),
+        ),
+        (
+            cookie_mode().schema_version(0),
+            "`.schema_version(..)`: versions begin with 1".to_owned(),
+        ),
+        (
+            cookie_mode().audience(""),
+            format!("`.audience(..)`: {empty}"),
+        ),
+        (cookie_mode().kind(""), format!("`.kind(..)`: {empty}")),
+    ];
+    for (builder, text) in cases {
+        expect_refusal(builder, &text);
+    }
 }
 
 #[test]

@@ -65,6 +65,10 @@ async fn templates_render_what_they_say_and_defaults_for_the_rest() {
             "ID=TOKEN; HttpOnly; SameSite=Lax; Path=/app; Max-Age=86400",
         ),
         (
+            with(named("__Host-Http-id")).insecure_http(true),
+            "id=TOKEN; HttpOnly; SameSite=Lax; Path=/; Max-Age=86400",
+        ),
+        (
             with(named("__hOST-id")).insecure_http(true),
             "id=TOKEN; HttpOnly; SameSite=Lax; Path=/; Max-Age=86400",
         ),
@@ -172,9 +176,15 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
         ),
     ];
     cases.extend(
-        ["__Host-id", "__host-id", "__HOST-id", "__hOsT-"]
-            .into_iter()
-            .flat_map(host),
+        [
+            "__Host-id",
+            "__host-id",
+            "__HOST-id",
+            "__hOsT-",
+            "__Host-Http-id",
+        ]
+        .into_iter()
+        .flat_map(host),
     );
     for name in [
         "",
@@ -199,6 +209,24 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
     for domain in ["", ".", "a b", "a;b", "a,b", "a\r\n", "\u{f6}.example"] {
         cases.push((named("id").domain(domain), DOMAIN));
     }
+    expect_refusals(cases);
+}
+
+#[test]
+fn templates_of_a_prefix_for_http_alone_need_secure_and_http_only() {
+    let script =
+        "name `__Http-` and `__Host-Http-` need HttpOnly; browsers drop the cookie otherwise";
+    expect_refusals(vec![
+        (named("__Http-id").http_only(false), script),
+        (named("__host-http-id").http_only(false), script),
+        (
+            named("__HTTP-id").secure(false),
+            "name `__Http-` needs Secure; browsers drop the cookie otherwise",
+        ),
+    ]);
+}
+
+fn expect_refusals(cases: Vec<(CookieBuilder<'static>, &str)>) {
     for (template, problem) in cases {
         let shown = format!("{template:?}");
         let Err(error) = with(template).build() else {
