@@ -30,10 +30,11 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Makes a clock that stands at the beginning of 2026 (UTC).
+    /// Makes a clock that stands at the beginning of 2100 (UTC): always the same, and so far ahead that a
+    /// store by the system's clock takes nothing that is saved by this one for expired.
     #[must_use]
     pub fn new() -> Self {
-        Self::at(Timestamp::from_unix_millis(1_767_225_600_000).into())
+        Self::at(Timestamp::from_unix_millis(4_102_444_800_000).into())
     }
 
     /// Makes a clock that stands at `time`.

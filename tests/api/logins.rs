@@ -87,9 +87,12 @@ async fn times(session: Session<Login>) -> String {
     format!("{} {}", since_start(created_at), since_start(expires_at))
 }
 
-fn since_start(time: SystemTime) -> u128 {
+pub fn since_start(time: SystemTime) -> i128 {
     let start: SystemTime = axum_typed_session::Clock::now(&ManualClock::new());
-    time.duration_since(start).unwrap().as_millis()
+    match time.duration_since(start) {
+        Ok(later) => later.as_millis().cast_signed(),
+        Err(earlier) => -earlier.duration().as_millis().cast_signed(),
+    }
 }
 
 async fn act(

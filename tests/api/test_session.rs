@@ -9,7 +9,7 @@ use axum_typed_session::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use tower::ServiceExt as _;
 
-use crate::support::{DAY, Visits, cookie_mode, key};
+use crate::support::{Browser, DAY, Visits, cookie_mode, key, scripted};
 
 async fn visit(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
     session.count += 1;
@@ -207,4 +207,16 @@ async fn a_store_that_is_down_is_an_error_and_no_missing_session() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn a_manual_clock_goes_with_a_store_by_the_systems_clock() {
+    let clock = ManualClock::new();
+    let builder = SessionManager::<Visits>::builder().clock(clock.clone());
+    let sessions = builder.store(MemoryStore::new()).build().unwrap();
+    let mut browser = Browser::new(scripted(sessions));
+    browser.post("/add").await.expect(StatusCode::OK, "1");
+    browser.post("/add").await.expect(StatusCode::OK, "2");
+    clock.advance(DAY);
+    browser.post("/add").await.expect(StatusCode::OK, "1");
 }

@@ -88,4 +88,4 @@ impl SessionStore for Table {
     }
 }
 
-session_store_conformance!(conformance, Table::default());
+session_store_conformance!(Table::default());

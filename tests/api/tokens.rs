@@ -1,17 +1,17 @@
 //! What a client holds: unreadable, unchangeable, of use for one purpose, and only for a while.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum_typed_session::{
-    Key, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie, testing::ManualClock,
+    Clock, Key, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie, testing::ManualClock,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, Request, StatusCode, header};
 
 use crate::{
     forge::{Plaintext, signed_token},
-    logins::{FRESH, Login, app, issue, logins, without_keys},
+    logins::{FRESH, Login, app, issue, logins, since_start, without_keys},
     support::{Answer, Browser, COOKIE, DAY, EventLog, MILLISECOND, get_with_cookies, key, send},
 };
 
@@ -242,6 +242,10 @@ async fn a_token_from_the_future_is_accepted_up_to_sixty_seconds_of_clock_skew()
 /// The moment at which the golden tokens were made.
 const MADE_AT: u64 = 1_767_225_600_000;
 
+fn then() -> ManualClock {
+    ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_millis(MADE_AT))
+}
+
 const PLAINTEXT: Plaintext = Plaintext {
     issued_at: MADE_AT,
     expires_at: MADE_AT + 1000,
@@ -341,7 +345,7 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         ),
     ];
     let log = EventLog::default();
-    let app = app(logins(&ManualClock::new()).signed().on_event(log.hook()));
+    let app = app(logins(&then()).signed().on_event(log.hook()));
     for (name, plaintext, (status, body), event) in cases {
         let answer = read_cookie(&app, &signed_token(&key(), &plaintext)).await;
         assert_eq!((answer.status, &*answer.body), (status, body), "{name}");
@@ -370,11 +374,13 @@ const GOLDEN_SIGNED: &str = include_str!("golden/signed-1.txt");
 
 #[tokio::test]
 async fn golden_tokens_of_format_1_open_forever() {
-    let clock = ManualClock::new();
+    let clock = then();
     let tokens = [
         (golden(&clock), GOLDEN_ENCRYPTED),
         (golden(&clock).signed(), GOLDEN_SIGNED),
     ];
+    let made_at = since_start(Clock::now(&clock));
+    let ends_at = |millis| format!("{made_at} {}", made_at + millis);
     clock.advance(Duration::from_secs(10));
     for (manager, token) in tokens {
         let mut browser = Browser::new(app(manager));
@@ -385,19 +391,19 @@ async fn golden_tokens_of_format_1_open_forever() {
         browser
             .get("/times")
             .await
-            .expect(StatusCode::OK, "0 3600000");
+            .expect(StatusCode::OK, &ends_at(3_600_000));
         let saved = browser.post("/note?later").await;
         assert_eq!(saved.max_age(), Some(3600), "a max-age of its own");
         browser
             .get("/times")
             .await
-            .expect(StatusCode::OK, "0 3610000");
+            .expect(StatusCode::OK, &ends_at(3_610_000));
     }
 }
 
 #[tokio::test]
 async fn the_golden_session_has_the_store_key_it_always_had() {
-    let app = app(golden(&ManualClock::new()).signed());
+    let app = app(golden(&then()).signed());
     let cookies = format!("{COOKIE}={}", GOLDEN_SIGNED.trim_end());
     let request = Request::get("/id").header(header::COOKIE, cookies);
     let body = send(&app, request).await.body;

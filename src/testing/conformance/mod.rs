@@ -96,7 +96,8 @@ use crate::{
 /// It takes the module's name and an expression for a fresh store, which may await: a
 /// [`SessionStore`](crate::SessionStore), or a
 /// [`StoreUnderTest`](crate::testing::conformance::StoreUnderTest) that also says how to move the engine's
-/// time. The expression stands in the module, with everything of the parent in scope.
+/// time. The expression stands in the module, with everything of the parent in scope. Without a name the
+/// module is `session_store_conformance`.
 ///
 /// The caller's tokio needs the features `macros` and `rt-multi-thread`.
 ///
@@ -171,6 +172,9 @@ macro_rules! session_store_conformance {
                 a_dropped_destroy_by_owner_leaves_whole_rows
             }
         }
+    };
+    ($store:expr $(,)?) => {
+        $crate::session_store_conformance!(session_store_conformance, $store);
     };
     (@tests $store:expr; $($check:ident)*) => { $(
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
