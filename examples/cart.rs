@@ -170,7 +170,8 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         #[cfg(feature = "mysql")]
         "mysql" => sql(MySqlStore::new(connect(url).await?)).await,
         "redis" | "rediss" | "sqlite" | "postgres" | "mysql" => {
-            Err(format!("SESSION_STORE: build with `--features {scheme}` for `{scheme}:`").into())
+            let feature = scheme.replace("rediss", "redis-rustls");
+            Err(format!("SESSION_STORE: build with `--features {feature}` for `{scheme}:`").into())
         }
         _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `sqlite:`, `postgres://` or \
                   `mysql://`"

@@ -77,19 +77,30 @@
 //!
 //! All are methods of [`SessionManagerBuilder`].
 //!
-//! | option | default |
-//! |---|---|
-//! | `keys` | required without a store |
-//! | `cookie` | `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax |
-//! | `transport` | the cookie |
-//! | `max_age` | 1 day after each save |
-//! | `rolling`, `renew` | off |
-//! | `absolute_timeout` | 30 days |
-//! | `store` | none: the cookie holds the data |
-//! | `on_conflict` | `Merge` |
-//! | `max_payload` | 64 KiB |
-//! | `store_timeout` | 2 s |
-//! | `signed`, `insecure_http`, `remove_unpartitioned` | off |
+//! | option | default | what it is for |
+//! |---|---|---|
+//! | `keys` | required without a store | seals tokens; a `KeyRing` rotates keys |
+//! | `audience`, `kind` | this crate's name; the cookie's or header's name | what tokens and ids are for |
+//! | `cookie` | `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax | name and attributes |
+//! | `transport` | the cookie | bearer, a header, or functions of your own |
+//! | `signed`, `insecure_http`, `remove_unpartitioned` | off | readable tokens; development; moving to CHIPS |
+//! | `store`, `store_for` | none: the cookie holds the data | sessions on the server; one store per tenant |
+//! | `revocations` | none | real logout in cookie mode |
+//! | `id_generator` | 32 bytes from the operating system | ids of your own |
+//! | `max_age`, `browser_session` | 1 day after each save | how long a session lives |
+//! | `rolling`, `renew` | off | what restarts that time |
+//! | `absolute_timeout` | 30 days | what nothing extends |
+//! | `owner` | none | whose session it is, for `sessions_of` and "log out everywhere" |
+//! | `anonymous_ttl` | as `max_age` | shorter lives for nobody's sessions |
+//! | `max_payload` | 64 KiB | the largest session |
+//! | `validate`, `validate_data` | everything is valid | refusing what comes in |
+//! | `before_save` | nothing | changing what is saved |
+//! | `codec` | JSON | other encodings |
+//! | `schema_version`, `migrate`, `accept_schema` | 1, none, none newer | data whose type changes |
+//! | `on_conflict`, `last_write_wins` | `Merge`, no fields | two requests that change one session |
+//! | `store_timeout` | 2 s | when a store counts as down |
+//! | `on_event` | `tracing` alone | metrics and audits |
+//! | `clock` | the system's | tests |
 //!
 //! # `Arc<AppState>` as state
 //!

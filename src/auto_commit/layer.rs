@@ -14,6 +14,9 @@ use super::AutoCommit;
 /// Responses of 500 and above commit nothing, nor does a handler that panicked. A commit that fails
 /// replaces the response with its error; cookies of sessions that were committed stay.
 ///
+/// What cuts a handler off and answers for it, such as a timeout, belongs outside of this layer: within, its
+/// response below 500 commits what the handler had done until then.
+///
 /// # Example
 ///
 /// ```

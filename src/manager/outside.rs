@@ -208,12 +208,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(true)
     }
 
-    /// Ends every session of an owner that was saved before the call, and returns how many.
+    /// Ends every session of an owner that was saved before the call, and returns how many; fewer than there
+    /// were if the store took longer than `store_timeout` and was asked again.
     ///
     /// # Errors
     ///
     /// [`SessionError::Store`] when the store fails or does not index owners, [`SessionError::Conflict`] when
-    /// new sessions kept coming; sessions ended before that stay ended, so calling again is safe. [`SessionError::NoStore`] in cookie mode.
+    /// new sessions kept coming; sessions ended before that stay ended, so calling again is safe.
+    /// [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy_all_of(&self, owner: &str) -> Result<u64, SessionError> {
         self.destroy_by_owner("destroy_all_of", owner, None).await
     }
