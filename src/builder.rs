@@ -404,6 +404,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 
     /// Also reads this newer schema version, as step one of a rolling change. Default: none newer.
+    ///
+    /// Data of a newer version is 503 otherwise, so that no node replaces what it does not understand. With
+    /// several nodes, change the type in two releases:
+    ///
+    /// 1. `.accept_schema(2)`, with a type that reads both shapes (`#[serde(default)]` on what is new), and
+    ///    still saves version 1;
+    /// 2. when every node runs that: `.schema_version(2).migrate(..)`.
     pub fn accept_schema(mut self, version: u32) -> Self {
         self.accept_schema = Some(version);
         self

@@ -11,7 +11,30 @@ use crate::{
 /// A stored session after its response is gone: for web sockets, streams and jobs.
 ///
 /// It never creates a session, extends one or sets a cookie. After a logout, or once the session got a
-/// new id, it is [`SessionError::Gone`].
+/// new id, it is [`SessionError::Gone`]: ask again before whatever needs the login, such as each message of
+/// a socket, since nothing tells an open connection that its session has ended.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{Session, SessionError};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// struct Login { user: Option<String>, exports: u32 }
+///
+/// async fn start_export(session: Session<Login>) -> Result<&'static str, SessionError> {
+///     let handle = session.handle()?;
+///     tokio::spawn(async move {
+///         // Minutes later, and only if nobody logged out:
+///         match handle.update(|login| login.exports += 1).await {
+///             Ok(()) => {}
+///             Err(SessionError::Gone) => {}
+///             Err(error) => eprintln!("the export is not counted: {error}"),
+///         }
+///     });
+///     Ok("started")
+/// }
+/// ```
 pub struct SessionHandle<T> {
     manager: SessionManager<T>,
     key: StoreKey,
