@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     clock::{Clock, SystemClock},
-    codec::{Codec, JSON_TAG, JsonCodec},
+    codec::{Codec, Custom, Encoding, JSON_TAG, JsonCodec},
     cookies::CookieTemplate,
     error::{BoxError, ConfigError, StoreError},
     event::{Events, Hook, SessionEvent},
@@ -95,7 +95,7 @@ pub struct SessionManagerBuilder<T> {
     absolute_timeout: Duration,
     anonymous_ttl: Option<Duration>,
     max_payload: usize,
-    codec: Arc<dyn Codec<T>>,
+    codec: Arc<dyn Encoding<T>>,
     hooks: Hooks<T>,
     on_event: Option<Arc<Hook>>,
     on_conflict: Option<ConflictPolicy>,
@@ -322,7 +322,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// With a store, [`ConflictPolicy::Merge`] needs JSON, as does [`migrate`](Self::migrate).
     pub fn codec(mut self, codec: impl Codec<T>) -> Self {
-        self.codec = Arc::new(codec);
+        self.codec = Arc::new(Custom(codec));
         self
     }
 

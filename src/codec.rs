@@ -1,11 +1,29 @@
 //! How session data becomes bytes.
 
-use std::error::Error;
+use std::{cell::Cell, error::Error, io};
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{
+    Serializer, Value,
+    ser::{CompactFormatter, Formatter},
+};
+
+use crate::error::BoxError;
+
+#[cfg(test)]
+mod tests;
 
 /// Turns session data into bytes and back; JSON unless `.codec(..)` sets another.
+///
+/// `T` must read back from what it writes, or the next request would find no session. What does not is
+/// [`SessionError::Encode`](crate::SessionError::Encode) before anything is stored or sent:
+///
+/// - floats that are NaN or infinite, which JSON writes as `null`;
+/// - more than 127 levels of JSON;
+/// - anything else, such as `skip_serializing_if` without `#[serde(default)]`, but only in builds with debug
+///   assertions, which decode all data before they save it. Others decode JSON where it is deep or holds a
+///   `null`.
 ///
 /// Object-safe. An implementation must not panic on any bytes.
 pub trait Codec<T>: Send + Sync + 'static {
@@ -40,23 +58,71 @@ pub(crate) const JSON_TAG: u8 = 1;
 /// Most sessions fit, so that their bytes are not copied again and again as a buffer grows.
 const USUAL_BYTES: usize = 512;
 
+/// What the manager asks of a codec.
+pub(crate) trait Encoding<T>: Send + Sync {
+    fn tag(&self) -> u8;
+    fn encode(&self, data: &T) -> Result<Encoded, BoxError>;
+    fn decode(&self, bytes: &[u8]) -> Result<T, BoxError>;
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool;
+}
+
+/// Encoded data.
+#[derive(Clone)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Bytes,
+    /// It holds what might not decode.
+    pub(crate) is_doubtful: bool,
+}
+
+/// A codec of the application's, which is trusted.
+pub(crate) struct Custom<C>(pub(crate) C);
+
+impl<T, C: Codec<T>> Encoding<T> for Custom<C> {
+    fn tag(&self) -> u8 {
+        self.0.tag()
+    }
+
+    fn encode(&self, data: &T) -> Result<Encoded, BoxError> {
+        Ok(Encoded {
+            bytes: self.0.encode(data)?.into(),
+            is_doubtful: false,
+        })
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<T, BoxError> {
+        self.0.decode(bytes)
+    }
+
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        self.0.is_same(one, other)
+    }
+}
+
 /// The default codec, of `serde_json`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct JsonCodec;
 
-impl<T: Serialize + DeserializeOwned + 'static> Codec<T> for JsonCodec {
+impl<T: Serialize + DeserializeOwned> Encoding<T> for JsonCodec {
     fn tag(&self) -> u8 {
         JSON_TAG
     }
 
-    fn encode(&self, data: &T) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    fn encode(&self, data: &T) -> Result<Encoded, BoxError> {
         let mut bytes = Vec::with_capacity(USUAL_BYTES);
-        serde_json::to_writer(&mut bytes, data)?;
-        Ok(bytes)
+        let is_doubtful = Cell::new(false);
+        let watch = Watch {
+            depth: 0,
+            is_doubtful: &is_doubtful,
+        };
+        data.serialize(&mut Serializer::with_formatter(&mut bytes, watch))?;
+        Ok(Encoded {
+            bytes: bytes.into(),
+            is_doubtful: is_doubtful.get(),
+        })
     }
 
     /// One check of UTF-8 for the whole is cheaper than one for each string.
-    fn decode(&self, bytes: &[u8]) -> Result<T, Box<dyn Error + Send + Sync>> {
+    fn decode(&self, bytes: &[u8]) -> Result<T, BoxError> {
         Ok(serde_json::from_str(str::from_utf8(bytes)?)?)
     }
 
@@ -69,6 +135,56 @@ impl<T: Serialize + DeserializeOwned + 'static> Codec<T> for JsonCodec {
                     (parse(one), parse(other)),
                     (Ok(one), Ok(other)) if one == other && is_exact(&one)
                 ))
+    }
+}
+
+/// Writes compact JSON, and notes what may not read back.
+struct Watch<'a> {
+    depth: u32,
+    is_doubtful: &'a Cell<bool>,
+}
+
+/// `serde_json` reads no more levels than these.
+const MAX_DEPTH: u32 = 127;
+
+impl Watch<'_> {
+    fn enter(&mut self) {
+        self.depth = self.depth.saturating_add(1);
+        if self.depth > MAX_DEPTH {
+            self.is_doubtful.set(true);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+}
+
+impl Formatter for Watch<'_> {
+    /// `None`, but also a float that is not finite.
+    fn write_null<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.is_doubtful.set(true);
+        CompactFormatter.write_null(writer)
+    }
+
+    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.enter();
+        CompactFormatter.begin_array(writer)
+    }
+
+    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.leave();
+        CompactFormatter.end_array(writer)
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.enter();
+        CompactFormatter.begin_object(writer)
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.leave();
+        CompactFormatter.end_object(writer)
     }
 }
 

@@ -135,7 +135,7 @@ pub enum SessionError {
         limit: usize,
     },
 
-    /// The data could not be serialized: 500.
+    /// The data could not be serialized, or would not read back: 500.
     #[error("the session data could not be encoded by its `Serialize` or `codec`")]
     Encode(#[source] BoxError),
 
@@ -172,6 +172,15 @@ pub enum SessionError {
     #[error("the operating system's random source failed")]
     Random(#[source] BoxError),
 }
+
+/// Data that its codec encodes but does not decode.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the session data would not read back, so it was not saved; look for a float that is NaN or \
+     infinite, nesting of more than 127 levels, and `skip_serializing_if` without \
+     `#[serde(default)]`"
+)]
+pub(crate) struct DoesNotReadBack;
 
 impl SessionError {
     /// Returns the status code of the response this error becomes.

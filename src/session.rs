@@ -54,6 +54,9 @@ where
 /// `Option<Session<T>>` is `None` unless a valid session came in or was committed earlier in the request;
 /// a store that is down is still an error. `Result<Session<T>, SessionRejection>` hands that error over.
 ///
+/// `T` must read back from what it writes, as [`Codec`](crate::Codec) says; data that does not is refused
+/// with [`SessionError::Encode`] before anything is stored or sent.
+///
 /// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_max_age`, `regenerate`, `destroy`,
 /// `reset`, `force_save`, `discard`, `handle`, `update` and `commit`. Should your type have a method of one
 /// of these names, call it through the deref: `(*session).reset()`.
@@ -255,7 +258,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///   the session.
     /// - [`SessionError::Overlap`], [`SessionError::Closed`]: another guard of this request changed the
     ///   session first or is just committing a change, or the response is already on its way.
-    /// - [`SessionError::TooLarge`], [`SessionError::Encode`]: the data does not fit or serialize.
+    /// - [`SessionError::TooLarge`], [`SessionError::Encode`]: the data does not fit, serialize or read back.
     ///
     /// # Cancellation
     ///
@@ -295,7 +298,10 @@ impl<T: Send + Sync + 'static> Session<T> {
             let handed_out = if stored.is_some_and(|record| manager.is_current(record)) {
                 None
             } else {
-                manager.encode(&self.draft().data).ok()
+                manager
+                    .encode(&self.draft().data)
+                    .ok()
+                    .map(|encoded| encoded.bytes)
             };
             self.draft_mut().lend(handed_out);
         }

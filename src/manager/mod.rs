@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::request::Parts;
 use serde_json::Value;
 
@@ -31,7 +30,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    codec::Codec,
+    codec::{Encoded, Encoding},
     decision::Origin,
     error::{BoxError, SessionError, StoreError},
     event::{Events, SessionEvent},
@@ -114,7 +113,7 @@ pub(crate) struct Config<T> {
     pub(crate) carrier: Carrier,
     pub(crate) policy: ExpiryPolicy,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) codec: Arc<dyn Codec<T>>,
+    pub(crate) codec: Arc<dyn Encoding<T>>,
     pub(crate) default: fn() -> T,
     pub(crate) hooks: Hooks<T>,
     pub(crate) schema: u32,
@@ -310,9 +309,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Encodes session data, as it is.
-    pub(crate) fn encode(&self, data: &T) -> Result<Bytes, SessionError> {
-        let encoded = self.config.codec.encode(data);
-        encoded.map(Bytes::from).map_err(SessionError::Encode)
+    pub(crate) fn encode(&self, data: &T) -> Result<Encoded, SessionError> {
+        self.config.codec.encode(data).map_err(SessionError::Encode)
     }
 }
 

@@ -414,7 +414,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         expiry: Expiry,
     ) -> Result<Option<Record>, SessionError> {
         let ours = self.encode(data)?;
-        if self.is_current(record) && self.is_same_data(&record.payload, &ours) {
+        if self.is_current(record) && self.is_same_data(&record.payload, &ours.bytes) {
             return Ok(None);
         }
         let prepared = self.prepare(data, Some(ours))?;

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::{Basis, ConflictPolicy, SessionManager};
 use crate::{
-    codec::JSON_TAG,
+    codec::{Encoded, JSON_TAG},
     decision::Intents,
-    error::{SessionError, SessionRejection, StoreError},
+    error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
     event::SessionEvent,
     id::OwnerKey,
     merge::merge,
@@ -31,12 +31,12 @@ pub(crate) struct Draft<T> {
 pub(super) enum Ours {
     /// Never lent out mutably, so not even encoded.
     Untouched,
-    Same(Bytes),
-    Changed(Bytes),
+    Same(Encoded),
+    Changed(Encoded),
 }
 
 impl Ours {
-    pub(super) fn into_encoded(self) -> Option<Bytes> {
+    pub(super) fn into_encoded(self) -> Option<Encoded> {
         match self {
             Self::Untouched => None,
             Self::Same(encoded) | Self::Changed(encoded) => Some(encoded),
@@ -159,10 +159,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Runs `before_save` and encodes; `ours` is the encoding before it, if it is at hand.
+    ///
+    /// Every save comes through here, so that nothing is saved which does not read back.
     pub(super) fn prepare(
         &self,
         data: &mut T,
-        ours: Option<Bytes>,
+        ours: Option<Encoded>,
     ) -> Result<Prepared, SessionError> {
         let ours = match ours {
             Some(ours) => ours,
@@ -175,13 +177,26 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
             None => ours.clone(),
         };
-        self.check_size(payload.len(), self.config.max_payload)?;
+        self.check_size(payload.bytes.len(), self.config.max_payload)?;
+        self.check_reads_back(&payload)?;
         let owner = self.owner_of(data);
         Ok(Prepared {
-            ours,
-            payload,
+            ours: ours.bytes,
+            payload: payload.bytes,
             owner,
         })
+    }
+
+    /// Always where it can be afforded, so that the first test of a type finds what it lacks.
+    fn check_reads_back(&self, payload: &Encoded) -> Result<(), SessionError> {
+        if !payload.is_doubtful && !cfg!(debug_assertions) {
+            return Ok(());
+        }
+        match self.config.codec.decode(&payload.bytes) {
+            Ok(_) => Ok(()),
+            // Not the reason: serde puts data into its texts.
+            Err(_) => Err(SessionError::Encode(DoesNotReadBack.into())),
+        }
     }
 
     fn owner_of(&self, data: &T) -> Option<OwnerKey> {
@@ -236,8 +251,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         // Through `T`, so that defaults and renames look as they do in ours.
         let base = self.decode(base).map_err(|_| SessionError::Conflict)?;
-        let base =
-            serde_json::from_slice(&self.encode(&base)?).map_err(|_| SessionError::Conflict)?;
+        let base = serde_json::from_slice(&self.encode(&base)?.bytes)
+            .map_err(|_| SessionError::Conflict)?;
         let ours = serde_json::from_slice(ours).map_err(|_| SessionError::Conflict)?;
         let theirs = self.migrate(theirs).map_err(|_| SessionError::Conflict)?;
         let merged = merge(&base, ours, theirs, &config.last_write_wins).map_err(conflict)?;

@@ -45,6 +45,7 @@ mod options;
 mod outside;
 mod revocation_list;
 mod revocations;
+mod round_trip;
 mod size;
 mod state;
 mod store_conformance;

@@ -8,15 +8,17 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{
-    Router,
+    Extension, Json, Router,
     body::Body,
     extract::{FromRequestParts as _, State},
     response::{IntoResponse as _, Response},
+    routing::post,
 };
 use axum_typed_session::{
     Key, MemoryStore, OwnerKey, Record, SaveOutcome, Session, SessionError, SessionEvent,
     SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey, Timestamp, Version,
-    Write, testing::ManualClock,
+    Write,
+    testing::{Gate, ManualClock},
 };
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -215,6 +217,51 @@ async fn run_script(
     let response = body.into_response();
     let join = |response, guard| (guard, response).into_response();
     Ok(guards.into_iter().fold(response, join))
+}
+
+/// What a request to [`changing`] does to its session, once the gate lets it.
+pub struct Change<T: Send + Sync + 'static> {
+    gate: Gate,
+    change: Arc<ChangeSession<T>>,
+}
+
+type ChangeSession<T> = dyn Fn(&mut Session<T>) + Send + Sync;
+
+impl<T: Send + Sync + 'static> Change<T> {
+    pub fn new(change: impl Fn(&mut Session<T>) + Send + Sync + 'static) -> Self {
+        let gate = Gate::new();
+        gate.open();
+        Self::behind(gate, change)
+    }
+
+    /// Waits at the gate between the load and the change.
+    pub fn behind(gate: Gate, change: impl Fn(&mut Session<T>) + Send + Sync + 'static) -> Self {
+        let change = Arc::new(change);
+        Self { gate, change }
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for Change<T> {
+    fn clone(&self) -> Self {
+        let (gate, change) = (self.gate.clone(), self.change.clone());
+        Self { gate, change }
+    }
+}
+
+/// An app that changes its session of any type as a [`Change`] says and commits, and shows it as JSON.
+pub fn changing<T>(sessions: SessionManager<T>) -> Router
+where
+    T: Serialize + Clone + Send + Sync + 'static,
+{
+    let change = |mut session: Session<T>, Extension(change): Extension<Change<T>>| async move {
+        change.gate.pass().await;
+        (change.change)(&mut session);
+        session.commit().await
+    };
+    let show = |session: Session<T>| async move { Json(T::clone(&session)) };
+    Router::new()
+        .route("/", post(change).get(show))
+        .with_state(sessions)
 }
 
 /// A `GET` with cookies written by hand.
