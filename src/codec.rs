@@ -9,7 +9,10 @@ use serde_json::{
     ser::{CompactFormatter, Formatter},
 };
 
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    sets::{Sets, is_alike},
+};
 
 #[cfg(test)]
 mod tests;
@@ -126,15 +129,28 @@ impl<T: Serialize + DeserializeOwned> Encoding<T> for JsonCodec {
         Ok(serde_json::from_str(str::from_utf8(bytes)?)?)
     }
 
-    /// A `HashMap` is written in another order each time, which is no change.
+    /// A `HashMap` or `HashSet` is written in another order each time, which is no change.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
-        let parse = serde_json::from_slice::<Value>;
-        one == other
-            || (may_be_reordered(one, other)
-                && matches!(
-                    (parse(one), parse(other)),
-                    (Ok(one), Ok(other)) if one == other && is_exact(&one)
-                ))
+        if one == other {
+            return true;
+        }
+        if !may_be_reordered(one, other) {
+            return false;
+        }
+        let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes);
+        let (Ok(mut before), Ok(mut after)) = (parse(one), parse(other)) else {
+            return false;
+        };
+        if before != after && is_alike(&before, &after) {
+            let mut sets = Sets::default();
+            sets.find(&before, [&after; 2], || {
+                let data: T = self.decode(one).ok()?;
+                parse(&self.encode(&data).ok()?.bytes).ok()
+            });
+            sets.sort(&mut before);
+            sets.sort(&mut after);
+        }
+        before == after && is_exact(&before)
     }
 }
 

@@ -169,16 +169,17 @@ struct Readme;
 // Modules use only groups above their own.
 
 mod clock;
-mod codec;
 mod error;
 mod event;
 mod expiry;
 mod id;
 mod keys;
 
+mod codec;
 mod decision;
 mod merge;
 mod record;
+mod sets;
 
 mod cookies;
 mod seal;

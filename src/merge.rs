@@ -11,6 +11,7 @@
 //! | edited object | edited object | member by member |
 //! | list that grew | list that grew | the base, their tail, our tail |
 //! | list that only lost items | an equal list | that list |
+//! | edited set | edited set | the base without what either removed, and what either added |
 //! | scalar or new object | an equal one | that value, if it holds neither numbers nor list items |
 //! | anything else | anything else | conflict |
 //!
@@ -19,6 +20,9 @@
 //! (beside edits and removals, or inside a value where there was none) even equal lists conflict.
 //! An absent list is an empty one, since `skip_serializing_if = "Vec::is_empty"` writes it so;
 //! `null` is not, since an `Option` that two sides filled did not grow. Items are never merged.
+//!
+//! **Sets.** Lists that are known to be [`Sets`] never conflict. An edited item is one removed and one
+//! added, so that of two edits both stay. Where `T` calls equal what is written differently, `T` keeps one.
 //!
 //! **Numbers.** Two requests that count from 1 to 2 must not leave 2, and nothing tells them from two
 //! that set a page number. So a number that both changed is a conflict even if equal; counters belong
@@ -41,9 +45,11 @@
 //! **Depth.** Recursion follows members that all sides have, and what the store held was parsed by
 //! `serde_json`, which refuses more than 127 levels.
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
 use serde_json::{Map, Value};
+
+use crate::sets::{Sets, is_alike};
 
 #[cfg(test)]
 mod tests;
@@ -71,20 +77,30 @@ pub(crate) fn merge(
     mut ours: Value,
     mut theirs: Value,
     last_write_wins: &[Pointer],
+    sets: &Sets,
 ) -> Result<Value, MergeConflict> {
-    if last_write_wins.is_empty() {
-        return merge_value(base, ours, theirs);
+    if last_write_wins.is_empty() && sets.is_empty() {
+        return merge_value(base, ours, theirs, sets);
     }
     let mut base = base.clone();
+    for side in [&mut base, &mut ours, &mut theirs] {
+        sets.sort(side);
+    }
     let mut widest_first: Vec<_> = last_write_wins.iter().collect();
     widest_first.sort_by_key(|pointer| pointer.keys.len());
     for pointer in widest_first {
         pointer.settle([&mut base, &mut ours, &mut theirs]);
     }
-    merge_value(&base, ours, theirs)
+    merge_value(&base, ours, theirs, sets)
 }
 
-fn merge_value(base: &Value, ours: Value, theirs: Value) -> Result<Value, MergeConflict> {
+/// Here and below, sets are sorted, so that equal ones are equal lists.
+fn merge_value(
+    base: &Value,
+    ours: Value,
+    theirs: Value,
+    sets: &Sets,
+) -> Result<Value, MergeConflict> {
     if theirs == *base {
         return Ok(ours);
     }
@@ -93,16 +109,21 @@ fn merge_value(base: &Value, ours: Value, theirs: Value) -> Result<Value, MergeC
     }
     match (base, ours, theirs) {
         (Value::Object(base), Value::Object(ours), Value::Object(theirs)) => {
-            merge_objects(base, ours, theirs).map(Value::Object)
+            merge_objects(base, ours, theirs, sets).map(Value::Object)
         }
         (Value::Array(base), Value::Array(ours), Value::Array(theirs)) => {
-            merge_lists(base, ours, theirs).map(Value::Array)
+            merge_lists(base, ours, theirs, sets).map(Value::Array)
         }
         (_, ours, theirs) => agreed(ours, &theirs),
     }
 }
 
-fn merge_objects(base: &Object, mut ours: Object, theirs: Object) -> Result<Object, MergeConflict> {
+fn merge_objects(
+    base: &Object,
+    mut ours: Object,
+    theirs: Object,
+    sets: &Sets,
+) -> Result<Object, MergeConflict> {
     if ours != theirs && (changes_variant(base, &ours) || changes_variant(base, &theirs)) {
         return Err(MergeConflict);
     }
@@ -114,7 +135,7 @@ fn merge_objects(base: &Object, mut ours: Object, theirs: Object) -> Result<Obje
     let merge_member = |key: &str, ours, theirs| match (base.get(key), ours, theirs) {
         (None, Some(ours), Some(theirs)) if replaced_by_both => agreed(ours, &theirs).map(Some),
         (None, ..) if replaced_by_both => Err(MergeConflict),
-        (base, ours, theirs) => merge_optional(base, ours, theirs),
+        (base, ours, theirs) => merge_optional(base, ours, theirs, sets.member(key)),
     };
 
     let mut merged = Object::new();
@@ -136,16 +157,17 @@ fn merge_optional(
     base: Option<&Value>,
     ours: Option<Value>,
     theirs: Option<Value>,
+    sets: &Sets,
 ) -> Result<Option<Value>, MergeConflict> {
     match (base, ours, theirs) {
-        (Some(base), Some(ours), Some(theirs)) => merge_value(base, ours, theirs).map(Some),
+        (Some(base), Some(ours), Some(theirs)) => merge_value(base, ours, theirs, sets).map(Some),
         (Some(base), Some(left), None) | (Some(base), None, Some(left)) if left != *base => {
             Err(MergeConflict)
         }
         (Some(_), ..) => Ok(None),
         (None, added, None) | (None, None, added) => Ok(added),
         (None, Some(Value::Array(ours)), Some(Value::Array(theirs))) => {
-            merge_lists(&[], ours, theirs).map(|list| Some(Value::Array(list)))
+            merge_lists(&[], ours, theirs, sets).map(|list| Some(Value::Array(list)))
         }
         (None, Some(ours), Some(theirs)) => agreed(ours, &theirs).map(Some),
     }
@@ -155,8 +177,11 @@ fn merge_lists(
     base: &[Value],
     ours: Vec<Value>,
     mut theirs: Vec<Value>,
+    sets: &Sets,
 ) -> Result<Vec<Value>, MergeConflict> {
-    if ours.starts_with(base) && theirs.starts_with(base) {
+    if sets.is_set() {
+        Ok(merge_sets(base, ours, theirs))
+    } else if ours.starts_with(base) && theirs.starts_with(base) {
         theirs.extend(ours.into_iter().skip(base.len()));
         Ok(theirs)
     } else if ours == theirs && only_removes(base, &ours) {
@@ -164,6 +189,20 @@ fn merge_lists(
     } else {
         Err(MergeConflict)
     }
+}
+
+fn merge_sets(base: &[Value], ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value> {
+    let by_text = |items: Vec<Value>| -> BTreeMap<_, _> {
+        let keyed = items.into_iter().map(|item| (item.to_string(), item));
+        keyed.collect()
+    };
+    let [base, ours, mut merged] = [base.to_vec(), ours, theirs].map(by_text);
+    merged.retain(|text, _| ours.contains_key(text) || !base.contains_key(text));
+    let added = ours
+        .into_iter()
+        .filter(|(text, _)| !base.contains_key(text));
+    merged.extend(added);
+    merged.into_values().collect()
 }
 
 /// Settles two values without a base that they could have been grown from.
@@ -256,6 +295,18 @@ fn unescape(token: &str) -> Result<String, InvalidPointer> {
 }
 
 impl Pointer {
+    /// Says whether what it covers differs between two documents, but for the order of lists does not.
+    pub(crate) fn sees_reordered(&self, one: &Value, other: &Value) -> bool {
+        let covered = |value| {
+            let mut keys = self.keys.iter();
+            keys.try_fold(value, |value: &Value, key| value.get(key))
+        };
+        match (covered(one), covered(other)) {
+            (Some(one), Some(other)) => one != other && is_alike(one, other),
+            (None, _) | (_, None) => false,
+        }
+    }
+
     /// Gives the winner to all three sides (base, ours, theirs), so that for the merge nobody
     /// changed it: it neither conflicts nor counts as a changed tag.
     fn settle(&self, sides: [&mut Value; 3]) {

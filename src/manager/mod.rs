@@ -48,8 +48,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConflictPolicy {
-    /// Changes to different fields both survive and lists that only grew keep both tails. Where both
-    /// cannot hold, the later commit is [`SessionError::Conflict`].
+    /// Changes to different fields both survive and lists that only grew keep both tails. A `HashSet`, or
+    /// whatever is encoded in another order each time, keeps the additions and removals of both. Where
+    /// both cannot hold, the later commit is [`SessionError::Conflict`].
     ///
     /// It works on the data as JSON, and in doubt is a conflict: where a map lost one key and got another,
     /// which is also how an enum changes its variant; and with integers beyond 64 bits.

@@ -10,8 +10,9 @@ use crate::{
     error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
     event::SessionEvent,
     id::OwnerKey,
-    merge::merge,
+    merge::{Pointer, merge},
     record::Record,
+    sets::Sets,
 };
 
 /// A handler's copy of the data, and what it asked for.
@@ -244,27 +245,52 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     fn merge(&self, base: &Record, ours: &[u8], theirs: &Record) -> Result<Prepared, SessionError> {
-        let conflict = |_| SessionError::Conflict;
-        let config = &self.config;
         if theirs.codec != JSON_TAG {
             return Err(SessionError::Conflict);
         }
+        self.merge_data(base, ours, theirs)
+            .filter(|data| self.is_valid_data(data))
+            .ok_or(SessionError::Conflict)
+            .and_then(|mut data| self.prepare(&mut data, None))
+    }
+
+    /// Returns `None` for a conflict.
+    fn merge_data(&self, base: &Record, ours: &[u8], theirs: &Record) -> Option<T> {
+        let config = &self.config;
+        let encode = |data: &T| {
+            let encoded = config.codec.encode(data).ok()?;
+            serde_json::from_slice::<Value>(&encoded.bytes).ok()
+        };
+        let decode = |value: &Value| {
+            let bytes = serde_json::to_vec(value).ok()?;
+            config.codec.decode(&bytes).ok()
+        };
         // Through `T`, so that defaults and renames look as they do in ours.
-        let base = self.decode(base).map_err(|_| SessionError::Conflict)?;
-        let base = serde_json::from_slice(&self.encode(&base)?.bytes)
-            .map_err(|_| SessionError::Conflict)?;
-        let ours = serde_json::from_slice(ours).map_err(|_| SessionError::Conflict)?;
-        let theirs = self.migrate(theirs).map_err(|_| SessionError::Conflict)?;
-        let merged = merge(&base, ours, theirs, &config.last_write_wins).map_err(conflict)?;
-        let merged = serde_json::to_vec(&merged).map_err(|_| SessionError::Conflict)?;
-        let mut data = config
-            .codec
-            .decode(&merged)
-            .map_err(|_| SessionError::Conflict)?;
-        if !self.is_valid_data(&data) {
-            return Err(SessionError::Conflict);
+        let base = encode(&self.decode(base).ok()?)?;
+        let ours: Value = serde_json::from_slice(ours).ok()?;
+        let theirs = self.migrate(theirs).ok()?;
+        let merged = |sets: &Sets| {
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            let merged = merge(&base, ours, theirs, &config.last_write_wins, sets).ok()?;
+            decode(&merged)
+        };
+        // What merges as lists merges alike as sets, unless a pointer takes a set that only looks edited.
+        let looks_edited = |pointer: &Pointer| pointer.sees_reordered(&base, &ours);
+        if !config.last_write_wins.iter().any(looks_edited)
+            && let Some(data) = merged(&Sets::default())
+        {
+            return Some(data);
         }
-        self.prepare(&mut data, None)
+        let mut sets = Sets::default();
+        let sides = [
+            (&base, [&ours, &theirs]),
+            (&ours, [&theirs, &base]),
+            (&theirs, [&base, &ours]),
+        ];
+        for (side, others) in sides {
+            sets.find(side, others, || encode(&decode(side)?));
+        }
+        merged(&sets)
     }
 
     pub(super) fn is_valid_data(&self, data: &T) -> bool {

@@ -1,6 +1,17 @@
 mod properties;
+mod sets;
 
 use super::*;
+
+/// A merge that knows of no sets.
+fn merge(
+    base: &Value,
+    ours: Value,
+    theirs: Value,
+    last_write_wins: &[Pointer],
+) -> Result<Value, MergeConflict> {
+    super::merge(base, ours, theirs, last_write_wins, &Sets::default())
+}
 
 /// Parses JSON that is written with `'` for `"`.
 fn json(text: &str) -> Value {

@@ -7,7 +7,7 @@ use proptest::{
 };
 use serde_json::json;
 
-use super::{super::*, pointers};
+use super::{super::*, merge, pointers};
 
 const KEYS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
