@@ -8,7 +8,7 @@ use axum_typed_session::{
 };
 use sqlx::{MySql, Postgres, Sqlite};
 
-use crate::engines::{Database, Engine, Remote, on_every_engine, options};
+use crate::engines::{Database, Engine, Remote, on_every_engine};
 
 on_every_engine! {
     a_hundred_updates_lose_none
@@ -67,21 +67,13 @@ async fn racing_creates_of_an_expired_row_save_one<E: Engine>(database: Database
     }
 }
 
-/// A pool whose every connection runs `sql` first.
-async fn prepared<E: Engine>(sql: &'static str) -> Option<Database<E>> {
-    let options = options::<E>().after_connect(move |connection, _| {
-        Box::pin(async move { E::run_on(connection, sql).await })
-    });
-    Database::with_options(options).await
-}
-
 const PG_SERIALIZABLE: &str =
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE";
 const MY_SERIALIZABLE: &str = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serializable_postgres() {
-    if let Some(database) = prepared::<Postgres>(PG_SERIALIZABLE).await {
+    if let Some(database) = Database::<Postgres>::prepared(PG_SERIALIZABLE).await {
         let level = "SELECT COUNT(*) FROM pg_settings \
                      WHERE name = 'transaction_isolation' AND setting = 'serializable'";
         assert_eq!(database.number(level).await, 1);
@@ -91,7 +83,7 @@ async fn serializable_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serializable_mariadb() {
-    if let Some(database) = prepared::<MySql>(MY_SERIALIZABLE).await {
+    if let Some(database) = Database::<MySql>::prepared(MY_SERIALIZABLE).await {
         let level = "SELECT @@tx_isolation = 'SERIALIZABLE'";
         assert_eq!(database.number(level).await, 1);
         everything_at_once(database).await;
@@ -125,7 +117,7 @@ async fn everything_at_once<E: Engine>(database: Database<E>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_on_postgres_is_repeated() {
-    if let Some(database) = prepared::<Postgres>("SET deadlock_timeout = '100ms'").await {
+    if let Some(database) = Database::<Postgres>::prepared("SET deadlock_timeout = '100ms'").await {
         a_deadlock_is_repeated(database).await;
     }
 }
@@ -181,7 +173,7 @@ async fn a_deadlock_is_repeated<E: Remote>(database: Database<E>) -> Database<E>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_sqlite_file_is_waited_for_and_then_unavailable() {
     let impatient = "PRAGMA busy_timeout = 0";
-    let database = Arc::new(prepared::<Sqlite>(impatient).await.unwrap());
+    let database = Arc::new(Database::<Sqlite>::prepared(impatient).await.unwrap());
     let record = RecordBuilder::new().build();
     let mut lock = database.pool.acquire().await.unwrap();
     Sqlite::run_on(&mut lock, "BEGIN IMMEDIATE").await.unwrap();

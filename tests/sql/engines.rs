@@ -87,6 +87,14 @@ impl<E: Engine> Database<E> {
         Some(Self::migrated(pool, folder).await)
     }
 
+    /// Runs `sql` first on every connection.
+    pub async fn prepared(sql: &'static str) -> Option<Self> {
+        let options = options::<E>().after_connect(move |connection, _| {
+            Box::pin(async move { E::run_on(connection, sql).await })
+        });
+        Self::with_options(options).await
+    }
+
     pub async fn in_pool(pool: Pool<E>) -> Self {
         Self::migrated(pool, None).await
     }

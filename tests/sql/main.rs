@@ -22,6 +22,7 @@ mod conformance;
 mod contention;
 mod faults;
 mod migration;
+mod owners;
 mod processes;
 mod rows;
 mod sizing;

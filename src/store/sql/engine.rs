@@ -34,6 +34,8 @@ pub struct Dialect {
     /// Makes the row or replaces an expired one: tried in order until one takes effect.
     pub(super) create: &'static [&'static str],
     pub(super) delete_expired: &'static str,
+    /// Removes some of an owner's rows: of an owner, but one key, at most so many.
+    pub(super) destroy_by_owner: &'static str,
     /// Whether the statement had no effect and may do better when repeated: a deadlock, a serialization
     /// failure, a lock that was not had in time.
     pub(super) is_transient: fn(&dyn DatabaseError) -> bool,

@@ -60,6 +60,8 @@ engine!(
              WHERE session_key = ? AND expires_at <= {now}",
         ],
         delete_expired: "DELETE FROM {table} WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?",
+        destroy_by_owner: "DELETE FROM {table} \
+             WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?",
         // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD
         is_transient: |error| matches!(number(error), Some(1205 | 1213 | 1020)),
         is_missing_table: |error| number(error) == Some(1146),

@@ -72,6 +72,10 @@ engine!(
         delete_expired: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} WHERE expires_at <= {now} \
              ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
+        // A row that was waited for is judged anew by its owner: what became a tombstone stays.
+        destroy_by_owner: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
+             SELECT session_key FROM {table} \
+             WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)) AND owner = ?",
         // serialization_failure, deadlock_detected, lock_not_available
         is_transient: |error| {
             matches!(

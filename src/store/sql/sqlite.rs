@@ -68,6 +68,9 @@ engine!(
         ],
         delete_expired: "DELETE FROM {table} WHERE rowid IN (\
              SELECT rowid FROM {table} WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?)",
+        destroy_by_owner: "DELETE FROM {table} WHERE rowid IN (\
+             SELECT rowid FROM {table} \
+             WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)",
         // SQLITE_BUSY and SQLITE_LOCKED, whose extended codes keep the primary one in the low byte.
         is_transient: |error| {
             let code = error.code().and_then(|code| code.parse::<i32>().ok());

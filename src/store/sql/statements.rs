@@ -120,6 +120,7 @@ pub(super) struct Statements {
     pub(super) delete_expired: Statement,
     pub(super) find_by_owner: Statement,
     pub(super) destroy_by_owner: Statement,
+    pub(super) is_owner_left: Statement,
 }
 
 impl Statements {
@@ -153,8 +154,10 @@ impl Statements {
             find_by_owner: statement(
                 "SELECT session_key FROM {table} WHERE owner = ? AND expires_at > {now}",
             ),
-            destroy_by_owner: statement(
-                "DELETE FROM {table} WHERE owner = ? AND session_key <> ? AND expires_at > {now}",
+            destroy_by_owner: statement(dialect.destroy_by_owner),
+            is_owner_left: statement(
+                "SELECT 1 FROM {table} \
+                 WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT 1",
             ),
             schema,
             table,
