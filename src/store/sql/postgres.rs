@@ -39,8 +39,10 @@ use super::{
 /// `ALTER TABLE typed_sessions SET UNLOGGED` saves the write-ahead log, and a crash or fail-over then
 /// logs everyone out, which some sessions bear.
 ///
-/// Statements are prepared once for each connection. Behind a pooler in transaction mode, give the pool
-/// `statement_cache_capacity(0)`, as for any `sqlx` query.
+/// Statements are prepared once for each connection, by name. A pooler in transaction mode must keep track
+/// of them, as `PgBouncer` does from 1.21 with `max_prepared_statements` above 0; an older one wants session
+/// mode. The pool option `statement_cache_capacity(0)` is no help: the driver then names and prepares a
+/// statement for every query, and never closes it.
 ///
 /// # The table
 ///
