@@ -57,7 +57,16 @@ pub trait Remote: Engine {
     /// Starts a server of a test's own; nothing where the engine is not installed.
     fn start() -> Option<Private>;
 
-    async fn connect(port: u16, options: PoolOptions<Self>) -> Pool<Self>;
+    /// Connects as the one who may do everything.
+    async fn connect(port: u16, options: PoolOptions<Self>) -> Pool<Self> {
+        Self::connect_as(Self::ADMIN, port, options).await
+    }
+
+    const ADMIN: &str;
+
+    async fn connect_as(user: &str, port: u16, options: PoolOptions<Self>) -> Pool<Self>;
+
+    fn port(pool: &Pool<Self>) -> u16;
 
     /// SQL for how many connections the pool of this user has.
     const COUNT_CONNECTIONS: &str;
@@ -367,13 +376,19 @@ impl Remote for Postgres {
         ))
     }
 
-    async fn connect(port: u16, options: PoolOptions<Self>) -> Pool<Self> {
+    const ADMIN: &str = "postgres";
+
+    async fn connect_as(user: &str, port: u16, options: PoolOptions<Self>) -> Pool<Self> {
         let connect = PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
             .port(port)
-            .username("postgres")
+            .username(user)
             .database("postgres");
         patiently(async || options.clone().connect_with(connect.clone()).await).await
+    }
+
+    fn port(pool: &Pool<Self>) -> u16 {
+        pool.connect_options().get_port()
     }
 
     const COUNT_CONNECTIONS: &str =
@@ -449,16 +464,22 @@ impl Remote for MySql {
         Some(Private::start(folder, port, command))
     }
 
-    async fn connect(port: u16, options: PoolOptions<Self>) -> Pool<Self> {
+    const ADMIN: &str = "root";
+
+    async fn connect_as(user: &str, port: u16, options: PoolOptions<Self>) -> Pool<Self> {
         let connect = MySqlConnectOptions::new()
             .host("127.0.0.1")
             .port(port)
-            .username("root")
+            .username(user)
             .database("sessions")
             // The driver would set these to something harmless.
             .timezone(None)
             .set_names(false);
         patiently(async || options.clone().connect_with(connect.clone()).await).await
+    }
+
+    fn port(pool: &Pool<Self>) -> u16 {
+        pool.connect_options().get_port()
     }
 
     const COUNT_CONNECTIONS: &str =

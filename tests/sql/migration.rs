@@ -1,18 +1,23 @@
 //! `migrate()` at any time, from anywhere, under any good name.
 
+use std::time::Duration;
+
 use axum_typed_session::{
     ConfigError, MySqlStore, PostgresStore, SaveOutcome, SessionStore as _, SqlStore, SqliteStore,
     StoreError, StoreKey, Write, testing::RecordBuilder,
 };
-use sqlx::{MySqlPool, PgPool, SqlitePool};
+use sqlx::{Database as _, MySql, MySqlPool, PgPool, Postgres, SqlitePool};
+use tokio::time::timeout;
 
-use crate::engines::{Database, Engine, on_every_engine};
+use crate::engines::{Database, Engine, Remote, on_every_engine, options};
 
 on_every_engine! {
     many_nodes_migrate_at_once
     a_missing_table_names_the_remedy
     names_are_taken_literally
     the_documented_sql_makes_the_same_table
+    migrating_again_waits_for_no_writer
+    a_name_that_an_index_has_is_not_passed_over
 }
 
 async fn many_nodes_migrate_at_once<E: Engine>(database: Database<E>) {
@@ -64,6 +69,126 @@ async fn the_documented_sql_makes_the_same_table<E: Engine>(database: Database<E
         .unwrap();
     assert_eq!(works(&store).await, SaveOutcome::Saved);
     store.migrate().await.unwrap();
+}
+
+async fn migrating_again_waits_for_no_writer<E: Engine>(database: Database<E>) {
+    let mut writer = database.pool.begin().await.unwrap();
+    let write = format!("DELETE FROM {} WHERE expires_at < 0", database.table);
+    E::run_on(&mut writer, write.leak()).await.unwrap();
+    let migrated = timeout(Duration::from_secs(1), database.store.migrate()).await;
+    migrated.expect("it waited").unwrap();
+    writer.rollback().await.unwrap();
+}
+
+async fn a_name_that_an_index_has_is_not_passed_over<E: Engine>(database: Database<E>) {
+    database
+        .execute("CREATE INDEX {t}_2_owner ON {t} (version)")
+        .await;
+    let store = SqlStore::new(database.pool.clone());
+    let store = store.table_name(&format!("{}_2", database.table)).unwrap();
+    let migrated = store.migrate().await;
+    // Tables of MySQL name their indices each for itself.
+    if E::NAME == MySql::NAME {
+        migrated.unwrap();
+    } else {
+        expect_missing_index(migrated);
+    }
+}
+
+fn expect_missing_index(migrated: Result<(), StoreError>) {
+    let Err(StoreError::Unavailable(source)) = migrated else {
+        panic!("{migrated:?}");
+    };
+    let text = source.to_string();
+    assert!(text.contains("no index on `expires_at` or"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_mysql_lacks_is_missed() {
+    if let Some(database) = Database::<MySql>::fresh().await {
+        database.execute("DROP INDEX owner ON {t}").await;
+        expect_missing_index(database.store.migrate().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn indices_that_postgres_lacks_are_made_without_holding_writers_up() {
+    let Some(database) = Database::<Postgres>::fresh().await else {
+        return;
+    };
+    database.execute("DROP INDEX {t}_owner").await;
+    let mut writer = database.pool.begin().await.unwrap();
+    let write = format!("DELETE FROM {} WHERE expires_at < 0", database.table);
+    Postgres::run_on(&mut writer, write.leak()).await.unwrap();
+    // It waits for the writer, and whoever asked for it gives up.
+    let migrate = database.store.migrate();
+    let migrated = timeout(Duration::from_millis(200), migrate).await;
+    assert!(migrated.is_err(), "{migrated:?}");
+    let saved = timeout(Duration::from_secs(2), works(&database.store)).await;
+    assert_eq!(saved.expect("it waited"), SaveOutcome::Saved);
+    writer.commit().await.unwrap();
+    database.store.migrate().await.unwrap();
+    let indices = "SELECT COUNT(*) FROM pg_indexes WHERE tablename = '{t}'";
+    assert_eq!(database.number(indices).await, 3);
+}
+
+async fn who_may_only_read_and_write_migrates<E: Remote>() {
+    let Some(database) = Database::<E>::fresh().await else {
+        return;
+    };
+    database.execute("CREATE USER {t}_clerk").await;
+    let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {t}_clerk";
+    database.execute(grant).await;
+    let user = format!("{}_clerk", database.table);
+    let pool = E::connect_as(&user, E::port(&database.pool), options()).await;
+    let store = SqlStore::new(pool);
+    let missing = store.migrate().await;
+    assert!(
+        matches!(missing, Err(StoreError::Unavailable(_))),
+        "{missing:?}"
+    );
+    let store = store.table_name(&database.table).unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(works(&store).await, SaveOutcome::Saved);
+}
+
+async fn a_name_in_a_schema_is_not_one_without<E: Remote>() {
+    let Some(database) = Database::<E>::fresh().await else {
+        return;
+    };
+    database.execute("CREATE SCHEMA {t}_app").await;
+    let store = SqlStore::new(database.pool.clone());
+    let name = format!("{}_app.{}", database.table, database.table);
+    let store = store.table_name(&name).unwrap();
+    for _ in 0..2 {
+        store.migrate().await.unwrap();
+    }
+    assert_eq!(works(&store).await, SaveOutcome::Saved);
+    assert_eq!(database.rows().await, 0);
+    assert_eq!(database.number("SELECT COUNT(*) FROM {t}_app.{t}").await, 1);
+}
+
+macro_rules! on_every_server {
+    ($($test:ident $on_postgres:ident $on_mariadb:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $on_postgres() {
+            $test::<Postgres>().await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $on_mariadb() {
+            $test::<MySql>().await;
+        }
+    )*};
+}
+
+on_every_server! {
+    who_may_only_read_and_write_migrates
+    who_may_only_read_and_write_migrates_postgres
+    who_may_only_read_and_write_migrates_mariadb
+    a_name_in_a_schema_is_not_one_without
+    a_name_in_a_schema_of_postgres_is_not_one_without
+    a_name_in_a_database_of_mariadb_is_not_one_without
 }
 
 async fn works<E: Engine>(store: &SqlStore<E>) -> SaveOutcome {

@@ -16,10 +16,13 @@ pub trait SqlEngine: Database + Run {}
 
 /// Where the dialects differ.
 ///
-/// In all statements `{table}` is the quoted table and `{now}` the clock; `?` are the values in order.
+/// In all statements `{table}` is the quoted table, `{schema}` and `{name}` its bare parts and `{now}` the
+/// clock; `?` are the values in order.
 pub struct Dialect {
     /// The table and its indices, under the default name.
     pub(super) schema: &'static str,
+    /// Counts the columns, of `expires_at` and `owner`, that lead an index of the table.
+    pub(super) count_indices: &'static str,
     /// Runs in one transaction with the schema, so that nodes starting together take turns.
     pub(super) before_schema: &'static str,
     pub(super) quote: char,

@@ -118,7 +118,8 @@ impl<E: SqlEngine> SqlStore<E> {
         self
     }
 
-    /// Returns the SQL that [`migrate`](Self::migrate) runs, for those who run their own migrations.
+    /// Returns the SQL that [`migrate`](Self::migrate) runs where something is missing, for those who run
+    /// their own migrations.
     #[must_use]
     pub fn schema_sql(&self) -> &str {
         &self.statements.schema
@@ -126,14 +127,33 @@ impl<E: SqlEngine> SqlStore<E> {
 
     /// Makes the table and its indices where they are missing.
     ///
-    /// Safe to call at every start, also by several nodes at once.
+    /// Safe to call at every start, also by several nodes at once: where all is there it only looks, which
+    /// takes no right but to read and waits for no writer.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] when the engine refuses, such as for want of rights.
+    /// [`StoreError::Unavailable`] when the engine refuses, such as for want of rights, or when an index
+    /// is missing whose name something else has.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        if self.is_migrated().await? {
+            return Ok(());
+        }
         let sql = &self.statements.migration;
-        self.repeating(|| E::script(&self.pool, sql.clone())).await
+        self.repeating(|| E::script(&self.pool, sql.clone()))
+            .await?;
+        if self.is_migrated().await? {
+            return Ok(());
+        }
+        Err(StoreError::unavailable(MissingIndex {
+            table: self.statements.table.clone(),
+        }))
+    }
+
+    /// Whether the table is there with its indices, whatever their names.
+    async fn is_migrated(&self) -> Result<bool, StoreError> {
+        let rows = self.rows(&self.statements.count_indices, &[]).await?;
+        let found = rows.first().map(|row| E::integer(row, "found"));
+        Ok(found.transpose()? == Some(2))
     }
 
     async fn execute(
@@ -410,6 +430,16 @@ impl<E: SqlEngine> fmt::Debug for SqlStore<E> {
 struct MissingTable {
     table: String,
     source: sqlx::Error,
+}
+
+/// What `IF NOT EXISTS` passes over in silence.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the table {table} has no index on `expires_at` or none on `owner`, because it was not made by \
+     `schema_sql()`, or because a table or an index of another table has that index's name"
+)]
+struct MissingIndex {
+    table: String,
 }
 
 #[derive(Debug, thiserror::Error)]

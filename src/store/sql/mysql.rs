@@ -44,6 +44,10 @@ engine!(
     sqlx::MySql,
     Dialect {
         schema: include_str!("mysql.sql"),
+        count_indices: "SELECT COUNT(DISTINCT column_name) AS found \
+             FROM information_schema.statistics \
+             WHERE table_schema = COALESCE(NULLIF('{schema}', ''), DATABASE()) AND table_name = '{name}' \
+             AND seq_in_index = 1 AND column_name IN ('expires_at', 'owner')",
         // One statement, which the engine makes atomic.
         before_schema: "",
         quote: '`',

@@ -55,8 +55,14 @@ engine!(
     sqlx::Postgres,
     Dialect {
         schema: include_str!("postgres.sql"),
-        // Held until the implicit transaction of one script ends. The number is this crate's own.
-        before_schema: "SELECT pg_advisory_xact_lock(7310590843221180259);\n",
+        count_indices: "SELECT COUNT(DISTINCT attname) AS found FROM pg_catalog.pg_index \
+             JOIN pg_catalog.pg_attribute ON attrelid = indrelid AND attnum = indkey[0] \
+             WHERE indrelid = to_regclass('{table}') AND attname IN ('expires_at', 'owner')",
+        // Both end with the implicit transaction of one script. The lock's number is this crate's own.
+        // An index made late waits for writers, and later writers wait for it: not for long, and not
+        // after whoever asked for it has given up.
+        before_schema: "SELECT pg_advisory_xact_lock(7310590843221180259);\n\
+             SET LOCAL lock_timeout = '1s';\n",
         quote: '"',
         has_schemas: true,
         numbers_values: true,

@@ -51,6 +51,9 @@ engine!(
     sqlx::Sqlite,
     Dialect {
         schema: include_str!("sqlite.sql"),
+        count_indices: "SELECT COUNT(DISTINCT led.name) AS found \
+             FROM pragma_index_list('{name}') AS list, pragma_index_info(list.name) AS led \
+             WHERE led.seqno = 0 AND led.name IN ('expires_at', 'owner')",
         before_schema: "",
         quote: '"',
         // Attached databases belong to one connection, not to a pool.

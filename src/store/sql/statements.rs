@@ -109,6 +109,7 @@ pub(super) struct Statements {
     /// The table's name, quoted.
     pub(super) table: String,
     pub(super) schema: String,
+    pub(super) count_indices: Statement,
     pub(super) migration: SqlStr,
     pub(super) load: Statement,
     /// Tried in order until one takes effect.
@@ -129,7 +130,10 @@ impl Statements {
         let table = name.quoted(dialect.quote);
         let statement = |template: &str| Statement::new::<E>(&table, template);
         let schema = schema::<E>(name);
+        let count_indices = dialect.count_indices.replace("{name}", name.name);
+        let count_indices = count_indices.replace("{schema}", name.schema.unwrap_or_default());
         Self {
+            count_indices: statement(&count_indices),
             migration: safe(format!("{}{schema}", dialect.before_schema)),
             load: statement(
                 "SELECT version, expires_at, data FROM {table} \
