@@ -68,6 +68,9 @@ pub trait Remote: Engine {
 
     fn port(pool: &Pool<Self>) -> u16;
 
+    /// SQL after which the server refuses to write, except for the admin of MySQL.
+    const REFUSE_WRITES: &[&str];
+
     /// SQL for how many connections the pool of this user has.
     const COUNT_CONNECTIONS: &str;
 
@@ -391,6 +394,12 @@ impl Remote for Postgres {
         pool.connect_options().get_port()
     }
 
+    // As a hot standby does.
+    const REFUSE_WRITES: &[&str] = &[
+        "ALTER SYSTEM SET default_transaction_read_only = on",
+        "SELECT pg_reload_conf()",
+    ];
+
     const COUNT_CONNECTIONS: &str =
         "SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
 
@@ -481,6 +490,8 @@ impl Remote for MySql {
     fn port(pool: &Pool<Self>) -> u16 {
         pool.connect_options().get_port()
     }
+
+    const REFUSE_WRITES: &[&str] = &["SET GLOBAL read_only = ON"];
 
     const COUNT_CONNECTIONS: &str =
         "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'root'";

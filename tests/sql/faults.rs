@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU16, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,15 +15,19 @@ use axum::{
     routing::post,
 };
 use axum_typed_session::{
-    SaveOutcome, Session, SessionError, SessionManager, SessionStore as _, StoreKey, Write,
-    testing::RecordBuilder,
+    SaveOutcome, Session, SessionError, SessionManager, SessionStore as _, SqlStore, StoreKey,
+    Write, testing::RecordBuilder,
 };
 use http::{Request, StatusCode, header};
 use sqlx::pool::PoolOptions;
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinHandle,
+};
 use tower::ServiceExt as _;
 
-use crate::engines::{Database, Private, Remote};
+use crate::engines::{Database, Private, Remote, options};
 
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -383,4 +387,102 @@ async fn a_thousand_faults<E: Remote>(app: App<E>) {
     store.destroy(&key).await.unwrap();
     let saved = store.save(&key, &record, Write::Create).await.unwrap();
     assert_eq!(saved, SaveOutcome::Saved);
+}
+
+/// A name for a server: connections made later lead to where it points by then.
+struct Name {
+    port: u16,
+    server: Arc<AtomicU16>,
+}
+
+impl Name {
+    async fn of(server: &Private) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = Arc::new(AtomicU16::new(server.port));
+        let target = server.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let port = target.load(Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { port, server }
+    }
+}
+
+/// The name moves to another server, while the one before lives on and refuses to write.
+async fn a_fail_over_needs_no_restart<E: Remote>() {
+    const CONNECTIONS: u32 = 4;
+    let (Some(old), Some(new)) = (E::start(), E::start()) else {
+        return;
+    };
+    let mut admins = Vec::new();
+    for server in [&old, &new] {
+        let admin = E::connect(server.port, options()).await;
+        SqlStore::new(admin.clone()).migrate().await.unwrap();
+        E::run_sql(&admin, "CREATE USER clerk").await.unwrap();
+        let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON typed_sessions TO clerk";
+        E::run_sql(&admin, grant).await.unwrap();
+        admins.push(admin);
+    }
+    let name = Name::of(&old).await;
+    let options = PoolOptions::new().max_connections(CONNECTIONS);
+    let pool = E::connect_as("clerk", name.port, options.min_connections(CONNECTIONS)).await;
+    let store = SqlStore::new(pool.clone());
+    let save = async || {
+        let record = RecordBuilder::new().build();
+        // As random as a key.
+        let key = StoreKey::from_bytes(
+            [*record.version().as_bytes(); 2]
+                .concat()
+                .try_into()
+                .unwrap(),
+        );
+        store.save(&key, &record, Write::Create).await
+    };
+    assert_eq!(save().await.unwrap(), SaveOutcome::Saved);
+    eventually("all connections are there", async || {
+        pool.num_idle() == usize::try_from(CONNECTIONS).unwrap()
+    })
+    .await;
+
+    for sql in E::REFUSE_WRITES {
+        E::run_sql(&admins[0], sql).await.unwrap();
+    }
+    eventually("it refuses to write", async || save().await.is_err()).await;
+    // It goes on to be read from, and nothing waits for a place in the pool.
+    for _ in 0..3 * CONNECTIONS {
+        assert!(save().await.is_err());
+        store.load(&StoreKey::from_bytes([1; 32])).await.unwrap();
+    }
+
+    name.server.store(new.port, Ordering::SeqCst);
+    let mut refused = 0;
+    while let Err(error) = save().await {
+        refused += 1;
+        assert!(refused <= CONNECTIONS, "{error:?}");
+    }
+    for _ in 0..3 * CONNECTIONS {
+        if save().await.is_err() {
+            refused += 1;
+        }
+    }
+    assert!(refused <= CONNECTIONS, "each connection fails once");
+    for _ in 0..3 * CONNECTIONS {
+        assert_eq!(save().await.unwrap(), SaveOutcome::Saved);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fail_over_of_postgres_needs_no_restart() {
+    a_fail_over_needs_no_restart::<sqlx::Postgres>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fail_over_of_mariadb_needs_no_restart() {
+    a_fail_over_needs_no_restart::<sqlx::MySql>().await;
 }

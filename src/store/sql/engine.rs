@@ -42,6 +42,8 @@ pub struct Dialect {
     /// Whether the statement had no effect and may do better when repeated: a deadlock, a serialization
     /// failure, a lock that was not had in time.
     pub(super) is_transient: fn(&dyn DatabaseError) -> bool,
+    /// Whether the server refuses to write, as one does that another has taken over from.
+    pub(super) is_read_only: fn(&dyn DatabaseError) -> bool,
     pub(super) is_missing_table: fn(&dyn DatabaseError) -> bool,
     /// Whether a peer can go silent.
     pub(super) is_remote: bool,
@@ -108,8 +110,8 @@ macro_rules! engine {
             ) -> Result<u64, sqlx::Error> {
                 let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
                 let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
-                let result = query.execute(lease.connection()).await?;
-                Ok(result.rows_affected())
+                let result = query.execute(lease.connection()).await;
+                Ok(lease.judged_by(result)?.rows_affected())
             }
 
             async fn rows(
@@ -119,13 +121,14 @@ macro_rules! engine {
             ) -> Result<Vec<Self::Row>, sqlx::Error> {
                 let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
                 let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
-                query.fetch_all(lease.connection()).await
+                let result = query.fetch_all(lease.connection()).await;
+                lease.judged_by(result)
             }
 
             async fn script(pool: &sqlx::Pool<Self>, sql: sqlx::SqlStr) -> Result<(), sqlx::Error> {
                 let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
-                let script = sqlx::raw_sql(sql).execute(lease.connection());
-                script.await.map(drop)
+                let result = sqlx::raw_sql(sql).execute(lease.connection()).await;
+                lease.judged_by(result).map(drop)
             }
 
             fn bytes(row: &Self::Row, column: &str) -> Result<Vec<u8>, $crate::StoreError> {
@@ -155,18 +158,40 @@ pub(super) use {bind, engine};
 /// A pool pings a connection before it takes it back, for as long as that takes (transact-rs/sqlx#4349).
 /// A peer that went silent would keep the place in the pool for good, and `store_timeout` drops futures
 /// just when a peer is silent.
-pub(super) struct Lease<E: SqlEngine>(PoolConnection<E>);
+///
+/// One whose server refuses to write does not go back: after a fail-over the next connection leads to
+/// where the name points by then, and this one would fail until the end of its `max_lifetime`.
+pub(super) struct Lease<E: SqlEngine> {
+    connection: PoolConnection<E>,
+    is_read_only: bool,
+}
 
 /// As long as the pool itself waits for a connection to close.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl<E: SqlEngine> Lease<E> {
     pub(super) async fn new(pool: &Pool<E>) -> Result<Self, sqlx::Error> {
-        pool.acquire().await.map(Self)
+        Ok(Self {
+            connection: pool.acquire().await?,
+            is_read_only: false,
+        })
+    }
+
+    /// Learns from the outcome of a statement whether the connection is of further use.
+    pub(super) fn judged_by<R>(
+        &mut self,
+        result: Result<R, sqlx::Error>,
+    ) -> Result<R, sqlx::Error> {
+        let error = result
+            .as_ref()
+            .err()
+            .and_then(sqlx::Error::as_database_error);
+        self.is_read_only |= error.is_some_and(E::DIALECT.is_read_only);
+        result
     }
 
     pub(super) fn connection(&mut self) -> &mut E::Connection {
-        &mut self.0
+        &mut self.connection
     }
 }
 
@@ -176,9 +201,11 @@ impl<E: SqlEngine> Drop for Lease<E> {
         if !E::DIALECT.is_remote {
             return;
         }
-        let back = self.0.return_to_pool();
-        // Without a runtime, or after the time, the connection is closed and its place is free.
-        if let Ok(runtime) = Handle::try_current() {
+        let back = self.connection.return_to_pool();
+        // Not run, or not to its end, this closes the connection and frees its place.
+        if !self.is_read_only
+            && let Ok(runtime) = Handle::try_current()
+        {
             runtime.spawn(async move { timeout(BACK_WITHIN, back).await });
         }
     }

@@ -62,7 +62,8 @@ use crate::{
 /// # Use the primary
 ///
 /// A pool of read replicas answers with yesterday's rows: a logout would be seen late, and a new session
-/// not found. The pool must reach the primary.
+/// not found. The pool must reach the primary. After a fail-over the old primary refuses to write; a
+/// connection to it is closed at the first refusal, and the next leads to where the name points by then.
 ///
 /// # Security
 ///

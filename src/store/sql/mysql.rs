@@ -68,6 +68,8 @@ engine!(
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?",
         // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD
         is_transient: |error| matches!(number(error), Some(1205 | 1213 | 1020)),
+        // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE
+        is_read_only: |error| matches!(number(error), Some(1290 | 1792 | 1836)),
         is_missing_table: |error| number(error) == Some(1146),
         is_remote: true,
     }

@@ -91,6 +91,8 @@ engine!(
                 Some(Cow::Borrowed("40001" | "40P01" | "55P03"))
             )
         },
+        // read_only_sql_transaction
+        is_read_only: |error| error.code().as_deref() == Some("25006"),
         is_missing_table: |error| error.code().as_deref() == Some("42P01"),
         is_remote: true,
     }

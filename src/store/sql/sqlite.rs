@@ -79,6 +79,8 @@ engine!(
             let code = error.code().and_then(|code| code.parse::<i32>().ok());
             code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
         },
+        // A file that is read-only stays so for the next connection.
+        is_read_only: |_| false,
         is_missing_table: |error| error.message().starts_with("no such table"),
         is_remote: false,
     }
