@@ -294,6 +294,35 @@ async fn a_repeated_save_never_reports_a_conflict_with_what_came_after_itself() 
     assert_eq!(store.load(&key).await.unwrap(), Some(third));
 }
 
+/// As above, by a server that forgot the script in between.
+#[tokio::test]
+async fn a_repeated_save_whose_script_was_forgotten_reports_no_conflict_either() {
+    let redis = or_skip!(Redis::start());
+    let direct = redis.store().await;
+    let proxy = Proxy::start(redis.port).await;
+    let store = RedisStore::connect(&proxy.url).await.unwrap();
+    let (key, first, second, third) = (
+        any_key(),
+        record().build(),
+        record().build(),
+        record().build(),
+    );
+    saved(store.save(&key, &first, Write::Create).await);
+    let (answered, cut) = proxy.lose_next_answer();
+    let meanwhile = async {
+        answered.await.unwrap();
+        saved(direct.save(&key, &third, update(&second)).await);
+        redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
+        cut.send(()).unwrap();
+    };
+    let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), meanwhile);
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable(_))),
+        "{outcome:?}"
+    );
+    assert_eq!(store.load(&key).await.unwrap(), Some(third));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_faults_leave_neither_connections_nor_tasks_behind() {
     let redis = or_skip!(Redis::start());

@@ -88,13 +88,6 @@ pub(super) enum Connection {
     },
 }
 
-/// What a server answered.
-pub(super) struct Reply {
-    pub(super) value: Value,
-    /// The error of an earlier try that may have been carried out: its answer was lost with its connection.
-    pub(super) lost: Option<RedisError>,
-}
-
 impl Connection {
     pub(super) async fn node(url: &str) -> Result<Self, RedisConnectError> {
         let server = parse(url)?;
@@ -131,22 +124,25 @@ impl Connection {
     /// Sends a command until it is answered, as long as that makes sense.
     ///
     /// A command that was turned away (a slot that moves, no connection yet) is sent again for a while.
-    /// One whose connection broke is sent once more, which the caller learns. One that timed out is not:
-    /// the next would time out too.
-    pub(super) async fn call(&self, command: &Cmd) -> RedisResult<Reply> {
+    /// One whose connection broke, and which may have been carried out, is sent once more; `lost` tells. One
+    /// that timed out is not: the next would time out too.
+    pub(super) async fn call(
+        &self,
+        command: &Cmd,
+        lost: &mut Option<RedisError>,
+    ) -> RedisResult<Value> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let mut lost = None;
         loop {
             let error = match self.send(command).await {
-                Ok(value) => return Ok(Reply { value, lost }),
+                Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             if was_turned_away(&error) && started.elapsed() < PATIENCE {
                 sleep(pause).await;
                 pause *= 2;
             } else if error.is_connection_dropped() && lost.is_none() {
-                lost = Some(error);
+                *lost = Some(error);
             } else {
                 return Err(error);
             }

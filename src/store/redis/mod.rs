@@ -16,8 +16,8 @@ use redis::{
 
 pub use self::connection::RedisConnectError;
 use self::{
-    connection::{Connection, Reply},
-    scripts::{DECLINED, SAVED, Scripts, SourceAndName},
+    connection::Connection,
+    scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
 };
 use super::{SaveOutcome, SessionStore, Write};
 use crate::{
@@ -194,9 +194,9 @@ impl RedisStore {
     }
 
     async fn call<R: FromRedisValue>(&self, command: &Cmd) -> Result<R, StoreError> {
-        let reply = self.connection.call(command).await.map_err(store_error)?;
+        let value = self.connection.call(command, &mut None).await;
         // The driver's own error would quote the reply, which may be session data.
-        redis::from_redis_value(reply.value).map_err(|_| unexpected_reply())
+        redis::from_redis_value(value.map_err(store_error)?).map_err(|_| unexpected_reply())
     }
 
     /// Runs the save script, which declines (`None`) if the first `head` bytes of the row's record are not

@@ -1,8 +1,8 @@
 //! What the server does in one step: scripts of one key each, so that a cluster runs them.
 
-use redis::{Cmd, RedisError, Script, ServerErrorKind};
+use redis::{Cmd, RedisError, Script, ServerErrorKind, Value};
 
-use super::connection::{Connection, Reply};
+use super::connection::Connection;
 
 /// Writes a row if what is there is what the write expects.
 ///
@@ -72,6 +72,13 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
 end
 return 1";
 
+/// What a script answered.
+pub(super) struct Reply {
+    pub(super) value: Value,
+    /// The error of an earlier try that may have been carried out: its answer was lost with its connection.
+    pub(super) lost: Option<RedisError>,
+}
+
 /// The row holds what was to be written, or is removed.
 pub(super) const SAVED: i64 = 1;
 
@@ -118,14 +125,16 @@ impl SourceAndName {
         key: &[u8],
         arguments: &[&[u8]],
     ) -> Result<Reply, RedisError> {
+        let mut lost = None;
         let by_name = command("EVALSHA", &self.name, key, arguments);
-        match connection.call(&by_name).await {
+        let answer = match connection.call(&by_name, &mut lost).await {
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let by_source = command("EVAL", self.source, key, arguments);
-                connection.call(&by_source).await
+                connection.call(&by_source, &mut lost).await
             }
-            reply => reply,
-        }
+            answer => answer,
+        };
+        answer.map(|value| Reply { value, lost })
     }
 }
 
