@@ -218,6 +218,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// An update that changes the owner moves the row; a tombstone has none. A row is listed from the
     /// moment its save is answered until its destroy is, also where one of them was dropped halfway.
     ///
+    /// A session that was acknowledged before the call and gets a new id meanwhile is found under one of
+    /// them: its new row is created first, then the old one becomes a tombstone. A store that reads an
+    /// index and then the rows reads the index again when it meets a tombstone it did not know.
+    ///
     /// # Errors
     ///
     /// [`StoreError::Unsupported`] unless [`indexes_owners`](Self::indexes_owners).
@@ -231,7 +235,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many
     /// live ones that were.
     ///
-    /// The default lists and destroys until the list is empty.
+    /// A session that gets a new id meanwhile is removed under whichever it has, or its second row finds
+    /// the first one gone. The default lists and destroys until the list is empty.
     ///
     /// # Errors
     ///

@@ -3,13 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use axum_typed_session::{
-    OwnerKey, SessionStore as _, StoreKey, Timestamp, Write, testing::ManualClock,
+    OwnerKey, Record, RedisStore, SaveOutcome, SessionStore as _, StoreKey, Timestamp, Write,
+    testing::ManualClock,
 };
 use redis::cmd;
 
-use crate::support::{
-    Cluster, Redis, SECOND, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared,
-    shared_cluster, update,
+use crate::{
+    proxy::Proxy,
+    support::{
+        Cluster, Redis, SECOND, any_key, any_owner, index_key, or_skip, record, row_key, saved,
+        shared, shared_cluster, update,
+    },
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -211,4 +215,92 @@ async fn ending_all_sessions_of_an_owner_misses_none_on_a_cluster() {
     let mut found = store.find_by_owner(&owner).await.unwrap();
     found.sort();
     assert_eq!(found, live);
+}
+
+/// Gives a session a new id, in the order in which the core does.
+async fn regenerate(
+    store: &RedisStore,
+    old: &StoreKey,
+    row: &Record,
+    new: &StoreKey,
+) -> SaveOutcome {
+    let moved = record().owner(row.owner().unwrap()).build();
+    saved(store.save(new, &moved, Write::Create).await);
+    let tombstone = record().tombstone().build();
+    store.save(old, &tombstone, update(row)).await.unwrap()
+}
+
+/// The index is read before the session gets its new id, and the session's row after.
+#[tokio::test]
+async fn a_session_that_gets_a_new_id_between_index_and_row_is_found_and_ended() {
+    let redis = or_skip!(shared());
+    let direct = redis.store().await;
+    let proxy = Proxy::start(redis.port).await;
+    let store = RedisStore::connect(&proxy.url).await.unwrap();
+    let (owner, first, second, third) = (any_owner(), any_key(), any_key(), any_key());
+    let row = record().owner(owner).build();
+    saved(store.save(&first, &row, Write::Create).await);
+
+    let (read, deliver) = proxy.hold_next_answer();
+    let meanwhile = async {
+        read.await.unwrap();
+        let outcome = regenerate(&direct, &first, &row, &second).await;
+        assert_eq!(outcome, SaveOutcome::Saved);
+        deliver.send(()).unwrap();
+    };
+    let (found, ()) = tokio::join!(store.find_by_owner(&owner), meanwhile);
+    assert_eq!(found.unwrap(), [second]);
+
+    let row = store.load(&second).await.unwrap().unwrap();
+    let (read, deliver) = proxy.hold_next_answer();
+    let meanwhile = async {
+        read.await.unwrap();
+        let outcome = regenerate(&direct, &second, &row, &third).await;
+        assert_eq!(outcome, SaveOutcome::Saved);
+        deliver.send(()).unwrap();
+    };
+    let (ended, ()) = tokio::join!(store.destroy_by_owner(&owner, None), meanwhile);
+    assert_eq!(ended.unwrap(), 1);
+    assert_eq!(store.load(&third).await.unwrap(), None);
+}
+
+async fn no_session_that_gets_a_new_id_is_missed(store: RedisStore) {
+    let (mut regenerated, mut refused) = (0, 0);
+    for round in 0..600 {
+        let (owner, old, new) = (any_owner(), any_key(), any_key());
+        let row = record().owner(owner).build();
+        saved(store.save(&old, &row, Write::Create).await);
+        let regenerating = tokio::spawn({
+            let store = store.clone();
+            async move { regenerate(&store, &old, &row, &new).await }
+        });
+        // Of all moments the one before the row is asked for counts.
+        for _ in 0..round % 8 {
+            tokio::task::yield_now().await;
+        }
+        if round % 2 == 0 {
+            let found = store.find_by_owner(&owner).await.unwrap();
+            assert!(!found.is_empty());
+            assert_eq!(regenerating.await.unwrap(), SaveOutcome::Saved);
+            continue;
+        }
+        store.destroy_by_owner(&owner, None).await.unwrap();
+        if regenerating.await.unwrap() == SaveOutcome::Saved {
+            assert_eq!(store.load(&new).await.unwrap(), None, "round {round}");
+            regenerated += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    println!("{regenerated} regenerated and ended, {refused} ended before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_that_gets_a_new_id_is_missed_on_one_server() {
+    no_session_that_gets_a_new_id_is_missed(or_skip!(shared()).store().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_that_gets_a_new_id_is_missed_on_a_cluster() {
+    no_session_that_gets_a_new_id_is_missed(or_skip!(shared_cluster()).store().await).await;
 }

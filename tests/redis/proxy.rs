@@ -1,4 +1,4 @@
-//! A wire that loses an answer on demand.
+//! A wire that holds back or loses an answer on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +20,15 @@ pub struct Proxy {
 
 struct Fault {
     answered: oneshot::Sender<()>,
-    cut: oneshot::Receiver<()>,
+    go_on: oneshot::Receiver<()>,
+    then: Then,
+}
+
+/// What becomes of an answer that was held back.
+#[derive(PartialEq)]
+enum Then {
+    Cut,
+    Deliver,
 }
 
 impl Proxy {
@@ -43,10 +51,23 @@ impl Proxy {
     /// Holds back the server's next answer: the first tells that there is one, the second ends the
     /// connection in its place.
     pub fn lose_next_answer(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        self.next_answer(Then::Cut)
+    }
+
+    /// Holds back the server's next answer: the first tells that there is one, the second delivers it.
+    pub fn hold_next_answer(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        self.next_answer(Then::Deliver)
+    }
+
+    fn next_answer(&self, then: Then) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
         let (answered, was_answered) = oneshot::channel();
-        let (do_cut, cut) = oneshot::channel();
-        *self.fault.lock().unwrap() = Some(Fault { answered, cut });
-        (was_answered, do_cut)
+        let (do_go_on, go_on) = oneshot::channel();
+        *self.fault.lock().unwrap() = Some(Fault {
+            answered,
+            go_on,
+            then,
+        });
+        (was_answered, do_go_on)
     }
 }
 
@@ -63,10 +84,17 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: &Mutex<
     let mut buffer = vec![0; 65_536];
     while let Ok(len @ 1..) = from.read(&mut buffer).await {
         let fault = fault.lock().unwrap().take();
-        if let Some(Fault { answered, cut }) = fault {
+        if let Some(Fault {
+            answered,
+            go_on,
+            then,
+        }) = fault
+        {
             let _ = answered.send(());
-            let _ = cut.await;
-            return;
+            let _ = go_on.await;
+            if then == Then::Cut {
+                return;
+            }
         }
         if to.write_all(&buffer[..len]).await.is_err() {
             return;

@@ -5,7 +5,7 @@ mod owners;
 mod row;
 mod scripts;
 
-use std::{fmt, future::ready, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -17,6 +17,7 @@ use redis::{
 pub use self::connection::RedisConnectError;
 use self::{
     connection::Connection,
+    owners::{CONCURRENCY, Found},
     scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
 };
 use super::{SaveOutcome, SessionStore, Write};
@@ -101,9 +102,6 @@ pub struct RedisStore {
     prefix: Arc<str>,
     clock: Arc<dyn Clock>,
 }
-
-/// How many commands run at once for one owner's sessions.
-const CONCURRENCY: usize = 64;
 
 /// The longest life the server is told, some 140,000 years; it refuses more than a 64-bit clock can hold.
 const LONGEST_TTL: Duration = Duration::from_millis(1 << 52);
@@ -310,17 +308,27 @@ impl SessionStore for RedisStore {
     }
 
     /// Entries are left alone here, also those whose row is missing: it may be about to be written.
+    ///
+    /// A session may get a new id between the reading of the index and the asking for its row. Its new
+    /// entry is written before its old row becomes a tombstone, so whoever met the tombstone finds the
+    /// entry by reading the index again.
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        let entries = stream::iter(self.entries(owner).await?);
-        let checks = entries.map(|key| async move {
-            let found = self.belongs_to(&key, owner).await?;
-            Ok(found.then_some(key))
-        });
-        let found = checks.buffered(CONCURRENCY);
-        found
-            .try_filter_map(|key| ready(Ok(key)))
-            .try_collect()
-            .await
+        let mut tombstones = HashSet::new();
+        loop {
+            let entries = self.entries(owner).await?;
+            let (mut sessions, known) = (Vec::new(), tombstones.len());
+            let mut found = pin!(self.found(&entries, owner));
+            while let Some((key, found)) = found.try_next().await? {
+                match found {
+                    Found::Session => sessions.push(key),
+                    Found::Tombstone => drop(tombstones.insert(key)),
+                    Found::Nothing => {}
+                }
+            }
+            if tombstones.len() == known {
+                return Ok(sessions);
+            }
+        }
     }
 
     async fn destroy_by_owner(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _, stream};
+
 use super::{RedisStore, row};
 use crate::{
     clock::Timestamp,
@@ -11,6 +13,20 @@ use crate::{
 
 /// How far the clocks of an application's nodes may be apart before an owner's index loses an entry early.
 const CLOCK_SKEW: Duration = Duration::from_hours(1);
+
+/// How many commands run at once for one owner's sessions.
+pub(super) const CONCURRENCY: usize = 64;
+
+/// What an entry of an owner's index leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A live session of the owner.
+    Session,
+    /// What a session leaves that got a new id.
+    Tombstone,
+    /// No row, or somebody else's.
+    Nothing,
+}
 
 impl RedisStore {
     /// Enters a row that is about to be written into its owner's index.
@@ -44,18 +60,27 @@ impl RedisStore {
         Ok(keys.map(StoreKey::from_bytes).collect())
     }
 
-    /// Says whether the row under `key` is a live session of the owner.
-    pub(super) async fn belongs_to(
-        &self,
-        key: &StoreKey,
-        owner: &OwnerKey,
-    ) -> Result<bool, StoreError> {
+    /// Asks for the rows of entries, and says in their order what each is to the owner.
+    pub(super) fn found<'a>(
+        &'a self,
+        entries: &'a [StoreKey],
+        owner: &'a OwnerKey,
+    ) -> impl Stream<Item = Result<(StoreKey, Found), StoreError>> + 'a {
+        let rows = stream::iter(entries).map(async move |key| {
+            let found = self.row_of(key, owner).await?;
+            Ok((*key, found))
+        });
+        rows.buffered(CONCURRENCY)
+    }
+
+    async fn row_of(&self, key: &StoreKey, owner: &OwnerKey) -> Result<Found, StoreError> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.row_key(key)).arg(0).arg(row::LAST_OF_HEAD);
         match self.call(&command).await.and_then(row::decode) {
-            Ok(head) => Ok(head.owner() == Some(*owner) && !head.is_tombstone()),
-            // No row, which reads as an empty string, or nobody's session.
-            Err(StoreError::Corrupt) => Ok(false),
+            Ok(head) if head.is_tombstone() => Ok(Found::Tombstone),
+            Ok(head) if head.owner() == Some(*owner) => Ok(Found::Session),
+            // Nobody's session, or no row, which reads as an empty string.
+            Ok(_) | Err(StoreError::Corrupt) => Ok(Found::Nothing),
             Err(error) => Err(error),
         }
     }
