@@ -123,7 +123,7 @@ fn slot(node: &Redis, key: &StoreKey) -> u16 {
 }
 
 /// Moves a slot, slowly enough for the load to find it in between.
-fn move_slot(cluster: &Cluster, slot: u16, from: &Redis, to: &Redis) {
+pub fn move_slot(cluster: &Cluster, slot: u16, from: &Redis, to: &Redis) {
     let set = |state: &str, id: String| -> Cmd {
         let mut command = cmd("CLUSTER");
         command.arg("SETSLOT").arg(slot).arg(state).arg(id);

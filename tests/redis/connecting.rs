@@ -2,7 +2,7 @@
 
 use std::{error::Error, net::TcpListener, time::Instant};
 
-use axum_typed_session::{RedisStore, SessionStore as _, Write};
+use axum_typed_session::{RedisStore, SaveOutcome, SessionStore as _, Write};
 use redis::{aio::ConnectionManager, cluster::ClusterClient, cmd};
 
 use crate::{
@@ -201,6 +201,27 @@ async fn one_node_is_enough_to_find_the_cluster() {
                 .await,
         );
     }
+}
+
+#[tokio::test]
+async fn a_store_that_knows_one_node_of_a_cluster_says_how_to_connect() {
+    let cluster = or_skip!(shared_cluster());
+    let store = RedisStore::connect(cluster.masters[0].url()).await.unwrap();
+    let mut told = 0;
+    for _ in 0..20 {
+        let started = Instant::now();
+        let (key, row) = (any_key(), record().build());
+        match store.save(&key, &row, Write::Create).await {
+            Ok(outcome) => assert_eq!(outcome, SaveOutcome::Saved),
+            Err(error) => {
+                let text = line(&error);
+                assert!(text.contains("`RedisStore::connect_cluster`"), "{text}");
+                assert!(started.elapsed() < SECOND / 5, "{:?}", started.elapsed());
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 0);
 }
 
 /// A certificate authority of its own, a server with a certificate of it, and this test binary once more,

@@ -25,6 +25,7 @@ mod applications;
 mod cluster;
 mod conformance;
 mod connecting;
+mod failover;
 mod faults;
 mod owners;
 mod processes;

@@ -1,6 +1,9 @@
-//! A wire that holds back or loses an answer on demand.
+//! A name for a server that may move, and a wire that holds back or loses an answer on demand.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU16, Ordering},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
@@ -15,6 +18,7 @@ use tokio::{
 /// Stands between a store and its server.
 pub struct Proxy {
     pub url: String,
+    to: Arc<AtomicU16>,
     fault: Arc<Mutex<Option<Fault>>>,
 }
 
@@ -35,17 +39,23 @@ impl Proxy {
     pub async fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
-        let fault = Arc::default();
-        let faults = Arc::clone(&fault);
+        let (to, fault) = (Arc::new(AtomicU16::new(to)), Arc::default());
+        let (port, faults) = (Arc::clone(&to), Arc::clone(&fault));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
+                let port = port.load(Ordering::Relaxed);
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
                     continue;
                 };
                 tokio::spawn(carry(client, server, Arc::clone(&faults)));
             }
         });
-        Self { url, fault }
+        Self { url, to, fault }
+    }
+
+    /// Lets the name point elsewhere: new connections go there, old ones stay.
+    pub fn move_to(&self, port: u16) {
+        self.to.store(port, Ordering::Relaxed);
     }
 
     /// Holds back the server's next answer: the first tells that there is one, the second ends the

@@ -1,124 +1,53 @@
 //! Commands to one server or to a cluster, and which of them may be sent twice.
 
-use std::{sync::Arc, time::Duration};
-
-use redis::{
-    Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind,
-    Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClientBuilder,
-    cluster_async::ClusterConnection,
-    cluster_routing::SingleNodeRoutingInfo,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
+
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::{
+    runtime::Handle,
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
-use crate::error::BoxError;
-
-/// How long a server may take to answer; half of the default `store_timeout`, so that what is logged is
-/// the store's own error.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long one attempt to connect may take, greeting and login included.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long `connect` may take, name resolution and all nodes of a cluster included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{
+    connect::{RedisConnectError, Target},
+    line::Line,
+};
 
 /// How long a command that was turned away is sent again: a slot that moves, a server that loads.
 const PATIENCE: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
-/// How many commands a cluster's connection carries at once; the others wait their turn.
-///
-/// The driver runs a connection to a cluster as one task, which on a redirection pauses every command to
-/// ask where the slots are. A command that tokio's budget of 128 steps stopped while it held the table of
-/// slots would never let go of it, and the connection would be dead (redis 1.8.1, tokio 1.54.1). One command
-/// takes four steps at most between two pauses of the task.
-const CLUSTER_CONCURRENCY: usize = 24;
-
-/// After this long without a sign of life the kernel gives up a connection, where it can be told to.
-/// A host that vanished would otherwise fail every command until TCP gives up, after 15 minutes.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// Why [`RedisStore::connect`](super::RedisStore::connect) failed. None of it shows a password.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RedisConnectError {
-    /// The text is not a URL of a Redis server.
-    #[error(
-        "not a Redis URL; write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
-         or unix:///path"
-    )]
-    Url(#[source] BoxError),
-
-    /// A `rediss://` URL in a build without TLS.
-    #[error("a rediss:// URL needs the feature `redis-rustls` of axum-typed-session")]
-    Tls,
-
-    /// The server did not accept the connection.
-    #[error("cannot connect to Redis at {address}")]
-    Refused {
-        /// Host and port, or the path of a socket.
-        address: String,
-        /// The driver's error.
-        source: BoxError,
-    },
-
-    /// The server did not answer.
-    #[error("Redis at {address} did not answer within {after:?}")]
-    Timeout {
-        /// Host and port, or the path of a socket.
-        address: String,
-        /// How long it was given.
-        after: Duration,
-    },
-}
+/// How long after one attempt to replace a line the next may follow.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that renews itself; clones share it.
 #[derive(Clone)]
-pub(super) enum Connection {
-    Node(ConnectionManager),
-    Cluster {
-        connection: ClusterConnection,
-        turns: Arc<Semaphore>,
-    },
+pub(super) struct Connection(Arc<Shared>);
+
+struct Shared {
+    line: RwLock<Arc<Line>>,
+    /// What a line is replaced from; none for a connection of the application's own.
+    target: Option<Target>,
+    /// Held by who replaces the line, and for a pause after.
+    renewal: Arc<Semaphore>,
 }
 
 impl Connection {
-    pub(super) async fn node(url: &str) -> Result<Self, RedisConnectError> {
-        let server = parse(url)?;
-        let address = server.addr().to_string();
-        // Without retries of its own a manager fails at once while the server is down; `call` tries again.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let manager = async {
-            let client = redis::Client::open(server)?;
-            ConnectionManager::new_with_config(client, config).await
-        };
-        connected(address, manager).await.map(Self::Node)
+    pub(super) async fn to(target: Target) -> Result<Self, RedisConnectError> {
+        let line = target.connect().await?;
+        Ok(Self::new(line, Some(target)))
     }
 
-    pub(super) async fn cluster<U: AsRef<str>>(
-        urls: impl IntoIterator<Item = U>,
-    ) -> Result<Self, RedisConnectError> {
-        let nodes = urls.into_iter().map(|url| parse(url.as_ref()));
-        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let addresses: Vec<_> = nodes.iter().map(|node| node.addr().to_string()).collect();
-        // Its retries would include commands that may have been carried out; `call` tells them apart.
-        let builder = ClusterClientBuilder::new(nodes)
-            .retries(0)
-            .connection_timeout(CONNECTION_TIMEOUT)
-            .response_timeout(RESPONSE_TIMEOUT)
-            .tcp_settings(tcp_settings());
-        let cluster = async { builder.build()?.get_async_connection().await };
-        let cluster = connected(addresses.join(", "), cluster).await?;
-        Ok(Self::from(cluster))
+    pub(super) fn new(line: Line, target: Option<Target>) -> Self {
+        Self(Arc::new(Shared {
+            line: RwLock::new(Arc::new(line)),
+            target,
+            renewal: Arc::new(Semaphore::new(1)),
+        }))
     }
 
     /// Sends a command until it is answered, as long as that makes sense.
@@ -134,10 +63,17 @@ impl Connection {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.send(command).await {
+            let line = self.0.line();
+            // The caller of an earlier command may have dropped it.
+            self.look_after(&line);
+            let Some(answer) = line.send(command).await else {
+                continue;
+            };
+            let error = match answer {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            self.look_after(&line);
             if was_turned_away(&error) && started.elapsed() < PATIENCE {
                 sleep(pause).await;
                 pause *= 2;
@@ -149,54 +85,54 @@ impl Connection {
         }
     }
 
-    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Node(manager) => command.query_async(&mut manager.clone()).await,
-            Self::Cluster { connection, turns } => {
-                // Nobody closes the semaphore.
-                let _turn = turns.acquire().await;
-                let mut cluster = connection.clone();
-                match command.query_async(&mut cluster).await {
-                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
-                        ask(cluster, command, error).await
-                    }
-                    answer => answer,
-                }
+    /// Replaces a line that seems dead, in the background; until then everyone goes on using it.
+    fn look_after(&self, line: &Arc<Line>) {
+        let shared = &self.0;
+        if !line.is_doubtful() || shared.target.is_none() || !Arc::ptr_eq(line, &shared.line()) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let Ok(turn) = shared.renewal.clone().try_acquire_owned() else {
+            return;
+        };
+        let (shared, line) = (shared.clone(), line.clone());
+        runtime.spawn(async move {
+            shared.renew(&line).await;
+            drop((shared, line));
+            sleep(RENEWAL_PAUSE).await;
+            drop(turn);
+        });
+    }
+}
+
+impl Shared {
+    fn line(&self) -> Arc<Line> {
+        let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
+        line.clone()
+    }
+
+    async fn renew(&self, old: &Line) {
+        let Some(target) = &self.target else { return };
+        if old.is_up_to_date().await {
+            return;
+        }
+        let address = target.address();
+        match target.connect().await {
+            Ok(new) if new.improves(old) => {
+                let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
+                *line = Arc::new(new);
+                drop(line);
+                old.close();
+                tracing::info!(address, "connected to Redis anew");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(tracing::field::display);
+                tracing::debug!(%error, source, "not connected to Redis anew, trying again later");
             }
         }
-    }
-}
-
-impl From<ClusterConnection> for Connection {
-    fn from(connection: ClusterConnection) -> Self {
-        Self::Cluster {
-            connection,
-            turns: Arc::new(Semaphore::new(CLUSTER_CONCURRENCY)),
-        }
-    }
-}
-
-/// Follows the redirection of a slot that is being moved: the key is there already, or new.
-async fn ask(
-    mut cluster: ClusterConnection,
-    command: &Cmd,
-    redirection: RedisError,
-) -> RedisResult<Value> {
-    let Some(node) = redirection.redirect_node().and_then(|(node, _slot)| {
-        let (host, port) = node.rsplit_once(':')?;
-        Some(SingleNodeRoutingInfo::ByAddress {
-            host: host.to_owned(),
-            port: port.parse().ok()?,
-        })
-    }) else {
-        return Err(redirection);
-    };
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("ASKING").add_command(command.clone());
-    let mut answers = cluster.route_pipeline(pipeline, 0, 2, node).await?;
-    match answers.pop() {
-        Some(answer) => answer.extract_error(),
-        None => Err(redirection),
     }
 }
 
@@ -216,60 +152,4 @@ fn was_turned_away(error: &RedisError) -> bool {
                         | ServerErrorKind::BusyLoading
                 )
         )
-}
-
-async fn connected<C>(
-    address: String,
-    connecting: impl Future<Output = RedisResult<C>>,
-) -> Result<C, RedisConnectError> {
-    match timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(RedisConnectError::Refused {
-            address,
-            source: error.into(),
-        }),
-        Err(_elapsed) => Err(RedisConnectError::Timeout {
-            address,
-            after: CONNECT_TIMEOUT,
-        }),
-    }
-}
-
-fn parse(url: &str) -> Result<ConnectionInfo, RedisConnectError> {
-    if ["rediss:", "valkeys:"]
-        .iter()
-        .any(|tls| url.starts_with(tls))
-    {
-        prepare_tls()?;
-    }
-    let server = url
-        .into_connection_info()
-        .map_err(|error| RedisConnectError::Url(error.into()))?;
-    Ok(server.set_tcp_settings(tcp_settings()))
-}
-
-#[cfg(feature = "redis-rustls")]
-#[expect(clippy::unnecessary_wraps, reason = "its twin without TLS fails")]
-fn prepare_tls() -> Result<(), RedisConnectError> {
-    use rustls::crypto::{CryptoProvider, ring};
-    if CryptoProvider::get_default().is_none() {
-        // An error means that another thread was faster.
-        let _ = ring::default_provider().install_default();
-    }
-    Ok(())
-}
-
-#[cfg(not(feature = "redis-rustls"))]
-fn prepare_tls() -> Result<(), RedisConnectError> {
-    Err(RedisConnectError::Tls)
-}
-
-fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new().with_time(SILENCE);
-    let settings = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(SILENCE);
-    settings
 }

@@ -1,6 +1,8 @@
 //! The store for many processes, in Redis, Valkey or a cluster of either.
 
+mod connect;
 mod connection;
+mod line;
 mod owners;
 mod row;
 mod scripts;
@@ -14,9 +16,11 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-pub use self::connection::RedisConnectError;
+pub use self::connect::RedisConnectError;
 use self::{
+    connect::Target,
     connection::Connection,
+    line::Line,
     owners::{CONCURRENCY, Found},
     scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
 };
@@ -80,14 +84,16 @@ use crate::{
 /// - **TLS.** A `rediss://` URL and the feature `redis-rustls`, which trusts the system's certificates, or
 ///   those of the file `SSL_CERT_FILE`. A connection with certificates of its own comes in by
 ///   [`from_connection_manager`](Self::from_connection_manager).
-/// - **Behind a proxy or a name that moves.** Idle connections are probed after five seconds, dead ones given up
-///   five seconds later.
+/// - **Failover, and a name that moves.** The name is resolved and connected to anew when its server turns out to
+///   be a replica, and after three commands in a row without an answer, at most once a second and beside the
+///   connection there is. Idle connections are probed after five seconds, dead ones given up five seconds later.
 ///
 /// # Clusters
 ///
 /// [`connect_cluster`](Self::connect_cluster) spreads sessions over all primaries. Slots may be moved while the
 /// application runs. While a primary is away its sessions are [`StoreError::Unavailable`], and the others too
-/// unless the cluster has `cluster-require-full-coverage no`. An owner's index and the sessions in it lie on
+/// unless the cluster has `cluster-require-full-coverage no`. Where another took its slots over, the store
+/// follows, also if the former primary hangs: a command without an answer has it ask who serves them. An owner's index and the sessions in it lie on
 /// different nodes; an entry is written before its session, and each session found is asked whether it is
 /// still the owner's, so one that is missing or has changed hands is not listed.
 ///
@@ -114,7 +120,8 @@ impl RedisStore {
     /// [`RedisConnectError`] for a URL that is none and a server that does not answer within five seconds.
     /// Later on a server that is down is a [`StoreError`], and the store recovers by itself.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self, RedisConnectError> {
-        Connection::node(url.as_ref()).await.map(Self::new)
+        let target = Target::node(url.as_ref())?;
+        Connection::to(target).await.map(Self::new)
     }
 
     /// Connects to a cluster, by the URLs of some of its nodes; it finds the others.
@@ -125,24 +132,30 @@ impl RedisStore {
     pub async fn connect_cluster<U: AsRef<str>>(
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, RedisConnectError> {
-        Connection::cluster(urls).await.map(Self::new)
+        let target = Target::cluster(urls)?;
+        Connection::to(target).await.map(Self::new)
     }
 
     /// Uses the application's own connection to one server, made with version 1 of the `redis` crate, with its
     /// timeouts and retries.
+    ///
+    /// It is renewed only by the driver, when it breaks, and so remains with a server that becomes a replica or
+    /// that hangs while its name moves on. [`connect`](Self::connect) makes connections that are replaced then.
     #[must_use]
     pub fn from_connection_manager(manager: ConnectionManager) -> Self {
-        Self::new(Connection::Node(manager))
+        Self::new(Connection::new(Line::node(manager), None))
     }
 
     /// Uses the application's own connection to a cluster, made with version 1 of the `redis` crate.
     ///
     /// Build its client with `.retries(0)`. The store follows redirections itself and repeats what is
     /// safe to repeat; a client that repeats a save whose answer was lost may find another save on top of
-    /// it and report a conflict, and what the save did is then done twice.
+    /// it and report a conflict, and what the save did is then done twice. A primary that hangs is missed for as
+    /// long as it does, though a replica took over; [`connect_cluster`](Self::connect_cluster) follows the
+    /// replica.
     #[must_use]
     pub fn from_cluster_connection(cluster: ClusterConnection) -> Self {
-        Self::new(cluster.into())
+        Self::new(Connection::new(Line::cluster(cluster), None))
     }
 
     fn new(connection: Connection) -> Self {

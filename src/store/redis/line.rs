@@ -1,0 +1,294 @@
+//! One connection of the driver, and the signs that another would do better.
+
+use std::{
+    io,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{
+    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    aio::ConnectionManager,
+    cluster_async::ClusterConnection,
+    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+/// How many commands a cluster's connection carries at once; the others wait their turn.
+///
+/// The driver runs a connection to a cluster as one task, which on a redirection pauses every command to
+/// ask where the slots are. A command that tokio's budget of 128 steps stopped while it held the table of
+/// slots would never let go of it, and the connection would be dead (redis 1.8.1, tokio 1.54.1). One command
+/// takes four steps at most between two pauses of the task.
+const CLUSTER_CONCURRENCY: usize = 24;
+
+/// After so many commands in a row without an answer a connection to one server is given up.
+///
+/// The server may hang while its kernel still acknowledges, and its name lead to another by now.
+const NODE_PATIENCE: u32 = 3;
+
+/// As [`NODE_PATIENCE`], for a cluster, whose other nodes answer all the time.
+const CLUSTER_PATIENCE: u32 = 1;
+
+/// A command that was given up by its caller counts as one without an answer if it waited so long.
+const LONG: Duration = Duration::from_millis(250);
+
+/// What one server of a cluster says in effect.
+const NOT_ALONE: &str = "this server is one of a cluster and has not this key: connect with \
+                         `RedisStore::connect_cluster`";
+
+/// A connection to one server or to a cluster.
+pub(super) struct Line {
+    wire: Wire,
+    /// How many commands had no answer: in a row, or from a cluster since it was last looked at.
+    unanswered: AtomicU32,
+    /// A cluster redirected a command, whereupon the driver asks who serves which slots.
+    was_redirected: AtomicBool,
+}
+
+enum Wire {
+    Node(ConnectionManager),
+    Cluster {
+        connection: ClusterConnection,
+        /// Closed when the line is replaced.
+        turns: Semaphore,
+        /// Who serves which slots as far as the driver knows.
+        masters: Mutex<Masters>,
+    },
+}
+
+/// Ranges of slots, first and last, and the name of the node that serves them.
+type Masters = Vec<(i64, i64, Value)>;
+
+impl Line {
+    pub(super) fn node(manager: ConnectionManager) -> Self {
+        Self::new(Wire::Node(manager))
+    }
+
+    /// Takes a cluster's connection for good, whoever is promoted.
+    pub(super) fn cluster(connection: ClusterConnection) -> Self {
+        Self::of_masters(connection, Vec::new())
+    }
+
+    pub(super) async fn replaceable_cluster(connection: ClusterConnection) -> RedisResult<Self> {
+        let masters = masters(connection.clone()).await?;
+        Ok(Self::of_masters(connection, masters))
+    }
+
+    fn of_masters(connection: ClusterConnection, masters: Masters) -> Self {
+        Self::new(Wire::Cluster {
+            connection,
+            turns: Semaphore::new(CLUSTER_CONCURRENCY),
+            masters: Mutex::new(masters),
+        })
+    }
+
+    fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            unanswered: AtomicU32::new(0),
+            was_redirected: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends a command; `None` if the line was closed before it was the command's turn.
+    pub(super) async fn send(&self, command: &Cmd) -> Option<RedisResult<Value>> {
+        match &self.wire {
+            Wire::Node(manager) => {
+                let waiting = Waiting::on(self);
+                let answer = command.query_async(&mut manager.clone()).await;
+                waiting.end(&answer);
+                Some(answer.map_err(|error| self.judge(error)))
+            }
+            Wire::Cluster {
+                connection, turns, ..
+            } => {
+                let _turn = turns.acquire().await.ok()?;
+                let mut cluster = connection.clone();
+                let waiting = Waiting::on(self);
+                let answer = match command.query_async(&mut cluster).await {
+                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
+                        ask(cluster, command, error).await
+                    }
+                    answer => answer,
+                };
+                waiting.end(&answer);
+                if answer.as_ref().is_err_and(is_redirection) {
+                    self.was_redirected.store(true, Ordering::Relaxed);
+                }
+                Some(answer)
+            }
+        }
+    }
+
+    /// Notes what only another connection may make good: the server is a replica by now, or the driver
+    /// keeps the refusal of a password instead of trying again.
+    fn judge(&self, error: RedisError) -> RedisError {
+        let kind = error.kind();
+        let is_moved = kind == ErrorKind::Server(ServerErrorKind::Moved);
+        let is_read_only = kind == ErrorKind::Server(ServerErrorKind::ReadOnly);
+        if is_moved || is_read_only || kind == ErrorKind::AuthenticationFailed {
+            self.unanswered.store(NODE_PATIENCE, Ordering::Relaxed);
+        }
+        if is_moved {
+            return RedisError::from(io::Error::other(NOT_ALONE));
+        }
+        error
+    }
+
+    /// Says whether another connection might do better, or a cluster has changed.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        match self.wire {
+            Wire::Node(_) => unanswered >= NODE_PATIENCE,
+            Wire::Cluster { .. } => {
+                unanswered >= CLUSTER_PATIENCE || self.was_redirected.load(Ordering::Relaxed)
+            }
+        }
+    }
+
+    /// Says whether a doubtful line is as good as a new one: in a cluster, the driver knows all masters.
+    ///
+    /// A new one would then only lack the connection to the node that hangs, and look for that before it
+    /// sends anything to the others.
+    pub(super) async fn is_up_to_date(&self) -> bool {
+        let Wire::Cluster {
+            connection,
+            masters: known,
+            ..
+        } = &self.wire
+        else {
+            return false;
+        };
+        let timed_out = self.unanswered.swap(0, Ordering::Relaxed) > 0;
+        let was_redirected = self.was_redirected.swap(false, Ordering::Relaxed);
+        match masters(connection.clone()).await {
+            Ok(masters) if timed_out => masters == *lock(known),
+            Ok(masters) => {
+                *lock(known) = masters;
+                true
+            }
+            Err(_) => {
+                self.was_redirected
+                    .fetch_or(was_redirected, Ordering::Relaxed);
+                !timed_out
+            }
+        }
+    }
+
+    /// Says whether this line leads elsewhere than `old`, or to the same server over a new connection.
+    pub(super) fn improves(&self, old: &Self) -> bool {
+        match (&self.wire, &old.wire) {
+            (Wire::Cluster { masters: new, .. }, Wire::Cluster { masters: known, .. }) => {
+                *lock(new) != *lock(known)
+            }
+            _ => true,
+        }
+    }
+
+    /// Sends the commands that wait for their turn elsewhere; those under way end here.
+    pub(super) fn close(&self) {
+        if let Wire::Cluster { turns, .. } = &self.wire {
+            turns.close();
+        }
+    }
+}
+
+/// A command under way, which counts as unanswered if its caller drops it.
+struct Waiting<'a> {
+    line: &'a Line,
+    since: Instant,
+    is_answered: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn on(line: &'a Line) -> Self {
+        Self {
+            line,
+            since: Instant::now(),
+            is_answered: false,
+        }
+    }
+
+    fn end(mut self, answer: &RedisResult<Value>) {
+        if answer.as_ref().is_err_and(RedisError::is_timeout) {
+            return;
+        }
+        self.is_answered = true;
+        let is_node = matches!(self.line.wire, Wire::Node(_));
+        // Writing only where there is something to write leaves the counter in every core's cache.
+        if is_node && answer.is_ok() && self.line.unanswered.load(Ordering::Relaxed) > 0 {
+            self.line.unanswered.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered && self.since.elapsed() >= LONG {
+            self.line.unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn lock(masters: &Mutex<Masters>) -> MutexGuard<'_, Masters> {
+    masters.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says whether the driver asks a cluster who serves which slots after this error.
+fn is_redirection(error: &RedisError) -> bool {
+    let kind = error.kind();
+    kind == ErrorKind::Server(ServerErrorKind::Moved)
+        || kind == ErrorKind::ClusterConnectionNotFound
+}
+
+/// Asks any node of a cluster who serves which slots.
+async fn masters(mut cluster: ClusterConnection) -> RedisResult<Masters> {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    let anyone = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+    let ranges = cluster.route_command(command, anyone).await?;
+    let ranges: Vec<Vec<Value>> = redis::from_redis_value(ranges)?;
+    let masters = ranges.iter().filter_map(|range| match &range[..] {
+        [
+            Value::Int(first),
+            Value::Int(last),
+            Value::Array(master),
+            ..,
+        ] => {
+            // Host, port and name; each node may know the others under other hosts.
+            Some((*first, *last, master.get(2)?.clone()))
+        }
+        _ => None,
+    });
+    let mut masters: Masters = masters.collect();
+    masters.sort_unstable_by_key(|(first, ..)| *first);
+    Ok(masters)
+}
+
+/// Follows the redirection of a slot that is being moved: the key is there already, or new.
+async fn ask(
+    mut cluster: ClusterConnection,
+    command: &Cmd,
+    redirection: RedisError,
+) -> RedisResult<Value> {
+    let Some(node) = redirection.redirect_node().and_then(|(node, _slot)| {
+        let (host, port) = node.rsplit_once(':')?;
+        Some(SingleNodeRoutingInfo::ByAddress {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
+    }) else {
+        return Err(redirection);
+    };
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("ASKING").add_command(command.clone());
+    let mut answers = cluster.route_pipeline(pipeline, 0, 2, node).await?;
+    match answers.pop() {
+        Some(answer) => answer.extract_error(),
+        None => Err(redirection),
+    }
+}
