@@ -112,7 +112,7 @@ async fn a_wrong_password_is_told_and_not_shown() {
 
 /// The rights that the documentation lists.
 const RIGHTS: &str = "~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange \
-                      +zremrangebyscore +eval +evalsha";
+                      +zrem +zremrangebyscore +eval +evalsha";
 const CLUSTER_RIGHTS: &str = "+cluster|slots +asking +ping";
 
 fn add_user(redis: &Redis, rights: &str) -> String {

@@ -1,6 +1,6 @@
 //! The index of an owner's sessions, beyond what every store promises.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum_typed_session::{
     OwnerKey, Record, RedisStore, SaveOutcome, SessionStore as _, StoreKey, Timestamp, Write,
@@ -11,8 +11,8 @@ use redis::cmd;
 use crate::{
     proxy::Proxy,
     support::{
-        Cluster, Redis, SECOND, any_key, any_owner, index_key, or_skip, record, row_key, saved,
-        shared, shared_cluster, update,
+        Cluster, Redis, SECOND, SLOTS, any_key, any_owner, index_key, or_skip, record, row_key,
+        saved, shared, shared_cluster, update,
     },
 };
 
@@ -303,4 +303,155 @@ async fn no_session_that_gets_a_new_id_is_missed_on_one_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_session_that_gets_a_new_id_is_missed_on_a_cluster() {
     no_session_that_gets_a_new_id_is_missed(or_skip!(shared_cluster()).store().await).await;
+}
+
+#[tokio::test]
+async fn ending_sessions_drops_the_entries_of_those_that_cannot_come_back() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let (owner, other) = (any_owner(), any_owner());
+    let of_owner = record().owner(owner).build();
+    let [kept, live, replaced, given, logged_out] = [(); 5].map(|()| any_key());
+    for key in [&kept, &live, &replaced, &given, &logged_out] {
+        saved(store.save(key, &of_owner, Write::Create).await);
+    }
+    let tombstone = record().tombstone().build();
+    saved(store.save(&replaced, &tombstone, update(&of_owner)).await);
+    let of_other = record().owner(other).build();
+    saved(store.save(&given, &of_other, update(&of_owner)).await);
+    store.destroy(&logged_out).await.unwrap();
+
+    assert_eq!(
+        store.destroy_by_owner(&owner, Some(&kept)).await.unwrap(),
+        1
+    );
+    let left = entries(&redis, &owner);
+    let mut left: Vec<_> = left.into_iter().map(|(key, _)| key).collect();
+    left.sort();
+    // The row that is missing, and the one that has another owner, may be about to be written.
+    let mut wanted = [kept, given, logged_out].map(|key| key.as_bytes().to_vec());
+    wanted.sort();
+    assert_eq!(left, wanted);
+    assert!(store.load(&replaced).await.unwrap().is_some());
+    assert_eq!(store.load(&given).await.unwrap(), Some(of_other));
+}
+
+#[tokio::test]
+async fn the_newest_sessions_end_before_older_entries_are_looked_at() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let owner = any_owner();
+    add_ended_logins(&redis, &owner, 3_000);
+    for _ in 0..20 {
+        login(&store, &owner).await;
+    }
+    let mut monitor = redis.monitor();
+    assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 20);
+    let commands = monitor.since_last_time();
+    let last = commands.iter().rposition(|name| name == "DEL").unwrap();
+    let asked = commands[..last].iter().filter(|name| *name == "GETRANGE");
+    assert_eq!(asked.count(), 1_000);
+    assert_eq!(commands[0], "ZRANGE");
+    assert_eq!(commands[last + 1], "ZREM");
+    assert_eq!(commands[last + 2], "ZRANGE");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_sessions_than_a_page_are_all_found_and_ended() {
+    let redis = or_skip!(Redis::start());
+    let store = redis.store().await;
+    let owner = any_owner();
+    for _ in 0..2_500 {
+        login(&store, &owner).await;
+    }
+    assert_eq!(store.find_by_owner(&owner).await.unwrap().len(), 2_500);
+    assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 2_500);
+    assert_eq!(redis.keys(), Vec::<Vec<u8>>::new());
+}
+
+/// The create landed, its session was ended with its entry, and it is sent again.
+#[tokio::test]
+async fn a_session_that_is_created_again_after_a_lost_answer_has_its_entry_again() {
+    let redis = or_skip!(shared());
+    let direct = redis.store().await;
+    let owner = any_owner();
+    // The server learns the scripts.
+    login(&direct, &any_owner()).await;
+    let proxy = Proxy::start(redis.port).await;
+    let store = RedisStore::connect(&proxy.url).await.unwrap();
+    let (indexed, deliver) = proxy.hold_next_answer();
+    let meanwhile = async {
+        indexed.await.unwrap();
+        let (created, cut) = proxy.lose_next_answer();
+        deliver.send(()).unwrap();
+        created.await.unwrap();
+        assert_eq!(direct.destroy_by_owner(&owner, None).await.unwrap(), 1);
+        cut.send(()).unwrap();
+    };
+    let (key, row) = (any_key(), record().owner(owner).build());
+    let (outcome, ()) = tokio::join!(store.save(&key, &row, Write::Create), meanwhile);
+    saved(outcome);
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
+}
+
+/// What the documentation says of owners with many logins, most of which ended long ago.
+async fn entries_per_second(store: &RedisStore, node_of: impl Fn(&OwnerKey) -> &'static Redis) {
+    for entries in [10_000_u32, 50_000, 100_000, 200_000, 400_000] {
+        let owner = any_owner();
+        let redis = node_of(&owner);
+        add_ended_logins(redis, &owner, entries);
+        let live = login(store, &owner).await;
+        let started = Instant::now();
+        let found = store.find_by_owner(&owner).await;
+        let found_in = started.elapsed();
+        assert!(found.is_err() || found.unwrap() == [live]);
+        let started = Instant::now();
+        let ended = store.destroy_by_owner(&owner, None).await;
+        let ended_in = started.elapsed();
+        println!("{entries} entries: found in {found_in:?}, ended in {ended_in:?} ({ended:?})");
+        assert_eq!(store.load(&live).await.unwrap(), None);
+        redis.ask::<()>(cmd("DEL").arg(index_key(&owner)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: run it with --release --nocapture"]
+async fn entries_per_second_on_one_server() {
+    let redis = or_skip!(shared());
+    entries_per_second(&redis.store().await, |_| redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: run it with --release --nocapture"]
+async fn entries_per_second_on_a_cluster() {
+    let cluster = or_skip!(shared_cluster());
+    let node_of = |owner: &OwnerKey| {
+        let command = cmd("CLUSTER").arg("KEYSLOT").arg(index_key(owner)).clone();
+        let slot: u16 = cluster.masters[0].ask(&command);
+        &cluster.masters[usize::from(slot / SLOTS.div_ceil(3))]
+    };
+    entries_per_second(&cluster.store().await, node_of).await;
+}
+
+async fn login(store: &RedisStore, owner: &OwnerKey) -> StoreKey {
+    let (key, row) = (any_key(), record().owner(*owner).build());
+    saved(store.save(&key, &row, Write::Create).await);
+    key
+}
+
+/// Enters sessions that ended before those that follow were begun.
+fn add_ended_logins(redis: &Redis, owner: &OwnerKey, count: u32) {
+    let mut connection = redis.connection().unwrap();
+    let end = now().as_unix_millis() + 1_000_000;
+    let numbers: Vec<u32> = (0..count).collect();
+    for numbers in numbers.chunks(5_000) {
+        let mut command = cmd("ZADD");
+        command.arg(index_key(owner));
+        for number in numbers {
+            command
+                .arg(end + u64::from(*number))
+                .arg(any_key().as_bytes());
+        }
+        command.exec(&mut connection).unwrap();
+    }
 }
