@@ -68,6 +68,7 @@ pub use self::{
     races::{
         compare_and_swap_loses_nothing, concurrent_creates_save_one,
         concurrent_updates_of_a_version_save_one, destroy_beats_racing_updates,
+        destroy_by_owner_follows_a_new_id, find_by_owner_follows_a_new_id,
         touch_revives_no_destroyed_row, touch_undoes_no_racing_update,
     },
     touch::{
@@ -165,6 +166,8 @@ macro_rules! session_store_conformance {
                 destroy_beats_racing_updates
                 touch_undoes_no_racing_update
                 touch_revives_no_destroyed_row
+                find_by_owner_follows_a_new_id
+                destroy_by_owner_follows_a_new_id
                 a_dropped_create_leaves_all_or_nothing
                 a_dropped_update_leaves_old_or_new
                 a_dropped_touch_leaves_a_whole_row

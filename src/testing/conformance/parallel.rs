@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Barrier},
     task::{Context, Poll, Wake},
     thread::{self, Thread},
@@ -39,6 +39,25 @@ where
         results.push(result);
     }
     results
+}
+
+/// Runs two tasks as [`in_parallel`] does.
+pub(super) async fn in_parallel_with<A, B>(first: A, second: B) -> (A::Output, B::Output)
+where
+    A: Future<Output: Send> + Send + 'static,
+    B: Future<Output: Send> + Send + 'static,
+{
+    let (first_done, first_result) = oneshot::channel();
+    let (second_done, second_result) = oneshot::channel();
+    let tasks: [Pin<Box<dyn Future<Output = ()> + Send>>; 2] = [
+        Box::pin(async move { drop(first_done.send(first.await)) }),
+        Box::pin(async move { drop(second_done.send(second.await)) }),
+    ];
+    in_parallel(tasks).await;
+    match (first_result.await, second_result.await) {
+        (Ok(first), Ok(second)) => (first, second),
+        _ => panic!("an operation of the store panicked; its own message stands above"),
+    }
 }
 
 /// Waits in real time.

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    StoreUnderTest, any_key,
+    StoreUnderTest, any_key, any_owner,
     expect::{absent, answered, holds, same, saved},
-    parallel::in_parallel,
+    parallel::{in_parallel, in_parallel_with},
 };
 use crate::{
     error::StoreError,
-    id::StoreKey,
+    id::{OwnerKey, StoreKey},
     record::Record,
     store::{SaveOutcome, SessionStore, Write},
 };
@@ -18,6 +18,9 @@ const WRITERS: usize = 8;
 
 /// A race is won by luck most of the time, so each is run this often.
 const ROUNDS: usize = 25;
+
+/// A store that reads an index before its rows is caught by an instant between the two.
+const REGENERATIONS: usize = 100;
 
 const INCREMENTS: usize = 25;
 
@@ -260,5 +263,106 @@ pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
             store.load(&key).await,
             "loading a row that was destroyed while others touched it",
         );
+    }
+}
+
+/// A session that gets a new id while its owner is looked for is found under one of its ids.
+pub async fn find_by_owner_follows_a_new_id(store: &StoreUnderTest) {
+    if !store.indexes_owners() {
+        return;
+    }
+    for _ in 0..REGENERATIONS {
+        let regenerated = Regenerated::create(store).await;
+        let finding = {
+            let (store, owner) = (store.shared(), regenerated.owner);
+            async move { store.find_by_owner(&owner).await }
+        };
+        let (found, outcome) = regenerated.against(store, finding).await;
+        assert_eq!(
+            outcome,
+            SaveOutcome::Saved,
+            "replacing a row by a tombstone while its owner is looked for"
+        );
+        let found = answered(found, "finding the owner of a row that gets a new key");
+        let ids = [regenerated.old, regenerated.new];
+        assert!(
+            !found.is_empty() && found.iter().all(|key| ids.contains(key)),
+            "find_by_owner missed a session that got a new key meanwhile: found {found:?} of {ids:?}"
+        );
+    }
+}
+
+/// A session that gets a new id while its owner's rows are destroyed lives on under neither: the new row
+/// is destroyed, or the old one is no longer there to become a tombstone.
+pub async fn destroy_by_owner_follows_a_new_id(store: &StoreUnderTest) {
+    if !store.indexes_owners() {
+        return;
+    }
+    for _ in 0..REGENERATIONS {
+        let regenerated = Regenerated::create(store).await;
+        let destroying = {
+            let (store, owner) = (store.shared(), regenerated.owner);
+            async move { store.destroy_by_owner(&owner, None).await }
+        };
+        let (destroyed, outcome) = regenerated.against(store, destroying).await;
+        answered(
+            destroyed,
+            "destroying the rows of an owner, one of which gets a new key",
+        );
+        if outcome == SaveOutcome::Saved {
+            absent(
+                store.load(&regenerated.new).await,
+                "loading the new row of a session that got it while its owner's rows were destroyed",
+            );
+        }
+    }
+}
+
+/// A session of an owner's that is about to get a new id.
+struct Regenerated {
+    owner: OwnerKey,
+    old: StoreKey,
+    new: StoreKey,
+    row: Record,
+}
+
+impl Regenerated {
+    async fn create(store: &StoreUnderTest) -> Self {
+        let owner = any_owner();
+        let (old, row) = (any_key(), store.record().owner(owner).build());
+        saved(
+            store.save(&old, &row, Write::Create).await,
+            "creating where no row is",
+        );
+        Self {
+            owner,
+            old,
+            new: any_key(),
+            row,
+        }
+    }
+
+    /// Creates the new row and replaces the old one by a tombstone, at the same time as `other`.
+    async fn against<R: Send + 'static>(
+        &self,
+        store: &StoreUnderTest,
+        other: impl Future<Output = R> + Send + 'static,
+    ) -> (R, SaveOutcome) {
+        let (old, new, expected) = (self.old, self.new, self.row.version());
+        let moved = store.record().owner(self.owner).build();
+        let tombstone = store.record().tombstone().build();
+        let shared = store.shared();
+        let regenerating = async move {
+            saved(
+                shared.save(&new, &moved, Write::Create).await,
+                "creating the new row of a session",
+            );
+            let outcome = shared.save(&old, &tombstone, Write::Update { expected });
+            answered(
+                outcome.await,
+                "replacing a session's old row by a tombstone",
+            )
+        };
+        in_parallel_with(other, regenerating).await
     }
 }
