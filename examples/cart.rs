@@ -193,7 +193,15 @@ async fn redis(urls: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
 async fn connect<DB: sqlx::Database>(url: &str) -> Result<sqlx::Pool<DB>, Box<dyn Error>> {
     let pool = sqlx::pool::PoolOptions::new().acquire_timeout(std::time::Duration::from_secs(5));
     let pool = pool.connect(url).await;
-    pool.map_err(|error| format!("SESSION_STORE: cannot connect: {error}").into())
+    pool.map_err(|error| {
+        // The pool keeps trying while nobody listens there, and then speaks of itself.
+        let problem = if matches!(error, sqlx::Error::PoolTimedOut) {
+            "no answer within 5 seconds".to_owned()
+        } else {
+            error.to_string()
+        };
+        format!("SESSION_STORE: cannot connect to the database: {problem}").into()
+    })
 }
 
 /// The table is made where it is missing, and expired sessions are deleted as long as the program runs.
