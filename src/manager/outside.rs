@@ -161,7 +161,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(())
     }
 
-    /// Returns the live sessions of an owner, the newest first.
+    /// Returns the live sessions of an owner, the newest first, with a store call for each.
+    ///
+    /// One that gets a new id meanwhile may be left out: this is for showing, `destroy_all_of` for ending.
     ///
     /// # Errors
     ///
