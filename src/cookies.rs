@@ -168,7 +168,8 @@ fn starts_with(name: &str, prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3).
+/// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3; those with `Http` came
+/// later).
 const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
 
 fn strip_prefix(name: &str) -> &str {
