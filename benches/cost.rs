@@ -60,9 +60,7 @@ async fn fill_jar(jar: PrivateCookieJar) -> impl IntoResponse {
 }
 
 async fn read_jar(jar: PrivateCookieJar) -> String {
-    shopper(&jar)
-        .map(|shopper| shopper.user)
-        .unwrap_or_default()
+    shopper(&jar).map(|shopper| shopper.user).unwrap_or_default()
 }
 
 async fn write_jar(jar: PrivateCookieJar) -> impl IntoResponse {
@@ -208,20 +206,14 @@ fn app(side: &str) -> Router {
 
 async fn send(app: &mut Router, path: &str, cookies: &str) -> Response {
     let request = Request::get(path).header(header::COOKIE, cookies);
-    let response = app
-        .call(request.body(Body::empty()).unwrap())
-        .await
-        .unwrap();
+    let response = app.call(request.body(Body::empty()).unwrap()).await.unwrap();
     assert!(response.status().is_success());
     response
 }
 
 /// What valgrind counts: so many requests of one kind, or the same requests to handlers without sessions.
 fn run(side: &str, case: &str, requests: usize, bare: bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let mut app = app(side);
         let others = "theme=dark; locale=en-GB; consent=none";
@@ -248,26 +240,14 @@ fn run(side: &str, case: &str, requests: usize, bare: bool) {
 fn count(side: &str, case: &str, bare: bool) -> f64 {
     let total = |requests: usize| -> u64 {
         let output = Command::new("valgrind")
-            .args([
-                "--tool=none",
-                "--tool=callgrind",
-                "--callgrind-out-file=/dev/null",
-            ])
+            .args(["--tool=none", "--tool=callgrind", "--callgrind-out-file=/dev/null"])
             .arg(env::current_exe().unwrap())
             .args(["run", side, case, &requests.to_string(), &bare.to_string()])
             .output()
             .expect("valgrind: install Debian's package `valgrind`");
         let text = String::from_utf8_lossy(&output.stderr);
-        let collected = text
-            .split("Collected : ")
-            .nth(1)
-            .unwrap_or_else(|| panic!("{text}"));
-        collected
-            .split_whitespace()
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
+        let collected = text.split("Collected : ").nth(1).unwrap_or_else(|| panic!("{text}"));
+        collected.split_whitespace().next().unwrap().parse().unwrap()
     };
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
     let difference = (total(MANY) - total(FEW)) as f64;
@@ -284,10 +264,7 @@ fn main() {
         let bare = bare.parse().unwrap();
         return run(side, case, requests.parse().unwrap(), bare);
     }
-    println!(
-        "{} bytes of JSON",
-        serde_json::to_string(&Shopper::ann()).unwrap().len()
-    );
+    println!("{} bytes of JSON", serde_json::to_string(&Shopper::ann()).unwrap().len());
     println!(
         "{:15}{:>12}{:>12}{:>12}{:>12}{:>12}",
         "", CASES[0], CASES[1], CASES[2], CASES[3], CASES[4]

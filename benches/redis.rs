@@ -51,9 +51,7 @@ mod raw {
 
     async fn load(redis: &mut ConnectionManager, headers: &HeaderMap) -> Option<(String, Shopper)> {
         let cookies = headers.get(header::COOKIE)?.to_str().ok()?;
-        let id = cookies
-            .split("; ")
-            .find_map(|pair| pair.strip_prefix("id="))?;
+        let id = cookies.split("; ").find_map(|pair| pair.strip_prefix("id="))?;
         let row: Option<Vec<u8>> = redis.get(id).await.unwrap();
         Some((id.to_owned(), serde_json::from_slice(&row?).unwrap()))
     }
@@ -73,13 +71,7 @@ mod raw {
         let row = serde_json::to_vec(&shopper).unwrap();
         let options = SetOptions::default().with_expiration(SetExpiry::EX(DAY));
         let () = redis.set_options(&id, row, options).await.unwrap();
-        (
-            [(
-                header::SET_COOKIE,
-                format!("id={id}; Path=/; Max-Age={DAY}"),
-            )],
-            "hello",
-        )
+        ([(header::SET_COOKIE, format!("id={id}; Path=/; Max-Age={DAY}"))], "hello")
     }
 
     fn fresh_id() -> String {
@@ -89,15 +81,8 @@ mod raw {
     }
 
     pub async fn app(url: &str) -> Router {
-        let redis = redis::Client::open(url)
-            .unwrap()
-            .get_connection_manager()
-            .await
-            .unwrap();
-        Router::new()
-            .route("/read", get(read))
-            .route("/write", get(write))
-            .with_state(redis)
+        let redis = redis::Client::open(url).unwrap().get_connection_manager().await.unwrap();
+        Router::new().route("/read", get(read)).route("/write", get(write)).with_state(redis)
     }
 }
 
@@ -127,10 +112,7 @@ mod tower_sessions {
         pool.init().await.unwrap();
         let expiry = Expiry::OnInactivity(time::Duration::days(1));
         let layer = SessionManagerLayer::new(RedisStore::new(pool)).with_expiry(expiry);
-        Router::new()
-            .route("/read", get(read))
-            .route("/write", get(write))
-            .layer(layer)
+        Router::new().route("/read", get(read)).route("/write", get(write)).layer(layer)
     }
 }
 
@@ -175,11 +157,7 @@ async fn send(app: &Router, path: &str, cookies: &str) -> http::Response<Body> {
     let request = Request::get(path).header(header::COOKIE, cookies);
     let response = app.clone().oneshot(request.body(Body::empty()).unwrap());
     let response = response.await.unwrap();
-    assert!(
-        response.status().is_success(),
-        "{path}: {}",
-        response.status()
-    );
+    assert!(response.status().is_success(), "{path}: {}", response.status());
     response
 }
 
@@ -221,10 +199,7 @@ async fn compare(url: &str) {
         for ((side, ratios), sent) in sides.iter().zip(ratios).zip(sent) {
             let per_request = sent / (CLIENTS * REQUESTS) as f64;
             let ratio = median(ratios);
-            println!(
-                "{:20}{path:8}{ratio:8.2} x{per_request:8.2} commands",
-                side.name
-            );
+            println!("{:20}{path:8}{ratio:8.2} x{per_request:8.2} commands", side.name);
         }
     }
 }
@@ -238,11 +213,7 @@ fn main() {
     let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", ""];
     let _server = servers::Server::start(&folder, &program, &arguments).unwrap();
     let url = format!("redis://127.0.0.1:{port}");
-    servers::wait_until("Redis", || {
-        redis::Client::open(&*url).unwrap().get_connection().is_ok()
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    servers::wait_until("Redis", || redis::Client::open(&*url).unwrap().get_connection().is_ok());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(compare(&url));
 }

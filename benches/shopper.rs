@@ -28,15 +28,9 @@ impl Shopper {
         Self {
             user: "ann.example".to_owned(),
             mail: "ann.example@mail.example".to_owned(),
-            roles: [
-                "customer",
-                "reviewer",
-                "newsletter",
-                "beta tester",
-                "early bird",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            roles: ["customer", "reviewer", "newsletter", "beta tester", "early bird"]
+                .map(str::to_owned)
+                .to_vec(),
             cart: ["tea-0017", "jam-0203", "oil-4711"].map(line).into(),
             count: 0,
         }

@@ -104,9 +104,7 @@ async fn logout_everywhere(
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     if let Err(error) = run().await {
         eprint!("cart: {error}");
         let mut cause = error.source();
@@ -139,9 +137,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .route("/logout-everywhere", post(logout_everywhere))
         .with_state(sessions);
     let port = match env::var("PORT") {
-        Ok(port) => port
-            .parse()
-            .map_err(|_| "PORT must be a number from 0 to 65535")?,
+        Ok(port) => port.parse().map_err(|_| "PORT must be a number from 0 to 65535")?,
         Err(_) => 3000_u16,
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))

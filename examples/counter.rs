@@ -37,9 +37,7 @@ async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessi
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     if let Err(error) = run().await {
         eprintln!("counter: {error}");
         std::process::exit(1);
@@ -51,14 +49,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .keys(session_key()?)
         .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))
         .build()?;
-    let app = Router::new()
-        .route("/", get(index))
-        .route("/logout", post(logout))
-        .with_state(sessions);
+    let app =
+        Router::new().route("/", get(index)).route("/logout", post(logout)).with_state(sessions);
     let port = match env::var("PORT") {
-        Ok(port) => port
-            .parse()
-            .map_err(|_| "PORT must be a number from 0 to 65535")?,
+        Ok(port) => port.parse().map_err(|_| "PORT must be a number from 0 to 65535")?,
         Err(_) => 3000_u16,
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
@@ -77,22 +71,17 @@ fn session_key() -> Result<Key, Box<dyn Error>> {
         );
         return Ok(Key::generate());
     };
-    let digits: Option<Vec<u8>> = text
-        .trim()
-        .chars()
-        .map(|digit| u8::try_from(digit.to_digit(16)?).ok())
-        .collect();
+    let digits: Option<Vec<u8>> =
+        text.trim().chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect();
     let bytes: Vec<u8> = match digits {
         Some(digits) if digits.len() >= 128 && digits.len().is_multiple_of(2) => digits
             .chunks_exact(2)
             .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit))
             .collect(),
         _ => {
-            return Err(
-                "SESSION_KEY must be at least 64 bytes in hexadecimal (128 digits), \
+            return Err("SESSION_KEY must be at least 64 bytes in hexadecimal (128 digits), \
                         such as from `openssl rand -hex 64`"
-                    .into(),
-            );
+                .into());
         }
     };
     Ok(Key::try_from(&*bytes)?)

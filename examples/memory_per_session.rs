@@ -24,10 +24,7 @@ struct Login {
 impl Login {
     /// A login whose JSON is as long as [`PAYLOAD`] says.
     fn numbered(number: usize, owned: bool) -> Result<Self, Box<dyn Error>> {
-        let mut login = Self {
-            user: owned.then(|| number.to_string()),
-            note: String::new(),
-        };
+        let mut login = Self { user: owned.then(|| number.to_string()), note: String::new() };
         let written = serde_json::to_vec(&login)?.len();
         login.note = "x".repeat(PAYLOAD - written);
         Ok(login)
@@ -74,8 +71,5 @@ fn resident_bytes() -> Result<usize, Box<dyn Error>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kibibytes
-        .ok_or("no VmRSS in /proc/self/status")?
-        .parse::<usize>()?
-        * 1024)
+    Ok(kibibytes.ok_or("no VmRSS in /proc/self/status")?.parse::<usize>()? * 1024)
 }

@@ -74,10 +74,7 @@ where
 ///
 /// The defaults are safe for production over https. What differs from them should have a reason.
 #[must_use = "a builder does nothing until `build`"]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "independent options, each its own method"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "independent options, each its own method")]
 pub struct SessionManagerBuilder<T> {
     keys: Option<KeyRing>,
     audience: String,
@@ -344,8 +341,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Names fields, as JSON pointers (RFC 6901), that a merge may overwrite: a last-seen time.
     pub fn last_write_wins<P: AsRef<str>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
         let pointers = pointers.into_iter();
-        self.last_write_wins
-            .extend(pointers.map(|pointer| pointer.as_ref().to_owned()));
+        self.last_write_wins.extend(pointers.map(|pointer| pointer.as_ref().to_owned()));
         self
     }
 
@@ -397,9 +393,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     where
         E: Into<BoxError>,
     {
-        self.hooks.migrate = Some(Box::new(move |from, value| {
-            migrate(from, value).map_err(Into::into)
-        }));
+        self.hooks.migrate =
+            Some(Box::new(move |from, value| migrate(from, value).map_err(Into::into)));
         self
     }
 
@@ -443,11 +438,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
         let carrier = Carrier::new(self.transport, template);
         let kind: Arc<str> = self.kind.as_deref().unwrap_or(carrier.name()).into();
-        let protection = if self.signed {
-            Protection::Signed
-        } else {
-            Protection::Encrypted
-        };
+        let protection = if self.signed { Protection::Signed } else { Protection::Encrypted };
         let (backing, holds) = match self.backing {
             Some(backing) => (backing, Content::Id),
             None => (Backing::Token(self.revocations), Content::Data),
@@ -494,17 +485,12 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         let durations = [
             Some(max_age),
             Some(("absolute_timeout", self.absolute_timeout, LONGEST_TIMEOUT)),
-            self.anonymous_ttl
-                .map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
+            self.anonymous_ttl.map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
             self.store_timeout.map(|ttl| ("store_timeout", ttl, DAY)),
         ];
         for (option, actual, limit) in durations.into_iter().flatten() {
             if actual.is_zero() || actual > limit {
-                return Err(ConfigError::Duration {
-                    option,
-                    actual,
-                    limit,
-                });
+                return Err(ConfigError::Duration { option, actual, limit });
             }
         }
         if self.max_age.ttl() > self.absolute_timeout {
@@ -561,10 +547,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 "`.migrate(..)`, which may refuse what it does not want",
             );
         }
-        if self
-            .accept_schema
-            .is_some_and(|accepted| accepted < self.schema)
-        {
+        if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
             return needs("accept_schema", "a version from `.schema_version(..)` up");
         }
         if self.anonymous_ttl.is_some() && self.hooks.owner.is_none() {
@@ -588,16 +571,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         if self.schema == 0 {
             return invalid("schema_version", "versions begin with 1");
         }
-        let names = [
-            ("audience", Some(&*self.audience)),
-            ("kind", self.kind.as_deref()),
-        ];
+        let names = [("audience", Some(&*self.audience)), ("kind", self.kind.as_deref())];
         for (option, name) in names {
             if name == Some("") {
-                return invalid(
-                    option,
-                    "an empty name tells nothing apart; leave the option out",
-                );
+                return invalid(option, "an empty name tells nothing apart; leave the option out");
             }
         }
         Ok(())
@@ -605,18 +582,15 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     fn pointers(&self) -> Result<Vec<Pointer>, ConfigError> {
         let pointers = self.last_write_wins.iter().map(|pointer| pointer.parse());
-        pointers
-            .collect::<Result<_, _>>()
-            .map_err(|_| ConfigError::Invalid {
-                option: "last_write_wins",
-                problem: "a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`",
-            })
+        pointers.collect::<Result<_, _>>().map_err(|_| ConfigError::Invalid {
+            option: "last_write_wins",
+            problem: "a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`",
+        })
     }
 }
 
 impl<T> fmt::Debug for SessionManagerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionManagerBuilder")
-            .finish_non_exhaustive()
+        f.debug_struct("SessionManagerBuilder").finish_non_exhaustive()
     }
 }

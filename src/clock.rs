@@ -52,9 +52,7 @@ impl From<SystemTime> for Timestamp {
 impl From<Timestamp> for SystemTime {
     /// Instants that `SystemTime` cannot hold become 1970, which no live session has.
     fn from(timestamp: Timestamp) -> Self {
-        UNIX_EPOCH
-            .checked_add(Duration::from_millis(timestamp.0))
-            .unwrap_or(UNIX_EPOCH)
+        UNIX_EPOCH.checked_add(Duration::from_millis(timestamp.0)).unwrap_or(UNIX_EPOCH)
     }
 }
 

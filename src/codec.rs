@@ -86,10 +86,7 @@ impl<T, C: Codec<T>> Encoding<T> for Custom<C> {
     }
 
     fn encode(&self, data: &T) -> Result<Encoded, BoxError> {
-        Ok(Encoded {
-            bytes: self.0.encode(data)?.into(),
-            is_doubtful: false,
-        })
+        Ok(Encoded { bytes: self.0.encode(data)?.into(), is_doubtful: false })
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, BoxError> {
@@ -113,15 +110,9 @@ impl<T: Serialize + DeserializeOwned> Encoding<T> for JsonCodec {
     fn encode(&self, data: &T) -> Result<Encoded, BoxError> {
         let mut bytes = Vec::with_capacity(USUAL_BYTES);
         let is_doubtful = Cell::new(false);
-        let watch = Watch {
-            depth: 0,
-            is_doubtful: &is_doubtful,
-        };
+        let watch = Watch { depth: 0, is_doubtful: &is_doubtful };
         data.serialize(&mut Serializer::with_formatter(&mut bytes, watch))?;
-        Ok(Encoded {
-            bytes: bytes.into(),
-            is_doubtful: is_doubtful.get(),
-        })
+        Ok(Encoded { bytes: bytes.into(), is_doubtful: is_doubtful.get() })
     }
 
     /// One check of UTF-8 for the whole is cheaper than one for each string.

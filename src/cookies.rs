@@ -20,9 +20,7 @@ pub(crate) fn visit_values<'h>(
     for header in headers.get_all(header::COOKIE) {
         for pair in pairs(header.as_bytes()) {
             let pair = pair.trim_ascii();
-            let value = pair
-                .strip_prefix(name.as_bytes())
-                .and_then(|rest| rest.strip_prefix(b"="));
+            let value = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
             if let Some(value) = value {
                 visit(unquote(value));
             }
@@ -43,10 +41,7 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// RFC 6265 lets a value stand in double quotes; some proxies add them.
 fn unquote(value: &[u8]) -> &[u8] {
-    value
-        .strip_prefix(b"\"")
-        .and_then(|value| value.strip_suffix(b"\""))
-        .unwrap_or(value)
+    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 
 /// The checked cookie template, rendered as far as it goes without a value.
@@ -91,10 +86,7 @@ impl CookieTemplate {
         };
         if remove_unpartitioned {
             cookie.set_partitioned(false);
-            let twin = Self {
-                attributes: attributes_of(&cookie),
-                ..template.clone()
-            };
+            let twin = Self { attributes: attributes_of(&cookie), ..template.clone() };
             template.twin_removal = Some(twin.removal().map_err(|_| UNPRINTABLE)?);
         }
         template.set("", Some(1)).map_err(|_| UNPRINTABLE)?;
@@ -113,9 +105,8 @@ impl CookieTemplate {
     /// Says whether a `Set-Cookie` header is one of those this template renders.
     pub(crate) fn renders(&self, header: &HeaderValue) -> bool {
         let text = header.as_bytes();
-        let named = text
-            .strip_prefix(self.name.as_bytes())
-            .is_some_and(|rest| rest.starts_with(b"="));
+        let named =
+            text.strip_prefix(self.name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
         let partitioned = || {
             text.split(|byte| *byte == b';')
                 .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"))
@@ -156,16 +147,12 @@ const UNPRINTABLE: ConfigError = ConfigError::Cookie {
 fn attributes_of(cookie: &Cookie<'static>) -> String {
     let rendered = cookie.to_string();
     let name_and_equals = cookie.name().len() + 1;
-    rendered
-        .get(name_and_equals..)
-        .unwrap_or_default()
-        .to_owned()
+    rendered.get(name_and_equals..).unwrap_or_default().to_owned()
 }
 
 /// The prefixes count whatever their case: browsers compare them so (RFC 6265bis, 4.1.3).
 fn starts_with(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3; those with `Http` came
@@ -205,23 +192,14 @@ fn check_characters(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
     }
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
     let is_plain = |text: &str| text.bytes().all(is_plain);
-    if !cookie
-        .path()
-        .is_none_or(|path| path.starts_with('/') && is_plain(path))
-    {
+    if !cookie.path().is_none_or(|path| path.starts_with('/') && is_plain(path)) {
         return problem(
             "Path",
             "must start with `/` and hold no space, comma, semicolon or control character",
         );
     }
-    if !cookie
-        .domain()
-        .is_none_or(|domain| !domain.is_empty() && is_plain(domain))
-    {
-        return problem(
-            "Domain",
-            "must be a host name without spaces, commas or semicolons",
-        );
+    if !cookie.domain().is_none_or(|domain| !domain.is_empty() && is_plain(domain)) {
+        return problem("Domain", "must be a host name without spaces, commas or semicolons");
     }
     Ok(())
 }
@@ -246,16 +224,10 @@ fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), C
     let secure = cookie.secure() == Some(true);
     if starts_with(cookie.name(), "__Host-") {
         if !secure {
-            return problem(
-                "name",
-                "`__Host-` needs Secure; browsers drop the cookie otherwise",
-            );
+            return problem("name", "`__Host-` needs Secure; browsers drop the cookie otherwise");
         }
         if cookie.path() != Some("/") {
-            return problem(
-                "name",
-                "`__Host-` needs Path=/; browsers drop the cookie otherwise",
-            );
+            return problem("name", "`__Host-` needs Path=/; browsers drop the cookie otherwise");
         }
         if cookie.domain().is_some() {
             return problem(
@@ -265,20 +237,13 @@ fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), C
         }
     }
     if starts_with(cookie.name(), "__Secure-") && !secure {
-        return problem(
-            "name",
-            "`__Secure-` needs Secure; browsers drop the cookie otherwise",
-        );
+        return problem("name", "`__Secure-` needs Secure; browsers drop the cookie otherwise");
     }
     if starts_with(cookie.name(), "__Http-") && !secure {
-        return problem(
-            "name",
-            "`__Http-` needs Secure; browsers drop the cookie otherwise",
-        );
+        return problem("name", "`__Http-` needs Secure; browsers drop the cookie otherwise");
     }
-    let only_http = ["__Http-", "__Host-Http-"]
-        .iter()
-        .any(|prefix| starts_with(cookie.name(), prefix));
+    let only_http =
+        ["__Http-", "__Host-Http-"].iter().any(|prefix| starts_with(cookie.name(), prefix));
     if only_http && cookie.http_only() != Some(true) {
         return problem(
             "name",
@@ -286,16 +251,10 @@ fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), C
         );
     }
     if cookie.same_site() == Some(SameSite::None) && !secure {
-        return problem(
-            "SameSite",
-            "None needs Secure; browsers drop the cookie otherwise",
-        );
+        return problem("SameSite", "None needs Secure; browsers drop the cookie otherwise");
     }
     if cookie.partitioned() == Some(true) && !secure {
-        return problem(
-            "Partitioned",
-            "needs Secure; browsers drop the cookie otherwise",
-        );
+        return problem("Partitioned", "needs Secure; browsers drop the cookie otherwise");
     }
     if insecure_http {
         tracing::warn!(

@@ -53,10 +53,7 @@ impl Intents {
 
 /// Everything a commit's decision depends on.
 #[derive(Clone, Copy, Debug)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, the columns of the table"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, the columns of the table")]
 pub(crate) struct Situation<'a> {
     pub(crate) origin: Origin,
     /// A token of this name came with the request, valid or not.
@@ -127,10 +124,9 @@ pub(crate) fn decide(situation: &Situation<'_>) -> Decision {
     let save = situation.changed || intents.force_save || intents.max_age.is_some();
     match situation.origin {
         Origin::Tombstone if intents.regenerate && !intents.destroy => create(situation),
-        Origin::Tombstone if save || intents.destroy => Decision {
-            row: RowAction::Gone,
-            cookie: CookieAction::None,
-        },
+        Origin::Tombstone if save || intents.destroy => {
+            Decision { row: RowAction::Gone, cookie: CookieAction::None }
+        }
         Origin::New | Origin::Rejected | Origin::Loaded if intents.destroy => destroy(situation),
         Origin::New | Origin::Rejected if save => create(situation),
         Origin::New | Origin::Rejected | Origin::Tombstone => Decision::NOTHING,
@@ -145,21 +141,13 @@ pub(crate) fn decide(situation: &Situation<'_>) -> Decision {
 }
 
 impl Decision {
-    const NOTHING: Self = Self {
-        row: RowAction::None,
-        cookie: CookieAction::None,
-    };
+    const NOTHING: Self = Self { row: RowAction::None, cookie: CookieAction::None };
 }
 
 fn create(situation: &Situation<'_>) -> Decision {
-    let Situation {
-        policy, now, owned, ..
-    } = *situation;
+    let Situation { policy, now, owned, .. } = *situation;
     let lifetime = policy.saved(now, None, now, situation.intents.max_age, owned);
-    Decision {
-        row: RowAction::Create(lifetime),
-        cookie: CookieAction::Set,
-    }
+    Decision { row: RowAction::Create(lifetime), cookie: CookieAction::Set }
 }
 
 fn destroy(situation: &Situation<'_>) -> Decision {
@@ -168,19 +156,12 @@ fn destroy(situation: &Situation<'_>) -> Decision {
             Origin::New => RowAction::None,
             Origin::Rejected | Origin::Loaded | Origin::Tombstone => RowAction::Destroy,
         },
-        cookie: if situation.arrived {
-            CookieAction::Remove
-        } else {
-            CookieAction::None
-        },
+        cookie: if situation.arrived { CookieAction::Remove } else { CookieAction::None },
     }
 }
 
 fn rotate(situation: &Situation<'_>, stored: &Lifetime) -> Decision {
-    Decision {
-        row: RowAction::Rotate(saved(situation, stored)),
-        cookie: CookieAction::Set,
-    }
+    Decision { row: RowAction::Rotate(saved(situation, stored)), cookie: CookieAction::Set }
 }
 
 fn update(situation: &Situation<'_>, stored: &Lifetime) -> Decision {
@@ -194,56 +175,34 @@ fn update(situation: &Situation<'_>, stored: &Lifetime) -> Decision {
         || (after.is_persistent() && lifetime.expires_at != stored.expires_at);
     Decision {
         row: RowAction::Update(lifetime),
-        cookie: if browser_differs {
-            CookieAction::Set
-        } else {
-            CookieAction::None
-        },
+        cookie: if browser_differs { CookieAction::Set } else { CookieAction::None },
     }
 }
 
 fn keep(situation: &Situation<'_>, stored: &Lifetime) -> Decision {
     let Situation { policy, now, .. } = *situation;
     if let Some(expires_at) = policy.extended(stored, now, situation.was_owned) {
-        let persistent = policy
-            .max_age_of(stored.max_age, situation.was_owned)
-            .is_persistent();
+        let persistent = policy.max_age_of(stored.max_age, situation.was_owned).is_persistent();
         let browser_differs = situation.data_in_token || situation.retired_key || persistent;
         return Decision {
             row: RowAction::Touch(expires_at),
-            cookie: if browser_differs {
-                CookieAction::Set
-            } else {
-                CookieAction::None
-            },
+            cookie: if browser_differs { CookieAction::Set } else { CookieAction::None },
         };
     }
     Decision {
         row: RowAction::None,
-        cookie: if situation.retired_key {
-            CookieAction::Reseal
-        } else {
-            CookieAction::None
-        },
+        cookie: if situation.retired_key { CookieAction::Reseal } else { CookieAction::None },
     }
 }
 
 /// The lifetime of an existing session after a save.
 fn saved(situation: &Situation<'_>, stored: &Lifetime) -> Lifetime {
-    let Situation {
-        policy, now, owned, ..
-    } = *situation;
+    let Situation { policy, now, owned, .. } = *situation;
     let max_age = situation.intents.max_age.or(stored.max_age);
     if situation.owner_arrived {
         policy.saved(now, None, now, max_age, owned)
     } else {
-        policy.saved(
-            stored.created_at,
-            Some(stored.absolute_end),
-            now,
-            max_age,
-            owned,
-        )
+        policy.saved(stored.created_at, Some(stored.absolute_end), now, max_age, owned)
     }
 }
 

@@ -171,10 +171,7 @@ mod tests {
         let policy = policy(Extension::Renew);
         let session = stored(1_000_000);
         assert_eq!(policy.extended(&session, at(500_000), true), None);
-        assert_eq!(
-            policy.extended(&session, at(500_001), true),
-            Some(at(1_500_001))
-        );
+        assert_eq!(policy.extended(&session, at(500_001), true), Some(at(1_500_001)));
     }
 
     #[test]
@@ -188,14 +185,8 @@ mod tests {
     #[test]
     fn nothing_extends_past_the_absolute_end() {
         let policy = policy(Extension::Rolling);
-        assert_eq!(
-            policy.extended(&stored(4_900_000), at(4_500_000), true),
-            Some(at(5_000_000))
-        );
-        assert_eq!(
-            policy.extended(&stored(5_000_000), at(4_999_999), true),
-            None
-        );
+        assert_eq!(policy.extended(&stored(4_900_000), at(4_500_000), true), Some(at(5_000_000)));
+        assert_eq!(policy.extended(&stored(5_000_000), at(4_999_999), true), None);
         let saved = policy.saved(at(0), None, at(4_999_999), None, true);
         assert_eq!(saved.expires_at, at(5_000_000));
     }
@@ -211,10 +202,7 @@ mod tests {
     fn a_raised_absolute_timeout_does_not_extend_sessions_that_exist() {
         let mut policy = policy(Extension::Rolling);
         policy.absolute_timeout = DAY;
-        assert_eq!(
-            policy.extended(&stored(4_900_000), at(4_800_000), true),
-            Some(at(5_000_000))
-        );
+        assert_eq!(policy.extended(&stored(4_900_000), at(4_800_000), true), Some(at(5_000_000)));
     }
 
     #[test]

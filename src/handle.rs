@@ -83,17 +83,12 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
 
 impl<T> Clone for SessionHandle<T> {
     fn clone(&self) -> Self {
-        Self {
-            manager: self.manager.clone(),
-            key: self.key,
-        }
+        Self { manager: self.manager.clone(), key: self.key }
     }
 }
 
 impl<T> fmt::Debug for SessionHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionHandle")
-            .field("key", &self.key)
-            .finish_non_exhaustive()
+        f.debug_struct("SessionHandle").field("key", &self.key).finish_non_exhaustive()
     }
 }

@@ -45,11 +45,7 @@ impl Scope {
     }
 
     pub(crate) fn id(&self, secret: [u8; ID_BYTES]) -> SessionId {
-        SessionId {
-            secret,
-            scope: self.clone(),
-            key: OnceLock::new(),
-        }
+        SessionId { secret, scope: self.clone(), key: OnceLock::new() }
     }
 
     /// Reads an id as it travels; `None` for anything a server never sent.

@@ -39,9 +39,7 @@ pub(crate) enum KeyRole {
 impl KeyRing {
     /// Makes a ring of one key, which seals and opens.
     pub fn new(seal: Key) -> Self {
-        Self {
-            keys: vec![(seal, KeyRole::Seal)],
-        }
+        Self { keys: vec![(seal, KeyRole::Seal)] }
     }
 
     /// Also opens tokens of the key that will seal next, without re-sealing them.
@@ -67,11 +65,8 @@ impl KeyRing {
                 return Err(ConfigError::DuplicateKey);
             }
         }
-        let derived: Vec<_> = self
-            .keys
-            .iter()
-            .map(|(key, role)| DerivedKey::new(key, *role, purpose))
-            .collect();
+        let derived: Vec<_> =
+            self.keys.iter().map(|(key, role)| DerivedKey::new(key, *role, purpose)).collect();
         for (index, key) in derived.iter().enumerate() {
             if derived.iter().take(index).any(|other| other.id == key.id) {
                 return Err(ConfigError::KeyIdCollision);
@@ -89,9 +84,7 @@ impl From<Key> for KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing")
-            .field("keys", &self.keys.len())
-            .finish_non_exhaustive()
+        f.debug_struct("KeyRing").field("keys", &self.keys.len()).finish_non_exhaustive()
     }
 }
 
@@ -132,12 +125,8 @@ fn is_weak(master: &[u8]) -> bool {
         }
     }
     let distinct = seen.iter().filter(|seen| **seen).count();
-    let repeats = |period: usize| {
-        master
-            .iter()
-            .zip(master.iter().skip(period))
-            .all(|(a, b)| a == b)
-    };
+    let repeats =
+        |period: usize| master.iter().zip(master.iter().skip(period)).all(|(a, b)| a == b);
     distinct < 8 || (1..=32).any(repeats)
 }
 
@@ -155,9 +144,7 @@ mod tests {
         assert!(is_weak(&[7; 64]));
         assert!(is_weak(&b"0123456789abcdef".repeat(4)));
         assert!(!is_weak(Key::generate().master()));
-        assert!(!is_weak(
-            b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-        ));
+        assert!(!is_weak(b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"));
     }
 
     #[test]

@@ -129,9 +129,7 @@ fn merge_objects(
     }
     let replaced_by_both = adds_key(base, &ours)
         && adds_key(base, &theirs)
-        && base
-            .keys()
-            .any(|key| !ours.contains_key(key) && !theirs.contains_key(key));
+        && base.keys().any(|key| !ours.contains_key(key) && !theirs.contains_key(key));
     let merge_member = |key: &str, ours, theirs| match (base.get(key), ours, theirs) {
         (None, Some(ours), Some(theirs)) if replaced_by_both => agreed(ours, &theirs).map(Some),
         (None, ..) if replaced_by_both => Err(MergeConflict),
@@ -198,20 +196,14 @@ fn merge_sets(base: &[Value], ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value
     };
     let [base, ours, mut merged] = [base.to_vec(), ours, theirs].map(by_text);
     merged.retain(|text, _| ours.contains_key(text) || !base.contains_key(text));
-    let added = ours
-        .into_iter()
-        .filter(|(text, _)| !base.contains_key(text));
+    let added = ours.into_iter().filter(|(text, _)| !base.contains_key(text));
     merged.extend(added);
     merged.into_values().collect()
 }
 
 /// Settles two values without a base that they could have been grown from.
 fn agreed(ours: Value, theirs: &Value) -> Result<Value, MergeConflict> {
-    if ours == *theirs && !accumulates(&ours) {
-        Ok(ours)
-    } else {
-        Err(MergeConflict)
-    }
+    if ours == *theirs && !accumulates(&ours) { Ok(ours) } else { Err(MergeConflict) }
 }
 
 /// Whether equal changes of both sides may be two that add up: a count, or items of a list.
@@ -234,8 +226,7 @@ fn only_removes(base: &[Value], list: &[Value]) -> bool {
 fn changes_variant(base: &Object, side: &Object) -> bool {
     let swaps_keys = |base, side| adds_key(base, side) && adds_key(side, base);
     let changes_tag = base.iter().any(|(key, old)| {
-        side.get(key)
-            .is_some_and(|new| old.is_string() && new.is_string() && old != new)
+        side.get(key).is_some_and(|new| old.is_string() && new.is_string() && old != new)
     });
     let swaps_keys_of_content = || {
         base.len() == 2
@@ -314,9 +305,7 @@ impl Pointer {
             return;
         };
         let parents = sides.map(|side| {
-            let parent = parents
-                .iter()
-                .try_fold(side, |value, key| value.get_mut(key));
+            let parent = parents.iter().try_fold(side, |value, key| value.get_mut(key));
             parent.and_then(Value::as_object_mut)
         });
         let [base, ours, theirs] = parents.each_ref().map(|parent| parent.as_ref()?.get(key));

@@ -147,11 +147,7 @@ impl Record {
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        let max_age = if self.lifetime.max_age.is_some() {
-            8
-        } else {
-            0
-        };
+        let max_age = if self.lifetime.max_age.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };
         23 + max_age + owner + self.payload.len()
     }
@@ -218,11 +214,7 @@ impl Record {
                 MaxAge::Persistent(ttl)
             })
         };
-        let owner = if flags & OWNER == 0 {
-            None
-        } else {
-            Some(OwnerKey::from_bytes(take(rest)?))
-        };
+        let owner = if flags & OWNER == 0 { None } else { Some(OwnerKey::from_bytes(take(rest)?)) };
         Some(Self {
             version,
             schema,

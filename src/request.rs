@@ -104,9 +104,7 @@ impl Registry {
                 return Ok(cell);
             }
             if cell.carrier().clashes_with(manager.carrier()) {
-                return Err(SessionRejection::SharedName {
-                    carrier: manager.carrier().describe(),
-                });
+                return Err(SessionRejection::SharedName { carrier: manager.carrier().describe() });
             }
         }
         let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
@@ -209,11 +207,7 @@ struct Response {
 impl Response {
     /// Forgets what was to be delivered, and who promised to.
     fn replace(&mut self, delivery: Option<Delivery>) {
-        *self = Self {
-            delivery,
-            sent: self.sent,
-            ..Self::default()
-        };
+        *self = Self { delivery, sent: self.sent, ..Self::default() };
     }
 }
 
@@ -246,11 +240,7 @@ pub(crate) struct Handout<T> {
 
 impl<T: Send + Sync + 'static> Cell<T> {
     fn new(manager: SessionManager<T>, fate: Arc<Fate>) -> Self {
-        Self {
-            manager,
-            state: OnceCell::new(),
-            fate,
-        }
+        Self { manager, state: OnceCell::new(), fate }
     }
 
     pub(crate) fn manager(&self) -> &SessionManager<T> {
@@ -303,11 +293,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             Some(draft) => draft,
             None => Box::new(Draft::new(self.manager.data_of(&basis)?)),
         };
-        Ok(Handout {
-            basis,
-            generation,
-            draft,
-        })
+        Ok(Handout { basis, generation, draft })
     }
 
     /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
@@ -355,18 +341,10 @@ impl<T: Send + Sync + 'static> Cell<T> {
     ) -> Result<(), SessionError> {
         let dirty = draft.is_dirty() && self.manager.differs(basis, &mut draft)?;
         if self.is_closed() {
-            return if dirty {
-                Err(SessionError::Closed)
-            } else {
-                Ok(())
-            };
+            return if dirty { Err(SessionError::Closed) } else { Ok(()) };
         }
         if !self.is_current(generation) && !draft.intents.destroy {
-            return if dirty {
-                Err(SessionError::Overlap)
-            } else {
-                Ok(())
-            };
+            return if dirty { Err(SessionError::Overlap) } else { Ok(()) };
         }
         let turn = {
             let Some(mut state) = self.state() else {
@@ -450,8 +428,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     fn is_current(&self, generation: u64) -> bool {
-        self.state()
-            .is_some_and(|state| state.generation == generation)
+        self.state().is_some_and(|state| state.generation == generation)
     }
 
     fn warn_of_dropped_changes(&self) {

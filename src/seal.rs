@@ -120,10 +120,7 @@ impl Sealer {
                 Protection::Signed => Cipher::Sign(key.secret),
             },
         });
-        Ok(Self {
-            keys: keys.collect(),
-            protection,
-        })
+        Ok(Self { keys: keys.collect(), protection })
     }
 
     /// Returns the length of the token that `plaintext` bytes become.
@@ -166,9 +163,7 @@ impl Sealer {
             Cipher::Sign(secret) => {
                 write(&mut token);
                 let text = token.get(HEADER_BYTES..).unwrap_or_default();
-                let tag = signature(secret, &key.context, text)
-                    .finalize()
-                    .into_bytes();
+                let tag = signature(secret, &key.context, text).finalize().into_bytes();
                 token.extend_from_slice(&tag);
             }
         }
@@ -202,9 +197,7 @@ impl Sealer {
         let key = self.keys.get(candidate.key)?;
         // Into room that is at hand, since allocators that have to zero it are slower.
         let mut token = Vec::with_capacity(decoded_len_estimate(candidate.token.len()));
-        URL_SAFE_NO_PAD
-            .decode_vec(candidate.token, &mut token)
-            .ok()?;
+        URL_SAFE_NO_PAD.decode_vec(candidate.token, &mut token).ok()?;
         let end = token.len();
         let text = match &key.cipher {
             Cipher::Encrypt(cipher) => {
@@ -222,9 +215,7 @@ impl Sealer {
                 let tag_at = end.checked_sub(MAC_BYTES)?;
                 let (text, tag) = token.split_at_checked(tag_at)?;
                 let text = text.get(HEADER_BYTES..)?;
-                signature(secret, &key.context, text)
-                    .verify_slice(tag)
-                    .ok()?;
+                signature(secret, &key.context, text).verify_slice(tag).ok()?;
                 HEADER_BYTES..tag_at
             }
         };
@@ -242,9 +233,7 @@ pub(crate) const MAX_TOKEN_CHARS: usize = 4096;
 fn signature(secret: &[u8; 32], context: &[u8], text: &[u8]) -> Hmac<Sha256> {
     #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
     let mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");
-    mac.chain_update((context.len() as u64).to_be_bytes())
-        .chain_update(context)
-        .chain_update(text)
+    mac.chain_update((context.len() as u64).to_be_bytes()).chain_update(context).chain_update(text)
 }
 
 impl fmt::Debug for Sealer {

@@ -193,15 +193,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         let manager = self.cell.manager();
         if manager.data_in_token() {
-            return Err(SessionError::NoStore {
-                operation: "handle",
-            });
+            return Err(SessionError::NoStore { operation: "handle" });
         }
         match (&self.basis.live, &self.basis.store) {
-            (Some(live), Some(store)) => Ok(SessionHandle::new(
-                manager.with_store(store.clone()),
-                live.id.store_key(),
-            )),
+            (Some(live), Some(store)) => {
+                Ok(SessionHandle::new(manager.with_store(store.clone()), live.id.store_key()))
+            }
             _ => Err(SessionError::NotSaved),
         }
     }
@@ -298,10 +295,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             let handed_out = if stored.is_some_and(|record| manager.is_current(record)) {
                 None
             } else {
-                manager
-                    .encode(&self.draft().data)
-                    .ok()
-                    .map(|encoded| encoded.bytes)
+                manager.encode(&self.draft().data).ok().map(|encoded| encoded.bytes)
             };
             self.draft_mut().lend(handed_out);
         }
@@ -313,9 +307,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             clippy::expect_used,
             reason = "only methods that consume the session take the draft"
         )]
-        self.draft
-            .as_ref()
-            .expect("a session that was not consumed")
+        self.draft.as_ref().expect("a session that was not consumed")
     }
 
     fn draft_mut(&mut self) -> &mut Draft<T> {
@@ -323,9 +315,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             clippy::expect_used,
             reason = "only methods that consume the session take the draft"
         )]
-        self.draft
-            .as_mut()
-            .expect("a session that was not consumed")
+        self.draft.as_mut().expect("a session that was not consumed")
     }
 }
 
@@ -386,8 +376,6 @@ where
 impl<T: Send + Sync + 'static> fmt::Debug for Session<T> {
     /// Shows none of the data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("is_new", &self.is_new())
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("is_new", &self.is_new()).finish_non_exhaustive()
     }
 }

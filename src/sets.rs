@@ -21,11 +21,7 @@ pub(crate) struct Sets {
 }
 
 /// Where there are no sets.
-static NONE: Sets = Sets {
-    is_set: false,
-    members: BTreeMap::new(),
-    items: None,
-};
+static NONE: Sets = Sets { is_set: false, members: BTreeMap::new(), items: None };
 
 /// So many times in two to this power a set passes for a list, since its order did not change by chance.
 const CERTAINTY: usize = 20;
@@ -135,10 +131,7 @@ impl Sets {
                     if let Some(other) = other.get(key)
                         && one != other
                     {
-                        self.members
-                            .entry(key.clone())
-                            .or_default()
-                            .compare(one, other);
+                        self.members.entry(key.clone()).or_default().compare(one, other);
                     }
                 }
             }

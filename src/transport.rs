@@ -121,10 +121,7 @@ impl Transport {
         get: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
         set: impl Fn(&mut HeaderMap, Option<&str>) + Send + Sync + 'static,
     ) -> Self {
-        Self::of(Kind::Custom {
-            get: Arc::new(get),
-            set: Arc::new(set),
-        })
+        Self::of(Kind::Custom { get: Arc::new(get), set: Arc::new(set) })
     }
 
     pub(crate) const fn is_cookie(&self) -> bool {
@@ -137,10 +134,7 @@ impl Transport {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            problem: None,
-        }
+        Self { kind, problem: None }
     }
 }
 
@@ -164,10 +158,7 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Self {
-        Self {
-            transport,
-            template: Arc::new(template),
-        }
+        Self { transport, template: Arc::new(template) }
     }
 
     /// Returns the name that `kind` defaults to and the size limit counts.
@@ -291,9 +282,7 @@ impl Carrier {
 
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
@@ -338,11 +327,8 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
     if !earlier.iter().any(|cookie| template.renders(cookie)) {
         return;
     }
-    let others: Vec<_> = earlier
-        .iter()
-        .filter(|cookie| !template.renders(cookie))
-        .cloned()
-        .collect();
+    let others: Vec<_> =
+        earlier.iter().filter(|cookie| !template.renders(cookie)).cloned().collect();
     headers.remove(header::SET_COOKIE);
     for cookie in others {
         headers.append(header::SET_COOKIE, cookie);
@@ -352,14 +338,11 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
 /// A handler that already forbade shared caches knows better than we do.
 fn forbid_caching(headers: &mut HeaderMap) {
     let forbidden = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|directive| {
-                let directive = directive.trim_ascii();
-                directive.eq_ignore_ascii_case(b"no-store")
-                    || directive.eq_ignore_ascii_case(b"private")
-            })
+        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
+            let directive = directive.trim_ascii();
+            directive.eq_ignore_ascii_case(b"no-store")
+                || directive.eq_ignore_ascii_case(b"private")
+        })
     });
     if !forbidden {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

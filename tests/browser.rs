@@ -10,11 +10,8 @@ use axum::{
 use axum_typed_session::{Key, Session, SessionError, SessionManager};
 use tokio::process::Command;
 
-const CHROMIUM: [&str; 3] = [
-    "/usr/bin/chromium",
-    "/usr/bin/chromium-browser",
-    "/usr/bin/google-chrome",
-];
+const CHROMIUM: [&str; 3] =
+    ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 /// A script that visits like a person and writes down what it saw.
 const PAGE: &str = r"<!doctype html><pre id=out></pre><script>
@@ -55,10 +52,8 @@ async fn what_chromium_sees(chromium: &str, insecure_http: bool) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
-    let profile = env::temp_dir().join(format!(
-        "typed-session-browser-{}-{port}",
-        std::process::id()
-    ));
+    let profile =
+        env::temp_dir().join(format!("typed-session-browser-{}-{port}", std::process::id()));
     let browser = Command::new(chromium)
         .args([
             "--headless",
@@ -82,9 +77,7 @@ async fn what_chromium_sees(chromium: &str, insecure_http: bool) -> String {
     server.abort();
     let _ = std::fs::remove_dir_all(&profile);
     let page = String::from_utf8(output.unwrap().unwrap().stdout).unwrap();
-    let seen = page
-        .split_once("<pre id=\"out\">")
-        .and_then(|(_, rest)| rest.split_once("</pre>"));
+    let seen = page.split_once("<pre id=\"out\">").and_then(|(_, rest)| rest.split_once("</pre>"));
     seen.map(|(seen, _)| seen.to_owned()).unwrap_or(page)
 }
 
@@ -92,10 +85,7 @@ async fn what_chromium_sees(chromium: &str, insecure_http: bool) -> String {
 fn chromium() -> Option<&'static str> {
     let found = CHROMIUM.into_iter().find(|path| Path::new(path).exists());
     if found.is_none() {
-        assert!(
-            env::var("CI").is_err(),
-            "no Chromium: install Debian's package `chromium`"
-        );
+        assert!(env::var("CI").is_err(), "no Chromium: install Debian's package `chromium`");
         eprintln!("SKIPPED: browser tests need Chromium; install Debian's package `chromium`");
     }
     found

@@ -14,15 +14,9 @@ fn modules_use_only_lower_groups_and_no_circles() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let root = fs::read_to_string(src.join("lib.rs")).unwrap();
     let groups = groups_of(&root);
-    let uses: Uses = groups
-        .iter()
-        .flatten()
-        .map(|module| (module.clone(), uses_of(&src, module)))
-        .collect();
-    assert!(
-        uses["manager"].contains("decision"),
-        "the files were not understood"
-    );
+    let uses: Uses =
+        groups.iter().flatten().map(|module| (module.clone(), uses_of(&src, module))).collect();
+    assert!(uses["manager"].contains("decision"), "the files were not understood");
     let violations = violations(&groups, &uses);
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
@@ -45,11 +39,7 @@ fn uses_of(src: &Path, module: &str) -> BTreeSet<String> {
     let mut todo = vec![src.join(format!("{module}.rs")), src.join(module)];
     while let Some(path) = todo.pop() {
         if path.is_dir() {
-            todo.extend(
-                fs::read_dir(path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            todo.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|extension| extension == "rs")
             && let Ok(text) = fs::read_to_string(&path)
         {
@@ -62,10 +52,7 @@ fn uses_of(src: &Path, module: &str) -> BTreeSet<String> {
 
 /// The first names behind `crate::`, one by one or in braces.
 fn crate_names(text: &str) -> BTreeSet<String> {
-    let code: Vec<_> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect();
+    let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
     let mut names = BTreeSet::new();
     for (start, _) in code.match_indices("crate::") {
@@ -102,35 +89,28 @@ fn listed(list: &str) -> BTreeSet<String> {
 }
 
 fn leading_name(text: &str) -> Option<String> {
-    let name: String = text
-        .chars()
-        .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
-        .collect();
+    let name: String =
+        text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
     (!name.is_empty()).then_some(name)
 }
 
 fn violations(groups: &[Vec<String>], uses: &Uses) -> Vec<String> {
-    let group_of = |module: &str| {
-        groups
-            .iter()
-            .position(|group| group.iter().any(|name| name == module))
-    };
+    let group_of =
+        |module: &str| groups.iter().position(|group| group.iter().any(|name| name == module));
     let mut violations = Vec::new();
     for (module, used) in uses {
         for other in used {
             match group_of(other) {
-                None => violations.push(format!(
-                    "`{module}` uses `crate::{other}`; import it from its module"
-                )),
+                None => violations
+                    .push(format!("`{module}` uses `crate::{other}`; import it from its module")),
                 Some(group) if Some(group) > group_of(module) => {
                     violations.push(format!(
                         "`{module}` uses `{other}`, which is not in a lower group or its own"
                     ));
                 }
                 Some(_) if reaches(uses, other, module) => {
-                    violations.push(format!(
-                        "`{module}` uses `{other}`, which uses `{module}` in turn"
-                    ));
+                    violations
+                        .push(format!("`{module}` uses `{other}`, which uses `{module}` in turn"));
                 }
                 Some(_) => {}
             }
@@ -158,10 +138,7 @@ fn the_check_finds_what_it_is_for() {
     let groups = groups_of(
         "// lowest\n\nmod clock;\nmod seal;\n\nmod manager;\n\npub mod testing;\n\npub use x;\n",
     );
-    assert_eq!(
-        groups,
-        [vec!["clock", "seal"], vec!["manager"], vec!["testing"]]
-    );
+    assert_eq!(groups, [vec!["clock", "seal"], vec!["manager"], vec!["testing"]]);
     let text =
         "use crate::{\n    a::{self, b},\n    c::d,\n};\n// crate::comment\nlet x = crate::e::f();";
     assert_eq!(Vec::from_iter(crate_names(text)), ["a", "c", "e"]);
@@ -173,21 +150,11 @@ fn the_check_finds_what_it_is_for() {
             "manager",
             Some("`seal` uses `manager`, which is not in a lower group or its own"),
         ),
-        (
-            "seal",
-            "Session",
-            Some("`seal` uses `crate::Session`; import it from its module"),
-        ),
-        (
-            "clock",
-            "seal",
-            Some("`clock` uses `seal`, which uses `clock` in turn"),
-        ),
+        ("seal", "Session", Some("`seal` uses `crate::Session`; import it from its module")),
+        ("clock", "seal", Some("`clock` uses `seal`, which uses `clock` in turn")),
     ] {
         let mut uses = Uses::from([("seal".to_owned(), BTreeSet::from(["clock".to_owned()]))]);
-        uses.entry(module.to_owned())
-            .or_default()
-            .insert(other.to_owned());
+        uses.entry(module.to_owned()).or_default().insert(other.to_owned());
         let found = violations(&groups, &uses);
         assert_eq!(found.first().map(String::as_str), expected);
     }

@@ -44,9 +44,7 @@ impl AutoCommitLayer {
     /// Makes a layer that commits on responses below 500.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            on_server_error: false,
-        }
+        Self { on_server_error: false }
     }
 
     /// Commits on server errors too, as koa-session does; off by default.
@@ -56,9 +54,7 @@ impl AutoCommitLayer {
     /// put that layer outside, where nothing is ever committed for a panic.
     #[must_use]
     pub const fn commit_on_server_error(self, commit: bool) -> Self {
-        Self {
-            on_server_error: commit,
-        }
+        Self { on_server_error: commit }
     }
 }
 

@@ -22,10 +22,7 @@ pub struct AutoCommit<S> {
 
 impl<S> AutoCommit<S> {
     pub(super) fn new(inner: S, on_server_error: bool) -> Self {
-        Self {
-            inner,
-            on_server_error,
-        }
+        Self { inner, on_server_error }
     }
 }
 
@@ -89,9 +86,7 @@ where
         };
         let response = response.into_response();
         let wanted = *this.on_server_error || !response.status().is_server_error();
-        let commit = this
-            .commit
-            .insert(Box::pin(finish(registry, wanted, response)));
+        let commit = this.commit.insert(Box::pin(finish(registry, wanted, response)));
         commit.as_mut().poll(cx).map(Ok)
     }
 }

@@ -31,12 +31,7 @@ const fn rule(
     row: fn(&Situation<'_>) -> Row,
     cookie: fn(&Situation<'_>) -> CookieAction,
 ) -> Rule {
-    Rule {
-        says,
-        of,
-        row,
-        cookie,
-    }
+    Rule { says, of, row, cookie }
 }
 
 const RULES: [Rule; 9] = [
@@ -73,18 +68,10 @@ const RULES: [Rule; 9] = [
         "destroy beats every other intent; the removal goes out if a cookie of the name arrived",
         |s| asks_destroy(s) && !replaced(s),
         |s| {
-            if s.origin == Origin::New {
-                Row::Untouched
-            } else {
-                Row::Destroyed
-            }
+            if s.origin == Origin::New { Row::Untouched } else { Row::Destroyed }
         },
         |s| {
-            if s.arrived {
-                CookieAction::Remove
-            } else {
-                CookieAction::None
-            }
+            if s.arrived { CookieAction::Remove } else { CookieAction::None }
         },
     ),
     rule(
@@ -127,11 +114,7 @@ const RULES: [Rule; 9] = [
         |s| s.origin == Origin::Loaded && idle(s) && !due(s),
         |_| Row::Untouched,
         |s| {
-            if s.retired_key {
-                CookieAction::Reseal
-            } else {
-                CookieAction::None
-            }
+            if s.retired_key { CookieAction::Reseal } else { CookieAction::None }
         },
     ),
 ];
@@ -329,11 +312,7 @@ fn all_policies() -> Vec<ExpiryPolicy> {
     for extension in [Extension::OnSave, Extension::Renew, Extension::Rolling] {
         for max_age in [persistent(TTL), until_closed(TTL)] {
             for anonymous_ttl in [None, Some(Duration::from_millis(TTL / 4))] {
-                all.push(ExpiryPolicy {
-                    max_age,
-                    anonymous_ttl,
-                    ..policy(extension)
-                });
+                all.push(ExpiryPolicy { max_age, anonymous_ttl, ..policy(extension) });
             }
         }
     }
@@ -362,12 +341,7 @@ const OWNERS: [(bool, bool, bool); 5] = [
 
 /// Calls `check` with every combination of everything the decision depends on.
 fn for_every_situation(mut check: impl FnMut(&Situation<'_>)) {
-    let origins = [
-        Origin::New,
-        Origin::Rejected,
-        Origin::Loaded,
-        Origin::Tombstone,
-    ];
+    let origins = [Origin::New, Origin::Rejected, Origin::Loaded, Origin::Tombstone];
     for policy in &all_policies() {
         for origin in origins {
             for intents in all_intents() {
@@ -427,16 +401,9 @@ fn every_situation_is_spoken_of_by_one_rule_and_decided_as_it_says() {
 #[test]
 fn the_data_is_prepared_exactly_where_a_row_is_written() {
     for_every_situation(|situation| {
-        let Situation {
-            origin,
-            intents,
-            changed,
-            ..
-        } = *situation;
-        let writes = matches!(
-            row_of(&decide(situation)),
-            Row::Created | Row::Updated | Row::Rotated
-        );
+        let Situation { origin, intents, changed, .. } = *situation;
+        let writes =
+            matches!(row_of(&decide(situation)), Row::Created | Row::Updated | Row::Rotated);
         assert_eq!(saves(origin, &intents, changed), writes, "{situation:?}");
     });
 }
@@ -476,51 +443,29 @@ fn expect(situation: &Situation<'_>, row: RowAction, cookie: CookieAction) {
 #[test]
 fn a_change_restarts_the_clock_to_the_millisecond() {
     let policy = policy(Extension::OnSave);
-    let changed = Situation {
-        changed: true,
-        ..loaded(&policy)
-    };
-    let lifetime = Lifetime {
-        expires_at: at(CREATED + 1_000 + TTL),
-        ..stored(0, None)
-    };
+    let changed = Situation { changed: true, ..loaded(&policy) };
+    let lifetime = Lifetime { expires_at: at(CREATED + 1_000 + TTL), ..stored(0, None) };
     expect(&changed, RowAction::Update(lifetime), CookieAction::Set);
 }
 
 #[test]
 fn a_change_in_the_very_millisecond_of_the_last_save_sends_no_cookie_for_a_stored_session() {
     let policy = policy(Extension::OnSave);
-    let changed = Situation {
-        changed: true,
-        now: at(CREATED),
-        ..loaded(&policy)
-    };
+    let changed = Situation { changed: true, now: at(CREATED), ..loaded(&policy) };
     let update = RowAction::Update(stored(CREATED + TTL, None));
     expect(&changed, update, CookieAction::None);
-    let in_token = Situation {
-        data_in_token: true,
-        ..changed
-    };
+    let in_token = Situation { data_in_token: true, ..changed };
     expect(&in_token, update, CookieAction::Set);
-    let retired = Situation {
-        retired_key: true,
-        ..changed
-    };
+    let retired = Situation { retired_key: true, ..changed };
     expect(&retired, update, CookieAction::Set);
 }
 
 #[test]
 fn renew_waits_for_the_first_millisecond_past_half_time() {
     let policy = policy(Extension::Renew);
-    let half = Situation {
-        now: at(CREATED + TTL / 2),
-        ..loaded(&policy)
-    };
+    let half = Situation { now: at(CREATED + TTL / 2), ..loaded(&policy) };
     expect(&half, RowAction::None, CookieAction::None);
-    let past = Situation {
-        now: at(CREATED + TTL / 2 + 1),
-        ..half
-    };
+    let past = Situation { now: at(CREATED + TTL / 2 + 1), ..half };
     let touch = RowAction::Touch(at(CREATED + TTL / 2 + 1 + TTL));
     expect(&past, touch, CookieAction::Set);
 }
@@ -528,35 +473,19 @@ fn renew_waits_for_the_first_millisecond_past_half_time() {
 #[test]
 fn rolling_touches_with_the_first_millisecond() {
     let policy = policy(Extension::Rolling);
-    let same = Situation {
-        now: at(CREATED),
-        ..loaded(&policy)
-    };
+    let same = Situation { now: at(CREATED), ..loaded(&policy) };
     expect(&same, RowAction::None, CookieAction::None);
-    let next = Situation {
-        now: at(CREATED + 1),
-        ..same
-    };
-    expect(
-        &next,
-        RowAction::Touch(at(CREATED + 1 + TTL)),
-        CookieAction::Set,
-    );
+    let next = Situation { now: at(CREATED + 1), ..same };
+    expect(&next, RowAction::Touch(at(CREATED + 1 + TTL)), CookieAction::Set);
 }
 
 #[test]
 fn rolling_a_browser_session_in_a_store_moves_the_row_alone() {
-    let policy = ExpiryPolicy {
-        max_age: until_closed(TTL),
-        ..policy(Extension::Rolling)
-    };
+    let policy = ExpiryPolicy { max_age: until_closed(TTL), ..policy(Extension::Rolling) };
     let rolled = loaded(&policy);
     let touch = RowAction::Touch(at(CREATED + 1_000 + TTL));
     expect(&rolled, touch, CookieAction::None);
-    let in_token = Situation {
-        data_in_token: true,
-        ..rolled
-    };
+    let in_token = Situation { data_in_token: true, ..rolled };
     expect(&in_token, touch, CookieAction::Set);
 }
 
@@ -588,11 +517,7 @@ fn a_change_saves_up_to_the_absolute_end_and_no_further() {
 fn a_retired_key_seals_again_and_keeps_the_expiry() {
     let policy = policy(Extension::OnSave);
     for data_in_token in BOTH {
-        let retired = Situation {
-            retired_key: true,
-            data_in_token,
-            ..loaded(&policy)
-        };
+        let retired = Situation { retired_key: true, data_in_token, ..loaded(&policy) };
         expect(&retired, RowAction::None, CookieAction::Reseal);
     }
 }
@@ -600,17 +525,10 @@ fn a_retired_key_seals_again_and_keeps_the_expiry() {
 #[test]
 fn a_login_restarts_created_at_and_a_logout_does_not() {
     let policy = policy(Extension::OnSave);
-    let regenerate = Intents {
-        regenerate: true,
-        ..Intents::default()
-    };
+    let regenerate = Intents { regenerate: true, ..Intents::default() };
     let now = CREATED + 1_000;
-    let login = Situation {
-        intents: regenerate,
-        was_owned: false,
-        owner_arrived: true,
-        ..loaded(&policy)
-    };
+    let login =
+        Situation { intents: regenerate, was_owned: false, owner_arrived: true, ..loaded(&policy) };
     let restarted = Lifetime {
         created_at: at(now),
         expires_at: at(now + TTL),
@@ -618,11 +536,7 @@ fn a_login_restarts_created_at_and_a_logout_does_not() {
         max_age: None,
     };
     expect(&login, RowAction::Rotate(restarted), CookieAction::Set);
-    let logout = Situation {
-        intents: regenerate,
-        owned: false,
-        ..loaded(&policy)
-    };
+    let logout = Situation { intents: regenerate, owned: false, ..loaded(&policy) };
     let kept = stored(now + TTL, None);
     expect(&logout, RowAction::Rotate(kept), CookieAction::Set);
 }
@@ -644,15 +558,8 @@ fn a_chosen_max_age_stays_across_later_saves() {
 fn choosing_a_browser_session_tells_the_browser_even_if_the_expiry_stays() {
     let policy = policy(Extension::OnSave);
     let chosen = Some(until_closed(TTL));
-    let intents = Intents {
-        max_age: chosen,
-        ..Intents::default()
-    };
-    let moved = Situation {
-        intents,
-        now: at(CREATED),
-        ..loaded(&policy)
-    };
+    let intents = Intents { max_age: chosen, ..Intents::default() };
+    let moved = Situation { intents, now: at(CREATED), ..loaded(&policy) };
     let update = RowAction::Update(stored(CREATED + TTL, chosen));
     expect(&moved, update, CookieAction::Set);
 }

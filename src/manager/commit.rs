@@ -38,8 +38,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<Committed, SessionError> {
         let now = self.now();
         let (decision, prepared) = self.decide(basis, draft, now)?;
-        self.carry_out(basis, &decision, &draft.intents, prepared.as_ref(), now)
-            .await
+        self.carry_out(basis, &decision, &draft.intents, prepared.as_ref(), now).await
     }
 
     /// Decides, and prepares the data if it is to be saved.
@@ -94,9 +93,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         record: Record,
     ) -> Result<Committed, SessionError> {
         let policy = &self.config.policy;
-        let persistent = policy
-            .max_age_of(record.max_age(), record.owner.is_some())
-            .is_persistent();
+        let persistent =
+            policy.max_age_of(record.max_age(), record.owner.is_some()).is_persistent();
         let moved = record.expires_at() != live.record.expires_at();
         let mut live = live.with(record);
         let effect = if live.retired_key || (persistent && moved) {
@@ -106,10 +104,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         } else {
             Effect::None
         };
-        Ok(Committed {
-            basis: Some(basis.after(Origin::Loaded, Some(live))),
-            effect,
-        })
+        Ok(Committed { basis: Some(basis.after(Origin::Loaded, Some(live))), effect })
     }
 
     /// Encodes the data if it may differ, and says whether it does.
@@ -127,11 +122,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (None, None) => None,
         };
         let same = handed_out.is_some_and(|before| self.is_same_data(before, &encoded.bytes));
-        let compared = if same {
-            Ours::Same(encoded)
-        } else {
-            Ours::Changed(encoded)
-        };
+        let compared = if same { Ours::Same(encoded) } else { Ours::Changed(encoded) };
         Ok(draft.compared.insert(compared).clone())
     }
 
@@ -145,12 +136,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         prepared: Option<&Prepared>,
         now: Timestamp,
     ) -> Result<Committed, SessionError> {
-        let change = |prepared, lifetime| Change {
-            prepared,
-            lifetime,
-            intents,
-            now,
-        };
+        let change = |prepared, lifetime| Change { prepared, lifetime, intents, now };
         let live = match (&decision.row, prepared, &basis.live) {
             (RowAction::None, _, live) => live.clone(),
             (RowAction::Create(lifetime), Some(prepared), _) => {
@@ -201,12 +187,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (CookieAction::Set | CookieAction::Reseal, Some(live)) => {
                 Effect::Send(self.deliver(live, now)?)
             }
-            (CookieAction::Remove, _) => Effect::Send(
-                self.config
-                    .carrier
-                    .removal()
-                    .map_err(SessionError::Encode)?,
-            ),
+            (CookieAction::Remove, _) => {
+                Effect::Send(self.config.carrier.removal().map_err(SessionError::Encode)?)
+            }
             (CookieAction::None, None) if matches!(decision.row, RowAction::Destroy) => {
                 Effect::Retract
             }
@@ -218,22 +201,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (None, _) => Origin::New,
         };
         let resealed = matches!(decision.cookie, CookieAction::Set | CookieAction::Reseal);
-        let live = live.map(|live| Live {
-            retired_key: live.retired_key && !resealed,
-            ..live
-        });
-        Ok(Committed {
-            basis: Some(basis.after(origin, live)),
-            effect,
-        })
+        let live = live.map(|live| Live { retired_key: live.retired_key && !resealed, ..live });
+        Ok(Committed { basis: Some(basis.after(origin, live)), effect })
     }
 }
 
 impl Committed {
     fn nothing() -> Self {
-        Self {
-            basis: None,
-            effect: Effect::None,
-        }
+        Self { basis: None, effect: Effect::None }
     }
 }

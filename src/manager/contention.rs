@@ -24,19 +24,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Contention {
     pub(super) fn start() -> Self {
-        Self {
-            deadline: Instant::now() + BOUND,
-            ceiling: Duration::ZERO,
-        }
+        Self { deadline: Instant::now() + BOUND, ceiling: Duration::ZERO }
     }
 
     /// Ends in [`SessionError::Conflict`] when the time is over.
     pub(super) fn check(&self) -> Result<(), SessionError> {
-        if Instant::now() < self.deadline {
-            Ok(())
-        } else {
-            Err(SessionError::Conflict)
-        }
+        if Instant::now() < self.deadline { Ok(()) } else { Err(SessionError::Conflict) }
     }
 
     /// Returns the row to try with next, `None` if there is none any more: after a first loss the one

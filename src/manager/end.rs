@@ -33,11 +33,7 @@ pub(super) enum Revocation {
 impl Revocation {
     /// Reads a list's entry.
     fn of(entry: &Record) -> Self {
-        if entry.payload == Self::Replaced.payload() {
-            Self::Replaced
-        } else {
-            Self::Ended
-        }
+        if entry.payload == Self::Replaced.payload() { Self::Replaced } else { Self::Ended }
     }
 
     /// What stands in the list's tombstone; entries are tombstones, which no store evicts.
@@ -75,9 +71,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 (Some(store), None) => self.rows(store).destroy(key).await?,
                 (None, _) => {}
             }
-            self.emit(|| SessionEvent::Destroyed {
-                session: key.fingerprint(),
-            });
+            self.emit(|| SessionEvent::Destroyed { session: key.fingerprint() });
         }
         Ok(())
     }
@@ -118,11 +112,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         Ok(entry.map(|entry| {
             let fresh = entry.created_at().saturating_add(TOMBSTONE_TTL) > now;
-            if fresh {
-                Revocation::of(&entry)
-            } else {
-                Revocation::Ended
-            }
+            if fresh { Revocation::of(&entry) } else { Revocation::Ended }
         }))
     }
 
@@ -176,14 +166,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: &StoreKey,
         row: Option<Record>,
     ) -> Result<Record, SessionError> {
-        row.filter(|row| !row.is_tombstone())
-            .ok_or_else(|| self.gone(Some(*key)))
+        row.filter(|row| !row.is_tombstone()).ok_or_else(|| self.gone(Some(*key)))
     }
 
     pub(super) fn gone(&self, key: Option<StoreKey>) -> SessionError {
-        self.emit(|| SessionEvent::Gone {
-            session: key.map(|key| key.fingerprint()),
-        });
+        self.emit(|| SessionEvent::Gone { session: key.map(|key| key.fingerprint()) });
         SessionError::Gone
     }
 }

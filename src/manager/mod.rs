@@ -89,10 +89,7 @@ pub struct SessionManager<T> {
 
 impl<T> Clone for SessionManager<T> {
     fn clone(&self) -> Self {
-        Self {
-            config: self.config.clone(),
-            backing: self.backing.clone(),
-        }
+        Self { config: self.config.clone(), backing: self.backing.clone() }
     }
 }
 
@@ -248,10 +245,7 @@ impl Basis {
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     pub(crate) fn new(config: Config<T>, backing: Backing) -> Self {
-        Self {
-            config: Arc::new(config),
-            backing,
-        }
+        Self { config: Arc::new(config), backing }
     }
 
     /// Says whether both came out of one `build` and keep their sessions in one place.
@@ -293,11 +287,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     fn rows<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
-        Rows {
-            store,
-            timeout: self.config.store_timeout,
-            events: &self.config.events,
-        }
+        Rows { store, timeout: self.config.store_timeout, events: &self.config.events }
     }
 
     /// Draws the id of a new session.

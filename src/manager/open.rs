@@ -50,9 +50,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let now = self.now();
         let arrivals = self.read_tokens(parts, now)?;
         let store = self.store_of(parts)?;
-        let found = self
-            .judge_all(&arrivals, store.as_ref(), parts, now)
-            .await?;
+        let found = self.judge_all(&arrivals, store.as_ref(), parts, now).await?;
         self.report(&arrivals, &found);
         let (live, draft) = match found.best {
             Some((_, live, draft)) => (Some(live), draft),
@@ -88,9 +86,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Backing::StoreFor(store_for) => match store_for(parts) {
                 Ok(store) => Ok(Some(store)),
                 Err(error) => {
-                    self.alarm(&SessionEvent::StoreError {
-                        operation: "store_for",
-                    });
+                    self.alarm(&SessionEvent::StoreError { operation: "store_for" });
                     Err(error.into())
                 }
             },
@@ -104,13 +100,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         parts: &Parts,
         now: Timestamp,
     ) -> Result<Found<T>, SessionRejection> {
-        let mut found = Found {
-            best: None,
-            valid: 0,
-            tombstone: false,
-            refused: false,
-            others: Vec::new(),
-        };
+        let mut found =
+            Found { best: None, valid: 0, tombstone: false, refused: false, others: Vec::new() };
         for claim in &arrivals.claims {
             let (age, record, verdict) = match (&claim.data, store) {
                 (Some((issued_at, record)), list) => {
@@ -123,11 +114,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             match (verdict, record) {
                 (Verdict::Valid(draft), Some(record)) => {
                     found.valid += 1;
-                    let live = Live {
-                        id: claim.id.clone(),
-                        record,
-                        retired_key: claim.retired_key,
-                    };
+                    let live =
+                        Live { id: claim.id.clone(), record, retired_key: claim.retired_key };
                     found.keep_newest(age, live, draft);
                 }
                 (Verdict::Tombstone, _) => found.tombstone = true,
@@ -157,9 +145,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         match self.revocation(list, &claim.id.store_key(), now).await? {
             None => Ok(verdict),
             Some(revocation) => {
-                self.emit(|| SessionEvent::Revoked {
-                    session: claim.id.store_key().fingerprint(),
-                });
+                self.emit(|| SessionEvent::Revoked { session: claim.id.store_key().fingerprint() });
                 Ok(match revocation {
                     Revocation::Replaced => Verdict::Tombstone,
                     Revocation::Ended => Verdict::Unknown,
@@ -192,9 +178,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 absent(Verdict::Refused)
             }
             Err(StoreError::Newer) => {
-                self.alarm(&SessionEvent::Newer {
-                    session: Some(session),
-                });
+                self.alarm(&SessionEvent::Newer { session: Some(session) });
                 Err(SessionRejection::Newer)
             }
             Err(error) => Err(error.into()),
@@ -220,9 +204,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let data = match self.decode(record) {
             Ok(data) => data,
             Err(Unreadable::Newer) => {
-                self.alarm(&SessionEvent::Newer {
-                    session: Some(session()),
-                });
+                self.alarm(&SessionEvent::Newer { session: Some(session()) });
                 return Err(SessionRejection::Newer);
             }
             Err(Unreadable::Corrupt) => {

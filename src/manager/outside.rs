@@ -88,10 +88,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Sessions of the original open here too if their rows are in `store`.
     #[must_use]
     pub fn with_store(&self, store: impl SessionStore) -> Self {
-        Self {
-            config: self.config.clone(),
-            backing: Backing::Store(Arc::new(store)),
-        }
+        Self { config: self.config.clone(), backing: Backing::Store(Arc::new(store)) }
     }
 
     /// Returns a stored session, or `None` if it has ended, was replaced or does not validate.
@@ -155,9 +152,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Err(StoreError::Corrupt | StoreError::Newer) => self.rows(store).destroy(&key).await?,
             Err(error) => return Err(error.into()),
         }
-        self.emit(|| SessionEvent::Destroyed {
-            session: key.fingerprint(),
-        });
+        self.emit(|| SessionEvent::Destroyed { session: key.fingerprint() });
         Ok(())
     }
 
@@ -235,8 +230,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         keep: impl Into<StoreKey>,
     ) -> Result<u64, SessionError> {
         let keep = keep.into();
-        self.destroy_by_owner("destroy_others_of", owner, Some(&keep))
-            .await
+        self.destroy_by_owner("destroy_others_of", owner, Some(&keep)).await
     }
 
     /// Deletes at most `limit` expired rows and returns how many; for a periodic task.
@@ -307,9 +301,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 !record.is_tombstone() && self.config.policy.ends_at(&record.lifetime) > now
             })),
             Err(StoreError::Corrupt) => {
-                self.alarm(&SessionEvent::Corrupt {
-                    session: key.fingerprint(),
-                });
+                self.alarm(&SessionEvent::Corrupt { session: key.fingerprint() });
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -334,15 +326,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Ok(data) if self.is_valid_data(&data) => Ok(Some(data)),
             Err(Unreadable::Newer) => Err(SessionRejection::Newer.into()),
             Err(Unreadable::Corrupt) => {
-                self.alarm(&SessionEvent::Corrupt {
-                    session: key.fingerprint(),
-                });
+                self.alarm(&SessionEvent::Corrupt { session: key.fingerprint() });
                 Ok(None)
             }
             Ok(_) | Err(Unreadable::Refused) => {
-                self.emit(|| SessionEvent::Invalid {
-                    session: key.fingerprint(),
-                });
+                self.emit(|| SessionEvent::Invalid { session: key.fingerprint() });
                 Ok(None)
             }
         }
@@ -356,13 +344,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         change: impl FnMut(&mut T) -> R,
     ) -> Result<Updated<T, R>, SessionError> {
         let store = basis.store.as_ref();
-        let store = store.ok_or(SessionError::NoStore {
-            operation: "update",
-        })?;
+        let store = store.ok_or(SessionError::NoStore { operation: "update" })?;
         let key = live.id.store_key();
         let record = live.record.clone();
-        self.update_loop(store, &key, record, Expiry::Restart, change)
-            .await
+        self.update_loop(store, &key, record, Expiry::Restart, change).await
     }
 
     async fn update_loop<R>(
@@ -380,26 +365,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let result = change(&mut data);
             let next = self.next_record(&mut data, &record, expiry)?;
             let Some(next) = next else {
-                return Ok(Updated {
-                    result,
-                    data,
-                    record,
-                });
+                return Ok(Updated { result, data, record });
             };
-            let write = Write::Update {
-                expected: record.version(),
-            };
+            let write = Write::Update { expected: record.version() };
             let rows = self.rows(store);
             let theirs = match rows.save(key, &next, write).await? {
                 SaveOutcome::Saved => {
-                    self.emit(|| SessionEvent::Saved {
-                        session: key.fingerprint(),
-                    });
-                    return Ok(Updated {
-                        result,
-                        data,
-                        record: next,
-                    });
+                    self.emit(|| SessionEvent::Saved { session: key.fingerprint() });
+                    return Ok(Updated { result, data, record: next });
                 }
                 SaveOutcome::Conflict(theirs) => contention.next(&rows, key, theirs).await?,
                 SaveOutcome::Gone => None,
@@ -431,10 +404,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 (stored.created_at, Some(stored.absolute_end))
             };
             let owned = prepared.owner.is_some();
-            lifetime = self
-                .config
-                .policy
-                .saved(created_at, stored_end, now, stored.max_age, owned);
+            lifetime = self.config.policy.saved(created_at, stored_end, now, stored.max_age, owned);
         }
         if expiry == Expiry::Keep {
             lifetime.expires_at = stored.expires_at.min(lifetime.absolute_end);

@@ -58,10 +58,7 @@ impl<T> Draft<T> {
 
     /// Starts with other data, which nobody has lent out yet, and keeps the wishes.
     pub(crate) fn restart(&mut self, data: T) {
-        *self = Self {
-            intents: self.intents,
-            ..Self::new(data)
-        };
+        *self = Self { intents: self.intents, ..Self::new(data) };
     }
 
     /// Marks the data as lent out; `handed_out` is what it was, where nothing stored tells.
@@ -140,13 +137,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let Some(live) = &basis.live else {
             return Ok(self.default_data());
         };
-        self.decode(&live.record)
-            .map_err(|unreadable| match unreadable {
-                Unreadable::Newer => SessionRejection::Newer,
-                Unreadable::Corrupt | Unreadable::Refused => {
-                    SessionRejection::Store(StoreError::Corrupt)
-                }
-            })
+        self.decode(&live.record).map_err(|unreadable| match unreadable {
+            Unreadable::Newer => SessionRejection::Newer,
+            Unreadable::Corrupt | Unreadable::Refused => {
+                SessionRejection::Store(StoreError::Corrupt)
+            }
+        })
     }
 
     /// Says whether the stored payload is in today's shape, so that edits compare with it.
@@ -181,11 +177,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.check_size(payload.bytes.len(), self.config.max_payload)?;
         self.check_reads_back(&payload)?;
         let owner = self.owner_of(data);
-        Ok(Prepared {
-            ours: ours.bytes,
-            payload: payload.bytes,
-            owner,
-        })
+        Ok(Prepared { ours: ours.bytes, payload: payload.bytes, owner })
     }
 
     /// Always where it can be afforded, so that the first test of a type finds what it lacks.
@@ -282,11 +274,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             return Some(data);
         }
         let mut sets = Sets::default();
-        let sides = [
-            (&base, [&ours, &theirs]),
-            (&ours, [&theirs, &base]),
-            (&theirs, [&base, &ours]),
-        ];
+        let sides =
+            [(&base, [&ours, &theirs]), (&ours, [&theirs, &base]), (&theirs, [&base, &ours])];
         for (side, others) in sides {
             sets.find(side, others, || encode(&decode(side)?));
         }

@@ -41,8 +41,7 @@ impl Rows<'_> {
         record: &Record,
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("save", self.store().save(key, record, write))
-            .await
+        self.bounded("save", self.store().save(key, record, write)).await
     }
 
     pub(super) async fn touch(
@@ -51,8 +50,7 @@ impl Rows<'_> {
         version: Version,
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("touch", self.store().touch(key, version, expires_at))
-            .await
+        self.bounded("touch", self.store().touch(key, version, expires_at)).await
     }
 
     pub(super) async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
@@ -64,8 +62,7 @@ impl Rows<'_> {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("destroy", self.store().destroy_at(key, version))
-            .await
+        self.bounded("destroy", self.store().destroy_at(key, version)).await
     }
 
     /// A store that hangs is a store that is down.
@@ -83,11 +80,7 @@ impl Rows<'_> {
             // Made only for a store that does not answer at once; fires even if the call uses up the
             // task's budget.
             let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep(self.timeout))));
-            timer.as_mut().poll(context).map(|()| {
-                Err(StoreError::Timeout {
-                    after: self.timeout,
-                })
-            })
+            timer.as_mut().poll(context).map(|()| Err(StoreError::Timeout { after: self.timeout }))
         });
         let result = result.await;
         if let Err(error) = &result

@@ -40,9 +40,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<Live, SessionError> {
         let record = self.record(prepared, lifetime)?;
         let id = self.insert(basis, &record).await?;
-        self.emit(|| SessionEvent::Created {
-            session: id.store_key().fingerprint(),
-        });
+        self.emit(|| SessionEvent::Created { session: id.store_key().fingerprint() });
         Ok(Live::new(id, record))
     }
 
@@ -74,8 +72,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<Live, SessionError> {
         let record = match &basis.store {
             Some(store) if !self.data_in_token() => {
-                self.overwrite(store, &live.id.store_key(), live, change)
-                    .await?
+                self.overwrite(store, &live.id.store_key(), live, change).await?
             }
             list => {
                 let record = self.record(change.prepared, change.lifetime)?;
@@ -89,9 +86,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 record
             }
         };
-        self.emit(|| SessionEvent::Saved {
-            session: live.id.store_key().fingerprint(),
-        });
+        self.emit(|| SessionEvent::Saved { session: live.id.store_key().fingerprint() });
         Ok(live.with(record))
     }
 
@@ -136,13 +131,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let created = Live::new(id, record);
         let rotated = if self.data_in_token() {
             let old = live.id.store_key();
-            let revoke = self.revoke(
-                basis,
-                &old,
-                Some(&live.record),
-                Revocation::Replaced,
-                change.now,
-            );
+            let revoke =
+                self.revoke(basis, &old, Some(&live.record), Revocation::Replaced, change.now);
             if revoke.await?.is_some() {
                 // It has ended or was replaced already, which a new id must not undo.
                 return Err(self.gone(Some(old)));
@@ -193,9 +183,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             };
             let theirs = self.not_gone(&old, theirs)?;
             let merged = self.reconciled(&old, live, change, &theirs, true)?;
-            let write = Write::Update {
-                expected: record.version(),
-            };
+            let write = Write::Update { expected: record.version() };
             match rows.save(&new, &merged, write).await? {
                 SaveOutcome::Saved => record = merged,
                 // Every session of the owner was ended meanwhile.
@@ -214,16 +202,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         theirs: &Record,
         rotating: bool,
     ) -> Result<Record, SessionError> {
-        self.emit(|| SessionEvent::Conflict {
-            session: key.fingerprint(),
-        });
-        let merged = self.reconcile(
-            &live.record,
-            change.prepared,
-            theirs,
-            change.intents.reset,
-            rotating,
-        )?;
+        self.emit(|| SessionEvent::Conflict { session: key.fingerprint() });
+        let merged =
+            self.reconcile(&live.record, change.prepared, theirs, change.intents.reset, rotating)?;
         let mut lifetime = *change.lifetime;
         if change.intents.max_age.is_none() && lifetime.max_age != theirs.max_age() {
             lifetime = self.config.policy.saved(
@@ -256,12 +237,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
             _ => {}
         }
-        self.emit(|| SessionEvent::Touched {
-            session: live.id.store_key().fingerprint(),
-        });
-        Ok(Some(
-            live.with(live.record.clone().with_expires_at(expires_at)),
-        ))
+        self.emit(|| SessionEvent::Touched { session: live.id.store_key().fingerprint() });
+        Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
     }
 
     fn record(&self, prepared: &Prepared, lifetime: &Lifetime) -> Result<Record, SessionError> {
@@ -283,11 +260,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
 impl Live {
     fn new(id: SessionId, record: Record) -> Self {
-        Self {
-            id,
-            record,
-            retired_key: false,
-        }
+        Self { id, record, retired_key: false }
     }
 
     /// What a destroy needs to know of a session that came in beside the one that counts.
@@ -296,10 +269,6 @@ impl Live {
     }
 
     pub(super) fn with(&self, record: Record) -> Self {
-        Self {
-            record,
-            id: self.id.clone(),
-            retired_key: self.retired_key,
-        }
+        Self { record, id: self.id.clone(), retired_key: self.retired_key }
     }
 }

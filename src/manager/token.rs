@@ -96,17 +96,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         to_open: &mut usize,
     ) -> Result<Claim, BadToken> {
         let Some(sealer) = &self.config.sealer else {
-            let id = self
-                .config
-                .scope
-                .parse_id(token)
-                .ok_or(BadToken::Malformed)?;
+            let id = self.config.scope.parse_id(token).ok_or(BadToken::Malformed)?;
             *to_open -= 1;
-            return Ok(Claim {
-                id,
-                retired_key: false,
-                data: None,
-            });
+            return Ok(Claim { id, retired_key: false, data: None });
         };
         let opened = match sealer.inspect(token) {
             Shape::Ours(candidate) => {
@@ -116,19 +108,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Shape::UnknownKey => return Err(BadToken::UnknownKey),
             Shape::Malformed => return Err(BadToken::Malformed),
         };
-        let Opened {
-            mut plaintext,
-            retired_key,
-        } = opened;
+        let Opened { mut plaintext, retired_key } = opened;
         let id = take(&mut plaintext).ok_or(BadToken::Malformed)?;
         Ok(Claim {
             id: self.config.scope.id(id),
             retired_key,
-            data: if self.data_in_token() {
-                Some(read_data(plaintext, now)?)
-            } else {
-                None
-            },
+            data: if self.data_in_token() { Some(read_data(plaintext, now)?) } else { None },
         })
     }
 
@@ -136,9 +121,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<Delivery, SessionError> {
         let owned = live.record.owner.is_some();
         let max_age = self.config.policy.max_age_of(live.record.max_age(), owned);
-        let seconds = max_age
-            .is_persistent()
-            .then(|| cookie_seconds(live.record.expires_at(), now));
+        let seconds =
+            max_age.is_persistent().then(|| cookie_seconds(live.record.expires_at(), now));
         let token = match &self.config.sealer {
             Some(sealer) if self.data_in_token() => {
                 self.check_fits(&live.record)?;

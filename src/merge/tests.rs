@@ -82,12 +82,7 @@ fn a_removed_role_stays_removed() {
     let base = "{'roles': ['user', 'admin', 'editor'], 'n': 1}";
     let fewer = "{'roles': ['user', 'editor'], 'n': 1}";
     let elsewhere = "{'roles': ['user', 'admin', 'editor'], 'n': 2}";
-    merges(
-        base,
-        elsewhere,
-        fewer,
-        "{'roles': ['user', 'editor'], 'n': 2}",
-    );
+    merges(base, elsewhere, fewer, "{'roles': ['user', 'editor'], 'n': 2}");
     merges(base, fewer, fewer, fewer);
     for other in [
         "{'roles': ['user', 'admin', 'editor', 'owner'], 'n': 1}",
@@ -109,17 +104,9 @@ fn items_are_not_merged_with_each_other() {
 fn a_counter_that_both_counted_is_a_conflict_even_to_the_same_number() {
     conflicts("{'n': 1}", "{'n': 2}", "{'n': 3}");
     conflicts("{'n': 1}", "{'n': 2}", "{'n': 2}");
-    conflicts(
-        "{'cart': {}}",
-        "{'cart': {'tea': 1}}",
-        "{'cart': {'tea': 1}}",
-    );
+    conflicts("{'cart': {}}", "{'cart': {'tea': 1}}", "{'cart': {'tea': 1}}");
     conflicts("{'n': null}", "{'n': 1}", "{'n': 1}");
-    conflicts(
-        "{}",
-        "{'cart': {'tea': {'n': 1}}}",
-        "{'cart': {'tea': {'n': 1}}}",
-    );
+    conflicts("{}", "{'cart': {'tea': {'n': 1}}}", "{'cart': {'tea': {'n': 1}}}");
 }
 
 #[test]
@@ -186,21 +173,12 @@ fn maps_take_the_entries_of_both() {
 
 #[test]
 fn an_entry_swapped_for_another_leaves_room_for_a_third() {
-    merges(
-        "{'tea': 1}",
-        "{'jam': 1}",
-        "{'tea': 1, 'oil': 1}",
-        "{'jam': 1, 'oil': 1}",
-    );
+    merges("{'tea': 1}", "{'jam': 1}", "{'tea': 1, 'oil': 1}", "{'jam': 1, 'oil': 1}");
 }
 
 #[test]
 fn an_entry_swapped_for_different_ones_is_a_conflict() {
-    let [base, jam, oil] = [
-        "{'tea': 'x', 'n': 1}",
-        "{'jam': 'x', 'n': 1}",
-        "{'oil': 'x', 'n': 1}",
-    ];
+    let [base, jam, oil] = ["{'tea': 'x', 'n': 1}", "{'jam': 'x', 'n': 1}", "{'oil': 'x', 'n': 1}"];
     conflicts(base, jam, oil);
     merges(base, jam, "{'jam': 'x', 'n': 2}", "{'jam': 'x', 'n': 2}");
 }
@@ -291,9 +269,7 @@ fn pointers_parse_as_rfc_6901_says() {
         let keys = keys.iter().map(|&key| key.to_owned()).collect();
         assert_eq!(text.parse(), Ok(Pointer { keys }), "{text}");
     }
-    for text in [
-        "", "a", "a/b", " /a", "#/a", "/~", "/a~", "/~2", "/a~/b", "/~~0",
-    ] {
+    for text in ["", "a", "a/b", " /a", "#/a", "/~", "/a~", "/~2", "/a~/b", "/~~0"] {
         assert_eq!(text.parse::<Pointer>(), Err(InvalidPointer), "{text}");
     }
 }
@@ -318,10 +294,7 @@ fn last_write_wins_takes_the_whole_value() {
 
 #[test]
 fn last_write_wins_covers_removal_and_the_removal_around_it() {
-    let [base, seen_again] = [
-        "{'device': {'seen': 1}, 'n': 1}",
-        "{'device': {'seen': 2}, 'n': 1}",
-    ];
+    let [base, seen_again] = ["{'device': {'seen': 1}, 'n': 1}", "{'device': {'seen': 2}, 'n': 1}"];
     let [unseen, no_device] = ["{'device': {}, 'n': 1}", "{'n': 1}"];
     let seen = pointers(["/device/seen"]);
     merges_with(&seen, [base, unseen, seen_again, unseen]);

@@ -13,18 +13,13 @@ fn a_token_is_as_long_as_foretold_and_opens_to_what_was_sealed() {
         let sealer = sealer(protection);
         for len in 1..100 {
             let text = vec![b'x'; len];
-            let token = sealer
-                .seal(len, |into| into.extend_from_slice(&text))
-                .unwrap();
+            let token = sealer.seal(len, |into| into.extend_from_slice(&text)).unwrap();
             assert_eq!(token.len(), sealer.token_len(len));
             let Shape::Ours(candidate) = sealer.inspect(token.as_bytes()) else {
                 panic!("{token} is not taken for ours");
             };
             let opened = sealer.open(candidate).unwrap();
-            assert_eq!(
-                (&opened.plaintext[..], opened.retired_key),
-                (&text[..], false)
-            );
+            assert_eq!((&opened.plaintext[..], opened.retired_key), (&text[..], false));
         }
     }
 }
@@ -33,14 +28,8 @@ fn a_token_is_as_long_as_foretold_and_opens_to_what_was_sealed() {
 fn lengths_and_contents_of_a_context_cannot_be_shifted_into_each_other() {
     let ring = KeyRing::new(Key::generate());
     let sealer = |context| Sealer::new(&ring, Protection::Signed, Content::Data, context).unwrap();
-    let token = sealer(["ab", "c", "cookie"])
-        .seal(1, |into| into.push(1))
-        .unwrap();
-    for context in [
-        ["a", "bc", "cookie"],
-        ["abc", "", "cookie"],
-        ["ab", "ccookie", ""],
-    ] {
+    let token = sealer(["ab", "c", "cookie"]).seal(1, |into| into.push(1)).unwrap();
+    for context in [["a", "bc", "cookie"], ["abc", "", "cookie"], ["ab", "ccookie", ""]] {
         let other = sealer(context);
         let Shape::Ours(candidate) = other.inspect(token.as_bytes()) else {
             panic!("the key id does not depend on the context");

@@ -18,10 +18,7 @@ fn found<T: Serialize + DeserializeOwned>(data: &Value) -> Vec<String> {
 
 fn paths(sets: &Sets) -> Vec<String> {
     let own = sets.is_set.then(String::new);
-    let members = sets
-        .members
-        .iter()
-        .map(|(key, place)| (key.as_str(), place));
+    let members = sets.members.iter().map(|(key, place)| (key.as_str(), place));
     let items = sets.items.iter().map(|place| ("*", place.as_ref()));
     let below = members.chain(items).flat_map(|(step, place)| {
         let paths = paths(place).into_iter();
@@ -46,10 +43,7 @@ struct Line {
 fn sets_are_found_wherever_they_are() {
     let none = Vec::<&str>::new();
     assert_eq!(found::<HashSet<u32>>(&json!([1, 2])), [""]);
-    assert_eq!(
-        found::<Profile>(&json!({"roles": [1, 2, 3], "list": [1, 2, 3]})),
-        ["/roles"]
-    );
+    assert_eq!(found::<Profile>(&json!({"roles": [1, 2, 3], "list": [1, 2, 3]})), ["/roles"]);
     assert_eq!(found::<Option<HashSet<u32>>>(&json!([1, 2])), [""]);
     assert_eq!(
         found::<HashMap<String, HashSet<u32>>>(&json!({"a": [1, 2], "b": [3], "c": [4, 5, 6]})),
@@ -58,10 +52,7 @@ fn sets_are_found_wherever_they_are() {
     for equal in [json!([[1, 2], [1, 2]]), json!([[1, 2], [2, 1], [3]])] {
         assert_eq!(found::<Vec<HashSet<u32>>>(&equal), ["/*"]);
     }
-    assert_eq!(
-        found::<Vec<Profile>>(&json!([{"roles": [1, 2], "list": [1, 2]}])),
-        ["/*/roles"]
-    );
+    assert_eq!(found::<Vec<Profile>>(&json!([{"roles": [1, 2], "list": [1, 2]}])), ["/*/roles"]);
     let lines = json!([{"sku": "tea", "sizes": [1, 2]}, {"sku": "jam", "sizes": [2, 1]}]);
     assert_eq!(found::<HashSet<Line>>(&lines), [""]);
     assert_eq!(found::<Vec<Line>>(&lines), none);
@@ -73,10 +64,7 @@ fn what_keeps_its_order_is_no_set() {
     assert_eq!(found::<Vec<u32>>(&json!([2, 1, 2])), none);
     assert_eq!(found::<(u32, u32)>(&json!([2, 1])), none);
     assert_eq!(found::<BTreeSet<u32>>(&json!([1, 2])), none);
-    assert_eq!(
-        found::<HashMap<String, Vec<u32>>>(&json!({"a": [1, 2], "b": [2, 1]})),
-        none
-    );
+    assert_eq!(found::<HashMap<String, Vec<u32>>>(&json!({"a": [1, 2], "b": [2, 1]})), none);
     assert_eq!(found::<HashSet<u32>>(&json!([1])), none);
     assert_eq!(found::<HashSet<u32>>(&json!("no set")), none);
 }
@@ -84,10 +72,7 @@ fn what_keeps_its_order_is_no_set() {
 /// Equal but for order within as much as among them, so that both explanations always hold.
 #[test]
 fn what_could_be_a_set_or_hold_sets_stays_a_list() {
-    assert_eq!(
-        found::<HashSet<Vec<u32>>>(&json!([[1, 2], [2, 1]])),
-        Vec::<&str>::new()
-    );
+    assert_eq!(found::<HashSet<Vec<u32>>>(&json!([[1, 2], [2, 1]])), Vec::<&str>::new());
 }
 
 #[test]
@@ -95,10 +80,7 @@ fn nothing_is_tried_where_no_list_of_two_items_differs() {
     let one_item = json!({"a": [1], "b": {"c": [[2]], "d": []}});
     let two_items = json!({"a": [1, 2], "b": {"c": [[2, 3]]}, "n": 1});
     let elsewhere = json!({"a": [1, 2], "b": {"c": [[2, 3]]}, "n": 2});
-    for (data, others) in [
-        (&one_item, [&Value::Null; 2]),
-        (&two_items, [&elsewhere, &two_items]),
-    ] {
+    for (data, others) in [(&one_item, [&Value::Null; 2]), (&two_items, [&elsewhere, &two_items])] {
         Sets::default().find(data, others, || unreachable!("there is nothing to find"));
     }
 }

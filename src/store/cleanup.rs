@@ -54,11 +54,7 @@ const LONGEST_BACKOFF: u32 = 16;
 impl Cleanup {
     /// Makes a cleanup of `store`, once a minute, 1,000 rows at a time.
     pub fn new(store: impl SessionStore) -> Self {
-        Self {
-            store: Arc::new(store),
-            every: Duration::from_mins(1),
-            batch: 1000,
-        }
+        Self { store: Arc::new(store), every: Duration::from_mins(1), batch: 1000 }
     }
 
     /// Sets the mean time between two rounds; each wait is drawn from half of it to one and a half.
@@ -100,10 +96,7 @@ impl Cleanup {
             // Nothing is ever sent; this ends when the sender is dropped.
             let _ = stopped.await;
         });
-        CleanupTask {
-            stop,
-            task: tokio::spawn(run),
-        }
+        CleanupTask { stop, task: tokio::spawn(run) }
     }
 
     async fn rounds(self) -> Infallible {
@@ -131,9 +124,8 @@ impl Cleanup {
         loop {
             let started = Instant::now();
             let batch = timeout(BATCH_TIMEOUT, self.store.delete_expired(self.batch)).await;
-            let batch = batch.map_err(|_elapsed| StoreError::Timeout {
-                after: BATCH_TIMEOUT,
-            })??;
+            let batch =
+                batch.map_err(|_elapsed| StoreError::Timeout { after: BATCH_TIMEOUT })??;
             deleted += batch;
             if batch < u64::from(self.batch) || batch == 0 {
                 return Ok(deleted);

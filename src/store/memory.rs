@@ -201,9 +201,7 @@ impl Shared {
             let (stop, stopped) = mpsc::channel();
             let (shared, every) = (Arc::downgrade(self), self.sweep_every);
             let sweep = move || sweep_until(&stopped, every, &shared);
-            let _ = thread::Builder::new()
-                .name("session-sweep".to_owned())
-                .spawn(sweep);
+            let _ = thread::Builder::new().name("session-sweep".to_owned()).spawn(sweep);
             stop
         });
     }
@@ -375,13 +373,7 @@ impl SessionStore for MemoryStore {
         }
         // A copy of its own, so that no larger buffer stays behind it.
         let payload = Bytes::copy_from_slice(record.payload());
-        rows.insert(
-            *key,
-            Record {
-                payload,
-                ..record.clone()
-            },
-        );
+        rows.insert(*key, Record { payload, ..record.clone() });
         Ok(SaveOutcome::Saved)
     }
 
@@ -451,10 +443,7 @@ impl SessionStore for MemoryStore {
 
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let now = self.shared.now();
-        let (first, last) = (
-            StoreKey::from_bytes([0; 32]),
-            StoreKey::from_bytes([0xff; 32]),
-        );
+        let (first, last) = (StoreKey::from_bytes([0; 32]), StoreKey::from_bytes([0xff; 32]));
         let rows = self.shared.rows();
         let keys = rows.by_owner.range((*owner, first)..=(*owner, last));
         let keys = keys.map(|(_, key)| *key);

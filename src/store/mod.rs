@@ -170,8 +170,7 @@ pub trait SessionStore: Send + Sync + 'static {
         let mut touched = record.with_expires_at(expires_at);
         // The same version would read as "already saved", so this way of touching needs a new one.
         touched.version = Version::random().map_err(StoreError::unavailable)?;
-        self.save(key, &touched, Write::Update { expected: version })
-            .await
+        self.save(key, &touched, Write::Update { expected: version }).await
     }
 
     /// Removes the row if it is at `version`, so that a logout cannot take a tombstone for the session.
@@ -227,9 +226,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// [`StoreError::Unsupported`] unless [`indexes_owners`](Self::indexes_owners).
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let _ = owner;
-        Err(StoreError::Unsupported {
-            operation: "find_by_owner",
-        })
+        Err(StoreError::Unsupported { operation: "find_by_owner" })
     }
 
     /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many

@@ -40,9 +40,7 @@ impl ManualClock {
     /// Makes a clock that stands at `time`.
     #[must_use]
     pub fn at(time: SystemTime) -> Self {
-        Self {
-            millis: Arc::new(AtomicU64::new(Timestamp::from(time).as_unix_millis())),
-        }
+        Self { millis: Arc::new(AtomicU64::new(Timestamp::from(time).as_unix_millis())) }
     }
 
     /// Moves the clock ahead, by whole milliseconds.

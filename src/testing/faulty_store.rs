@@ -175,10 +175,7 @@ impl Default for Gate {
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let GateState { reached, open } = *self.0.borrow();
-        f.debug_struct("Gate")
-            .field("reached", &reached)
-            .field("open", &open)
-            .finish()
+        f.debug_struct("Gate").field("reached", &reached).field("open", &open).finish()
     }
 }
 
@@ -207,19 +204,13 @@ impl Control {
 impl<S> FaultyStore<S> {
     /// Wraps a store, with no fault yet.
     pub fn new(store: S) -> Self {
-        Self {
-            store: Arc::new(store),
-            control: Arc::default(),
-        }
+        Self { store: Arc::new(store), control: Arc::default() }
     }
 
     /// Disturbs every call of these operations until another fault or [`heal`](Self::heal) replaces it.
     ///
     /// Calls that [`inject_next`](Self::inject_next) has planned come first.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "a fault is made where it is injected"
-    )]
+    #[allow(clippy::needless_pass_by_value, reason = "a fault is made where it is injected")]
     pub fn inject(&self, operations: impl IntoIterator<Item = Operation>, fault: Fault) {
         let mut control = self.control();
         for operation in operations {
@@ -230,10 +221,7 @@ impl<S> FaultyStore<S> {
     /// Disturbs the next so many calls of each of these operations, after those already planned.
     ///
     /// [`Fault::Pass`] leaves calls alone: to fail the second save, plan one `Pass` and one `Fail`.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "a fault is made where it is injected"
-    )]
+    #[allow(clippy::needless_pass_by_value, reason = "a fault is made where it is injected")]
     pub fn inject_next(
         &self,
         calls: usize,
@@ -314,13 +302,11 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         record: &Record,
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
-        self.disturb(Operation::Save, self.store.save(key, record, write))
-            .await
+        self.disturb(Operation::Save, self.store.save(key, record, write)).await
     }
 
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.disturb(Operation::Destroy, self.store.destroy(key))
-            .await
+        self.disturb(Operation::Destroy, self.store.destroy(key)).await
     }
 
     async fn touch(
@@ -329,8 +315,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         version: Version,
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        self.disturb(Operation::Touch, self.store.touch(key, version, expires_at))
-            .await
+        self.disturb(Operation::Touch, self.store.touch(key, version, expires_at)).await
     }
 
     async fn destroy_at(
@@ -338,13 +323,11 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
-        self.disturb(Operation::Destroy, self.store.destroy_at(key, version))
-            .await
+        self.disturb(Operation::Destroy, self.store.destroy_at(key, version)).await
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
-        self.disturb(Operation::DeleteExpired, self.store.delete_expired(limit))
-            .await
+        self.disturb(Operation::DeleteExpired, self.store.delete_expired(limit)).await
     }
 
     fn indexes_owners(&self) -> bool {
@@ -352,8 +335,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
     }
 
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        self.disturb(Operation::FindByOwner, self.store.find_by_owner(owner))
-            .await
+        self.disturb(Operation::FindByOwner, self.store.find_by_owner(owner)).await
     }
 
     async fn destroy_by_owner(
@@ -368,18 +350,13 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
 
 impl<S> Clone for FaultyStore<S> {
     fn clone(&self) -> Self {
-        Self {
-            store: self.store.clone(),
-            control: self.control.clone(),
-        }
+        Self { store: self.store.clone(), control: self.control.clone() }
     }
 }
 
 impl<S> fmt::Debug for FaultyStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyStore")
-            .field("calls", &self.control().calls)
-            .finish_non_exhaustive()
+        f.debug_struct("FaultyStore").field("calls", &self.control().calls).finish_non_exhaustive()
     }
 }
 

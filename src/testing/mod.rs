@@ -20,9 +20,6 @@ pub use self::{
 
 /// Draws bytes that no other test has.
 fn random<const N: usize>() -> [u8; N] {
-    #[allow(
-        clippy::expect_used,
-        reason = "without random bytes tests would share their keys"
-    )]
+    #[allow(clippy::expect_used, reason = "without random bytes tests would share their keys")]
     crate::id::random().expect("random bytes of the operating system")
 }

@@ -125,9 +125,7 @@ impl RecordBuilder {
     #[must_use]
     pub fn build(&self) -> Record {
         Record {
-            version: self
-                .version
-                .unwrap_or_else(|| Version::from_bytes(random())),
+            version: self.version.unwrap_or_else(|| Version::from_bytes(random())),
             ..self.record.clone()
         }
     }

@@ -73,14 +73,8 @@ impl<T: Send + Sync + 'static> TestSession<T> {
             Received::Token(token) => token,
             Received::Nothing | Received::Removal => String::new(),
         };
-        let (name, value) = carrier
-            .request_header(token)
-            .map_err(SessionError::Encode)?;
-        Ok(Self {
-            manager: manager.clone(),
-            name,
-            value,
-        })
+        let (name, value) = carrier.request_header(token).map_err(SessionError::Encode)?;
+        Ok(Self { manager: manager.clone(), name, value })
     }
 
     /// Returns the request header that carries the session: `Cookie`, `Authorization`, or the transport's
@@ -134,18 +128,12 @@ fn bare_request() -> Parts {
 
 impl<T> Clone for TestSession<T> {
     fn clone(&self) -> Self {
-        Self {
-            manager: self.manager.clone(),
-            name: self.name.clone(),
-            value: self.value.clone(),
-        }
+        Self { manager: self.manager.clone(), name: self.name.clone(), value: self.value.clone() }
     }
 }
 
 impl<T> fmt::Debug for TestSession<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestSession")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("TestSession").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -20,9 +20,7 @@ impl Carrier {
             Kind::Cookie => {
                 let cookies = response.get_all(header::SET_COOKIE).iter();
                 // The removal of an unpartitioned twin comes before the cookie itself.
-                let ours = cookies
-                    .filter(|cookie| self.template.renders(cookie))
-                    .last();
+                let ours = cookies.filter(|cookie| self.template.renders(cookie)).last();
                 let pair =
                     ours.and_then(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next());
                 let value = pair.and_then(|pair| pair.get(self.name().len() + 1..));
@@ -44,10 +42,7 @@ impl Carrier {
         token: String,
     ) -> Result<(HeaderName, HeaderValue), BoxError> {
         match &self.transport.kind {
-            Kind::Cookie => Ok((
-                header::COOKIE,
-                sensitive(format!("{}={token}", self.name()))?,
-            )),
+            Kind::Cookie => Ok((header::COOKIE, sensitive(format!("{}={token}", self.name()))?)),
             Kind::Bearer => Ok((header::AUTHORIZATION, sensitive(format!("Bearer {token}"))?)),
             Kind::Header(name) => Ok((name.clone(), sensitive(token)?)),
             Kind::Custom { set, .. } => {

@@ -107,9 +107,7 @@ where
         session.regenerate();
     }
     async fn id(session: Session<Visits>) -> String {
-        session
-            .id()
-            .map_or_else(String::new, |id| id.store_key().to_hex())
+        session.id().map_or_else(String::new, |id| id.store_key().to_hex())
     }
     Router::new()
         .route("/add", get(add))
@@ -151,9 +149,7 @@ async fn all_session_types_of_a_request_are_committed(mode: Mode) {
         cart.items.push('x');
         format!("{} {}", visits.count, cart.items)
     }
-    let app = Router::new()
-        .route("/", get(handler))
-        .layer(AutoCommitLayer::new());
+    let app = Router::new().route("/", get(handler)).layer(AutoCommitLayer::new());
     let mut browser = Browser::new(app.with_state(shop(mode)));
     let answer = browser.get("/").await.expect(StatusCode::OK, "1 x");
     assert_eq!(answer.set_cookies().len(), 2);
@@ -167,11 +163,7 @@ async fn reading_sends_nothing(mode: Mode) {
         let answer = browser.get("/read").await.expect(StatusCode::OK, body);
         assert_eq!(answer.told(), "nothing");
         assert_eq!(answer.header("cache-control"), None);
-        assert_eq!(
-            answer.header("vary").as_deref(),
-            Some("cookie"),
-            "the body depends on it"
-        );
+        assert_eq!(answer.header("vary").as_deref(), Some("cookie"), "the body depends on it");
         browser.get("/add").await;
     }
 }
@@ -201,24 +193,14 @@ async fn server_errors_commit_only_when_asked(mode: Mode) {
         browser.get("/add").await;
         clock.advance(SECOND);
         let answer = browser.get("/fail").await;
-        assert_eq!(
-            (answer.status, answer.told()),
-            (StatusCode::INTERNAL_SERVER_ERROR, told)
-        );
+        assert_eq!((answer.status, answer.told()), (StatusCode::INTERNAL_SERVER_ERROR, told));
         browser.get("/read").await.expect(StatusCode::OK, count);
         // Client errors are answers like any other.
         clock.advance(SECOND);
         let answer = browser.get("/refuse").await;
-        assert_eq!(
-            (answer.status, answer.told()),
-            (StatusCode::BAD_REQUEST, "set")
-        );
+        assert_eq!((answer.status, answer.told()), (StatusCode::BAD_REQUEST, "set"));
     }
-    assert_eq!(
-        log.take(),
-        <[&str; 0]>::default(),
-        "not committing on purpose is no accident"
-    );
+    assert_eq!(log.take(), <[&str; 0]>::default(), "not committing on purpose is no accident");
 }
 
 #[tokio::test]
@@ -230,23 +212,14 @@ async fn every_commit_happens_exactly_once_however_layers_nest() {
             ("one layer", plain().layer(auto)),
             ("three layers", plain().layer(auto).layer(auto).layer(auto)),
             ("a route layer too", plain().route_layer(auto).layer(auto)),
-            (
-                "a nested router",
-                Router::new()
-                    .nest("/inner", plain().layer(auto))
-                    .layer(auto),
-            ),
+            ("a nested router", Router::new().nest("/inner", plain().layer(auto)).layer(auto)),
         ]
     };
     let clock = ManualClock::new();
     let store = ProbeStore::new(&clock);
     let builder = SessionManager::builder().store(store.clone());
     for (what, app) in nested(builder.clock(clock.clone()).build().unwrap()) {
-        let prefix = if what == "a nested router" {
-            "/inner"
-        } else {
-            ""
-        };
+        let prefix = if what == "a nested router" { "/inner" } else { "" };
         let mut browser = Browser::new(app);
         for (path, calls) in [
             ("/add", &["save"][..]),
@@ -266,10 +239,9 @@ async fn every_commit_happens_exactly_once_however_layers_nest() {
 #[tokio::test]
 async fn of_nested_layers_the_outermost_decides_on_server_errors() {
     let asked = AutoCommitLayer::new().commit_on_server_error(true);
-    for (inner, outer, told) in [
-        (AutoCommitLayer::new(), asked, "set"),
-        (asked, AutoCommitLayer::new(), "nothing"),
-    ] {
+    for (inner, outer, told) in
+        [(AutoCommitLayer::new(), asked, "set"), (asked, AutoCommitLayer::new(), "nothing")]
+    {
         let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
         let app = routes().layer(inner).layer(outer).with_state(sessions);
         assert_eq!(Browser::new(app).get("/fail").await.told(), told);
@@ -308,10 +280,7 @@ async fn a_lost_guard_is_sent_all_the_same(mode: Mode) {
     assert_eq!(browser.get("/").await.told(), "set");
     browser.get("/read").await.expect(StatusCode::OK, "1");
     let lines = log.take();
-    assert!(
-        lines.iter().all(|line| !line.contains("dropped")),
-        "{lines:?}"
-    );
+    assert!(lines.iter().all(|line| !line.contains("dropped")), "{lines:?}");
 }
 
 async fn intents_are_committed_too(mode: Mode) {
@@ -338,9 +307,7 @@ type Builder = SessionManagerBuilder<Visits>;
 async fn extends_at(mode: Mode, due: Duration, option: fn(Builder) -> Builder) {
     let (clock, events) = (ManualClock::new(), EventLog::default());
     let sessions = option(mode.builder(&clock)).on_event(events.hook()).build();
-    let app = routes()
-        .layer(AutoCommitLayer::new())
-        .with_state(sessions.unwrap());
+    let app = routes().layer(AutoCommitLayer::new()).with_state(sessions.unwrap());
     let mut browser = Browser::new(app);
     browser.get("/add").await;
     events.take();
@@ -390,13 +357,9 @@ async fn nothing_a_panicking_handler_left_is_committed(mode: Mode) {
     let auto = AutoCommitLayer::new().commit_on_server_error(true);
     let catch = CatchPanicLayer::new();
     let answers_ok = CatchPanicLayer::custom(|_| StatusCode::OK.into_response());
-    for held in [
-        "a-clean-session",
-        "a-changed-session",
-        "an-ended-session",
-        "the-request",
-        "a-guard",
-    ] {
+    for held in
+        ["a-clean-session", "a-changed-session", "an-ended-session", "the-request", "a-guard"]
+    {
         for place in ["inside", "outside", "both", "inside, and answers 200"] {
             let sessions: SessionManager<Visits> =
                 mode.builder(&ManualClock::new()).build().unwrap();
@@ -436,11 +399,7 @@ async fn a_guard_that_outlives_the_handler_is_an_error_that_names_the_handle(mod
         });
     };
     let mut browser = layered_with(mode, get(handler));
-    browser
-        .get("/")
-        .await
-        .expect(StatusCode::OK, "")
-        .expect_no_cookie();
+    browser.get("/").await.expect(StatusCode::OK, "").expect_no_cookie();
     for go in go.lock().unwrap().drain(..) {
         go.send(()).unwrap();
     }
@@ -480,15 +439,10 @@ async fn a_failed_commit_replaces_the_response_and_keeps_the_other_cookie(mode: 
         visits_first(visits, cart).await
     }
     for handler in [get(visits_first), get(cart_first)] {
-        let app = Router::new()
-            .route("/", handler)
-            .layer(AutoCommitLayer::new());
+        let app = Router::new().route("/", handler).layer(AutoCommitLayer::new());
         let app = app.merge(routes());
         let mut browser = Browser::new(app.with_state(shop(mode)));
-        let answer = browser
-            .get("/")
-            .await
-            .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+        let answer = browser.get("/").await.expect(StatusCode::INTERNAL_SERVER_ERROR, "");
         assert!(answer.set_cookie().starts_with("__Host-session="));
         browser.get("/read").await.expect(StatusCode::OK, "1");
     }
@@ -501,10 +455,7 @@ async fn changes_that_exclude_each_other_replace_the_response(mode: Mode) {
     }
     let log = Log::start();
     let mut browser = layered_with(mode, get(handler));
-    let answer = browser
-        .get("/")
-        .await
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+    let answer = browser.get("/").await.expect(StatusCode::INTERNAL_SERVER_ERROR, "");
     answer.expect_no_cookie();
     let lines = log.take();
     assert!(
@@ -524,10 +475,7 @@ async fn an_update_never_erases_what_a_dropped_guard_left(mode: Mode) {
     }
     let mut browser = layered_with(mode, get(handler));
     browser.get("/add").await;
-    browser
-        .get("/")
-        .await
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "");
+    browser.get("/").await.expect(StatusCode::INTERNAL_SERVER_ERROR, "");
     browser.get("/read").await.expect(StatusCode::OK, "1");
 }
 
@@ -595,9 +543,7 @@ async fn the_layer_works_in_a_service_builder_and_over_bodies_that_are_not_axums
             Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from("full"))))
         }
     });
-    let service = ServiceBuilder::new()
-        .layer(AutoCommitLayer::new())
-        .service(inner);
+    let service = ServiceBuilder::new().layer(AutoCommitLayer::new()).service(inner);
     let request = http::Request::new(Full::default());
     let response = service.oneshot(request).await.unwrap();
     assert!(response.headers().contains_key(header::SET_COOKIE));
@@ -614,9 +560,7 @@ async fn a_streaming_body_is_committed_before_its_first_chunk() {
         Body::new(body.lock().unwrap().take().unwrap())
     };
     let sessions: SessionManager<Visits> = cookie_mode(&ManualClock::new()).build().unwrap();
-    let app = Router::new()
-        .route("/", get(handler))
-        .layer(AutoCommitLayer::new());
+    let app = Router::new().route("/", get(handler)).layer(AutoCommitLayer::new());
     let request = http::Request::get("/").body(Body::empty()).unwrap();
     let response = app.with_state(sessions).oneshot(request).await.unwrap();
     assert!(response.headers().contains_key(header::SET_COOKIE));

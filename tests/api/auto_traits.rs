@@ -29,13 +29,7 @@ fn public_types_are_send_and_sync() {
     shared::<SessionId>();
     shared::<(StoreKey, OwnerKey, Fingerprint, Version, Timestamp, MaxAge)>();
     shared::<(Key, KeyRing, Transport, SessionEvent, ConflictPolicy)>();
-    shared::<(
-        Record,
-        Write,
-        SaveOutcome,
-        MemoryStore,
-        Box<dyn SessionStore>,
-    )>();
+    shared::<(Record, Write, SaveOutcome, MemoryStore, Box<dyn SessionStore>)>();
     shared::<(AutoCommitLayer, AutoCommit<()>, ManualClock)>();
 }
 
@@ -45,14 +39,7 @@ fn what_handlers_pass_around_is_cloned_cheaply() {
     struct NotClone;
     cheap::<SessionManager<NotClone>>();
     cheap::<SessionHandle<NotClone>>();
-    cheap::<(
-        KeyRing,
-        SessionId,
-        Record,
-        MemoryStore,
-        SessionEvent,
-        Transport,
-    )>();
+    cheap::<(KeyRing, SessionId, Record, MemoryStore, SessionEvent, Transport)>();
 }
 
 #[test]

@@ -39,11 +39,7 @@ async fn a_valid_cookie_is_found_among_whatever_else_is_in_the_header() {
     ];
     for headers in cases {
         let answer = get_with_headers(&app, headers).await;
-        assert_eq!(
-            (answer.status, &*answer.body),
-            (StatusCode::OK, "mine"),
-            "{headers:?}"
-        );
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "mine"), "{headers:?}");
     }
 }
 
@@ -68,16 +64,10 @@ async fn cookies_whose_names_only_resemble_ours_are_none_of_ours() {
     ];
     for name in names {
         let answer = get_with_cookies(&app, &format!("{name}={token}")).await;
-        assert_eq!(
-            (answer.status, &*answer.body),
-            (StatusCode::OK, FRESH),
-            "{name}"
-        );
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, FRESH), "{name}");
         assert!(log.take().is_empty(), "{name}");
     }
-    get_with_cookies(&app, COOKIE)
-        .await
-        .expect(StatusCode::OK, FRESH);
+    get_with_cookies(&app, COOKIE).await.expect(StatusCode::OK, FRESH);
     assert!(log.take().is_empty(), "a name without a value");
 }
 
@@ -100,11 +90,7 @@ async fn bad_values_are_a_fresh_session_and_one_event() {
     for value in values {
         let header = [COOKIE.as_bytes(), b"=", value].concat();
         let answer = get_with_headers(&app, &[&header]).await;
-        assert_eq!(
-            (answer.status, &*answer.body),
-            (StatusCode::OK, FRESH),
-            "{value:?}"
-        );
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, FRESH), "{value:?}");
         assert_eq!(log.take(), ["invalid_token"], "{value:?}");
     }
 }
@@ -115,9 +101,7 @@ async fn bad_input_does_not_keep_a_new_session_from_being_saved() {
     let request = Request::post("/note?new").header(header::COOKIE, format!("{COOKIE}=garbage"));
     let answer = send(&app, request).await;
     let cookie = format!("{COOKIE}={}", answer.token());
-    get_with_cookies(&app, &cookie)
-        .await
-        .expect(StatusCode::OK, "new");
+    get_with_cookies(&app, &cookie).await.expect(StatusCode::OK, "new");
 }
 
 /// The fastest of several runs, which is the one that nothing disturbed.
@@ -125,9 +109,7 @@ async fn fastest(app: &Router, cookies: &str) -> Duration {
     let mut fastest = Duration::MAX;
     for _ in 0..20 {
         let start = Instant::now();
-        get_with_cookies(app, cookies)
-            .await
-            .expect(StatusCode::OK, FRESH);
+        get_with_cookies(app, cookies).await.expect(StatusCode::OK, FRESH);
         fastest = fastest.min(start.elapsed());
     }
     fastest
@@ -138,15 +120,7 @@ async fn reading_takes_time_linear_in_the_header() {
     let app = app(logins(&ManualClock::new()));
     let valid = issue_cookie(&app, "mine").await;
     let forged = forged(&valid);
-    for part in [
-        ";",
-        "=",
-        "\"",
-        "a=b;",
-        "__Host-session",
-        "__Host-session=x;",
-        &forged,
-    ] {
+    for part in [";", "=", "\"", "a=b;", "__Host-session", "__Host-session=x;", &forged] {
         let header = |bytes: usize| format!("{part};").repeat(bytes / (part.len() + 1));
         let (short, long) = (header(16 * 1024), header(128 * 1024));
         // Eight times the bytes: linear is 8 at most, quadratic is 64.

@@ -78,11 +78,7 @@ async fn a_new_session_left_at_its_default_sends_nothing(mode: Mode) {
     ];
     for script in scripts {
         let answer = browser.get(script).await.expect(StatusCode::OK, "0");
-        assert_eq!(
-            (answer.told(), events.take()),
-            ("nothing", vec![]),
-            "{script}"
-        );
+        assert_eq!((answer.told(), events.take()), ("nothing", vec![]), "{script}");
     }
 }
 
@@ -91,20 +87,12 @@ async fn a_loaded_session_left_as_it_was_sends_nothing(mode: Mode) {
     for script in ["/read", "/borrow", "/add/undo", "/read/commit/add/undo"] {
         clock.advance(HOUR);
         let answer = browser.get(script).await.expect(StatusCode::OK, "1");
-        assert_eq!(
-            (answer.told(), events.take()),
-            ("nothing", vec![]),
-            "{script}"
-        );
+        assert_eq!((answer.told(), events.take()), ("nothing", vec![]), "{script}");
     }
     browser.get("/reset").await.expect(StatusCode::OK, "0");
     assert_eq!(events.take(), ["saved"]);
     let answer = browser.get("/reset").await;
-    assert_eq!(
-        (answer.told(), events.take()),
-        ("nothing", vec![]),
-        "/reset at the default"
-    );
+    assert_eq!((answer.told(), events.take()), ("nothing", vec![]), "/reset at the default");
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -177,12 +165,9 @@ async fn a_random_default_left_alone_sends_nothing(mode: Mode) {
         .route("/change", get(change))
         .with_state(sessions);
     let mut browser = Browser::new(app);
-    for (path, expected) in [
-        ("/read", "nothing"),
-        ("/borrow", "nothing"),
-        ("/reset", "nothing"),
-        ("/change", "set"),
-    ] {
+    for (path, expected) in
+        [("/read", "nothing"), ("/borrow", "nothing"), ("/reset", "nothing"), ("/change", "set")]
+    {
         assert_eq!(browser.get(path).await.told(), expected, "{path}");
     }
 }
@@ -216,11 +201,7 @@ async fn destroy_beats_every_other_intent(mode: Mode) {
             let (mut browser, events, _) = signed_in(mode).await;
             let answer = browser.get(&script).await;
             let seen = (answer.status, answer.told(), events.take());
-            assert_eq!(
-                seen,
-                (StatusCode::OK, "removed", vec!["destroyed"]),
-                "{script}"
-            );
+            assert_eq!(seen, (StatusCode::OK, "removed", vec!["destroyed"]), "{script}");
             browser.get("/read").await.expect(StatusCode::OK, "0");
         }
     }
@@ -239,11 +220,7 @@ async fn of_every_pair_of_intents_both_take_effect(mode: Mode) {
             let answer = browser.get(&script).await;
             let rotates = script.contains("regenerate");
             let done = if rotates { "regenerated" } else { "saved" };
-            let max_age = if script.contains("longer") {
-                2 * DAY
-            } else {
-                DAY
-            };
+            let max_age = if script.contains("longer") { 2 * DAY } else { DAY };
             assert_eq!(events.take(), [done], "{script}");
             let max_age = format!("Max-Age={}", max_age.as_secs());
             assert!(answer.set_cookie().ends_with(&max_age), "{script}");
@@ -274,18 +251,10 @@ async fn the_removal_cookie_goes_out_whenever_a_cookie_of_the_name_arrived(mode:
         browser.jar.insert(COOKIE.to_owned(), token.to_owned());
         let answer = browser.get("/destroy").await;
         assert_eq!(answer.told(), "removed", "{what}");
-        assert_eq!(
-            answer.header("cache-control").as_deref(),
-            Some("no-store"),
-            "{what}"
-        );
+        assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"), "{what}");
         let attributes = "=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0; \
                           Expires=Thu, 01 Jan 1970 00:00:00 GMT";
-        assert_eq!(
-            answer.set_cookie(),
-            format!("{COOKIE}{attributes}"),
-            "{what}"
-        );
+        assert_eq!(answer.set_cookie(), format!("{COOKIE}{attributes}"), "{what}");
         if what == "valid" && mode == Mode::Store {
             // It is gone now, and an unknown id is removed all the same.
             browser.jar.insert(COOKIE.to_owned(), valid.clone());
@@ -296,11 +265,7 @@ async fn the_removal_cookie_goes_out_whenever_a_cookie_of_the_name_arrived(mode:
 
 async fn nothing_goes_out_on_destroy_when_no_cookie_arrived(mode: Mode) {
     let (mut browser, events) = newcomer(mode);
-    for (name, value) in [
-        ("theme", "dark"),
-        ("host-session", "x"),
-        ("__Host-session2", "x"),
-    ] {
+    for (name, value) in [("theme", "dark"), ("host-session", "x"), ("__Host-session2", "x")] {
         browser.jar.insert(name.to_owned(), value.to_owned());
     }
     for script in ["/destroy", "/add/destroy", "/regenerate/destroy"] {
@@ -338,18 +303,10 @@ async fn a_new_id_leaves_the_old_one_without_the_data(mode: Mode) {
     let mut left_behind = browser.clone();
     browser.get("/regenerate").await.expect(StatusCode::OK, "1");
     // A request of another tab that was on its way: anonymous, and cannot overwrite the new cookie.
-    left_behind
-        .get("/read")
-        .await
-        .expect(StatusCode::OK, "0")
-        .expect_no_cookie();
+    left_behind.get("/read").await.expect(StatusCode::OK, "0").expect_no_cookie();
     for script in ["/add", "/save", "/destroy"] {
         let answer = left_behind.get(script).await;
-        assert_eq!(
-            (answer.status, answer.told()),
-            (StatusCode::CONFLICT, "nothing"),
-            "{script}"
-        );
+        assert_eq!((answer.status, answer.told()), (StatusCode::CONFLICT, "nothing"), "{script}");
     }
     // A repeated login is the exception.
     let answer = left_behind.clone().get("/add/regenerate").await;
@@ -366,11 +323,7 @@ async fn a_handler_that_fails_before_its_commit_has_changed_nothing(mode: Mode) 
     for intent in ["add", "destroy", "regenerate", "reset", "save", "longer"] {
         let answer = browser.get(&format!("/{intent}/fail")).await;
         let seen = (answer.status, answer.told(), events.take());
-        assert_eq!(
-            seen,
-            (StatusCode::IM_A_TEAPOT, "nothing", vec![]),
-            "{intent}"
-        );
+        assert_eq!(seen, (StatusCode::IM_A_TEAPOT, "nothing", vec![]), "{intent}");
         browser.get("/read").await.expect(StatusCode::OK, "1");
         assert_eq!(browser.token(), token);
     }
@@ -391,10 +344,7 @@ async fn one_set_cookie_however_many_guards_and_in_whatever_order(mode: Mode) {
         assert_eq!(answer.told(), "set", "{script}");
         assert_eq!(answer.header("vary").as_deref(), Some("cookie"), "{script}");
         // The one that went out is the latest.
-        browser
-            .get("/read")
-            .await
-            .expect(StatusCode::OK, &answer.body);
+        browser.get("/read").await.expect(StatusCode::OK, &answer.body);
     }
 }
 
@@ -414,10 +364,7 @@ async fn a_guard_replaces_an_earlier_cookie_of_its_name_and_no_other(mode: Mode)
     let answer = Browser::new(app).get("/").await;
     let cookies = answer.set_cookies();
     assert_eq!(cookies.len(), 4, "{cookies:?}");
-    assert_eq!(
-        cookies[..3],
-        ["theme=dark", "__Host-session2=other", "x=__Host-session=1"]
-    );
+    assert_eq!(cookies[..3], ["theme=dark", "__Host-session2=other", "x=__Host-session=1"]);
     assert!(cookies[3].starts_with("__Host-session=") && cookies[3].contains("HttpOnly"));
 }
 
@@ -426,57 +373,24 @@ async fn vary_and_cache_control_are_as_stated(mode: Mode) {
     for (set, change, vary, cache_control) in [
         ("", false, "cookie", None),
         ("", true, "cookie", Some("no-store")),
-        (
-            "cache-control: public, max-age=60",
-            false,
-            "cookie",
-            Some("public, max-age=60"),
-        ),
-        (
-            "cache-control: public, max-age=60",
-            true,
-            "cookie",
-            Some("no-store"),
-        ),
-        (
-            "cache-control: Private, max-age=60",
-            true,
-            "cookie",
-            Some("Private, max-age=60"),
-        ),
-        (
-            "cache-control: max-age=0,No-Store",
-            true,
-            "cookie",
-            Some("max-age=0,No-Store"),
-        ),
+        ("cache-control: public, max-age=60", false, "cookie", Some("public, max-age=60")),
+        ("cache-control: public, max-age=60", true, "cookie", Some("no-store")),
+        ("cache-control: Private, max-age=60", true, "cookie", Some("Private, max-age=60")),
+        ("cache-control: max-age=0,No-Store", true, "cookie", Some("max-age=0,No-Store")),
         (
             "cache-control: max-age=0\ncache-control: private",
             true,
             "cookie",
             Some("max-age=0, private"),
         ),
-        (
-            "cache-control: private=\"x-user\"",
-            true,
-            "cookie",
-            Some("no-store"),
-        ),
+        ("cache-control: private=\"x-user\"", true, "cookie", Some("no-store")),
         ("vary: accept", false, "accept, cookie", None),
-        (
-            "vary: Accept, Cookie",
-            true,
-            "Accept, Cookie",
-            Some("no-store"),
-        ),
+        ("vary: Accept, Cookie", true, "Accept, Cookie", Some("no-store")),
         ("vary: accept\nvary: COOKIE", false, "accept, COOKIE", None),
         ("vary: *", false, "*", None),
         ("vary: cookie2", false, "cookie2, cookie", None),
     ] {
-        let headers: Vec<_> = set
-            .lines()
-            .map(|line| line.split_once(": ").unwrap())
-            .collect();
+        let headers: Vec<_> = set.lines().map(|line| line.split_once(": ").unwrap()).collect();
         let handler = move |mut session: Session<Visits>| async move {
             if change {
                 session.count += 1;
@@ -488,11 +402,7 @@ async fn vary_and_cache_control_are_as_stated(mode: Mode) {
         let app = Router::new().route("/", get(handler)).with_state(sessions);
         let answer = Browser::new(app).get("/").await;
         assert_eq!(answer.header("vary").as_deref(), Some(vary), "{set:?}");
-        assert_eq!(
-            answer.header("cache-control").as_deref(),
-            cache_control,
-            "{set:?}"
-        );
+        assert_eq!(answer.header("cache-control").as_deref(), cache_control, "{set:?}");
     }
 }
 
@@ -529,22 +439,12 @@ fn optional(sessions: SessionManager<Visits>) -> Router {
 async fn an_optional_session_is_none_until_one_is_valid(mode: Mode) {
     let sessions = mode.builder(&ManualClock::new()).build().unwrap();
     let app = optional(sessions);
-    get_with_cookies_at(&app, "/option", "")
-        .await
-        .expect(StatusCode::OK, "none");
-    get_with_cookies_at(&app, "/result", "")
-        .await
-        .expect(StatusCode::OK, "0");
+    get_with_cookies_at(&app, "/option", "").await.expect(StatusCode::OK, "none");
+    get_with_cookies_at(&app, "/result", "").await.expect(StatusCode::OK, "0");
     let garbage = format!("{COOKIE}=garbage");
-    get_with_cookies_at(&app, "/option", &garbage)
-        .await
-        .expect(StatusCode::OK, "none");
-    get_with_cookies_at(&app, "/result", &garbage)
-        .await
-        .expect(StatusCode::OK, "0");
-    get_with_cookies_at(&app, "/committed", "")
-        .await
-        .expect(StatusCode::OK, "5");
+    get_with_cookies_at(&app, "/option", &garbage).await.expect(StatusCode::OK, "none");
+    get_with_cookies_at(&app, "/result", &garbage).await.expect(StatusCode::OK, "0");
+    get_with_cookies_at(&app, "/committed", "").await.expect(StatusCode::OK, "5");
     let mut browser = Browser::new(app);
     browser.get("/add").await;
     browser.get("/option").await.expect(StatusCode::OK, "1");
@@ -583,34 +483,22 @@ async fn destroy_after_a_commit_in_the_same_request(mode: Mode) {
     }
     let (mut browser, events, _) = signed_in(mode).await;
     let answer = browser.get("/add/commit/destroy").await;
-    assert_eq!(
-        (answer.told(), events.take()),
-        ("removed", vec!["saved", "destroyed"])
-    );
+    assert_eq!((answer.told(), events.take()), ("removed", vec!["saved", "destroyed"]));
     browser.get("/read").await.expect(StatusCode::OK, "0");
 }
 
 async fn create_after_destroy_in_the_same_request_is_a_new_session(mode: Mode) {
     let (mut browser, events, _) = signed_in(mode).await;
     let old = (browser.get("/id").await.body, browser.token());
-    browser
-        .get("/destroy/commit/new")
-        .await
-        .expect(StatusCode::OK, "true");
+    browser.get("/destroy/commit/new").await.expect(StatusCode::OK, "true");
     browser.jar.insert(COOKIE.to_owned(), old.1.clone());
     if mode == Mode::Store {
         browser.get("/read").await.expect(StatusCode::OK, "0");
         browser.get("/add").await;
     }
     events.take();
-    let answer = browser
-        .get("/destroy/commit/add/add")
-        .await
-        .expect(StatusCode::OK, "2");
-    assert_eq!(
-        (answer.told(), events.take()),
-        ("set", vec!["destroyed", "created"])
-    );
+    let answer = browser.get("/destroy/commit/add/add").await.expect(StatusCode::OK, "2");
+    assert_eq!((answer.told(), events.take()), ("set", vec!["destroyed", "created"]));
     browser.get("/read").await.expect(StatusCode::OK, "2");
     assert_ne!(browser.get("/id").await.body, old.0);
 }
@@ -620,16 +508,8 @@ async fn expiry_is_enforced_to_the_millisecond(mode: Mode) {
     clock.advance(DAY.saturating_sub(MILLISECOND));
     browser.get("/read").await.expect(StatusCode::OK, "1");
     clock.advance(MILLISECOND);
-    browser
-        .get("/read")
-        .await
-        .expect(StatusCode::OK, "0")
-        .expect_no_cookie();
-    let seen = if mode == Mode::Cookie {
-        "expired"
-    } else {
-        "missed"
-    };
+    browser.get("/read").await.expect(StatusCode::OK, "0").expect_no_cookie();
+    let seen = if mode == Mode::Cookie { "expired" } else { "missed" };
     assert_eq!(events.take(), [seen]);
 }
 
@@ -637,17 +517,11 @@ async fn expiry_is_enforced_to_the_millisecond(mode: Mode) {
 async fn a_failed_destroy_is_unavailable_and_keeps_the_cookie() {
     let clock = ManualClock::new();
     let store = ProbeStore::new(&clock);
-    let sessions = SessionManager::<Visits>::builder()
-        .store(store.clone())
-        .clock(clock);
+    let sessions = SessionManager::<Visits>::builder().store(store.clone()).clock(clock);
     let mut browser = Browser::new(scripted(sessions.build().unwrap()));
     browser.get("/add").await;
     store.fail("destroy");
-    browser
-        .get("/destroy")
-        .await
-        .expect(StatusCode::SERVICE_UNAVAILABLE, "")
-        .expect_no_cookie();
+    browser.get("/destroy").await.expect(StatusCode::SERVICE_UNAVAILABLE, "").expect_no_cookie();
     browser.get("/read").await.expect(StatusCode::OK, "1");
 }
 
@@ -655,23 +529,15 @@ async fn a_failed_destroy_is_unavailable_and_keeps_the_cookie() {
 async fn a_store_that_is_down_is_no_empty_session() {
     let clock = ManualClock::new();
     let store = ProbeStore::new(&clock);
-    let sessions = SessionManager::<Visits>::builder()
-        .store(store.clone())
-        .clock(clock);
+    let sessions = SessionManager::<Visits>::builder().store(store.clone()).clock(clock);
     let mut browser = Browser::new(optional(sessions.build().unwrap()));
     browser.get("/add").await;
     store.fail("load");
     for path in ["/read", "/option", "/add", "/destroy"] {
-        let answer = browser
-            .get(path)
-            .await
-            .expect(StatusCode::SERVICE_UNAVAILABLE, "");
+        let answer = browser.get(path).await.expect(StatusCode::SERVICE_UNAVAILABLE, "");
         answer.expect_no_cookie();
     }
-    browser
-        .get("/result")
-        .await
-        .expect(StatusCode::OK, "503 Service Unavailable");
+    browser.get("/result").await.expect(StatusCode::OK, "503 Service Unavailable");
 }
 
 #[tokio::test]
@@ -684,16 +550,9 @@ async fn a_retired_key_seals_again_at_the_next_commit_and_keeps_the_expiry() {
     let sessions = cookie_mode(&clock).keys(ring).build().unwrap();
     let app = scripted(sessions);
     let resealed = get_with_cookies(&app, &format!("{COOKIE}={}", browser.token())).await;
-    assert!(
-        resealed.set_cookie().ends_with("Max-Age=82800"),
-        "{}",
-        resealed.set_cookie()
-    );
+    assert!(resealed.set_cookie().ends_with("Max-Age=82800"), "{}", resealed.set_cookie());
     let cookie = format!("{COOKIE}={}", resealed.token());
-    get_with_cookies(&app, &cookie)
-        .await
-        .expect(StatusCode::OK, "1")
-        .expect_no_cookie();
+    get_with_cookies(&app, &cookie).await.expect(StatusCode::OK, "1").expect_no_cookie();
 }
 
 #[tokio::test]
@@ -708,18 +567,10 @@ async fn an_integer_of_128_bits_that_changed_by_two_digits_is_saved() {
     async fn get_it(session: Session<u128>) -> String {
         session.to_string()
     }
-    let sessions = SessionManager::<u128>::builder()
-        .keys(key())
-        .build()
-        .unwrap();
-    let app = Router::new()
-        .route("/{number}", post(set_it).get(get_it))
-        .with_state(sessions);
+    let sessions = SessionManager::<u128>::builder().keys(key()).build().unwrap();
+    let app = Router::new().route("/{number}", post(set_it).get(get_it)).with_state(sessions);
     let mut browser = Browser::new(app);
-    for number in [
-        "100000000000000000000000000000000012",
-        "100000000000000000000000000000000021",
-    ] {
+    for number in ["100000000000000000000000000000000012", "100000000000000000000000000000000021"] {
         browser.post(&format!("/{number}")).await;
         browser.get("/0").await.expect(StatusCode::OK, number);
     }

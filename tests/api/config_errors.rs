@@ -39,15 +39,9 @@ fn durations_must_be_above_zero_and_below_their_limit() {
     let long_lived = || cookie_mode().absolute_timeout(year * 2);
     let cases: [(&str, Duration, With<'_>); 5] = [
         ("max_age", DAY * 400, &|ttl| long_lived().max_age(ttl)),
-        ("browser_session", DAY * 400, &|ttl| {
-            long_lived().browser_session(ttl)
-        }),
-        ("absolute_timeout", year * 100, &|ttl| {
-            cookie_mode().absolute_timeout(ttl)
-        }),
-        ("anonymous_ttl", DAY * 400, &|ttl| {
-            cookie_mode().owner(|_| None).anonymous_ttl(ttl)
-        }),
+        ("browser_session", DAY * 400, &|ttl| long_lived().browser_session(ttl)),
+        ("absolute_timeout", year * 100, &|ttl| cookie_mode().absolute_timeout(ttl)),
+        ("anonymous_ttl", DAY * 400, &|ttl| cookie_mode().owner(|_| None).anonymous_ttl(ttl)),
         ("store_timeout", DAY, &|ttl| store_mode().store_timeout(ttl)),
     ];
     for (option, limit, with) in cases {
@@ -69,18 +63,9 @@ fn max_age_above_absolute_timeout_is_refused() {
     };
     let month = DAY * 30;
     assert!(cookie_mode().max_age(month).build().is_ok());
-    expect_refusal(
-        cookie_mode().max_age(month + SECOND),
-        &text("2592001s", "2592000s"),
-    );
-    expect_refusal(
-        cookie_mode().browser_session(month + SECOND),
-        &text("2592001s", "2592000s"),
-    );
-    expect_refusal(
-        cookie_mode().absolute_timeout(SECOND),
-        &text("86400s", "1s"),
-    );
+    expect_refusal(cookie_mode().max_age(month + SECOND), &text("2592001s", "2592000s"));
+    expect_refusal(cookie_mode().browser_session(month + SECOND), &text("2592001s", "2592000s"));
+    expect_refusal(cookie_mode().absolute_timeout(SECOND), &text("86400s", "1s"));
 }
 
 #[test]
@@ -88,13 +73,9 @@ fn a_header_that_http_uses_for_something_else_is_refused() {
     let with = |name| cookie_mode().transport(Transport::header(name));
     let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
                 `::bearer()` or a header such as `x-session`";
-    for name in [
-        header::COOKIE,
-        header::SET_COOKIE,
-        header::AUTHORIZATION,
-        header::LOCATION,
-        header::HOST,
-    ] {
+    for name in
+        [header::COOKIE, header::SET_COOKIE, header::AUTHORIZATION, header::LOCATION, header::HOST]
+    {
         expect_refusal(with(name), text);
     }
     assert!(with(HeaderName::from_static("x-session")).build().is_ok());
@@ -122,10 +103,7 @@ fn options_that_mean_nothing_are_refused() {
             cookie_mode().schema_version(0),
             "`.schema_version(..)`: versions begin with 1".to_owned(),
         ),
-        (
-            cookie_mode().audience(""),
-            format!("`.audience(..)`: {empty}"),
-        ),
+        (cookie_mode().audience(""), format!("`.audience(..)`: {empty}")),
         (cookie_mode().kind(""), format!("`.kind(..)`: {empty}")),
     ];
     for (builder, text) in cases {
@@ -137,10 +115,7 @@ fn options_that_mean_nothing_are_refused() {
 fn options_that_lack_what_they_need_are_refused() {
     let plain = || without_keys(&ManualClock::new());
     let cases = [
-        (
-            plain().signed().store(MemoryStore::new()),
-            "`.signed(..)` needs `.keys(..)`",
-        ),
+        (plain().signed().store(MemoryStore::new()), "`.signed(..)` needs `.keys(..)`"),
         (
             store_mode().codec(Bar),
             "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging \
@@ -154,14 +129,9 @@ fn options_that_lack_what_they_need_are_refused() {
             cookie_mode().store_timeout(SECOND),
             "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`",
         ),
+        (cookie_mode().last_write_wins(["/note"]), "`.last_write_wins(..)` needs `.store(..)`"),
         (
-            cookie_mode().last_write_wins(["/note"]),
-            "`.last_write_wins(..)` needs `.store(..)`",
-        ),
-        (
-            store_mode()
-                .last_write_wins(["/note"])
-                .on_conflict(ConflictPolicy::Reject),
+            store_mode().last_write_wins(["/note"]).on_conflict(ConflictPolicy::Reject),
             "`.last_write_wins(..)` needs `.on_conflict(ConflictPolicy::Merge)`",
         ),
         (
@@ -173,16 +143,10 @@ fn options_that_lack_what_they_need_are_refused() {
             "`.schema_version(..)` needs `.migrate(..)`, which may refuse what it does not want",
         ),
         (
-            cookie_mode()
-                .schema_version(3)
-                .migrate(same_shape)
-                .accept_schema(2),
+            cookie_mode().schema_version(3).migrate(same_shape).accept_schema(2),
             "`.accept_schema(..)` needs a version from `.schema_version(..)` up",
         ),
-        (
-            cookie_mode().anonymous_ttl(SECOND),
-            "`.anonymous_ttl(..)` needs `.owner(..)`",
-        ),
+        (cookie_mode().anonymous_ttl(SECOND), "`.anonymous_ttl(..)` needs `.owner(..)`"),
         (
             cookie_mode().remove_unpartitioned(true),
             "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
@@ -206,9 +170,7 @@ fn options_that_contradict_each_other_are_refused() {
     ];
     for transport in transports {
         expect_refusal(
-            cookie_mode()
-                .cookie(Cookie::new("id", ""))
-                .transport(transport),
+            cookie_mode().cookie(Cookie::new("id", "")).transport(transport),
             "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie",
         );
     }
@@ -221,10 +183,7 @@ fn json_pointers_of_the_wrong_form_are_refused() {
         expect_refusal(store_mode().last_write_wins(["/fine", pointer]), text);
     }
     for pointer in ["/note", "/a/b", "/a~0b", "/a~1b"] {
-        assert!(
-            store_mode().last_write_wins([pointer]).build().is_ok(),
-            "{pointer}"
-        );
+        assert!(store_mode().last_write_wins([pointer]).build().is_ok(), "{pointer}");
     }
 }
 
@@ -233,19 +192,12 @@ fn combinations_that_mean_something_are_accepted() {
     let accepted = [
         without_keys(&ManualClock::new()).store(MemoryStore::new()),
         store_mode().signed(),
-        store_mode()
-            .codec(Bar)
-            .on_conflict(ConflictPolicy::Overwrite),
+        store_mode().codec(Bar).on_conflict(ConflictPolicy::Overwrite),
         cookie_mode().codec(Bar),
         cookie_mode().revocations(MemoryStore::new()),
-        cookie_mode()
-            .schema_version(2)
-            .migrate(same_shape)
-            .accept_schema(3),
+        cookie_mode().schema_version(2).migrate(same_shape).accept_schema(3),
         cookie_mode().accept_schema(2),
-        cookie_mode()
-            .cookie(Cookie::new("id", ""))
-            .transport(Transport::cookie()),
+        cookie_mode().cookie(Cookie::new("id", "")).transport(Transport::cookie()),
     ];
     for manager in accepted {
         manager.build().unwrap();

@@ -80,32 +80,21 @@ async fn templates_render_what_they_say_and_defaults_for_the_rest() {
     for (manager, expected) in cases {
         let (set, removed) = rendered(manager).await;
         assert_eq!(set, [expected]);
-        let removal = expected.replace("TOKEN", "").replace(
-            "Max-Age=86400",
-            "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
-        );
+        let removal = expected
+            .replace("TOKEN", "")
+            .replace("Max-Age=86400", "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(removed, [removal], "removal has the attributes of setting");
     }
 }
 
 #[tokio::test]
 async fn remove_unpartitioned_expires_the_unpartitioned_twin_first() {
-    let manager = with(
-        named("__Host-id")
-            .same_site(SameSite::None)
-            .partitioned(true),
-    );
+    let manager = with(named("__Host-id").same_site(SameSite::None).partitioned(true));
     let (set, removed) = rendered(manager.remove_unpartitioned(true)).await;
     let gone = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
     let twin = format!("__Host-id=; HttpOnly; SameSite=None; Secure; Path=/; {gone}");
     let attributes = "HttpOnly; SameSite=None; Partitioned; Secure; Path=/";
-    assert_eq!(
-        set,
-        [
-            twin.clone(),
-            format!("__Host-id=TOKEN; {attributes}; Max-Age=86400")
-        ]
-    );
+    assert_eq!(set, [twin.clone(), format!("__Host-id=TOKEN; {attributes}; Max-Age=86400")]);
     assert_eq!(removed, [twin, format!("__Host-id=; {attributes}; {gone}")]);
 }
 
@@ -154,18 +143,12 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
             named("id").partitioned(true).secure(false),
             "Partitioned needs Secure; browsers drop the cookie otherwise",
         ),
-        (
-            Cookie::build(("id", "value")),
-            "value is the session's; give the template an empty one",
-        ),
+        (Cookie::build(("id", "value")), "value is the session's; give the template an empty one"),
         (
             named("id").max_age(time::Duration::ZERO),
             "Max-Age follows the session; use `.max_age(..)`",
         ),
-        (
-            named("id").permanent(),
-            "Max-Age follows the session; use `.max_age(..)`",
-        ),
+        (named("id").permanent(), "Max-Age follows the session; use `.max_age(..)`"),
         (
             named("id").expires(time::OffsetDateTime::UNIX_EPOCH),
             "Expires follows the session; use `.max_age(..)` or `.browser_session(..)`",
@@ -176,34 +159,16 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
         ),
     ];
     cases.extend(
-        [
-            "__Host-id",
-            "__host-id",
-            "__HOST-id",
-            "__hOsT-",
-            "__Host-Http-id",
-        ]
-        .into_iter()
-        .flat_map(host),
+        ["__Host-id", "__host-id", "__HOST-id", "__hOsT-", "__Host-Http-id"]
+            .into_iter()
+            .flat_map(host),
     );
-    for name in [
-        "",
-        "a b",
-        "a;b",
-        "a,b",
-        "a=b",
-        "a\r\nb",
-        "a\u{7f}",
-        "\"a\"",
-        "sch\u{f6}n",
-        "a/b",
-        "\t",
-    ] {
+    for name in
+        ["", "a b", "a;b", "a,b", "a=b", "a\r\nb", "a\u{7f}", "\"a\"", "sch\u{f6}n", "a/b", "\t"]
+    {
         cases.push((named(name), NAME));
     }
-    for path in [
-        "", "app", "/a;b", "/a,b", "/a b", "/\n", "/\u{1}", "/\u{f6}",
-    ] {
+    for path in ["", "app", "/a;b", "/a,b", "/a b", "/\n", "/\u{1}", "/\u{f6}"] {
         cases.push((named("id").path(path), PATH));
     }
     for domain in ["", ".", "a b", "a;b", "a,b", "a\r\n", "\u{f6}.example"] {
@@ -232,20 +197,13 @@ fn expect_refusals(cases: Vec<(CookieBuilder<'static>, &str)>) {
         let Err(error) = with(template).build() else {
             panic!("accepted {shown}");
         };
-        assert_eq!(
-            error.to_string(),
-            format!("`.cookie(..)`: {problem}"),
-            "{shown}"
-        );
+        assert_eq!(error.to_string(), format!("`.cookie(..)`: {problem}"), "{shown}");
     }
 }
 
 #[test]
 fn insecure_http_refuses_what_needs_secure() {
-    for template in [
-        named("id").same_site(SameSite::None),
-        named("id").partitioned(true),
-    ] {
+    for template in [named("id").same_site(SameSite::None), named("id").partitioned(true)] {
         assert!(with(template).insecure_http(true).build().is_err());
     }
 }

@@ -22,10 +22,7 @@ fn spellings(bytes: &[u8]) -> Vec<String> {
         let list = format!("{part:?}");
         spellings.push(list.trim_matches(['[', ']']).to_owned());
         spellings.push(URL_SAFE_NO_PAD.encode(part));
-        spellings.push(
-            part.iter()
-                .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
-        );
+        spellings.push(part.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")));
     }
     spellings
 }
@@ -34,10 +31,7 @@ fn spellings(bytes: &[u8]) -> Vec<String> {
 fn expect_nothing_of(secrets: &[String], shown: &str) {
     let lower = shown.to_lowercase();
     for secret in secrets {
-        assert!(
-            !lower.contains(&secret.to_lowercase()),
-            "{secret} is in {shown}"
-        );
+        assert!(!lower.contains(&secret.to_lowercase()), "{secret} is in {shown}");
     }
     for part in ["open-sesame", "lovelace"] {
         assert!(!lower.contains(part), "{part} is in {shown}");
@@ -63,10 +57,7 @@ async fn show_again(session: Session<Login>) -> Result<String, SessionError> {
     let id: &SessionId = session.id().unwrap();
     let (bytes, handle) = (id.as_bytes(), session.handle()?);
     let loaded = handle.load().await?;
-    let shown = format!(
-        "{session:#?} {id:?} {handle:?} {loaded:?} {:?}",
-        id.store_key()
-    );
+    let shown = format!("{session:#?} {id:?} {handle:?} {loaded:?} {:?}", id.store_key());
     Ok(format!("{} {shown}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
@@ -86,11 +77,7 @@ async fn sessions_ids_managers_and_rows_show_no_id_and_no_data() {
     let id = URL_SAFE_NO_PAD.decode(id).unwrap();
     let token = URL_SAFE_NO_PAD.decode(first.token()).unwrap();
 
-    let row = sessions
-        .sessions_of("ada-lovelace")
-        .await
-        .unwrap()
-        .remove(0);
+    let row = sessions.sessions_of("ada-lovelace").await.unwrap().remove(0);
     let record = store.load(&row.key()).await.unwrap().unwrap();
     let mut secrets = spellings(&id);
     secrets.extend(spellings(key().master()));
@@ -132,17 +119,9 @@ fn keys_show_no_byte() {
 fn small_values_show_what_helps() {
     let key = StoreKey::from_bytes(std::array::from_fn(|index| u8::try_from(index).unwrap()));
     assert_eq!(format!("{key:?}"), "StoreKey(0001020304050607..)");
-    assert_eq!(
-        format!("{:?}", key.fingerprint()),
-        "Fingerprint(0001020304050607)"
-    );
-    let event = SessionEvent::Created {
-        session: key.fingerprint(),
-    };
-    assert_eq!(
-        format!("{event:?}"),
-        "Created { session: Fingerprint(0001020304050607) }"
-    );
+    assert_eq!(format!("{:?}", key.fingerprint()), "Fingerprint(0001020304050607)");
+    let event = SessionEvent::Created { session: key.fingerprint() };
+    assert_eq!(format!("{event:?}"), "Created { session: Fingerprint(0001020304050607) }");
     assert_eq!(format!("{:?}", Transport::bearer()), "Transport::bearer()");
 }
 
@@ -151,8 +130,5 @@ async fn data_that_does_not_decode_leaves_no_trace_in_errors() {
     let error = SessionError::from(SessionRejection::from(StoreError::Corrupt));
     assert_eq!(format!("{error:?}"), "Rejected(Store(Corrupt))");
     let shown = format!("{error} {:?}", error.source().map(ToString::to_string));
-    assert_eq!(
-        shown,
-        "the session could not be loaded Some(\"the stored session is unreadable\")"
-    );
+    assert_eq!(shown, "the session could not be loaded Some(\"the stored session is unreadable\")");
 }

@@ -70,11 +70,7 @@ async fn thousands_of_garbage_cookies_before_or_after_the_valid_one_do_not_hide_
     fixture.expect(&[&endless, &valid], "mine").await;
     let garbage = vec![garbage[0]; 3000].join("; ");
     fixture.expect(&[&garbage], FRESH).await;
-    assert_eq!(
-        fixture.log.take(),
-        ["invalid_token"],
-        "one event however many"
-    );
+    assert_eq!(fixture.log.take(), ["invalid_token"], "one event however many");
 }
 
 #[tokio::test]
@@ -113,18 +109,10 @@ async fn at_most_four_cookies_are_opened() {
     assert_eq!(events, [SessionEvent::Ambiguous { valid: 4 }]);
 
     let forged = forged(cookies[0]);
-    fixture
-        .expect(&[&forged, &forged, &forged, cookies[0]], "first")
-        .await;
+    fixture.expect(&[&forged, &forged, &forged, cookies[0]], "first").await;
     assert!(fixture.log.take().is_empty());
-    fixture
-        .expect(&[&forged, &forged, &forged, &forged, cookies[0]], FRESH)
-        .await;
-    assert_eq!(
-        fixture.log.take(),
-        ["invalid_token"],
-        "a forged one costs as much as a valid one"
-    );
+    fixture.expect(&[&forged, &forged, &forged, &forged, cookies[0]], FRESH).await;
+    assert_eq!(fixture.log.take(), ["invalid_token"], "a forged one costs as much as a valid one");
 }
 
 #[tokio::test]

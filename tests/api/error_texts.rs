@@ -16,10 +16,7 @@ fn broken() -> Box<dyn Error + Send + Sync> {
 fn store_errors() -> [(StoreError, &'static str); 6] {
     let (after, operation) = (Duration::from_secs(2), "find_by_owner");
     [
-        (
-            StoreError::unavailable(broken()),
-            "the session store is unavailable",
-        ),
+        (StoreError::unavailable(broken()), "the session store is unavailable"),
         (
             StoreError::Timeout { after },
             "the session store did not answer within 2s (`store_timeout`); whether a write took effect is \
@@ -30,10 +27,7 @@ fn store_errors() -> [(StoreError, &'static str); 6] {
             "the session store is full; raise its capacity or shorten `anonymous_ttl`",
         ),
         (StoreError::Corrupt, "the stored session is unreadable"),
-        (
-            StoreError::Newer,
-            "the stored session has a newer record format; upgrade this node",
-        ),
+        (StoreError::Newer, "the stored session has a newer record format; upgrade this node"),
         (
             StoreError::Unsupported { operation },
             "this session store does not support `find_by_owner`",
@@ -44,11 +38,7 @@ fn store_errors() -> [(StoreError, &'static str); 6] {
 fn rejections() -> [(SessionRejection, u16, &'static str); 3] {
     let carrier = "cookie \"__Host-session\"".to_owned();
     [
-        (
-            SessionRejection::Store(StoreError::Full),
-            503,
-            "the session could not be loaded",
-        ),
+        (SessionRejection::Store(StoreError::Full), 503, "the session could not be loaded"),
         (
             SessionRejection::Newer,
             503,
@@ -78,11 +68,7 @@ fn session_errors() -> [(SessionError, u16, &'static str); 13] {
             "another request changed the same session data; repeat the request, change it through `update`, \
              or choose another `on_conflict`",
         ),
-        (
-            SessionError::Gone,
-            409,
-            "the session has ended or was given a new id by another request",
-        ),
+        (SessionError::Gone, 409, "the session has ended or was given a new id by another request"),
         (
             SessionError::Overlap,
             500,
@@ -117,21 +103,13 @@ fn session_errors() -> [(SessionError, u16, &'static str); 13] {
             "`load` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, name one \
              with `manager.with_store(..)`",
         ),
-        (
-            SessionError::NotSaved,
-            500,
-            "the session has not been saved yet; commit it first",
-        ),
+        (SessionError::NotSaved, 500, "the session has not been saved yet; commit it first"),
         (
             SessionError::Uncommitted,
             500,
             "`update` needs a session without uncommitted changes; commit them first",
         ),
-        (
-            SessionError::Random(broken()),
-            500,
-            "the operating system's random source failed",
-        ),
+        (SessionError::Random(broken()), 500, "the operating system's random source failed"),
         (
             SessionError::Rejected(SessionRejection::Newer),
             503,
@@ -145,10 +123,7 @@ fn session_errors() -> [(SessionError, u16, &'static str); 13] {
 #[track_caller]
 fn expect_text(error: &(dyn Error + 'static), text: &str) {
     assert_eq!(error.to_string(), text);
-    assert!(
-        !text.ends_with('.') && !text.starts_with(char::is_uppercase),
-        "{text}"
-    );
+    assert!(!text.ends_with('.') && !text.starts_with(char::is_uppercase), "{text}");
     let mut above = error;
     while let Some(source) = above.source() {
         let (outer, inner) = (above.to_string(), source.to_string());
@@ -161,16 +136,10 @@ fn expect_text(error: &(dyn Error + 'static), text: &str) {
 fn texts_name_the_way_out_and_sources_repeat_nothing() {
     for (error, text) in store_errors() {
         expect_text(&error, text);
-        expect_text(
-            &SessionError::Store(error),
-            "the session could not be stored",
-        );
+        expect_text(&SessionError::Store(error), "the session could not be stored");
     }
     for (error, text) in store_errors() {
-        expect_text(
-            &SessionRejection::Store(error),
-            "the session could not be loaded",
-        );
+        expect_text(&SessionRejection::Store(error), "the session could not be loaded");
         let _ = text;
     }
     for (error, _, text) in rejections() {
@@ -192,10 +161,7 @@ fn texts_name_the_way_out_and_sources_repeat_nothing() {
 fn sources_lead_to_the_cause() {
     let error = SessionError::Store(StoreError::unavailable(broken()));
     let store = error.source().unwrap();
-    assert!(matches!(
-        store.downcast_ref(),
-        Some(StoreError::Unavailable(_))
-    ));
+    assert!(matches!(store.downcast_ref(), Some(StoreError::Unavailable(_))));
     let cause = store.source().unwrap();
     assert_eq!(cause.to_string(), "connection refused by 10.0.0.7");
     assert!(SessionError::Gone.source().is_none());
@@ -205,14 +171,8 @@ fn sources_lead_to_the_cause() {
 fn a_newer_row_is_newer_in_every_error_it_becomes() {
     assert!(matches!(StoreError::Newer.into(), SessionRejection::Newer));
     let error = SessionError::from(StoreError::Newer);
-    assert!(matches!(
-        error,
-        SessionError::Rejected(SessionRejection::Newer)
-    ));
-    assert!(matches!(
-        SessionError::from(StoreError::Full),
-        SessionError::Store(StoreError::Full)
-    ));
+    assert!(matches!(error, SessionError::Rejected(SessionRejection::Newer)));
+    assert!(matches!(SessionError::from(StoreError::Full), SessionError::Store(StoreError::Full)));
 }
 
 #[test]
@@ -245,8 +205,5 @@ fn the_operator_learns_the_whole_chain() {
         assert!(log.contains(part), "{part} is missing in {log}");
     }
     let (_, log) = traced(async { SessionError::Conflict.into_response() });
-    assert!(
-        log.contains("INFO"),
-        "no alarm over what clients can cause: {log}"
-    );
+    assert!(log.contains("INFO"), "no alarm over what clients can cause: {log}");
 }

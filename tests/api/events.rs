@@ -50,10 +50,7 @@ async fn the_events_of_a_session_share_its_fingerprint() {
     browser.post("/regenerate").await;
     let (former, session) = (session, fingerprint(&mut browser).await);
     assert_ne!(session, former);
-    assert_eq!(
-        log.take_events(),
-        [SessionEvent::Regenerated { session, former }]
-    );
+    assert_eq!(log.take_events(), [SessionEvent::Regenerated { session, former }]);
     let expired = browser.clone();
     browser.post("/destroy").await;
     assert_eq!(log.take_events(), [SessionEvent::Destroyed { session }]);
@@ -68,12 +65,8 @@ async fn fingerprints_of_different_sessions_and_kinds_differ() {
     let (_, log, app) = listening(|manager| manager.id_generator(|_| [7; 32]).kind("one"));
     let (_, other_log, other) =
         listening(|manager| manager.id_generator(|_| [7; 32]).kind("other"));
-    let (_, audience_log, audience) = listening(|manager| {
-        manager
-            .id_generator(|_| [7; 32])
-            .kind("one")
-            .audience("other")
-    });
+    let (_, audience_log, audience) =
+        listening(|manager| manager.id_generator(|_| [7; 32]).kind("one").audience("other"));
     let (_, random_log, random) = listening(|manager| manager);
     for app in [app, other, audience, random.clone(), random] {
         Browser::new(app).post("/note?a").await;
@@ -103,35 +96,16 @@ fn every_event_has_a_name_and_tells_its_session() {
         (SessionEvent::Created { session }, "created", some),
         (SessionEvent::Saved { session }, "saved", some),
         (SessionEvent::Touched { session }, "touched", some),
-        (
-            SessionEvent::Regenerated { session, former },
-            "regenerated",
-            some,
-        ),
+        (SessionEvent::Regenerated { session, former }, "regenerated", some),
         (SessionEvent::Destroyed { session }, "destroyed", some),
         (SessionEvent::Conflict { session }, "conflict", some),
         (SessionEvent::Gone { session: some }, "gone", some),
         (SessionEvent::Gone { session: None }, "gone", None),
-        (
-            SessionEvent::TooLarge {
-                actual: 2,
-                limit: 1,
-            },
-            "too_large",
-            None,
-        ),
-        (
-            SessionEvent::StoreError { operation: "load" },
-            "store_error",
-            None,
-        ),
+        (SessionEvent::TooLarge { actual: 2, limit: 1 }, "too_large", None),
+        (SessionEvent::StoreError { operation: "load" }, "store_error", None),
     ];
     for (event, name, session) in cases {
-        assert_eq!(
-            (event.name(), event.session()),
-            (name, session),
-            "{event:?}"
-        );
+        assert_eq!((event.name(), event.session()), (name, session), "{event:?}");
     }
     assert_eq!(session.to_string(), "ab".repeat(8));
 }
@@ -145,31 +119,21 @@ fn every_event_is_logged_and_no_log_line_gives_anything_away() {
         let session = fingerprint(&mut browser).await;
         let (mut tokens, mut ids) = (vec![browser.token()], vec![browser.get("/id").await.body]);
         clock.advance(SECOND);
-        for action in [
-            "/note?open-sesame",
-            "/regenerate",
-            "/note?open-sesame-again",
-        ] {
+        for action in ["/note?open-sesame", "/regenerate", "/note?open-sesame-again"] {
             browser.post(action).await;
             tokens.push(browser.token());
             ids.push(browser.get("/id").await.body);
         }
         clock.advance(SECOND);
         browser.post("/commit").await;
-        let answer = browser
-            .post(&format!("/note?{}", "open-sesame".repeat(400)))
-            .await;
+        let answer = browser.post(&format!("/note?{}", "open-sesame".repeat(400))).await;
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
         let mut twice = browser.clone();
-        twice.jar.insert(
-            COOKIE.to_owned(),
-            format!("{}; {COOKIE}={}", browser.token(), tokens[0]),
-        );
+        twice.jar.insert(COOKIE.to_owned(), format!("{}; {COOKIE}={}", browser.token(), tokens[0]));
         twice.get("/").await;
-        for garbage in [
-            "open-sesame".to_owned(),
-            format!("{}AAAA", &tokens[0][..tokens[0].len() - 4]),
-        ] {
+        for garbage in
+            ["open-sesame".to_owned(), format!("{}AAAA", &tokens[0][..tokens[0].len() - 4])]
+        {
             let mut browser = browser.clone();
             browser.jar.insert(COOKIE.to_owned(), garbage);
             browser.get("/").await;
@@ -194,15 +158,8 @@ fn every_event_is_logged_and_no_log_line_gives_anything_away() {
     }
     assert!(log.contains(&format!("session={session}")), "{log}");
     assert!(log.contains("ERROR axum_typed_session::event"), "{log}");
-    assert!(
-        !log.contains("WARN"),
-        "what clients cause at will is no warning:\n{log}"
-    );
-    for secret in secrets
-        .iter()
-        .map(String::as_str)
-        .chain(["open-sesame", "lovelace"])
-    {
+    assert!(!log.contains("WARN"), "what clients cause at will is no warning:\n{log}");
+    for secret in secrets.iter().map(String::as_str).chain(["open-sesame", "lovelace"]) {
         assert!(!log.contains(secret), "{secret} is in:\n{log}");
     }
 }

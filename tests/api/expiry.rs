@@ -124,15 +124,8 @@ async fn rolling_and_renew_keep_to_a_max_age_of_the_sessions_own() {
 
 #[tokio::test]
 async fn nothing_extends_a_session_past_the_absolute_timeout() {
-    let actions = [
-        "commit",
-        "save",
-        "note?b",
-        "max-age?86400",
-        "browser?86400",
-        "regenerate",
-        "reset",
-    ];
+    let actions =
+        ["commit", "save", "note?b", "max-age?86400", "browser?86400", "regenerate", "reset"];
     for action in actions {
         let absolute = HOUR + HALF_AN_HOUR;
         let (clock, mut browser) =
@@ -154,9 +147,7 @@ async fn a_tightened_absolute_timeout_ends_sessions_that_exist_and_a_raised_one_
     let (clock, mut browser) = one_hour(|manager| manager.absolute_timeout(HOUR));
     browser.post("/note?a").await;
     let node = |timeout: Duration| {
-        let manager = logins(&clock)
-            .max_age(timeout.min(HOUR))
-            .absolute_timeout(timeout);
+        let manager = logins(&clock).max_age(timeout.min(HOUR)).absolute_timeout(timeout);
         app(manager)
     };
     let mut raised = browser.at(&node(HOUR * 24));
@@ -207,10 +198,7 @@ async fn a_max_age_below_a_second_counts_as_one() {
 async fn a_session_without_owner_lives_for_the_anonymous_ttl() {
     let owner = |login: &Login| login.user.clone();
     let with = |manager: SessionManagerBuilder<Login>| {
-        manager
-            .owner(owner)
-            .anonymous_ttl(SECOND * 60)
-            .rolling(true)
+        manager.owner(owner).anonymous_ttl(SECOND * 60).rolling(true)
     };
     let (clock, mut browser) = one_hour(with);
     assert_eq!(browser.post("/note?a").await.max_age(), Some(60));
@@ -224,11 +212,7 @@ async fn a_session_without_owner_lives_for_the_anonymous_ttl() {
     assert_eq!(browser.post("/user?ada").await.max_age(), Some(3600));
     clock.advance(SECOND);
     assert_eq!(browser.post("/commit").await.max_age(), Some(3600));
-    assert_eq!(
-        browser.post("/user").await.max_age(),
-        Some(60),
-        "nobody's again"
-    );
+    assert_eq!(browser.post("/user").await.max_age(), Some(60), "nobody's again");
     expect_end_after(&clock, &mut browser, SECOND * 60).await;
 }
 
@@ -249,9 +233,7 @@ async fn created_at_survives_saves_and_regenerate() {
 async fn created_at_restarts_when_the_owner_goes_from_none_or_another_to_some() {
     let (clock, mut browser) = one_hour(|manager| {
         let absolute = HOUR + SECOND;
-        manager
-            .absolute_timeout(absolute)
-            .owner(|login| login.user.clone())
+        manager.absolute_timeout(absolute).owner(|login| login.user.clone())
     });
     browser.post("/note?a").await;
     let steps = [
@@ -295,10 +277,6 @@ async fn max_age_rounds_up_to_whole_seconds_while_the_server_keeps_the_milliseco
     browser.post("/note?a").await;
     clock.advance(Duration::from_millis(1600));
     assert_eq!(browser.post("/note?b").await.max_age(), Some(3600));
-    expect_end_after(
-        &clock,
-        &mut browser,
-        HOUR.checked_sub(Duration::from_millis(100)).unwrap(),
-    )
-    .await;
+    expect_end_after(&clock, &mut browser, HOUR.checked_sub(Duration::from_millis(100)).unwrap())
+        .await;
 }

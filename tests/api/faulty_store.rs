@@ -28,18 +28,13 @@ fn record(version: u8) -> Record {
 }
 
 fn is_pending(future: impl Future) -> bool {
-    pin!(future)
-        .poll(&mut Context::from_waker(Waker::noop()))
-        .is_pending()
+    pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 #[track_caller]
 fn assert_unavailable<R>(answer: Result<R, StoreError>) {
     let error = answer.err();
-    assert!(
-        matches!(error, Some(StoreError::Unavailable(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(StoreError::Unavailable(_))), "{error:?}");
 }
 
 #[tokio::test]
@@ -70,11 +65,7 @@ async fn a_lasting_fault_lasts_until_it_is_healed() {
         assert_unavailable(store.load(&KEY).await);
         assert_unavailable(store.save(&KEY, &record(1), Write::Create).await);
         assert_unavailable(store.destroy(&KEY).await);
-        assert_unavailable(
-            store
-                .touch(&KEY, record(1).version(), record(1).expires_at())
-                .await,
-        );
+        assert_unavailable(store.touch(&KEY, record(1).version(), record(1).expires_at()).await);
         assert_unavailable(store.delete_expired(1).await);
     }
     store.heal();
@@ -131,10 +122,7 @@ async fn a_paused_call_asks_only_when_the_gate_opens() {
     }
     assert_eq!(winners, 1);
     let late = store.save(&KEY, &record(3), Write::Create).await.unwrap();
-    assert!(
-        matches!(late, SaveOutcome::Conflict(_)),
-        "an open gate holds nobody"
-    );
+    assert!(matches!(late, SaveOutcome::Conflict(_)), "an open gate holds nobody");
 }
 
 #[tokio::test]

@@ -23,10 +23,7 @@ async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessi
 
 fn app() -> Router {
     let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
-    Router::new()
-        .route("/", get(index))
-        .route("/logout", post(logout))
-        .with_state(sessions)
+    Router::new().route("/", get(index)).route("/logout", post(logout)).with_state(sessions)
 }
 
 #[tokio::test]

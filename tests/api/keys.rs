@@ -16,10 +16,7 @@ fn node(clock: &ManualClock, keys: impl Into<KeyRing>) -> Router {
 /// A browser with a session that a node sealed.
 async fn logged_in(node: &Router) -> Browser {
     let mut browser = Browser::new(node.clone());
-    browser
-        .post("/note?mine")
-        .await
-        .expect(StatusCode::OK, "mine");
+    browser.post("/note?mine").await.expect(StatusCode::OK, "mine");
     browser
 }
 
@@ -48,24 +45,12 @@ async fn a_token_of_a_retired_key_is_sealed_again_at_the_next_commit_keeping_its
     browser.get("/").await.expect_no_cookie();
     let resealed = browser.post("/commit").await;
     assert_eq!(resealed.max_age(), Some(23 * 3600));
-    browser
-        .get("/times")
-        .await
-        .expect(StatusCode::OK, "0 86400000");
+    browser.get("/times").await.expect(StatusCode::OK, "0 86400000");
     browser.post("/commit").await.expect_no_cookie();
 
-    browser
-        .at(&node(&clock, old))
-        .get("/")
-        .await
-        .expect(StatusCode::OK, FRESH);
+    browser.at(&node(&clock, old)).get("/").await.expect(StatusCode::OK, FRESH);
     let mut browser = browser.at(&node(&clock, new));
-    clock.advance(
-        DAY.checked_sub(HOUR)
-            .unwrap()
-            .checked_sub(MILLISECOND)
-            .unwrap(),
-    );
+    clock.advance(DAY.checked_sub(HOUR).unwrap().checked_sub(MILLISECOND).unwrap());
     browser.get("/").await.expect(StatusCode::OK, "mine");
     clock.advance(MILLISECOND);
     browser.get("/").await.expect(StatusCode::OK, FRESH);
@@ -78,10 +63,7 @@ async fn sealing_again_is_neither_a_save_nor_a_touch() {
     let browser = logged_in(&node(&clock, old.clone())).await;
     let keys = KeyRing::new(new).retire(old);
     let saved = |login: &mut crate::logins::Login| login.note.push_str(", saved");
-    let manager = logins(&clock)
-        .keys(keys)
-        .on_event(log.hook())
-        .before_save(saved);
+    let manager = logins(&clock).keys(keys).on_event(log.hook()).before_save(saved);
     let mut browser = browser.at(&app(manager));
     browser.post("/commit").await.set_cookie();
     assert!(log.take().is_empty());
@@ -108,11 +90,7 @@ async fn a_sealed_id_of_a_retired_key_is_sealed_again_too() {
     let resealed = browser.post("/commit").await;
     assert_eq!(resealed.max_age(), Some(23 * 3600));
     browser.post("/commit").await.expect_no_cookie();
-    browser
-        .at(&node(new.into()))
-        .get("/")
-        .await
-        .expect(StatusCode::OK, "mine");
+    browser.at(&node(new.into())).get("/").await.expect(StatusCode::OK, "mine");
 }
 
 #[tokio::test]
@@ -121,11 +99,7 @@ async fn a_token_of_a_removed_key_starts_a_fresh_session() {
     let browser = logged_in(&node(&clock, Key::generate())).await;
     let manager = logins(&clock).on_event(log.hook());
     let mut browser = browser.at(&app(manager));
-    browser
-        .get("/")
-        .await
-        .expect(StatusCode::OK, FRESH)
-        .expect_no_cookie();
+    browser.get("/").await.expect(StatusCode::OK, FRESH).expect_no_cookie();
     assert_eq!(log.take(), ["unknown_key"]);
 }
 
@@ -170,9 +144,8 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
     let weak = |bytes: &[u8]| Key::from(bytes);
     let half = &Key::generate().master()[..32].to_vec();
     // Seven different bytes in no pattern.
-    let few_values: Vec<u8> = (0..64_u8)
-        .map(|index| b'a' + index.count_ones().to_be_bytes()[3])
-        .collect();
+    let few_values: Vec<u8> =
+        (0..64_u8).map(|index| b'a' + index.count_ones().to_be_bytes()[3]).collect();
     let cases = [
         (weak(&[0; 64]), WEAK),
         (weak(&[0xff; 64]), WEAK),
@@ -201,19 +174,12 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
 #[test]
 fn a_key_in_hexadecimal_digits_is_not_weak() {
     let digits = b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-    assert!(
-        logins(&ManualClock::new())
-            .keys(Key::from(digits))
-            .build()
-            .is_ok()
-    );
+    assert!(logins(&ManualClock::new()).keys(Key::from(digits)).build().is_ok());
 }
 
 #[test]
 fn a_cookie_session_without_keys_is_refused() {
-    let error = crate::logins::without_keys(&ManualClock::new())
-        .build()
-        .unwrap_err();
+    let error = crate::logins::without_keys(&ManualClock::new()).build().unwrap_err();
     let text = "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`";
     assert_eq!(error.to_string(), text);
 }
@@ -223,26 +189,11 @@ fn two_keys_of_one_key_id_are_refused() {
     // Found by trying: one pair in 2^32 derives the same four bytes for encryption.
     let [one, other] = [59_708_u32, 66_623].map(|start| {
         let rest = (0..60_u8).map(|index| index.wrapping_mul(37));
-        Key::from(
-            &start
-                .to_be_bytes()
-                .into_iter()
-                .chain(rest)
-                .collect::<Vec<_>>(),
-        )
+        Key::from(&start.to_be_bytes().into_iter().chain(rest).collect::<Vec<_>>())
     });
     let ring = KeyRing::new(one).retire(other);
-    let error = logins(&ManualClock::new())
-        .keys(ring.clone())
-        .build()
-        .unwrap_err();
+    let error = logins(&ManualClock::new()).keys(ring.clone()).build().unwrap_err();
     let text = "two keys in `.keys(..)` share a key id; replace one of them";
     assert_eq!(error.to_string(), text);
-    assert!(
-        logins(&ManualClock::new())
-            .keys(ring)
-            .signed()
-            .build()
-            .is_ok()
-    );
+    assert!(logins(&ManualClock::new()).keys(ring).signed().build().is_ok());
 }

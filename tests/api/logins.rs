@@ -67,11 +67,7 @@ pub fn forged(cookie: &str) -> String {
 }
 
 async fn read(session: Session<Login>) -> String {
-    if session.is_new() {
-        FRESH.to_owned()
-    } else {
-        session.note.clone()
-    }
+    if session.is_new() { FRESH.to_owned() } else { session.note.clone() }
 }
 
 /// The store key in hexadecimal and the secret as it might leak, with a space between.

@@ -1,13 +1,6 @@
 //! What the crate promises, through its public API and a real router.
-#![allow(
-    unreachable_pub,
-    unnameable_types,
-    reason = "`pub` here is what modules share"
-)]
-#![allow(
-    clippy::unchecked_time_subtraction,
-    reason = "a test that underflows fails, as it should"
-)]
+#![allow(unreachable_pub, unnameable_types, reason = "`pub` here is what modules share")]
+#![allow(clippy::unchecked_time_subtraction, reason = "a test that underflows fails, as it should")]
 
 #[path = "../common/browser.rs"]
 mod browser;

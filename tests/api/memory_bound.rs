@@ -25,10 +25,7 @@ impl Bounded {
         let store = MemoryStore::builder()
             .max_bytes(sessions * (PAYLOAD + PAYLOAD / 10))
             .clock(clock.clone());
-        Self {
-            store: store.build(),
-            clock,
-        }
+        Self { store: store.build(), clock }
     }
 
     /// A session that begins now and lives for an hour.
@@ -42,10 +39,7 @@ impl Bounded {
 
     async fn create(&self, number: u8, record: &RecordBuilder) -> Result<Record, StoreError> {
         let record = record.build();
-        let outcome = self
-            .store
-            .save(&key(number), &record, Write::Create)
-            .await?;
+        let outcome = self.store.save(&key(number), &record, Write::Create).await?;
         assert_eq!(outcome, SaveOutcome::Saved);
         self.clock.advance(SECOND);
         Ok(record)
@@ -103,10 +97,7 @@ async fn expired_sessions_make_room_first_whoever_owns_them() {
 #[tokio::test]
 async fn sessions_with_an_owner_stay_however_old_they_are() {
     let bounded = Bounded::to(3);
-    bounded
-        .create(0, &bounded.session().owner(ADA))
-        .await
-        .unwrap();
+    bounded.create(0, &bounded.session().owner(ADA)).await.unwrap();
     for number in 1..6 {
         bounded.create(number, &bounded.session()).await.unwrap();
     }
@@ -117,10 +108,7 @@ async fn sessions_with_an_owner_stay_however_old_they_are() {
 async fn a_store_full_of_owned_sessions_refuses_new_ones_until_one_ends() {
     let bounded = Bounded::to(2);
     for number in 0..2 {
-        bounded
-            .create(number, &bounded.session().owner(ADA))
-            .await
-            .unwrap();
+        bounded.create(number, &bounded.session().owner(ADA)).await.unwrap();
     }
     assert_full(bounded.create(2, &bounded.session()).await);
     assert_full(bounded.create(2, &bounded.session().owner(ADA)).await);
@@ -133,10 +121,7 @@ async fn a_store_full_of_owned_sessions_refuses_new_ones_until_one_ends() {
 #[tokio::test]
 async fn a_save_that_is_refused_ends_no_session() {
     let bounded = Bounded::to(3);
-    bounded
-        .create(0, &bounded.session().owner(ADA))
-        .await
-        .unwrap();
+    bounded.create(0, &bounded.session().owner(ADA)).await.unwrap();
     bounded.create(1, &bounded.session()).await.unwrap();
     // The one without owner would not make room enough.
     let large = bounded.session().payload(vec![0; 3 * PAYLOAD]);
@@ -154,16 +139,12 @@ async fn a_session_that_grows_ends_others_and_never_itself() {
         bounded.create(number, &bounded.session()).await.unwrap();
     }
     let larger = bounded.session().payload(vec![0; 2 * PAYLOAD]).build();
-    let write = Write::Update {
-        expected: grows.version(),
-    };
+    let write = Write::Update { expected: grows.version() };
     let saved = bounded.store.save(&key(0), &larger, write).await.unwrap();
     assert_eq!(saved, SaveOutcome::Saved);
     assert_eq!(bounded.keys().await, [0, 2]);
 
-    let write = Write::Update {
-        expected: larger.version(),
-    };
+    let write = Write::Update { expected: larger.version() };
     let too_large = bounded.session().payload(vec![0; 4 * PAYLOAD]).build();
     assert_full(bounded.store.save(&key(0), &too_large, write).await);
     assert_eq!(bounded.keys().await, [0, 2]);
@@ -173,19 +154,11 @@ async fn a_session_that_grows_ends_others_and_never_itself() {
 #[tokio::test]
 async fn a_full_store_still_takes_updates_that_do_not_grow() {
     let bounded = Bounded::to(2);
-    let mut last = bounded
-        .create(0, &bounded.session().owner(ADA))
-        .await
-        .unwrap();
-    bounded
-        .create(1, &bounded.session().owner(ADA))
-        .await
-        .unwrap();
+    let mut last = bounded.create(0, &bounded.session().owner(ADA)).await.unwrap();
+    bounded.create(1, &bounded.session().owner(ADA)).await.unwrap();
     for _ in 0..3 {
         let next = bounded.session().owner(ADA).build();
-        let write = Write::Update {
-            expected: last.version(),
-        };
+        let write = Write::Update { expected: last.version() };
         let saved = bounded.store.save(&key(0), &next, write).await.unwrap();
         assert_eq!(saved, SaveOutcome::Saved);
         last = next;
@@ -210,9 +183,7 @@ async fn a_session_that_gets_an_owner_no_longer_makes_room() {
     let bounded = Bounded::to(2);
     let anonymous = bounded.create(0, &bounded.session()).await.unwrap();
     let login = bounded.session().owner(ADA).build();
-    let write = Write::Update {
-        expected: anonymous.version(),
-    };
+    let write = Write::Update { expected: anonymous.version() };
     let saved = bounded.store.save(&key(0), &login, write).await.unwrap();
     assert_eq!(saved, SaveOutcome::Saved);
     for number in 1..4 {

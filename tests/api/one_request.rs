@@ -63,35 +63,18 @@ async fn all_extractions_share_one_load_and_one_session() {
         other: Option<Session<Visits>>,
         last: Session<Visits>,
     ) -> String {
-        format!(
-            "{} {count} {:?} {}",
-            one.count,
-            other.map(|other| other.count),
-            last.count
-        )
+        format!("{} {count} {:?} {}", one.count, other.map(|other| other.count), last.count)
     }
     let (store, sessions) = stored(&ManualClock::new());
     let layer = from_fn_with_state(sessions.clone(), middleware);
     let app = Router::new().route("/read", get(handler)).layer(layer);
-    let app = app
-        .with_state(sessions.clone())
-        .fallback_service(scripted(sessions));
+    let app = app.with_state(sessions.clone()).fallback_service(scripted(sessions));
     let mut browser = Browser::new(app);
-    browser
-        .get("/read")
-        .await
-        .expect(StatusCode::OK, "0 0 None 0");
-    assert_eq!(
-        store.take_calls(),
-        <[&str; 0]>::default(),
-        "nothing arrived, nothing to load"
-    );
+    browser.get("/read").await.expect(StatusCode::OK, "0 0 None 0");
+    assert_eq!(store.take_calls(), <[&str; 0]>::default(), "nothing arrived, nothing to load");
     browser.get("/add").await;
     assert_eq!(store.take_calls(), ["save"]);
-    browser
-        .get("/read")
-        .await
-        .expect(StatusCode::OK, "1 1 Some(1) 1");
+    browser.get("/read").await.expect(StatusCode::OK, "1 1 Some(1) 1");
     assert_eq!(store.take_calls(), ["load"]);
 }
 
@@ -143,44 +126,14 @@ async fn of_two_guards_a_change_is_never_lost(mode: Mode) {
         ("a.borrow/b.add/b.commit/a.commit", "ok ok", "set", "2"),
         // An intent is a change.
         ("a.add/a.commit/b.save/b.commit", "ok overlap", "set", "2"),
-        (
-            "a.regenerate/a.commit/b.add/b.commit",
-            "ok overlap",
-            "set",
-            "1",
-        ),
-        (
-            "a.add/a.commit/b.regenerate/b.commit",
-            "ok overlap",
-            "set",
-            "2",
-        ),
-        (
-            "a.destroy/a.commit/b.add/b.commit",
-            "ok overlap",
-            "removed",
-            "0",
-        ),
+        ("a.regenerate/a.commit/b.add/b.commit", "ok overlap", "set", "1"),
+        ("a.add/a.commit/b.regenerate/b.commit", "ok overlap", "set", "2"),
+        ("a.destroy/a.commit/b.add/b.commit", "ok overlap", "removed", "0"),
         // Destroy acts on the session there is now.
         ("a.add/a.commit/b.destroy/b.commit", "ok ok", "removed", "0"),
-        (
-            "a.regenerate/a.commit/b.destroy/b.commit",
-            "ok ok",
-            "removed",
-            "0",
-        ),
-        (
-            "b.add/b.destroy/a.add/a.commit/b.commit",
-            "ok ok",
-            "removed",
-            "0",
-        ),
-        (
-            "a.destroy/a.commit/b.destroy/b.commit",
-            "ok ok",
-            "removed",
-            "0",
-        ),
+        ("a.regenerate/a.commit/b.destroy/b.commit", "ok ok", "removed", "0"),
+        ("b.add/b.destroy/a.add/a.commit/b.commit", "ok ok", "removed", "0"),
+        ("a.destroy/a.commit/b.destroy/b.commit", "ok ok", "removed", "0"),
         // A change that was dropped is gone, as is one that was discarded.
         ("a.add/a.drop/b.add/b.add/b.commit", "ok", "set", "3"),
         ("a.add/a.drop/b.commit", "ok", "nothing", "1"),
@@ -192,11 +145,7 @@ async fn of_two_guards_a_change_is_never_lost(mode: Mode) {
         browser.get("/add").await;
         clock.advance(SECOND);
         let answer = browser.get(&format!("/duet/{script}")).await;
-        assert_eq!(
-            (answer.status, &*answer.body),
-            (StatusCode::OK, outcomes),
-            "{script}"
-        );
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, outcomes), "{script}");
         assert_eq!(answer.told(), told, "{script}");
         assert_eq!(browser.get("/read").await.body, count, "{script}");
     }
@@ -211,9 +160,7 @@ async fn two_guards_committing_at_once_are_an_overlap(mode: Mode) {
         a.into_response()
     }
     let sessions = mode.builder::<Visits>(&ManualClock::new()).build().unwrap();
-    let app = Router::new()
-        .route("/both", get(handler))
-        .with_state(sessions.clone());
+    let app = Router::new().route("/both", get(handler)).with_state(sessions.clone());
     let mut browser = Browser::new(app.fallback_service(scripted(sessions)));
     browser.get("/both").await.expect(StatusCode::OK, "");
     browser.get("/read").await.expect(StatusCode::OK, "1");
@@ -261,18 +208,13 @@ async fn a_guard_extracted_while_another_commits_is_an_overlap_until_that_is_thr
         let words = format!("{} {}", word(&one), word(&other));
         Ok((one.or(other)?, words).into_response())
     }
-    for (path, outcome, count) in [
-        ("/add", "ok overlap", "2"),
-        ("/update", "ok overlap", "2"),
-        ("/destroy", "gone ok", "0"),
-    ] {
+    for (path, outcome, count) in
+        [("/add", "ok overlap", "2"), ("/update", "ok overlap", "2"), ("/destroy", "gone ok", "0")]
+    {
         let store = FaultyStore::new(MemoryStore::new());
         let builder = SessionManager::<Visits>::builder().store(store.clone());
         let (sessions, gate) = (builder.build().unwrap(), Gate::new());
-        let app = App {
-            sessions: sessions.clone(),
-            gate: gate.clone(),
-        };
+        let app = App { sessions: sessions.clone(), gate: gate.clone() };
         let start = scripted(sessions);
         let app = Router::new().route(path, get(handler)).with_state(app);
         let mut browser = Browser::new(start.clone());
@@ -298,14 +240,10 @@ async fn after_a_commit_that_failed_another_guard_goes_on(mode: Mode) {
         other.0.push('y');
         other.commit().await
     }
-    let sessions = mode
-        .builder::<Text>(&ManualClock::new())
-        .max_payload(100)
-        .build();
-    let app = Router::new().route("/", get(handler)).route(
-        "/read",
-        get(async |session: Session<Text>| session.0.clone()),
-    );
+    let sessions = mode.builder::<Text>(&ManualClock::new()).max_payload(100).build();
+    let app = Router::new()
+        .route("/", get(handler))
+        .route("/read", get(async |session: Session<Text>| session.0.clone()));
     let mut browser = Browser::new(app.with_state(sessions.unwrap()));
     browser.get("/").await.expect(StatusCode::OK, "");
     browser.get("/").await.expect(StatusCode::OK, "");
@@ -345,10 +283,7 @@ async fn what_a_part_that_failed_dropped_is_not_committed_by_another(mode: Mode)
     browser.get("/add").await.expect(StatusCode::OK, "2");
     browser.get("/read").await.expect(StatusCode::OK, "2");
     let lines = log.take();
-    assert!(
-        matches!(&lines[..], [line] if line.contains(DIRTY)),
-        "{lines:?}"
-    );
+    assert!(matches!(&lines[..], [line] if line.contains(DIRTY)), "{lines:?}");
 }
 
 async fn a_middlewares_commit_is_seen_by_the_handler(mode: Mode) {
@@ -387,11 +322,7 @@ async fn a_destroy_after_the_response_takes_the_new_cookie_back(mode: Mode) {
         Ok((session.commit().await?, response).into_response())
     });
     let answer = browser.get("/add").await.expect(StatusCode::OK, "1");
-    assert_eq!(
-        answer.told(),
-        "nothing",
-        "the session of this cookie has ended"
-    );
+    assert_eq!(answer.told(), "nothing", "the session of this cookie has ended");
 }
 
 /// What the two ways of losing something say.
@@ -432,10 +363,7 @@ fn careless() -> Browser {
         .route("/borrows", get(borrows))
         .route("/loses-an-empty-one", get(loses_an_empty_one))
         .with_state(sessions.clone());
-    Browser::new(
-        app.merge(with_duet(sessions.clone()))
-            .fallback_service(scripted(sessions)),
-    )
+    Browser::new(app.merge(with_duet(sessions.clone())).fallback_service(scripted(sessions)))
 }
 
 #[tokio::test]
@@ -465,11 +393,7 @@ async fn a_request_kept_for_the_id_generator_does_not_keep_itself() {
     let app = Router::new().route("/forgets", get(forgets));
     let mut browser = Browser::new(app.with_state(sessions.build().unwrap()));
     browser.get("/forgets").await.expect(StatusCode::OK, "");
-    assert_eq!(
-        log.take().len(),
-        1,
-        "the end of the request was not noticed"
-    );
+    assert_eq!(log.take().len(), 1, "the end of the request was not noticed");
 }
 
 #[tokio::test]
@@ -478,10 +402,7 @@ async fn a_change_that_another_guard_overtook_warns() {
     let mut browser = careless();
     browser.get("/duet/a.add/b.add/a.commit/b.drop").await;
     let lines = log.take();
-    assert!(
-        matches!(&lines[..], [line] if line.contains(DIRTY)),
-        "{lines:?}"
-    );
+    assert!(matches!(&lines[..], [line] if line.contains(DIRTY)), "{lines:?}");
 }
 
 #[tokio::test]
@@ -560,11 +481,7 @@ async fn a_commit_tells_the_id_it_came_to(mode: Mode) {
             act(&mut session, step);
             guards.push(session.commit().await?);
             let after = guards.last().and_then(key);
-            assert_eq!(
-                (after.is_some(), after == before),
-                (has_id, is_same),
-                "{step}"
-            );
+            assert_eq!((after.is_some(), after == before), (has_id, is_same), "{step}");
             before = after;
         }
         Ok((guards.pop().unwrap(), ()).into_response())

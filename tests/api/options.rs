@@ -35,9 +35,7 @@ async fn validate_refuses_a_session_by_request_and_data() {
     }));
     let cookie = issue_cookie(&app, "firefox").await;
     log.take();
-    get_as(&app, &cookie, "firefox")
-        .await
-        .expect(StatusCode::OK, "firefox");
+    get_as(&app, &cookie, "firefox").await.expect(StatusCode::OK, "firefox");
     assert!(log.take().is_empty());
     let refused = get_as(&app, &cookie, "curl").await;
     refused.expect(StatusCode::OK, FRESH).expect_no_cookie();
@@ -123,13 +121,8 @@ impl Codec<Login> for Bar {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Login, Box<dyn Error + Send + Sync>> {
-        let (user, note) = std::str::from_utf8(bytes)?
-            .split_once('|')
-            .ok_or("no bar")?;
-        Ok(Login {
-            user: (!user.is_empty()).then(|| user.to_owned()),
-            note: note.to_owned(),
-        })
+        let (user, note) = std::str::from_utf8(bytes)?.split_once('|').ok_or("no bar")?;
+        Ok(Login { user: (!user.is_empty()).then(|| user.to_owned()), note: note.to_owned() })
     }
 }
 
@@ -154,9 +147,7 @@ async fn a_codec_writes_and_reads_the_data() {
     browser.get("/").await.expect(StatusCode::OK, "mine");
 
     let json = issue_cookie(&app(logins(&clock).signed()), "json").await;
-    get_with_cookies(&other, &json)
-        .await
-        .expect(StatusCode::OK, FRESH);
+    get_with_cookies(&other, &json).await.expect(StatusCode::OK, FRESH);
     assert_eq!(log.take(), ["corrupt"], "JSON is not this codec's");
 }
 
@@ -170,9 +161,7 @@ async fn version_1(clock: &ManualClock, note: &str) -> String {
         session.insert("text".to_owned(), note.unwrap());
         session.commit().await
     }
-    let manager = SessionManager::<Old>::builder()
-        .keys(key())
-        .clock(clock.clone());
+    let manager = SessionManager::<Old>::builder().keys(key()).clock(clock.clone());
     let app = Router::new()
         .route("/{action}", axum::routing::post(save))
         .with_state(manager.build().unwrap());
@@ -204,22 +193,15 @@ async fn an_older_session_is_migrated_and_sent_again_only_when_it_changes() {
     let cookie = version_1(&clock, "kept").await;
     let post =
         |action: &'static str| send(&app, Request::post(action).header(header::COOKIE, &cookie));
-    get_with_cookies(&app, &cookie)
-        .await
-        .expect(StatusCode::OK, "kept");
-    post("/commit")
-        .await
-        .expect(StatusCode::OK, "kept")
-        .expect_no_cookie();
+    get_with_cookies(&app, &cookie).await.expect(StatusCode::OK, "kept");
+    post("/commit").await.expect(StatusCode::OK, "kept").expect_no_cookie();
     post("/note?kept").await.expect_no_cookie();
     assert!(log.take().is_empty());
 
     let saved = post("/note?changed").await;
     assert_eq!(log.take(), ["saved"]);
     let cookie = format!("{}={}", crate::support::COOKIE, saved.token());
-    get_with_cookies(&app, &cookie)
-        .await
-        .expect(StatusCode::OK, "changed");
+    get_with_cookies(&app, &cookie).await.expect(StatusCode::OK, "changed");
 }
 
 #[tokio::test]
@@ -250,11 +232,7 @@ async fn a_newer_session_is_503_and_keeps_its_cookie() {
         answer.expect_no_cookie();
         assert_eq!(log.take(), ["newer"]);
     }
-    behind
-        .at(&newer)
-        .get("/")
-        .await
-        .expect(StatusCode::OK, "new");
+    behind.at(&newer).get("/").await.expect(StatusCode::OK, "new");
 }
 
 #[tokio::test]
@@ -267,11 +245,7 @@ async fn accept_schema_reads_the_next_version_before_it_is_written() {
     accepting.get("/").await.expect(StatusCode::OK, "new");
     accepting.post("/commit").await.expect_no_cookie();
     accepting.post("/note?edited").await.set_cookie();
-    accepting
-        .at(&newer)
-        .get("/")
-        .await
-        .expect(StatusCode::OK, "edited");
+    accepting.at(&newer).get("/").await.expect(StatusCode::OK, "edited");
     let third = logins(&clock).schema_version(3).migrate(same_shape);
     let cookie = issue_cookie(&app(third), "third").await;
     let answer = get_with_cookies(&app(logins(&clock).accept_schema(2)), &cookie).await;
@@ -282,12 +256,8 @@ async fn accept_schema_reads_the_next_version_before_it_is_written() {
 async fn audience_and_kind_default_to_the_crate_and_the_name() {
     let clock = ManualClock::new();
     let cookie = issue_cookie(&app(logins(&clock)), "mine").await;
-    let named = logins(&clock)
-        .audience("axum-typed-session")
-        .kind("__Host-session");
-    get_with_cookies(&app(named), &cookie)
-        .await
-        .expect(StatusCode::OK, "mine");
+    let named = logins(&clock).audience("axum-typed-session").kind("__Host-session");
+    get_with_cookies(&app(named), &cookie).await.expect(StatusCode::OK, "mine");
 }
 
 #[tokio::test]
@@ -299,7 +269,5 @@ async fn a_kind_outlives_a_renamed_cookie() {
     };
     let token = issue(&manager("__Host-old"), "mine").await.token();
     let cookie = format!("__Host-new={token}");
-    get_with_cookies(&manager("__Host-new"), &cookie)
-        .await
-        .expect(StatusCode::OK, "mine");
+    get_with_cookies(&manager("__Host-new"), &cookie).await.expect(StatusCode::OK, "mine");
 }

@@ -48,10 +48,7 @@ async fn load_update_and_destroy_work_by_key_and_keep_the_expiry() {
     world.sessions.destroy(key).await.unwrap();
     assert_eq!(world.read(&mut browser).await, None);
     assert!(world.sessions.load(key).await.unwrap().is_none());
-    assert!(matches!(
-        world.sessions.update(key, |_| ()).await,
-        Err(SessionError::Gone)
-    ));
+    assert!(matches!(world.sessions.update(key, |_| ()).await, Err(SessionError::Gone)));
     world.sessions.destroy(key).await.unwrap();
 }
 
@@ -60,11 +57,7 @@ async fn an_update_that_changes_nothing_is_not_written() {
     let world = World::new();
     let key = key_of(&world, &mut world.browser_with(Data::of("ann")).await).await;
     world.store.reset_calls();
-    world
-        .sessions
-        .update(key, |data| data.count = 0)
-        .await
-        .unwrap();
+    world.sessions.update(key, |data| data.count = 0).await.unwrap();
     assert_eq!(world.store.calls(Operation::Save), 0);
 }
 
@@ -102,36 +95,19 @@ async fn an_owners_sessions_are_listed_newest_first_and_ended_one_or_all() {
     let mut nobody = world.browser_with(Data::count_of(1)).await;
     let sessions = world.sessions.sessions_of("ann").await.unwrap();
     assert_eq!(sessions.len(), 3);
-    let newest_first: Vec<_> = sessions
-        .iter()
-        .map(axum_typed_session::StoredSession::created_at)
-        .collect();
+    let newest_first: Vec<_> =
+        sessions.iter().map(axum_typed_session::StoredSession::created_at).collect();
     assert!(newest_first.is_sorted_by(|one, other| one > other));
 
     // Somebody else's key in the form ends nothing.
     let bobs = key_of(&world, &mut bob).await;
     assert!(!world.sessions.destroy_of("ann", bobs).await.unwrap());
-    assert!(
-        world
-            .sessions
-            .destroy_of("ann", sessions[0].key())
-            .await
-            .unwrap()
-    );
-    assert!(
-        !world
-            .sessions
-            .destroy_of("ann", sessions[0].key())
-            .await
-            .unwrap()
-    );
+    assert!(world.sessions.destroy_of("ann", sessions[0].key()).await.unwrap());
+    assert!(!world.sessions.destroy_of("ann", sessions[0].key()).await.unwrap());
     assert_eq!(world.read(&mut anns[2]).await, None);
 
     let keep = key_of(&world, &mut anns[0]).await;
-    assert_eq!(
-        world.sessions.destroy_others_of("ann", keep).await.unwrap(),
-        1
-    );
+    assert_eq!(world.sessions.destroy_others_of("ann", keep).await.unwrap(), 1);
     assert_eq!(world.read(&mut anns[1]).await, None);
     assert!(world.read(&mut anns[0]).await.is_some());
 
@@ -151,24 +127,16 @@ async fn a_session_moves_to_its_new_owner_and_id_in_the_index() {
             session.user = Some(name.to_owned());
             session.regenerate();
         });
-        world
-            .run(&mut browser, login)
-            .await
-            .expect(StatusCode::OK, "");
+        world.run(&mut browser, login).await.expect(StatusCode::OK, "");
         let key = key_of(&world, &mut browser).await;
         let listed = world.sessions.sessions_of(name).await.unwrap();
         assert_eq!(
-            listed
-                .iter()
-                .map(axum_typed_session::StoredSession::key)
-                .collect::<Vec<_>>(),
+            listed.iter().map(axum_typed_session::StoredSession::key).collect::<Vec<_>>(),
             [key]
         );
     }
     assert!(world.sessions.sessions_of("ann").await.unwrap().is_empty());
-    world
-        .run(&mut browser, change(axum_typed_session::Session::destroy))
-        .await;
+    world.run(&mut browser, change(axum_typed_session::Session::destroy)).await;
     assert!(world.sessions.sessions_of("bob").await.unwrap().is_empty());
 }
 
@@ -212,9 +180,7 @@ async fn a_partial_failure_to_end_everything_is_an_error_and_can_be_repeated() {
     for _ in 0..3 {
         world.browser_with(Data::of("ann")).await;
     }
-    world
-        .store
-        .inject_next(1, Operation::DestroyByOwner, Fault::LoseAnswer);
+    world.store.inject_next(1, Operation::DestroyByOwner, Fault::LoseAnswer);
     let error = world.sessions.destroy_all_of("ann").await.unwrap_err();
     assert!(matches!(error, SessionError::Store(_)));
     world.sessions.destroy_all_of("ann").await.unwrap();
@@ -229,12 +195,7 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
     handle.update(|data| data.count = 4).await.unwrap();
     assert_eq!(handle.load().await.unwrap().count, 4);
 
-    world
-        .run(
-            &mut browser,
-            change(axum_typed_session::Session::regenerate),
-        )
-        .await;
+    world.run(&mut browser, change(axum_typed_session::Session::regenerate)).await;
     for result in [
         handle.load().await.map(drop),
         handle.update(|data| data.count = 5).await,
@@ -245,14 +206,9 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
     assert_eq!(world.read(&mut browser).await.unwrap().count, 4);
 
     let handle = handle_of(&world, &mut browser).await;
-    world
-        .run(&mut browser, change(axum_typed_session::Session::destroy))
-        .await;
+    world.run(&mut browser, change(axum_typed_session::Session::destroy)).await;
     assert!(matches!(handle.load().await, Err(SessionError::Gone)));
-    assert!(matches!(
-        handle.update(|_| ()).await,
-        Err(SessionError::Gone)
-    ));
+    assert!(matches!(handle.update(|_| ()).await, Err(SessionError::Gone)));
     handle.destroy().await.unwrap();
 }
 
@@ -284,10 +240,7 @@ async fn after_a_regenerate_the_commits_id_keeps_this_session_alone() {
             Ok(commit.into_response())
         }
     });
-    world
-        .run(&mut browser, password_changed)
-        .await
-        .expect(StatusCode::OK, "");
+    world.run(&mut browser, password_changed).await.expect(StatusCode::OK, "");
     assert_eq!(world.read(&mut browser).await, Some(Data::of("ann")));
     assert_eq!(world.sessions.sessions_of("ann").await.unwrap().len(), 1);
 }
@@ -296,11 +249,7 @@ async fn after_a_regenerate_the_commits_id_keeps_this_session_alone() {
 async fn a_handle_ends_the_session_it_came_from() {
     let world = World::new();
     let mut browser = world.browser_with(Data::of("ann")).await;
-    handle_of(&world, &mut browser)
-        .await
-        .destroy()
-        .await
-        .unwrap();
+    handle_of(&world, &mut browser).await.destroy().await.unwrap();
     assert_eq!(world.read(&mut browser).await, None);
 }
 
@@ -310,9 +259,7 @@ async fn in_cookie_mode_every_operation_outside_a_request_says_what_it_needs() {
     let key = StoreKey::from_bytes([1; 32]);
     let errors = [
         sessions.load(key).await.map(drop),
-        sessions
-            .update(key, |visits: &mut Visits| visits.count += 1)
-            .await,
+        sessions.update(key, |visits: &mut Visits| visits.count += 1).await,
         sessions.destroy(key).await,
         sessions.sessions_of("ann").await.map(drop),
         sessions.destroy_all_of("ann").await.map(drop),

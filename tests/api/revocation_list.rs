@@ -18,19 +18,12 @@ async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessi
 async fn a_full_memory_store_forgets_no_revocation() {
     let clock = ManualClock::new();
     let list = MemoryStore::builder().max_bytes(2000).clock(clock.clone());
-    let sessions = cookie_mode(&clock)
-        .revocations(list.build())
-        .build()
-        .unwrap();
-    let app = Router::new()
-        .route("/logout", post(logout))
-        .with_state(sessions.clone());
+    let sessions = cookie_mode(&clock).revocations(list.build()).build().unwrap();
+    let app = Router::new().route("/logout", post(logout)).with_state(sessions.clone());
     let (mut ended, mut refused) = (Vec::new(), None);
     // More than fit.
     for _ in 0..10 {
-        let session = TestSession::start(&sessions, Visits { count: 1 })
-            .await
-            .unwrap();
+        let session = TestSession::start(&sessions, Visits { count: 1 }).await.unwrap();
         let (name, value) = session.header();
         let answer = send(&app, Request::post("/logout").header(name, value)).await;
         if answer.status == StatusCode::OK {
@@ -41,11 +34,7 @@ async fn a_full_memory_store_forgets_no_revocation() {
     }
     assert!(ended.len() > 1, "the list holds some");
     for session in &ended {
-        assert_eq!(
-            session.data().await.unwrap(),
-            None,
-            "a revoked cookie came back"
-        );
+        assert_eq!(session.data().await.unwrap(), None, "a revoked cookie came back");
     }
     let (session, answer) = refused.expect("a logout that the full list refused");
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -35,10 +35,7 @@ impl World {
         let clock = ManualClock::new();
         let list = FaultyStore::new(MemoryStore::builder().clock(clock.clone()).build());
         let node = || {
-            let sessions = cookie_mode(&clock)
-                .revocations(list.clone())
-                .build()
-                .unwrap();
+            let sessions = cookie_mode(&clock).revocations(list.clone()).build().unwrap();
             Router::new().route("/", post(act)).with_state(sessions)
         };
         let nodes = [node(), node()];
@@ -53,16 +50,12 @@ fn open() -> Gate {
 }
 
 async fn run(browser: &mut Browser, wish: fn(&mut Session<Visits>)) -> Answer {
-    browser
-        .send_with(Request::post("/"), Act(open(), wish))
-        .await
+    browser.send_with(Request::post("/"), Act(open(), wish)).await
 }
 
 async fn logged_in(world: &World) -> Browser {
     let mut browser = Browser::new(world.nodes[0].clone());
-    run(&mut browser, |session| session.count = 5)
-        .await
-        .expect(StatusCode::OK, "5");
+    run(&mut browser, |session| session.count = 5).await.expect(StatusCode::OK, "5");
     browser
 }
 
@@ -112,9 +105,7 @@ async fn a_request_in_flight_that_seals_the_cookie_again_does_not_revive_it() {
     gate.reached(1).await;
     // The list tells the slow request that all is well, just before the logout.
     let asked = Gate::new();
-    world
-        .list
-        .inject_next(1, Operation::Load, Fault::HoldAnswer(asked.clone()));
+    world.list.inject_next(1, Operation::Load, Fault::HoldAnswer(asked.clone()));
     gate.open();
     asked.reached(1).await;
     run(&mut browser.clone(), Session::destroy).await;
@@ -199,9 +190,7 @@ async fn the_old_cookie_cannot_overwrite_a_fresh_login_but_may_log_in_again_afte
     let mut browser = logged_in(&world).await;
     let old = browser.clone();
     run(&mut browser, Session::destroy).await;
-    run(&mut old.clone(), |session| session.count = 1)
-        .await
-        .expect(StatusCode::OK, "1");
+    run(&mut old.clone(), |session| session.count = 1).await.expect(StatusCode::OK, "1");
 }
 
 #[tokio::test]

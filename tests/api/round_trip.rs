@@ -68,10 +68,7 @@ impl Codec<Cart> for OneDigit {
         let [digit @ b'0'..=b'9'] = bytes else {
             return Err("more than a digit".into());
         };
-        Ok(Cart {
-            count: u32::from(digit - b'0'),
-            ..Cart::default()
-        })
+        Ok(Cart { count: u32::from(digit - b'0'), ..Cart::default() })
     }
 }
 
@@ -114,17 +111,11 @@ async fn refused<T>(
 }
 
 fn player() -> Player {
-    Player {
-        name: Some("ann".to_owned()),
-        ..Player::default()
-    }
+    Player { name: Some("ann".to_owned()), ..Player::default() }
 }
 
 fn cart() -> Cart {
-    Cart {
-        count: 1,
-        items: vec![1],
-    }
+    Cart { count: 1, items: vec![1] }
 }
 
 async fn a_number_that_is_not_finite_is_refused(mode: Mode) {
@@ -184,10 +175,7 @@ async fn any_codec_is_tried_in_a_debug_build(mode: Mode) {
 async fn what_before_save_spoils_is_refused(mode: Mode) {
     let spoil = |player: &mut Player| player.score /= player.score;
     let builder = mode.builder::<Player>(&ManualClock::new());
-    let start = Player {
-        score: 1.0,
-        ..player()
-    };
+    let start = Player { score: 1.0, ..player() };
     refused(builder.before_save(spoil), start, |player| {
         player.score = 0.0;
     })
@@ -232,14 +220,8 @@ async fn no_update_stores_what_would_not_read_back() {
 
 #[tokio::test]
 async fn the_refusal_says_what_to_look_for_and_nothing_of_the_data() {
-    let sessions = SessionManager::<Player>::builder()
-        .keys(key())
-        .build()
-        .unwrap();
-    let data = Player {
-        score: f64::NAN,
-        ..player()
-    };
+    let sessions = SessionManager::<Player>::builder().keys(key()).build().unwrap();
+    let data = Player { score: f64::NAN, ..player() };
     let error = TestSession::start(&sessions, data).await.unwrap_err();
     let source = error.source().unwrap();
     assert_eq!(

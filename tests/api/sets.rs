@@ -49,29 +49,19 @@ fn texts<const N: usize>(texts: [&str; N]) -> HashSet<String> {
 }
 
 fn line(sku: &str, sizes: &[u32]) -> Line {
-    Line {
-        sku: sku.to_owned(),
-        sizes: sizes.to_vec(),
-    }
+    Line { sku: sku.to_owned(), sizes: sizes.to_vec() }
 }
 
 fn ann() -> Profile {
     Profile {
         name: "ann".to_owned(),
         roles: texts(["user", "editor", "admin"]),
-        teams: [
-            ("a".to_owned(), (0..9).collect()),
-            ("b".to_owned(), [1, 2].into()),
-        ]
-        .into(),
+        teams: [("a".to_owned(), (0..9).collect()), ("b".to_owned(), [1, 2].into())].into(),
         rounds: vec![[1, 2].into(), [1, 2].into(), (0..5).collect()],
         tags: Some([1, 2].into()),
         cart: [line("tea", &[1, 2]), line("jam", &[2, 1]), line("oil", &[])].into(),
         list: vec![3, 1, 2],
-        device: Device {
-            kind: "phone".to_owned(),
-            grants: (0..9).collect(),
-        },
+        device: Device { kind: "phone".to_owned(), grants: (0..9).collect() },
         ..Profile::default()
     }
 }
@@ -86,10 +76,7 @@ fn edit(edit: impl Fn(&mut Profile) + Send + Sync + 'static) -> Change<Profile> 
 /// How many of these changes of one session, one after the other, were saved.
 async fn saved(mode: Mode, changes: &[Edit]) -> usize {
     let events = EventLog::default();
-    let sessions = mode
-        .builder::<Profile>(&ManualClock::new())
-        .on_event(events.hook())
-        .build();
+    let sessions = mode.builder::<Profile>(&ManualClock::new()).on_event(events.hook()).build();
     let mut browser = Browser::new(changing(sessions.unwrap()));
     let start = edit(|profile| *profile = ann());
     browser.send_with(Request::post("/"), start).await;
@@ -157,9 +144,7 @@ async fn race(pointers: &[&str], slow: Edit, quick: Edit) -> (StatusCode, Profil
     let app = changing(sessions.unwrap());
     let mut browser = Browser::new(app);
     let post = || Request::post("/");
-    browser
-        .send_with(post(), edit(|profile| *profile = ann()))
-        .await;
+    browser.send_with(post(), edit(|profile| *profile = ann())).await;
 
     let gate = Gate::new();
     let slow = Change::behind(gate.clone(), move |session: &mut Session<Profile>| {
@@ -184,15 +169,9 @@ fn is_merged(name: &str, (status, data): (StatusCode, Profile), expected: Profil
 
 #[tokio::test]
 async fn sets_that_nobody_touched_are_no_conflict() {
-    let [name, mail]: [Edit; 2] = [
-        |profile| profile.name = "bob".to_owned(),
-        |profile| profile.mail = "a@b".to_owned(),
-    ];
-    let expected = Profile {
-        name: "bob".to_owned(),
-        mail: "a@b".to_owned(),
-        ..ann()
-    };
+    let [name, mail]: [Edit; 2] =
+        [|profile| profile.name = "bob".to_owned(), |profile| profile.mail = "a@b".to_owned()];
+    let expected = Profile { name: "bob".to_owned(), mail: "a@b".to_owned(), ..ann() };
     for _ in 0..20 {
         is_merged("", race(&[], name, mail).await, expected.clone());
     }

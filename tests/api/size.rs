@@ -30,31 +30,19 @@ async fn the_largest_payload_that_fits_is_sent_and_one_byte_more_is_refused() {
             assert!(COOKIE.len() + answer.token().len() <= 4096);
             length += 1;
         };
-        assert_eq!(
-            COOKIE.len() + browser.token().len(),
-            4096,
-            "no byte is wasted"
-        );
+        assert_eq!(COOKIE.len() + browser.token().len(), 4096, "no byte is wasted");
         let refused = refused.expect(StatusCode::INTERNAL_SERVER_ERROR, "");
         let answer = refused.expect_no_cookie();
         assert_eq!(answer.header("cache-control"), None);
         let events = log.take_events();
-        let too_large = SessionEvent::TooLarge {
-            actual: 4097,
-            limit: 4096,
-        };
+        let too_large = SessionEvent::TooLarge { actual: 4097, limit: 4096 };
         assert_eq!(events.last(), Some(&too_large));
         let kept = browser.get("/").await;
         assert_eq!(kept.body.len(), length - 1, "the old cookie stays valid");
 
-        post_note(&mut browser, length + 300)
-            .await
-            .expect_no_cookie();
+        post_note(&mut browser, length + 300).await.expect_no_cookie();
         // 300 bytes more are 400 characters more.
-        let too_large = SessionEvent::TooLarge {
-            actual: 4497,
-            limit: 4096,
-        };
+        let too_large = SessionEvent::TooLarge { actual: 4497, limit: 4096 };
         assert_eq!(log.take_events(), [too_large]);
     }
 }
@@ -63,9 +51,7 @@ async fn the_largest_payload_that_fits_is_sent_and_one_byte_more_is_refused() {
 async fn an_oversize_new_session_sends_nothing() {
     let mut browser = Browser::new(app(logins(&ManualClock::new())));
     let answer = post_note(&mut browser, 4000).await;
-    answer
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
-        .expect_no_cookie();
+    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
 }
 
 #[tokio::test]
@@ -77,9 +63,7 @@ async fn an_oversize_session_keeps_its_id_when_it_regenerates() {
     let app = app(logins(&clock).before_save(grow).on_event(log.hook()));
     let request = Request::post("/regenerate").header(header::COOKIE, cookie);
     let answer = send(&app, request).await;
-    answer
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
-        .expect_no_cookie();
+    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
     assert_eq!(log.take(), ["too_large"]);
 }
 
@@ -97,9 +81,7 @@ async fn a_token_that_no_longer_fits_is_not_sent_again() {
     let request =
         Request::post("/commit").header(header::COOKIE, format!("__Host-session={token}"));
     let answer = send(&named("__Host-session"), request).await;
-    answer
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
-        .expect_no_cookie();
+    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
 }
 
 #[tokio::test]
@@ -107,18 +89,11 @@ async fn max_payload_bounds_the_encoded_data() {
     let log = EventLog::default();
     let manager = logins(&ManualClock::new()).max_payload(AROUND + 10);
     let mut browser = Browser::new(app(manager.on_event(log.hook())));
-    post_note(&mut browser, 10)
-        .await
-        .expect(StatusCode::OK, "nnnnnnnnnn");
+    post_note(&mut browser, 10).await.expect(StatusCode::OK, "nnnnnnnnnn");
     log.take();
     let answer = post_note(&mut browser, 11).await;
-    answer
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
-        .expect_no_cookie();
+    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
     let (actual, limit) = (AROUND + 11, AROUND + 10);
-    assert_eq!(
-        log.take_events(),
-        [SessionEvent::TooLarge { actual, limit }]
-    );
+    assert_eq!(log.take_events(), [SessionEvent::TooLarge { actual, limit }]);
     browser.get("/").await.expect(StatusCode::OK, "nnnnnnnnnn");
 }

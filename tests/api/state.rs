@@ -49,10 +49,7 @@ fn visits(mode: Mode) -> SessionManager<Visits> {
 
 fn carts(mode: Mode) -> SessionManager<Cart> {
     let builder = mode.builder(&ManualClock::new());
-    builder
-        .cookie(Cookie::new("__Host-cart", ""))
-        .build()
-        .unwrap()
+    builder.cookie(Cookie::new("__Host-cart", "")).build().unwrap()
 }
 
 in_both_modes! {
@@ -63,9 +60,7 @@ in_both_modes! {
 }
 
 async fn the_manager_alone_is_a_state(mode: Mode) {
-    let app = Router::new()
-        .route("/", get(count))
-        .with_state(visits(mode));
+    let app = Router::new().route("/", get(count)).with_state(visits(mode));
     let mut browser = Browser::new(app);
     browser.get("/").await.expect(StatusCode::OK, "1");
     browser.get("/").await.expect(StatusCode::OK, "2");
@@ -77,10 +72,7 @@ async fn one_field_of_the_state_is_the_manager(mode: Mode) {
         visits: SessionManager<Visits>,
         greeting: &'static str,
     }
-    let state = AppState {
-        visits: visits(mode),
-        greeting: "hello",
-    };
+    let state = AppState { visits: visits(mode), greeting: "hello" };
     let mut browser = Browser::new(Router::new().route("/", get(count)).with_state(state));
     browser.get("/").await.expect(StatusCode::OK, "1");
     browser.get("/").await.expect(StatusCode::OK, "2");
@@ -93,10 +85,7 @@ struct Shop {
 }
 
 async fn two_session_types_in_one_handler_each_have_their_cookie(mode: Mode) {
-    let state = Shop {
-        visits: visits(mode),
-        carts: carts(mode),
-    };
+    let state = Shop { visits: visits(mode), carts: carts(mode) };
     let app = Router::new()
         .route("/both", get(count_and_buy))
         .route("/count", get(count))
@@ -112,20 +101,14 @@ async fn two_session_types_in_one_handler_each_have_their_cookie(mode: Mode) {
     browser.get("/both").await.expect(StatusCode::OK, "3 20");
     // Under the other's name, neither is anything.
     let session = browser.jar["__Host-session"].clone();
-    let cart = browser
-        .jar
-        .insert("__Host-cart".to_owned(), session)
-        .unwrap();
+    let cart = browser.jar.insert("__Host-cart".to_owned(), session).unwrap();
     browser.jar.insert("__Host-session".to_owned(), cart);
     browser.get("/both").await.expect(StatusCode::OK, "1 10");
 }
 
 async fn nested_routers_have_states_of_their_own(mode: Mode) {
     let shop = Router::new().route("/", get(buy)).with_state(carts(mode));
-    let app = Router::new()
-        .route("/", get(count))
-        .nest("/cart", shop)
-        .with_state(visits(mode));
+    let app = Router::new().route("/", get(count)).nest("/cart", shop).with_state(visits(mode));
     let mut browser = Browser::new(app);
     browser.get("/").await.expect(StatusCode::OK, "1");
     browser.get("/cart").await.expect(StatusCode::OK, "10");
@@ -152,9 +135,7 @@ async fn two_managers_of_one_cookie_name_in_one_request_are_an_error_that_names_
     assert!(answer.body.contains(".cookie"), "{}", answer.body);
     assert!(answer.body.contains("__Host-session"), "{}", answer.body);
     let answer = browser.get("/both").await;
-    answer
-        .expect(StatusCode::INTERNAL_SERVER_ERROR, "")
-        .expect_no_cookie();
+    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
     // Apart they do no harm.
     browser.get("/count").await.expect(StatusCode::OK, "1");
 }
@@ -168,16 +149,8 @@ async fn two_managers_of_one_type_and_name_in_one_request_are_an_error_too() {
     let elsewhere = one.with_store(MemoryStore::new());
     for (what, other, status) in [
         ("the same", one.clone(), StatusCode::OK),
-        (
-            "another",
-            visits(Mode::Store),
-            StatusCode::INTERNAL_SERVER_ERROR,
-        ),
-        (
-            "the same over another store",
-            elsewhere,
-            StatusCode::INTERNAL_SERVER_ERROR,
-        ),
+        ("another", visits(Mode::Store), StatusCode::INTERNAL_SERVER_ERROR),
+        ("the same over another store", elsewhere, StatusCode::INTERNAL_SERVER_ERROR),
     ] {
         let layer = from_fn_with_state(one.clone(), outer);
         let app = Router::new().route("/", get(count)).layer(layer);

@@ -267,13 +267,8 @@ impl SessionStore for Flawed {
         // What was there before waiting.
         if one_at_a_time.is_none() {
             tokio::time::sleep(MOMENT).await;
-        } else if self
-            .live(&key)
-            .is_none_or(|now| now.version() != row.version())
-        {
-            return Ok(self
-                .live(&key)
-                .map_or(SaveOutcome::Gone, SaveOutcome::Conflict));
+        } else if self.live(&key).is_none_or(|now| now.version() != row.version()) {
+            return Ok(self.live(&key).map_or(SaveOutcome::Gone, SaveOutcome::Conflict));
         }
         let touched = if self.is(Flaw::TouchLosesTheOwner) {
             let touched = RecordBuilder::new().version(version);
@@ -316,12 +311,7 @@ impl SessionStore for Flawed {
         let mut found: Vec<_> = found.map(|(key, _)| *key).collect();
         if self.is(Flaw::IndexKeepsFormerOwners) {
             let former = self.former_owners.lock().unwrap();
-            found.extend(
-                former
-                    .iter()
-                    .filter(|(of, _)| of == owner)
-                    .map(|(_, key)| *key),
-            );
+            found.extend(former.iter().filter(|(of, _)| of == owner).map(|(_, key)| *key));
         }
         Ok(found)
     }
@@ -338,18 +328,12 @@ impl SessionStore for Flawed {
             row.owner() != Some(*owner) || Some(key) == keep || !self.is_live(row)
         });
         let ended = (before - rows.len()) as u64;
-        Ok(if self.is(Flaw::DestroyByOwnerMiscounts) {
-            ended + 1
-        } else {
-            ended
-        })
+        Ok(if self.is(Flaw::DestroyByOwnerMiscounts) { ended + 1 } else { ended })
     }
 }
 
 async fn fails(check: impl Future<Output = ()> + Send + 'static) -> bool {
-    tokio::spawn(check)
-        .await
-        .is_err_and(|error| error.is_panic())
+    tokio::spawn(check).await.is_err_and(|error| error.is_panic())
 }
 
 /// Makes a test of each line: the check must fail for the flaw, and pass where there is none.
@@ -426,8 +410,6 @@ fn the_macro_runs_every_check() {
     let (list, _) = list.split_once('}').unwrap();
     let listed: BTreeSet<&str> = list.split_whitespace().collect();
     let checks = source.split("\npub async fn ").skip(1);
-    let checks: BTreeSet<&str> = checks
-        .map(|check| check.split_once('(').unwrap().0)
-        .collect();
+    let checks: BTreeSet<&str> = checks.map(|check| check.split_once('(').unwrap().0).collect();
     assert_eq!(listed, checks);
 }

@@ -35,11 +35,7 @@ async fn the_client_holds_an_id_and_the_store_sees_only_its_hash() {
     let answer = world.run(&mut browser.clone(), id).await;
     let key = answer.body.parse::<axum_typed_session::StoreKey>().unwrap();
     let row = world.store.inner().load(&key).await.unwrap().unwrap();
-    let stored = format!(
-        "{:?} {}",
-        row.to_bytes(),
-        String::from_utf8_lossy(row.payload())
-    );
+    let stored = format!("{:?} {}", row.to_bytes(), String::from_utf8_lossy(row.payload()));
     assert!(!stored.contains(&token));
 }
 
@@ -57,24 +53,16 @@ async fn a_handler_that_does_not_ask_for_the_session_makes_no_store_call() {
     elsewhere.jar = browser.jar.clone();
     elsewhere.get("/").await.expect(StatusCode::OK, "hello");
     assert_eq!(world.store.calls(Operation::all()), 0);
-    assert_eq!(
-        browser.get("/").await.status,
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    assert_eq!(browser.get("/").await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
 async fn a_fresh_session_asks_the_store_nothing_until_it_is_saved() {
     let world = World::new();
     let mut browser = world.browser();
-    world
-        .run(&mut browser, change(|_| {}))
-        .await
-        .expect_no_cookie();
+    world.run(&mut browser, change(|_| {})).await.expect_no_cookie();
     assert_eq!(world.store.calls(Operation::all()), 0);
-    world
-        .run(&mut browser, change(|session| session.count = 1))
-        .await;
+    world.run(&mut browser, change(|session| session.count = 1)).await;
     assert_eq!(world.store.calls(Operation::all()), 1);
     assert_eq!(world.rows().await, 1);
 }
@@ -132,10 +120,7 @@ async fn a_browser_session_is_saved_without_sending_the_cookie_again() {
     let world = World::with(|builder| builder.browser_session(HOUR));
     let mut browser = world.browser_with(Data::count_of(1)).await;
     world.clock.advance(SECOND);
-    world
-        .run(&mut browser, change(|session| session.count = 2))
-        .await
-        .expect_no_cookie();
+    world.run(&mut browser, change(|session| session.count = 2)).await.expect_no_cookie();
     assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
 }
 
@@ -144,18 +129,9 @@ async fn unknown_and_malformed_ids_are_never_adopted_and_malformed_ones_cost_no_
     let world = World::new();
     let known = world.browser_with(Data::count_of(1)).await.token();
     let unknown = "A".repeat(43);
-    let malformed = [
-        &known[1..],
-        &format!("{known}A"),
-        &"A".repeat(5000),
-        "",
-        "=",
-        "\u{e4}",
-    ];
+    let malformed = [&known[1..], &format!("{known}A"), &"A".repeat(5000), "", "=", "\u{e4}"];
     world.store.reset_calls();
-    let app = Router::new()
-        .route("/", get(count))
-        .with_state(world.sessions.clone());
+    let app = Router::new().route("/", get(count)).with_state(world.sessions.clone());
     for id in malformed {
         let answer = get_with_cookies(&app, &format!("{COOKIE}={id}")).await;
         assert_eq!(answer.status, StatusCode::OK);
@@ -182,9 +158,7 @@ async fn with_keys_a_forged_id_costs_no_store_call() {
     for index in 0..token.len() {
         let mut forged = token.clone().into_bytes();
         forged[index] = if forged[index] == b'A' { b'B' } else { b'A' };
-        browser
-            .jar
-            .insert(COOKIE.into(), String::from_utf8(forged).unwrap());
+        browser.jar.insert(COOKIE.into(), String::from_utf8(forged).unwrap());
         assert_eq!(world.read(&mut browser).await, None);
     }
     browser.jar.insert(COOKIE.into(), "A".repeat(43));
@@ -226,13 +200,9 @@ async fn an_id_that_collides_is_drawn_again_a_bounded_number_of_times() {
     // From draw 8 on every id is the same: the third session of it finds none free.
     let mut browser = world.browser();
     next.store(8, Ordering::SeqCst);
-    world
-        .run(&mut browser, change(|session| session.count = 3))
-        .await;
+    world.run(&mut browser, change(|session| session.count = 3)).await;
     let mut browser = world.browser();
-    let answer = world
-        .run(&mut browser, change(|session| session.count = 4))
-        .await;
+    let answer = world.run(&mut browser, change(|session| session.count = 4)).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     answer.expect_no_cookie();
     assert_eq!(next.load(Ordering::SeqCst), 9 + 4);
@@ -258,34 +228,17 @@ async fn store_for_keeps_tenants_apart_and_with_store_reaches_one_outside_a_requ
         })
         .build()
         .unwrap();
-    let app = Router::new()
-        .route("/", get(visit))
-        .with_state(sessions.clone());
+    let app = Router::new().route("/", get(visit)).with_state(sessions.clone());
     let mut browser = Browser::new(app.clone());
     let tenant = |name: &str| Request::get("/").header("tenant", name);
-    browser
-        .send(tenant("red"))
-        .await
-        .expect(StatusCode::OK, "1");
-    browser
-        .send(tenant("red"))
-        .await
-        .expect(StatusCode::OK, "2");
-    browser
-        .send(tenant("blue"))
-        .await
-        .expect(StatusCode::OK, "1");
+    browser.send(tenant("red")).await.expect(StatusCode::OK, "1");
+    browser.send(tenant("red")).await.expect(StatusCode::OK, "2");
+    browser.send(tenant("blue")).await.expect(StatusCode::OK, "1");
     assert_eq!((red.len(), blue.len()), (1, 1));
-    assert_eq!(
-        send(&app, tenant("green")).await.status,
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    assert_eq!(send(&app, tenant("green")).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let error = sessions.delete_expired(10).await.unwrap_err();
     assert!(matches!(error, SessionError::NoStore { .. }));
-    assert_eq!(
-        sessions.with_store(red).delete_expired(10).await.unwrap(),
-        0
-    );
+    assert_eq!(sessions.with_store(red).delete_expired(10).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,9 +252,7 @@ async fn a_store_that_fails_or_hangs_is_503_keeps_the_cookie_and_is_written_no_m
         world.store.reset_calls();
         log.take();
         world.store.inject(Operation::all(), fault.clone());
-        let answer = world
-            .run(&mut browser, change(|session| session.count = 2))
-            .await;
+        let answer = world.run(&mut browser, change(|session| session.count = 2)).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.body, "");
         answer.expect_no_cookie();
@@ -317,11 +268,7 @@ async fn a_store_that_fails_or_hangs_is_503_keeps_the_cookie_and_is_written_no_m
 async fn a_commit_that_fails_sends_no_cookie_and_leaves_the_old_row() {
     let wishes: [(&str, Wish, Operation); 3] = [
         ("update", |session| session.count = 2, Operation::Save),
-        (
-            "regenerate",
-            |session| session.regenerate(),
-            Operation::Save,
-        ),
+        ("regenerate", |session| session.regenerate(), Operation::Save),
         ("destroy", |session| session.destroy(), Operation::Destroy),
     ];
     for (name, wish, operation) in wishes {
@@ -349,9 +296,7 @@ async fn a_new_session_whose_row_was_not_saved_gets_no_cookie() {
     let world = World::new();
     let mut browser = world.browser();
     world.store.inject(Operation::Save, Fault::Fail);
-    let answer = world
-        .run(&mut browser, change(|session| session.count = 1))
-        .await;
+    let answer = world.run(&mut browser, change(|session| session.count = 1)).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     answer.expect_no_cookie();
 }
@@ -365,10 +310,7 @@ async fn regenerate_leaves_one_live_id_however_often_it_is_asked() {
         session.regenerate();
         session.regenerate();
     });
-    world
-        .run(&mut browser, twice)
-        .await
-        .expect(StatusCode::OK, "");
+    world.run(&mut browser, twice).await.expect(StatusCode::OK, "");
     // The live row and the tombstone of the old id.
     assert_eq!(world.rows().await, 2);
     assert_eq!(world.read(&mut old.clone()).await, None);
@@ -397,9 +339,7 @@ async fn two_commits_that_regenerate_in_one_request_leave_one_live_id() {
     }
     let world = World::new();
     let before = world.browser_with(Data::count_of(1)).await;
-    let app = Router::new()
-        .route("/", get(handler))
-        .with_state(world.sessions.clone());
+    let app = Router::new().route("/", get(handler)).with_state(world.sessions.clone());
     let mut twice = Browser::new(app);
     twice.jar = before.jar.clone();
     twice.get("/").await.expect(StatusCode::OK, "done");
@@ -419,19 +359,12 @@ async fn of_two_ids_the_newest_valid_wins_and_destroy_ends_both() {
     let two = world.browser_with(Data::count_of(2)).await.token();
     for (first, second) in [(&one, &two), (&two, &one)] {
         let mut browser = world.browser();
-        browser
-            .jar
-            .insert(COOKIE.into(), format!("{first}; {COOKIE}={second}"));
+        browser.jar.insert(COOKIE.into(), format!("{first}; {COOKIE}={second}"));
         assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
     }
     let mut browser = world.browser();
-    browser
-        .jar
-        .insert(COOKIE.into(), format!("{one}; {COOKIE}={two}"));
-    world
-        .run(&mut browser, change(Session::destroy))
-        .await
-        .expect(StatusCode::OK, "");
+    browser.jar.insert(COOKIE.into(), format!("{one}; {COOKIE}={two}"));
+    world.run(&mut browser, change(Session::destroy)).await.expect(StatusCode::OK, "");
     assert_eq!(world.rows().await, 0);
 }
 
@@ -439,9 +372,7 @@ async fn of_two_ids_the_newest_valid_wins_and_destroy_ends_both() {
 async fn the_end_of_a_session_is_the_servers_to_the_millisecond() {
     let world = World::new();
     let mut browser = world.browser_with(Data::count_of(1)).await;
-    world
-        .clock
-        .advance((HOUR * 24).checked_sub(MILLISECOND).unwrap());
+    world.clock.advance((HOUR * 24).checked_sub(MILLISECOND).unwrap());
     assert!(world.read(&mut browser).await.is_some());
     world.clock.advance(MILLISECOND);
     assert_eq!(world.read(&mut browser).await, None);
@@ -451,11 +382,7 @@ async fn the_end_of_a_session_is_the_servers_to_the_millisecond() {
 async fn options_a_store_cannot_honour_are_refused() {
     let store = || MemoryStore::builder().clock(ManualClock::new()).build();
     let builder = SessionManager::<Visits>::builder;
-    let error = builder()
-        .store(store())
-        .revocations(store())
-        .build()
-        .unwrap_err();
+    let error = builder().store(store()).revocations(store()).build().unwrap_err();
     assert!(error.to_string().contains("revocations"));
     let error = builder().store(store()).signed().build().unwrap_err();
     assert!(error.to_string().contains(".keys("));

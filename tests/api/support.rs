@@ -259,9 +259,7 @@ where
         session.commit().await
     };
     let show = |session: Session<T>| async move { Json(T::clone(&session)) };
-    Router::new()
-        .route("/", post(change).get(show))
-        .with_state(sessions)
+    Router::new().route("/", post(change).get(show)).with_state(sessions)
 }
 
 /// A `GET` with cookies written by hand.
@@ -299,9 +297,7 @@ pub fn traced<R>(run: impl Future<Output = R>) -> (R, String) {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.unwrap();
     let result = tracing::subscriber::with_default(subscriber, || runtime.block_on(run));
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -339,19 +335,14 @@ impl Log {
             })
             .with_ansi(false)
             .finish();
-        Self {
-            text,
-            _default: tracing::subscriber::set_default(subscriber),
-        }
+        Self { text, _default: tracing::subscriber::set_default(subscriber) }
     }
 
     /// Returns the lines since the last call.
     pub fn take(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.text.0.lock().unwrap());
         let text = String::from_utf8(text).unwrap();
-        let ours = text
-            .lines()
-            .filter(|line| line.contains(" axum_typed_session"));
+        let ours = text.lines().filter(|line| line.contains(" axum_typed_session"));
         ours.map(str::to_owned).collect()
     }
 }

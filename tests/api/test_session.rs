@@ -51,12 +51,7 @@ fn transports() -> [Transport; 4] {
             headers.insert("x-own", HeaderValue::from_str(token).unwrap());
         },
     );
-    [
-        Transport::cookie(),
-        Transport::bearer(),
-        Transport::header(name),
-        custom,
-    ]
+    [Transport::cookie(), Transport::bearer(), Transport::header(name), custom]
 }
 
 /// Cookie mode, sealed ids and plain ids, each over every transport.
@@ -84,9 +79,7 @@ async fn the_application_sees_the_data_and_the_test_sees_what_became_of_it() {
     let clock = ManualClock::new();
     for (case, sessions) in managers(&clock) {
         let app = app(&sessions);
-        let mut ada = TestSession::start(&sessions, Visits { count: 41 })
-            .await
-            .unwrap();
+        let mut ada = TestSession::start(&sessions, Visits { count: 41 }).await.unwrap();
         let response = send(&app, "/visit", ada.header()).await;
         let data = ada.after(&response).await.unwrap();
         assert_eq!(data, Some(Visits { count: 42 }), "{case}");
@@ -111,14 +104,8 @@ async fn the_application_sees_the_data_and_the_test_sees_what_became_of_it() {
 #[tokio::test]
 async fn a_session_that_holds_the_default_is_a_session() {
     for (case, sessions) in managers(&ManualClock::new()) {
-        let session = TestSession::start(&sessions, Visits::default())
-            .await
-            .unwrap();
-        assert_eq!(
-            session.data().await.unwrap(),
-            Some(Visits::default()),
-            "{case}"
-        );
+        let session = TestSession::start(&sessions, Visits::default()).await.unwrap();
+        assert_eq!(session.data().await.unwrap(), Some(Visits::default()), "{case}");
     }
 }
 
@@ -131,14 +118,9 @@ async fn the_header_is_the_one_the_transport_reads() {
             "Transport::custom(..)" => HeaderName::from_static("x-own"),
             _ => HeaderName::from_static("x-login"),
         };
-        let sessions = SessionManager::<Visits>::builder()
-            .keys(key())
-            .transport(transport)
-            .build()
-            .unwrap();
-        let session = TestSession::start(&sessions, Visits::default())
-            .await
-            .unwrap();
+        let sessions =
+            SessionManager::<Visits>::builder().keys(key()).transport(transport).build().unwrap();
+        let session = TestSession::start(&sessions, Visits::default()).await.unwrap();
         let (carried_in, value) = session.header();
         assert_eq!(carried_in, name);
         assert!(value.is_sensitive() || name == "x-own");
@@ -149,9 +131,7 @@ async fn the_header_is_the_one_the_transport_reads() {
 async fn an_expired_session_is_none() {
     let clock = ManualClock::new();
     for (case, sessions) in managers(&clock) {
-        let session = TestSession::start(&sessions, Visits { count: 1 })
-            .await
-            .unwrap();
+        let session = TestSession::start(&sessions, Visits { count: 1 }).await.unwrap();
         clock.advance(DAY);
         assert_eq!(session.data().await.unwrap(), None, "{case}");
     }
@@ -160,18 +140,10 @@ async fn an_expired_session_is_none() {
 #[tokio::test]
 async fn cookies_of_the_application_are_left_alone() {
     let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
-    let mut ada = TestSession::start(&sessions, Visits { count: 1 })
-        .await
-        .unwrap();
+    let mut ada = TestSession::start(&sessions, Visits { count: 1 }).await.unwrap();
     let mut response = HeaderMap::new();
-    response.append(
-        header::SET_COOKIE,
-        HeaderValue::from_static("theme=; Max-Age=0"),
-    );
-    assert_eq!(
-        ada.after(&response).await.unwrap(),
-        Some(Visits { count: 1 })
-    );
+    response.append(header::SET_COOKIE, HeaderValue::from_static("theme=; Max-Age=0"));
+    assert_eq!(ada.after(&response).await.unwrap(), Some(Visits { count: 1 }));
 }
 
 #[tokio::test]
@@ -181,15 +153,10 @@ async fn the_removal_of_an_unpartitioned_twin_is_no_logout() {
         .remove_unpartitioned(true)
         .build()
         .unwrap();
-    let mut ada = TestSession::start(&sessions, Visits { count: 1 })
-        .await
-        .unwrap();
+    let mut ada = TestSession::start(&sessions, Visits { count: 1 }).await.unwrap();
     let response = send(&app(&sessions), "/visit", ada.header()).await;
     assert_eq!(response.get_all(header::SET_COOKIE).iter().count(), 2);
-    assert_eq!(
-        ada.after(&response).await.unwrap(),
-        Some(Visits { count: 2 })
-    );
+    assert_eq!(ada.after(&response).await.unwrap(), Some(Visits { count: 2 }));
 }
 
 #[tokio::test]
@@ -197,16 +164,10 @@ async fn a_store_that_is_down_is_an_error_and_no_missing_session() {
     let store = FaultyStore::new(MemoryStore::new());
     let sessions = SessionManager::<Visits>::builder().store(store.clone());
     let sessions = sessions.build().unwrap();
-    let session = TestSession::start(&sessions, Visits { count: 1 })
-        .await
-        .unwrap();
+    let session = TestSession::start(&sessions, Visits { count: 1 }).await.unwrap();
     store.inject(Operation::all(), Fault::Fail);
     assert!(session.data().await.is_err());
-    assert!(
-        TestSession::start(&sessions, Visits { count: 1 })
-            .await
-            .is_err()
-    );
+    assert!(TestSession::start(&sessions, Visits { count: 1 }).await.is_err());
 }
 
 #[tokio::test]

@@ -38,19 +38,13 @@ impl Row {
 
     fn record(&self) -> Result<Record, StoreError> {
         let expires_at = Timestamp::from_unix_millis(self.expires_at);
-        Record::from_bytes(
-            Version::from_bytes(self.version),
-            expires_at,
-            self.rest.clone(),
-        )
+        Record::from_bytes(Version::from_bytes(self.version), expires_at, self.rest.clone())
     }
 }
 
 impl Table {
     fn rows(&self) -> Result<MutexGuard<'_, HashMap<[u8; 32], Row>>, StoreError> {
-        self.0
-            .lock()
-            .map_err(|_| StoreError::unavailable("a writer panicked"))
+        self.0.lock().map_err(|_| StoreError::unavailable("a writer panicked"))
     }
 }
 

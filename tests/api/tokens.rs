@@ -31,19 +31,14 @@ async fn an_encrypted_token_shows_nothing_of_the_data() {
     let token = issue(&app(logins(&clock)), "open-sesame").await.token();
     let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
     for part in ["open-sesame", "sesame", "note", "user"] {
-        assert!(
-            !token.contains(part) && !contains(&bytes[29..], part.as_bytes()),
-            "{part}"
-        );
+        assert!(!token.contains(part) && !contains(&bytes[29..], part.as_bytes()), "{part}");
     }
 }
 
 #[tokio::test]
 async fn a_signed_token_is_readable() {
     let clock = ManualClock::new();
-    let token = issue(&app(logins(&clock).signed()), "open-sesame")
-        .await
-        .token();
+    let token = issue(&app(logins(&clock).signed()), "open-sesame").await.token();
     let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
     assert!(contains(&bytes, br#"{"user":null,"note":"open-sesame"}"#));
 }
@@ -60,15 +55,9 @@ async fn two_tokens_of_the_same_data_have_nothing_in_common_but_version_and_key_
 
 /// Every way to damage a token that has a name.
 fn damaged(token: &str) -> Vec<String> {
-    let mut tokens: Vec<String> = (0..token.len())
-        .map(|end| token[..end].to_owned())
-        .collect();
+    let mut tokens: Vec<String> = (0..token.len()).map(|end| token[..end].to_owned()).collect();
     for index in 0..token.len() {
-        let other = if token.as_bytes()[index] == b'A' {
-            "B"
-        } else {
-            "A"
-        };
+        let other = if token.as_bytes()[index] == b'A' { "B" } else { "A" };
         tokens.push([&token[..index], other, &token[index + 1..]].concat());
     }
     let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
@@ -102,9 +91,7 @@ async fn every_damaged_token_gets_the_same_answer_a_fresh_session_and_one_event(
         let log = EventLog::default();
         let app = app(manager.on_event(log.hook()));
         let token = issue(&app, "mine").await.token();
-        read_cookie(&app, &token)
-            .await
-            .expect(StatusCode::OK, "mine");
+        read_cookie(&app, &token).await.expect(StatusCode::OK, "mine");
         log.take();
         let expected = read_cookie(&app, "never-issued").await;
         assert_eq!((expected.status, &*expected.body), (StatusCode::OK, FRESH));
@@ -141,29 +128,14 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
         ("another key", logins(&clock).keys(Key::generate())),
         ("another kind", logins(&clock).kind("admin")),
         ("another audience", logins(&clock).audience("other-app")),
-        (
-            "another cookie",
-            logins(&clock).cookie(Cookie::new("__Host-other", "")),
-        ),
+        ("another cookie", logins(&clock).cookie(Cookie::new("__Host-other", ""))),
         ("bearer", logins(&clock).transport(Transport::bearer())),
-        (
-            "bearer, same kind",
-            logins(&clock).transport(Transport::bearer()).kind(COOKIE),
-        ),
-        (
-            "header, same kind",
-            logins(&clock).transport(header()).kind(COOKIE),
-        ),
-        (
-            "custom, same kind",
-            logins(&clock).transport(custom).kind(COOKIE),
-        ),
+        ("bearer, same kind", logins(&clock).transport(Transport::bearer()).kind(COOKIE)),
+        ("header, same kind", logins(&clock).transport(header()).kind(COOKIE)),
+        ("custom, same kind", logins(&clock).transport(custom).kind(COOKIE)),
         ("id", logins(&clock).store(store.clone())),
         ("signed id", logins(&clock).signed().store(store.clone())),
-        (
-            "id of another kind",
-            logins(&clock).store(store.clone()).kind("admin"),
-        ),
+        ("id of another kind", logins(&clock).store(store.clone()).kind("admin")),
         ("plain id", without_keys(&clock).store(store)),
     ];
     let mut apps = Vec::new();
@@ -171,9 +143,7 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
         let log = EventLog::default();
         let app = app(manager.on_event(log.hook()));
         let answer = issue(&app, "mine").await;
-        let in_header = answer
-            .header("x-session")
-            .or(answer.header("x-session-token"));
+        let in_header = answer.header("x-session").or(answer.header("x-session-token"));
         let token = in_header.unwrap_or_else(|| answer.token());
         log.take();
         apps.push((name, app, log, token));
@@ -182,10 +152,7 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
         for (read_by, app, log, _) in &apps {
             // In every place at once: each manager looks into its own.
             let request = Request::get("/")
-                .header(
-                    header::COOKIE,
-                    format!("{COOKIE}={token}; __Host-other={token}"),
-                )
+                .header(header::COOKIE, format!("{COOKIE}={token}; __Host-other={token}"))
                 .header(header::AUTHORIZATION, format!("Bearer {token}"))
                 .header("x-session", token);
             let answer = send(app, request).await;
@@ -212,9 +179,7 @@ async fn a_token_is_valid_until_its_last_millisecond() {
         let token = issue(&app, "mine").await.token();
         log.take();
         clock.advance(DAY.checked_sub(MILLISECOND).unwrap());
-        read_cookie(&app, &token)
-            .await
-            .expect(StatusCode::OK, "mine");
+        read_cookie(&app, &token).await.expect(StatusCode::OK, "mine");
         assert!(log.take().is_empty());
         clock.advance(MILLISECOND);
         let answer = read_cookie(&app, &token).await;
@@ -225,10 +190,7 @@ async fn a_token_is_valid_until_its_last_millisecond() {
 
 #[tokio::test]
 async fn a_token_from_the_future_is_accepted_up_to_sixty_seconds_of_clock_skew() {
-    for (ahead, body, event) in [
-        (60_000, "mine", None),
-        (60_001, FRESH, Some("invalid_token")),
-    ] {
+    for (ahead, body, event) in [(60_000, "mine", None), (60_001, FRESH, Some("invalid_token"))] {
         let (here, there) = (ManualClock::new(), ManualClock::new());
         there.advance(Duration::from_millis(ahead));
         let token = issue(&app(logins(&there)), "mine").await.token();
@@ -266,59 +228,24 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         plaintext.bytes()
     };
     let cases = [
-        (
-            "as it should be",
-            whole.clone(),
-            (StatusCode::OK, "forged"),
-            None,
-        ),
+        ("as it should be", whole.clone(), (StatusCode::OK, "forged"), None),
         ("nothing", Vec::new(), old, Some(bad)),
         ("an id alone", whole[..32].to_vec(), old, Some(bad)),
         ("no record", whole[..48].to_vec(), old, Some(bad)),
         ("half a record", whole[..60].to_vec(), old, Some(bad)),
         ("format 0", with(|text| text.format = 0), old, Some(bad)),
-        (
-            "an unknown flag",
-            with(|text| text.flags = 16),
-            old,
-            Some(bad),
-        ),
+        ("an unknown flag", with(|text| text.flags = 16), old, Some(bad)),
         (
             "a max-age that is not there",
             with(|text| (text.flags, text.payload) = (4, b"")),
             old,
             Some(bad),
         ),
-        (
-            "data that is no JSON",
-            with(|text| text.payload = b"x"),
-            old,
-            Some("corrupt"),
-        ),
-        (
-            "a tombstone",
-            with(|text| text.flags = 1),
-            old,
-            Some("revoked"),
-        ),
-        (
-            "another codec",
-            with(|text| text.codec = 2),
-            old,
-            Some("corrupt"),
-        ),
-        (
-            "data of another type",
-            with(|text| text.payload = b"{}"),
-            old,
-            Some("corrupt"),
-        ),
-        (
-            "expired",
-            with(|text| text.expires_at = MADE_AT),
-            old,
-            Some("expired"),
-        ),
+        ("data that is no JSON", with(|text| text.payload = b"x"), old, Some("corrupt")),
+        ("a tombstone", with(|text| text.flags = 1), old, Some("revoked")),
+        ("another codec", with(|text| text.codec = 2), old, Some("corrupt")),
+        ("data of another type", with(|text| text.payload = b"{}"), old, Some("corrupt")),
+        ("expired", with(|text| text.expires_at = MADE_AT), old, Some("expired")),
         (
             "expired and of a newer schema",
             with(|text| (text.expires_at, text.schema) = (MADE_AT, 2)),
@@ -356,16 +283,12 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
 
 /// The key of the golden tokens; public, so of no other use.
 fn golden_key() -> Key {
-    let bytes: Vec<u8> = (0..64)
-        .map(|index: u8| index.wrapping_mul(37) ^ 0x5a)
-        .collect();
+    let bytes: Vec<u8> = (0..64).map(|index: u8| index.wrapping_mul(37) ^ 0x5a).collect();
     Key::from(&bytes)
 }
 
 fn golden(clock: &ManualClock) -> Builder {
-    logins(clock)
-        .keys(golden_key())
-        .owner(|login: &Login| login.user.clone())
+    logins(clock).keys(golden_key()).owner(|login: &Login| login.user.clone())
 }
 
 /// Tokens of format 1: a session of `ada` with a max-age of its own, so that every field is in use.
@@ -375,29 +298,18 @@ const GOLDEN_SIGNED: &str = include_str!("golden/signed-1.txt");
 #[tokio::test]
 async fn golden_tokens_of_format_1_open_forever() {
     let clock = then();
-    let tokens = [
-        (golden(&clock), GOLDEN_ENCRYPTED),
-        (golden(&clock).signed(), GOLDEN_SIGNED),
-    ];
+    let tokens = [(golden(&clock), GOLDEN_ENCRYPTED), (golden(&clock).signed(), GOLDEN_SIGNED)];
     let made_at = since_start(Clock::now(&clock));
     let ends_at = |millis| format!("{made_at} {}", made_at + millis);
     clock.advance(Duration::from_secs(10));
     for (manager, token) in tokens {
         let mut browser = Browser::new(app(manager));
-        browser
-            .jar
-            .insert(COOKIE.to_owned(), token.trim_end().to_owned());
+        browser.jar.insert(COOKIE.to_owned(), token.trim_end().to_owned());
         browser.get("/").await.expect(StatusCode::OK, "golden");
-        browser
-            .get("/times")
-            .await
-            .expect(StatusCode::OK, &ends_at(3_600_000));
+        browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_600_000));
         let saved = browser.post("/note?later").await;
         assert_eq!(saved.max_age(), Some(3600), "a max-age of its own");
-        browser
-            .get("/times")
-            .await
-            .expect(StatusCode::OK, &ends_at(3_610_000));
+        browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_610_000));
     }
 }
 

@@ -95,18 +95,12 @@ pub struct Browser {
 
 impl Browser {
     pub fn new(app: Router) -> Self {
-        Self {
-            app,
-            jar: BTreeMap::new(),
-        }
+        Self { app, jar: BTreeMap::new() }
     }
 
     /// The same jar in front of another node.
     pub fn at(&self, app: &Router) -> Self {
-        Self {
-            app: app.clone(),
-            jar: self.jar.clone(),
-        }
+        Self { app: app.clone(), jar: self.jar.clone() }
     }
 
     pub async fn get(&mut self, path: &str) -> Answer {
@@ -128,10 +122,7 @@ impl Browser {
 
     pub async fn send(&mut self, mut request: http::request::Builder) -> Answer {
         if !self.jar.is_empty() {
-            let pairs = self
-                .jar
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"));
+            let pairs = self.jar.iter().map(|(name, value)| format!("{name}={value}"));
             let pairs: Vec<_> = pairs.collect();
             request = request.header(header::COOKIE, pairs.join("; "));
         }

@@ -158,10 +158,7 @@ struct Sessions {
 impl Sessions {
     async fn over(backend: &impl Backend) -> Self {
         let backend = Pausing(backend);
-        Self {
-            world: World::over_with(&backend, |builder| builder.rolling(true)).await,
-            count: 0,
-        }
+        Self { world: World::over_with(&backend, |builder| builder.rolling(true)).await, count: 0 }
     }
 
     /// Somebody new.
@@ -278,12 +275,7 @@ pub async fn no_dropped_request_leaves_a_session_alive_that_was_revoked_everywhe
                 if poll(&mut slow, before).await {
                     break 'before;
                 }
-                sessions
-                    .world
-                    .sessions
-                    .destroy_all_of(&owner)
-                    .await
-                    .unwrap();
+                sessions.world.sessions.destroy_all_of(&owner).await.unwrap();
                 let finished = poll(&mut slow, after).await;
                 drop(slow);
                 let read = sessions.read(&browser).await;

@@ -108,27 +108,13 @@ pub async fn plain_increments_are_counted_or_refused_but_never_lost(backend: &im
     let mut browser = world.browser_with(Data::of("ann")).await;
     let answers = all_at_once(40, |_| {
         let (world, mut browser) = (world.clone(), browser.clone());
-        async move {
-            world
-                .run(&mut browser, change(|session| session.count += 1))
-                .await
-                .status
-        }
+        async move { world.run(&mut browser, change(|session| session.count += 1)).await.status }
     });
     let answers = answers.await;
-    let counted = answers
-        .iter()
-        .filter(|status| **status == StatusCode::OK)
-        .count();
-    let refused = answers
-        .iter()
-        .filter(|status| **status == StatusCode::CONFLICT)
-        .count();
+    let counted = answers.iter().filter(|status| **status == StatusCode::OK).count();
+    let refused = answers.iter().filter(|status| **status == StatusCode::CONFLICT).count();
     assert_eq!(counted + refused, 40);
-    assert_eq!(
-        world.read(&mut browser).await.unwrap().count as usize,
-        counted
-    );
+    assert_eq!(world.read(&mut browser).await.unwrap().count as usize, counted);
 }
 
 /// Lets `slow` load, runs `quick` to its end, and then lets `slow` go on.
@@ -220,17 +206,12 @@ pub async fn a_login_is_not_overwritten_by_requests_that_carry_the_old_id(backen
     assert_eq!(login.status, StatusCode::OK);
     assert_eq!(slow.status, StatusCode::CONFLICT);
     slow.expect_no_cookie();
-    assert_eq!(
-        world.read(&mut after).await.unwrap().user.as_deref(),
-        Some("ann")
-    );
+    assert_eq!(world.read(&mut after).await.unwrap().user.as_deref(), Some("ann"));
 
     // The old id, sent after the login, sees an anonymous session it cannot save or end.
-    for late in [
-        change(|session| session.count = 9),
-        change(Session::destroy),
-        change(Session::force_save),
-    ] {
+    for late in
+        [change(|session| session.count = 9), change(Session::destroy), change(Session::force_save)]
+    {
         let mut old = browser.clone();
         assert_eq!(world.read(&mut old).await, None);
         let answer = world.run(&mut old, late).await;
@@ -238,11 +219,7 @@ pub async fn a_login_is_not_overwritten_by_requests_that_carry_the_old_id(backen
         answer.expect_no_cookie();
     }
     let mut old = browser.clone();
-    world
-        .run(&mut old, change(|_| {}))
-        .await
-        .expect(StatusCode::OK, "")
-        .expect_no_cookie();
+    world.run(&mut old, change(|_| {})).await.expect(StatusCode::OK, "").expect_no_cookie();
 
     // A repeated login on the old id is a session of its own.
     let again = change(|session| {
@@ -257,9 +234,7 @@ pub async fn a_login_is_not_overwritten_by_requests_that_carry_the_old_id(backen
     // After a minute the old id is as unknown as any.
     world.clock.advance(SECOND * 60);
     let mut old = browser.clone();
-    let answer = world
-        .run(&mut old, change(|session| session.count = 3))
-        .await;
+    let answer = world.run(&mut old, change(|session| session.count = 3)).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_ne!(old.token(), browser.token());
 }
@@ -372,27 +347,14 @@ pub async fn reject_and_overwrite_do_what_they_say_and_absence_is_still_gone(
     ] {
         let world = World::over_with(backend, |builder| builder.on_conflict(policy)).await;
         let browser = world.browser_with(Data::of("ann")).await;
-        let (slow, _, _, mut after) = overlap(
-            &world,
-            &browser,
-            |session| session.list.push(1),
-            |session| session.count = 1,
-        )
-        .await;
+        let (slow, _, _, mut after) =
+            overlap(&world, &browser, |session| session.list.push(1), |session| session.count = 1)
+                .await;
         assert_eq!(slow.status, status, "{policy:?}");
-        assert_eq!(
-            world.read(&mut after).await.unwrap().count,
-            count,
-            "{policy:?}"
-        );
+        assert_eq!(world.read(&mut after).await.unwrap().count, count, "{policy:?}");
 
-        let (slow, ..) = overlap(
-            &world,
-            &browser,
-            |session| session.list.push(1),
-            Session::destroy,
-        )
-        .await;
+        let (slow, ..) =
+            overlap(&world, &browser, |session| session.list.push(1), Session::destroy).await;
         assert_eq!(slow.status, StatusCode::CONFLICT, "{policy:?}");
         assert_eq!(world.rows().await, 0, "{policy:?}");
     }
@@ -404,18 +366,11 @@ pub async fn merging_refuses_two_owners_removed_roles_and_invalid_results(backen
             builder.validate_data(|data: &Data| data.map.len() <= 2)
         })
         .await;
-        let start = Data {
-            list: vec![1, 2],
-            ..Data::of("ann")
-        };
+        let start = Data { list: vec![1, 2], ..Data::of("ann") };
         let browser = world.browser_with(start).await;
-        let (slow, _, quick, mut after) = overlap(
-            &world,
-            &browser,
-            move |session| ours(session),
-            move |session| theirs(session),
-        )
-        .await;
+        let (slow, _, quick, mut after) =
+            overlap(&world, &browser, move |session| ours(session), move |session| theirs(session))
+                .await;
         assert_eq!(quick.status, StatusCode::OK);
         (slow.status, world.read(&mut after).await.unwrap())
     };
@@ -444,13 +399,8 @@ pub async fn merging_refuses_two_owners_removed_roles_and_invalid_results(backen
 pub async fn last_write_wins_names_fields_that_may_be_overwritten(backend: &impl Backend) {
     let world = World::over_with(backend, |builder| builder.last_write_wins(["/count"])).await;
     let browser = world.browser_with(Data::of("ann")).await;
-    let (slow, _, _, mut after) = overlap(
-        &world,
-        &browser,
-        |session| session.count = 7,
-        |session| session.count = 8,
-    )
-    .await;
+    let (slow, _, _, mut after) =
+        overlap(&world, &browser, |session| session.count = 7, |session| session.count = 8).await;
     assert_eq!(slow.status, StatusCode::OK);
     assert_eq!(world.read(&mut after).await.unwrap().count, 7);
 }
@@ -465,10 +415,7 @@ pub async fn update_refuses_uncommitted_changes_and_is_local_on_a_fresh_session(
         session.update(|data| data.count += 1).await?;
         Ok(session.commit().await?.into_response())
     });
-    world
-        .run(&mut browser, local)
-        .await
-        .expect(StatusCode::OK, "");
+    world.run(&mut browser, local).await.expect(StatusCode::OK, "");
     assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
 
     let dirty = script(async |mut session| {
@@ -479,10 +426,7 @@ pub async fn update_refuses_uncommitted_changes_and_is_local_on_a_fresh_session(
         }
         Ok(().into_response())
     });
-    world
-        .run(&mut browser, dirty)
-        .await
-        .expect(StatusCode::OK, "");
+    world.run(&mut browser, dirty).await.expect(StatusCode::OK, "");
     assert_eq!(world.read(&mut browser).await.unwrap().count, 2);
 }
 
@@ -506,10 +450,7 @@ pub async fn after_an_update_that_failed_or_was_dropped_its_guard_goes_on(backen
             Ok(session.commit().await?.into_response())
         }
     });
-    world
-        .run(&mut browser, fails)
-        .await
-        .expect(StatusCode::OK, "");
+    world.run(&mut browser, fails).await.expect(StatusCode::OK, "");
     assert_eq!(world.read(&mut browser).await.unwrap().count, 10);
 }
 
@@ -534,9 +475,7 @@ pub async fn update_and_commit_write_once_and_move_the_cookie_with_the_expiry(
 pub async fn a_write_whose_answer_was_lost_is_not_applied_twice(backend: &impl Backend) {
     let world = World::over(backend).await;
     let mut browser = world.browser_with(Data::of("ann")).await;
-    world
-        .store
-        .inject_next(1, Operation::Save, Fault::LoseAnswer);
+    world.store.inject_next(1, Operation::Save, Fault::LoseAnswer);
     let count = script(async |mut session| {
         session.update(|data| data.count += 1).await?;
         Ok(session.commit().await?.into_response())
@@ -546,9 +485,7 @@ pub async fn a_write_whose_answer_was_lost_is_not_applied_twice(backend: &impl B
     answer.expect_no_cookie();
     assert_eq!(world.read(&mut browser).await.unwrap().count, 1);
     let append = change(|session| session.list.push(1));
-    world
-        .store
-        .inject_next(1, Operation::Save, Fault::LoseAnswer);
+    world.store.inject_next(1, Operation::Save, Fault::LoseAnswer);
     let answer = world.run(&mut browser, append).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.read(&mut browser).await.unwrap().list, [1]);
@@ -578,11 +515,7 @@ pub async fn a_merge_names_no_owner_that_neither_side_named(backend: &impl Backe
 }
 
 pub async fn no_policy_replaces_a_row_of_a_newer_schema(backend: &impl Backend) {
-    for policy in [
-        ConflictPolicy::Merge,
-        ConflictPolicy::Reject,
-        ConflictPolicy::Overwrite,
-    ] {
+    for policy in [ConflictPolicy::Merge, ConflictPolicy::Reject, ConflictPolicy::Overwrite] {
         let world = World::over_with(backend, |builder| builder.on_conflict(policy)).await;
         let mut browser = world.browser_with(Data::of("ann")).await;
         let key = key_of(&world, &mut browser).await;
@@ -681,21 +614,14 @@ pub async fn a_logout_everywhere_misses_no_session_that_gets_a_new_id(backend: &
         let mut browser = world.browser_with(Data::of(&name)).await;
         let rotation = async {
             tokio::time::sleep(MILLISECOND / 20 * (round % 20)).await;
-            world
-                .run(&mut browser, change(Session::regenerate))
-                .await
-                .status
+            world.run(&mut browser, change(Session::regenerate)).await.status
         };
         let sessions = world.sessions.clone();
         let owner = name.clone();
         let revoke = tokio::spawn(async move { sessions.destroy_all_of(&owner).await });
         let status = rotation.await;
         revoke.await.unwrap().unwrap();
-        assert_eq!(
-            world.read(&mut browser).await,
-            None,
-            "a new id with {status}"
-        );
+        assert_eq!(world.read(&mut browser).await, None, "a new id with {status}");
         assert!(world.sessions.sessions_of(&name).await.unwrap().is_empty());
     }
 }

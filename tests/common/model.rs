@@ -60,14 +60,14 @@ struct Model {
 
 impl Model {
     async fn over(backend: &impl Backend, sealed: bool) -> Self {
-        let world = World::over_with(backend, |builder| {
-            if sealed {
-                builder.keys(Key::generate())
-            } else {
-                builder
-            }
-        })
-        .await;
+        let world =
+            World::over_with(
+                backend,
+                |builder| {
+                    if sealed { builder.keys(Key::generate()) } else { builder }
+                },
+            )
+            .await;
         Self {
             now: Duration::ZERO,
             clients: Default::default(),
@@ -147,9 +147,7 @@ impl Model {
             | Step::Replay
             | Step::Wait(_) => {}
         }
-        let changed = before
-            .as_ref()
-            .map_or(after != Data::default(), |before| *before != after);
+        let changed = before.as_ref().map_or(after != Data::default(), |before| *before != after);
         let replaced =
             before.is_some() && matches!(step, Step::Login | Step::Regenerate | Step::Logout);
         if matches!(step, Step::Logout) {
@@ -159,10 +157,7 @@ impl Model {
             self.saved(client, Some(after));
         }
         if replaced {
-            prop_assert_ne!(
-                self.browsers[client].jar.get(COOKIE).cloned(),
-                token.clone()
-            );
+            prop_assert_ne!(self.browsers[client].jar.get(COOKIE).cloned(), token.clone());
             self.clients[client].former = token;
         }
         Ok(())
@@ -194,10 +189,7 @@ pub fn three_clients_see_what_the_model_says(
     backend: &impl Backend,
 ) {
     let steps = proptest::collection::vec((0..3_usize, step()), 1..60);
-    let config = ProptestConfig {
-        source_file: Some(file!()),
-        ..ProptestConfig::with_cases(cases)
-    };
+    let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::with_cases(cases) };
     let result = TestRunner::new(config).run(&(steps, any::<bool>()), |(steps, sealed)| {
         runtime.block_on(async {
             let mut model = Model::over(backend, sealed).await;

@@ -65,14 +65,9 @@ impl Server {
 
     /// Sends a signal, by name.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.pid.to_string())
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "kill -{signal}"
-        );
+        let status =
+            Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{signal}");
     }
 
     /// Ends the process at once and keeps its folder.
@@ -100,9 +95,8 @@ impl Drop for Server {
 /// Finds a program, or says loudly that the suite is skipped; in CI that is a failure.
 pub fn find(program: &str, suite: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file());
+    let found =
+        env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
     if found.is_none() {
         assert!(
             env::var_os("CI").is_none_or(|ci| ci.is_empty() || ci == "false"),
@@ -121,10 +115,8 @@ pub fn find(program: &str, suite: &str) -> Option<PathBuf> {
 pub fn folder(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let folder = env::temp_dir().join(format!(
-        "axum-typed-session-{name}-{}-{count}",
-        process::id()
-    ));
+    let folder =
+        env::temp_dir().join(format!("axum-typed-session-{name}-{}-{count}", process::id()));
     fs::create_dir(&folder).expect("a temporary folder");
     folder
 }
@@ -135,10 +127,7 @@ pub fn free_port(also: u16) -> u16 {
         let on = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         let first = on(0).expect("a free port");
         let port = first.local_addr().expect("an address").port();
-        if port
-            .checked_add(also)
-            .is_some_and(|second| also == 0 || on(second).is_ok())
-        {
+        if port.checked_add(also).is_some_and(|second| also == 0 || on(second).is_ok()) {
             return port;
         }
     }
@@ -149,10 +138,7 @@ pub fn free_port(also: u16) -> u16 {
 pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let started = Instant::now();
     while !ready() {
-        assert!(
-            started.elapsed() < Duration::from_secs(30),
-            "waited 30 s for {what}"
-        );
+        assert!(started.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }

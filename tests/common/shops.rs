@@ -21,10 +21,7 @@ impl Shop {
     pub fn open(store: &str) -> Self {
         let tests = env::current_exe().unwrap();
         let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples/cart");
-        assert!(
-            program.is_file(),
-            "run `cargo build --all-features --examples` first"
-        );
+        assert!(program.is_file(), "run `cargo build --all-features --examples` first");
         let process = Command::new(program)
             .env("SESSION_STORE", store)
             .env("PORT", "0")
@@ -32,10 +29,7 @@ impl Shop {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut shop = Self {
-            process,
-            address: String::new(),
-        };
+        let mut shop = Self { process, address: String::new() };
         let mut line = String::new();
         let mut output = BufReader::new(shop.process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
@@ -58,9 +52,7 @@ impl Shop {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let cookie = head
-            .lines()
-            .find_map(|line| line.strip_prefix("set-cookie: "));
+        let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: "));
         Answer {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             cookie: cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned()),
@@ -108,10 +100,7 @@ fn at_once(shops: &Shops, cookie: &str, requests: &[(&str, String)]) -> Vec<Answ
             })
         });
         let visitors: Vec<_> = visitors.collect();
-        visitors
-            .into_iter()
-            .map(|visitor| visitor.join().unwrap())
-            .collect()
+        visitors.into_iter().map(|visitor| visitor.join().unwrap()).collect()
     })
 }
 
@@ -154,11 +143,7 @@ fn a_hundred_items_from_both_are_all_there(shops: &Shops) {
 fn a_login_keeps_what_was_acknowledged_and_is_not_overwritten(shops: &Shops) {
     let old = enter(&shops[0]);
     let login = ("/login", "name=ann".to_owned());
-    let mut answers = at_once(
-        shops,
-        &old,
-        &[add("a"), add("b"), login, add("c"), add("d")],
-    );
+    let mut answers = at_once(shops, &old, &[add("a"), add("b"), login, add("c"), add("d")]);
     let login = answers.remove(2);
     assert_eq!(login.status, 200, "{login:?}");
     let ann = login.cookie.expect("a new id");
@@ -199,9 +184,7 @@ fn no_request_undoes_a_logout(shops: &Shops) {
         status => {
             assert_eq!(status, 409, "{logout:?}");
             assert_eq!(
-                shops[0]
-                    .visit("GET", "/me", &login.cookie.clone().unwrap(), "")
-                    .body,
+                shops[0].visit("GET", "/me", &login.cookie.clone().unwrap(), "").body,
                 "bob"
             );
         }
@@ -216,11 +199,7 @@ fn no_request_undoes_a_logout(shops: &Shops) {
 fn a_logout_everywhere_ends_what_began_anywhere(shops: &Shops) {
     let cookies = [0, 1].map(|shop| log_in(&shops[shop], &enter(&shops[1 - shop]), "eve"));
     let everywhere = ("/logout-everywhere", String::new());
-    let answers = at_once(
-        shops,
-        &cookies[0],
-        &[add("a"), everywhere, add("b"), add("c")],
-    );
+    let answers = at_once(shops, &cookies[0], &[add("a"), everywhere, add("b"), add("c")]);
     assert_eq!(answers[1].body, "2 sessions ended");
     for shop in shops {
         for cookie in &cookies {

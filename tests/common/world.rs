@@ -32,17 +32,11 @@ pub struct Data {
 
 impl Data {
     pub fn count_of(count: u32) -> Self {
-        Self {
-            count,
-            ..Self::default()
-        }
+        Self { count, ..Self::default() }
     }
 
     pub fn of(name: &str) -> Self {
-        Self {
-            user: Some(name.to_owned()),
-            ..Self::default()
-        }
+        Self { user: Some(name.to_owned()), ..Self::default() }
     }
 }
 
@@ -87,18 +81,12 @@ impl Opened {
     where
         F: Future<Output = usize> + Send + 'static,
     {
-        Self {
-            store: Arc::new(store),
-            rows: Arc::new(move || Box::pin(rows())),
-        }
+        Self { store: Arc::new(store), rows: Arc::new(move || Box::pin(rows())) }
     }
 
     /// The store within another one.
     pub fn within<S: SessionStore>(self, other: impl FnOnce(Arc<dyn SessionStore>) -> S) -> Self {
-        Self {
-            store: Arc::new(other(self.store)),
-            rows: self.rows,
-        }
+        Self { store: Arc::new(other(self.store)), rows: self.rows }
     }
 }
 
@@ -161,13 +149,7 @@ impl World {
             .owner(|data: &Data| data.user.clone())
             .clock(clock.clone());
         let sessions = options(builder).build().unwrap();
-        Self {
-            app: app(&sessions),
-            clock,
-            store,
-            sessions,
-            rows: opened.rows,
-        }
+        Self { app: app(&sessions), clock, store, sessions, rows: opened.rows }
     }
 
     pub fn browser(&self) -> Browser {
@@ -202,9 +184,7 @@ impl World {
 }
 
 fn app(sessions: &SessionManager<Data>) -> Router {
-    Router::new()
-        .route("/", post(run).get(read))
-        .with_state(sessions.clone())
+    Router::new().route("/", post(run).get(read)).with_state(sessions.clone())
 }
 
 async fn run(session: Session<Data>, Extension(script): Extension<Script>) -> Response {

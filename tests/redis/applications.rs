@@ -18,11 +18,7 @@ concurrency_over!(concurrency_over_a_cluster, shared_cluster());
 cancellation_over!(cancellation, shared());
 cancellation_over!(cancellation_over_a_cluster, shared_cluster());
 model_over!(three_clients_see_what_the_model_says, 20, shared());
-model_over!(
-    three_clients_over_a_cluster_see_what_the_model_says,
-    20,
-    shared_cluster()
-);
+model_over!(three_clients_over_a_cluster_see_what_the_model_says, 20, shared_cluster());
 
 impl Backend for &'static Redis {
     async fn open(&self, clock: &ManualClock) -> Opened {

@@ -37,10 +37,7 @@ fn counting(count: u64) -> Record {
 }
 
 fn count(record: &Record) -> u64 {
-    std::str::from_utf8(record.payload())
-        .unwrap()
-        .parse()
-        .unwrap()
+    std::str::from_utf8(record.payload()).unwrap().parse().unwrap()
 }
 
 /// Counts sessions up, each by one writer, until told to stop.
@@ -68,12 +65,7 @@ impl Load {
 }
 
 async fn write(store: RedisStore, key: StoreKey, stop: Arc<AtomicBool>) -> Counted {
-    let mut counted = Counted {
-        key,
-        acknowledged: 0,
-        unknown: 0,
-        outage: Duration::ZERO,
-    };
+    let mut counted = Counted { key, acknowledged: 0, unknown: 0, outage: Duration::ZERO };
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         match step(&store, &key).await {
@@ -138,14 +130,7 @@ pub fn move_slot(cluster: &Cluster, slot: u16, from: &Redis, to: &Redis) {
             break;
         }
         let mut migrate = cmd("MIGRATE");
-        migrate
-            .arg("127.0.0.1")
-            .arg(to.port)
-            .arg("")
-            .arg(0)
-            .arg(5000)
-            .arg("KEYS")
-            .arg(keys);
+        migrate.arg("127.0.0.1").arg(to.port).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
         from.ask::<()>(&migrate);
     }
     std::thread::sleep(Duration::from_millis(5));
@@ -163,9 +148,7 @@ async fn moving_slots_under_load_loses_nothing() {
     let logins = tokio::spawn(log_in(store.clone(), load.stop.clone()));
     let moving = cluster.clone();
     let moved = spawn_blocking(move || {
-        let [from, to, _] = &moving.masters[..] else {
-            unreachable!("three masters")
-        };
+        let [from, to, _] = &moving.masters[..] else { unreachable!("three masters") };
         let rows: Vec<Vec<u8>> = from.keys();
         let mut slots: Vec<u16> = Vec::new();
         for row in rows {
@@ -203,11 +186,7 @@ async fn log_in(store: RedisStore, stop: Arc<AtomicBool>) -> u32 {
     let mut logins = 0;
     while !stop.load(Ordering::Relaxed) {
         let (key, owner) = (any_key(), any_owner());
-        saved(
-            store
-                .save(&key, &record().owner(owner).build(), Write::Create)
-                .await,
-        );
+        saved(store.save(&key, &record().owner(owner).build(), Write::Create).await);
         assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
         assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 1);
         logins += 1;
@@ -293,9 +272,7 @@ async fn a_cluster_that_is_gone_is_unavailable_until_it_is_back() {
     }
     cluster.masters.iter_mut().for_each(Redis::resume);
     for master in &cluster.masters {
-        wait_until("the cluster to be up", || {
-            master.cluster_info("cluster_state") == "ok"
-        });
+        wait_until("the cluster to be up", || master.cluster_info("cluster_state") == "ok");
     }
     let back = Instant::now();
     let mut failures = 0;
@@ -311,8 +288,5 @@ async fn a_cluster_that_is_gone_is_unavailable_until_it_is_back() {
         }
         saved(store.save(key, &counting(0), Write::Create).await);
     }
-    println!(
-        "{failures} loads failed after the cluster was back, for {:?}",
-        back.elapsed()
-    );
+    println!("{failures} loads failed after the cluster was back, for {:?}", back.elapsed());
 }

@@ -32,14 +32,8 @@ async fn a_bad_url_is_one_line_without_its_password() {
     ] {
         let error = RedisStore::connect(url).await.expect_err(url);
         let text = line(&error);
-        assert!(
-            text.starts_with("not a Redis URL; write redis://"),
-            "{url}: {text}"
-        );
-        assert!(
-            !format!("{text} {error:?}").contains("hunter2"),
-            "{url}: {text}"
-        );
+        assert!(text.starts_with("not a Redis URL; write redis://"), "{url}: {text}");
+        assert!(!format!("{text} {error:?}").contains("hunter2"), "{url}: {text}");
         assert_eq!(text.lines().count(), 1);
         let error = RedisStore::connect_cluster([url]).await.expect_err(url);
         assert!(line(&error).starts_with("not a Redis URL"), "{url}");
@@ -49,9 +43,7 @@ async fn a_bad_url_is_one_line_without_its_password() {
 #[cfg(not(feature = "redis-rustls"))]
 #[tokio::test]
 async fn tls_without_its_feature_names_the_feature() {
-    let error = RedisStore::connect("rediss://localhost")
-        .await
-        .expect_err("no TLS");
+    let error = RedisStore::connect("rediss://localhost").await.expect_err("no TLS");
     assert_eq!(
         line(&error),
         "a rediss:// URL needs the feature `redis-rustls` of axum-typed-session"
@@ -64,16 +56,10 @@ async fn nobody_listening_is_told_at_once() {
     let started = Instant::now();
     let error = RedisStore::connect(format!("redis://:hunter2@127.0.0.1:{port}")).await;
     let text = line(&error.expect_err("nobody"));
-    assert!(
-        text.starts_with(&format!("cannot connect to Redis at 127.0.0.1:{port}: ")),
-        "{text}"
-    );
+    assert!(text.starts_with(&format!("cannot connect to Redis at 127.0.0.1:{port}: ")), "{text}");
     let error = RedisStore::connect_cluster([format!("redis://:hunter2@127.0.0.1:{port}")]).await;
     let text = line(&error.expect_err("nobody"));
-    assert!(
-        text.starts_with(&format!("cannot connect to Redis at 127.0.0.1:{port}: ")),
-        "{text}"
-    );
+    assert!(text.starts_with(&format!("cannot connect to Redis at 127.0.0.1:{port}: ")), "{text}");
     assert!(!text.contains("hunter2"));
     assert!(started.elapsed() < SECOND);
 }
@@ -85,11 +71,7 @@ async fn a_server_that_never_answers_is_given_up() {
     let started = Instant::now();
     let text = line(&RedisStore::connect(&url).await.expect_err("silence"));
     assert!(text.contains("timed out"), "{text}");
-    let text = line(
-        &RedisStore::connect_cluster([&url])
-            .await
-            .expect_err("silence"),
-    );
+    let text = line(&RedisStore::connect_cluster([&url]).await.expect_err("silence"));
     assert!(text.contains("timed out"), "{text}");
     assert!(started.elapsed() < 6 * SECOND, "{:?}", started.elapsed());
 }
@@ -99,13 +81,9 @@ async fn a_wrong_password_is_told_and_not_shown() {
     let redis = or_skip!(Redis::start());
     redis.ask::<()>(cmd("ACL").arg(&["SETUSER", "shop", "on", ">right", "~*", "+@all"]));
     let url = |password| format!("redis://shop:{password}@127.0.0.1:{}", redis.port);
-    let error = RedisStore::connect(url("hunter2"))
-        .await
-        .expect_err("a wrong password");
+    let error = RedisStore::connect(url("hunter2")).await.expect_err("a wrong password");
     assert!(!format!("{} {error:?}", line(&error)).contains("hunter2"));
-    let store = RedisStore::connect(url("right"))
-        .await
-        .expect("a connection");
+    let store = RedisStore::connect(url("right")).await.expect("a connection");
     assert!(!format!("{store:?}").contains("right"));
     assert_eq!(store.load(&any_key()).await.unwrap(), None);
 }
@@ -125,10 +103,7 @@ fn add_user(redis: &Redis, rights: &str) -> String {
 
 async fn can_do_everything(store: &RedisStore) {
     let (key, owner) = (any_key(), any_owner());
-    let (first, second) = (
-        record().owner(owner).build(),
-        record().owner(any_owner()).build(),
-    );
+    let (first, second) = (record().owner(owner).build(), record().owner(any_owner()).build());
     let later = second.expires_at().saturating_add(SECOND);
     saved(store.save(&key, &first, Write::Create).await);
     assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
@@ -155,9 +130,7 @@ async fn a_user_with_the_documented_rights_can_do_everything_on_a_cluster() {
     let rights = format!("{RIGHTS} {CLUSTER_RIGHTS}");
     let nodes = cluster.masters.iter();
     let urls: Vec<_> = nodes.map(|node| add_user(node, &rights)).collect();
-    let store = RedisStore::connect_cluster(urls)
-        .await
-        .expect("a connection");
+    let store = RedisStore::connect_cluster(urls).await.expect("a connection");
     for _ in 0..20 {
         can_do_everything(&store).await;
     }
@@ -182,24 +155,15 @@ async fn an_application_may_bring_its_own_cluster_connection() {
     let store = RedisStore::from_cluster_connection(client.get_async_connection().await.unwrap());
     let (key, record) = (any_key(), record().build());
     saved(store.save(&key, &record, Write::Create).await);
-    assert_eq!(
-        cluster.store().await.load(&key).await.unwrap(),
-        Some(record)
-    );
+    assert_eq!(cluster.store().await.load(&key).await.unwrap(), Some(record));
 }
 
 #[tokio::test]
 async fn one_node_is_enough_to_find_the_cluster() {
     let cluster = or_skip!(shared_cluster());
-    let store = RedisStore::connect_cluster([cluster.masters[1].url()])
-        .await
-        .unwrap();
+    let store = RedisStore::connect_cluster([cluster.masters[1].url()]).await.unwrap();
     for _ in 0..20 {
-        saved(
-            store
-                .save(&any_key(), &record().build(), Write::Create)
-                .await,
-        );
+        saved(store.save(&any_key(), &record().build(), Write::Create).await);
     }
 }
 
@@ -245,10 +209,7 @@ mod tls {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "openssl {arguments}"
-        );
+        assert!(status.is_ok_and(|status| status.success()), "openssl {arguments}");
     }
 
     fn make_certificates(folder: &Path) {
@@ -295,10 +256,7 @@ mod tls {
             .output()
             .unwrap();
         let output = String::from_utf8_lossy(&trusting.stdout);
-        assert!(
-            trusting.status.success() && output.contains("1 passed"),
-            "{output}"
-        );
+        assert!(trusting.status.success() && output.contains("1 passed"), "{output}");
         assert_eq!(redis.keys().len(), 1);
         fs::remove_dir_all(folder).unwrap();
     }

@@ -68,16 +68,10 @@ async fn a_primary_that_became_a_replica_is_left_at_once() {
         name.move_to(to.port);
         promote(to);
         follow(from, to);
-        wait_until("the link", || {
-            from.info("replication", "master_link_status") == "up"
-        });
+        wait_until("the link", || from.info("replication", "master_link_status") == "up");
         // The connection to the former primary is still open.
         let started = Instant::now();
-        saved(
-            store
-                .save(&any_key(), &record().build(), Write::Create)
-                .await,
-        );
+        saved(store.save(&any_key(), &record().build(), Write::Create).await);
         println!("saved {:?} after the failover", started.elapsed());
         assert!(store.load(&key).await.unwrap().is_some());
         wait_until("the old connection to end", || connections(from) == 0);
@@ -118,11 +112,7 @@ async fn a_replica_under_the_old_name_is_asked_in_vain_but_not_stormed() {
     assert_eq!(connections(&replica), 1);
     name.move_to(primary.port);
     sleep(SECOND + SECOND / 5).await;
-    saved(
-        store
-            .save(&any_key(), &record().build(), Write::Create)
-            .await,
-    );
+    saved(store.save(&any_key(), &record().build(), Write::Create).await);
     // Two of the proxy's for each connection that there is.
     for _ in 0..100 {
         if tasks() <= before {
@@ -147,11 +137,7 @@ async fn a_primary_that_hangs_is_left_when_its_name_has_moved() {
     let (took, errors) = until_found(&store, &key).await;
     println!("found again after {took:?} and {errors} errors");
     assert!(took < 6 * SECOND, "{took:?}");
-    saved(
-        store
-            .save(&any_key(), &record().build(), Write::Create)
-            .await,
-    );
+    saved(store.save(&any_key(), &record().build(), Write::Create).await);
     primary.signal("CONT");
     wait_until("the old connection to end", || connections(&primary) == 0);
 }
@@ -169,10 +155,7 @@ async fn a_primary_that_hangs_is_left_also_if_nobody_waits_for_it() {
     promote(&replica);
     name.move_to(replica.port);
     let started = Instant::now();
-    while tokio::time::timeout(SECOND / 2, store.load(&key))
-        .await
-        .is_err()
-    {
+    while tokio::time::timeout(SECOND / 2, store.load(&key)).await.is_err() {
         assert!(started.elapsed() < 6 * SECOND);
     }
     println!("found again after {:?}", started.elapsed());
@@ -264,11 +247,7 @@ async fn a_cluster_whose_primary_hangs_is_whole_again_with_its_replica() {
     let cluster = cluster.await.unwrap();
     for key in &of_hung {
         until_found(&store, key).await;
-        saved(
-            store
-                .save(&any_key(), &record().build(), Write::Create)
-                .await,
-        );
+        saved(store.save(&any_key(), &record().build(), Write::Create).await);
     }
     let (failed, slowest) = elsewhere.await.unwrap();
     println!(
@@ -326,10 +305,7 @@ async fn a_cluster_whose_slots_moved_before_a_node_hangs_keeps_its_connection() 
     }
     let store = cluster.store().await;
     let [others, moving, of_hung] = keys_by_master(&cluster, &store).await;
-    let slot = cmd("CLUSTER")
-        .arg("KEYSLOT")
-        .arg(row_key(&moving[0]))
-        .clone();
+    let slot = cmd("CLUSTER").arg("KEYSLOT").arg(row_key(&moving[0])).clone();
     let slot: u16 = cluster.masters[0].ask(&slot);
     move_slot(&cluster, slot, &cluster.masters[1], &cluster.masters[0]);
     until_found(&store, &moving[0]).await;

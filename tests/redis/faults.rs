@@ -31,44 +31,15 @@ async fn is_unavailable(store: &RedisStore, key: &StoreKey, row: &Record) {
     let owner = any_owner();
     let failures = [
         ("load", bounded("load", store.load(key)).await.err()),
-        (
-            "create",
-            bounded("create", store.save(&any_key(), &next, Write::Create))
-                .await
-                .err(),
-        ),
-        (
-            "update",
-            bounded("update", store.save(key, &next, update(row)))
-                .await
-                .err(),
-        ),
-        (
-            "touch",
-            bounded("touch", store.touch(key, row.version(), later))
-                .await
-                .err(),
-        ),
-        (
-            "destroy",
-            bounded("destroy", store.destroy(&any_key())).await.err(),
-        ),
-        (
-            "find",
-            bounded("find", store.find_by_owner(&owner)).await.err(),
-        ),
-        (
-            "end all",
-            bounded("end all", store.destroy_by_owner(&owner, None))
-                .await
-                .err(),
-        ),
+        ("create", bounded("create", store.save(&any_key(), &next, Write::Create)).await.err()),
+        ("update", bounded("update", store.save(key, &next, update(row))).await.err()),
+        ("touch", bounded("touch", store.touch(key, row.version(), later)).await.err()),
+        ("destroy", bounded("destroy", store.destroy(&any_key())).await.err()),
+        ("find", bounded("find", store.find_by_owner(&owner)).await.err()),
+        ("end all", bounded("end all", store.destroy_by_owner(&owner, None)).await.err()),
     ];
     for (doing, failure) in failures {
-        assert!(
-            matches!(failure, Some(StoreError::Unavailable(_))),
-            "{doing}: {failure:?}"
-        );
+        assert!(matches!(failure, Some(StoreError::Unavailable(_))), "{doing}: {failure:?}");
     }
 }
 
@@ -82,10 +53,7 @@ async fn a_stopped_server_is_unavailable_until_it_is_back() {
         redis.kill();
         let started = Instant::now();
         is_unavailable(&store, &key, &row).await;
-        println!(
-            "seven operations on a stopped server failed within {:?}",
-            started.elapsed()
-        );
+        println!("seven operations on a stopped server failed within {:?}", started.elapsed());
         redis.resume();
         assert_eq!(store.load(&key).await.unwrap().as_ref(), Some(&row));
     }
@@ -100,9 +68,7 @@ async fn a_server_stopped_between_load_and_save_keeps_the_old_row() {
     let loaded = store.load(&key).await.unwrap().unwrap();
     let new = record().payload("new").build();
     redis.kill();
-    let error = bounded("save", store.save(&key, &new, update(&loaded)))
-        .await
-        .unwrap_err();
+    let error = bounded("save", store.save(&key, &new, update(&loaded))).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     redis.resume();
     assert_eq!(store.load(&key).await.unwrap(), Some(old));
@@ -157,24 +123,17 @@ async fn a_server_that_hangs_is_unavailable_and_its_unanswered_write_may_be_repe
     let redis = or_skip!(Redis::start());
     let store = redis.store().await;
     let (key, old) = (any_key(), record().payload("old").build());
-    let (dropped, landed) = (
-        record().payload("dropped").build(),
-        record().payload("new").build(),
-    );
+    let (dropped, landed) = (record().payload("dropped").build(), record().payload("new").build());
     saved(store.save(&key, &old, Write::Create).await);
     saved(store.save(&any_key(), &old, Write::Create).await);
 
     redis.signal("STOP");
     let error = bounded("load", store.load(&key)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    let error = bounded("save", store.save(&key, &landed, update(&old)))
-        .await
-        .unwrap_err();
+    let error = bounded("save", store.save(&key, &landed, update(&old))).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     // What the core does: it drops the call.
-    timeout(SECOND / 20, store.save(&any_key(), &dropped, Write::Create))
-        .await
-        .unwrap_err();
+    timeout(SECOND / 20, store.save(&any_key(), &dropped, Write::Create)).await.unwrap_err();
     redis.signal("CONT");
 
     saved(bounded("save again", store.save(&key, &landed, update(&old))).await);
@@ -197,27 +156,14 @@ async fn a_server_that_comes_back_empty_has_no_sessions_and_takes_new_ones() {
     redis.resume();
     assert_eq!(store.load(&key).await.unwrap(), None);
     let next = record().owner(old.owner().unwrap()).build();
+    assert_eq!(store.save(&key, &next, update(&old)).await.unwrap(), SaveOutcome::Gone);
     assert_eq!(
-        store.save(&key, &next, update(&old)).await.unwrap(),
-        SaveOutcome::Gone
-    );
-    assert_eq!(
-        store
-            .touch(&key, old.version(), next.expires_at())
-            .await
-            .unwrap(),
+        store.touch(&key, old.version(), next.expires_at()).await.unwrap(),
         SaveOutcome::Gone
     );
     assert_eq!(store.load(&key).await.unwrap(), None);
     saved(store.save(&any_key(), &next, Write::Create).await);
-    assert_eq!(
-        store
-            .find_by_owner(&next.owner().unwrap())
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(store.find_by_owner(&next.owner().unwrap()).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -236,15 +182,7 @@ async fn a_cut_connection_is_not_noticed() {
         redis.hang_up();
         saved(store.touch(&key, row.version(), row.expires_at()).await);
         redis.hang_up();
-        saved(
-            store
-                .save(
-                    &any_key(),
-                    &record().owner(any_owner()).build(),
-                    Write::Create,
-                )
-                .await,
-        );
+        saved(store.save(&any_key(), &record().owner(any_owner()).build(), Write::Create).await);
     }
 }
 
@@ -273,12 +211,8 @@ async fn a_repeated_save_never_reports_a_conflict_with_what_came_after_itself() 
     let direct = redis.store().await;
     let proxy = Proxy::start(redis.port).await;
     let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (key, first, second, third) = (
-        any_key(),
-        record().build(),
-        record().build(),
-        record().build(),
-    );
+    let (key, first, second, third) =
+        (any_key(), record().build(), record().build(), record().build());
     saved(store.save(&key, &first, Write::Create).await);
     let (answered, cut) = proxy.lose_next_answer();
     let meanwhile = async {
@@ -287,10 +221,7 @@ async fn a_repeated_save_never_reports_a_conflict_with_what_came_after_itself() 
         cut.send(()).unwrap();
     };
     let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), meanwhile);
-    assert!(
-        matches!(outcome, Err(StoreError::Unavailable(_))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     assert_eq!(store.load(&key).await.unwrap(), Some(third));
 }
 
@@ -301,12 +232,8 @@ async fn a_repeated_save_whose_script_was_forgotten_reports_no_conflict_either()
     let direct = redis.store().await;
     let proxy = Proxy::start(redis.port).await;
     let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (key, first, second, third) = (
-        any_key(),
-        record().build(),
-        record().build(),
-        record().build(),
-    );
+    let (key, first, second, third) =
+        (any_key(), record().build(), record().build(), record().build());
     saved(store.save(&key, &first, Write::Create).await);
     let (answered, cut) = proxy.lose_next_answer();
     let meanwhile = async {
@@ -316,10 +243,7 @@ async fn a_repeated_save_whose_script_was_forgotten_reports_no_conflict_either()
         cut.send(()).unwrap();
     };
     let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), meanwhile);
-    assert!(
-        matches!(outcome, Err(StoreError::Unavailable(_))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
     assert_eq!(store.load(&key).await.unwrap(), Some(third));
 }
 
@@ -330,12 +254,7 @@ async fn a_thousand_faults_leave_neither_connections_nor_tasks_behind() {
     let (key, row) = (any_key(), record().owner(any_owner()).build());
     saved(store.save(&key, &row, Write::Create).await);
     // Its own connection is one of them.
-    let connections = || {
-        redis
-            .ask::<String>(cmd("CLIENT").arg("LIST"))
-            .lines()
-            .count()
-    };
+    let connections = || redis.ask::<String>(cmd("CLIENT").arg("LIST")).lines().count();
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = (connections(), tasks());
     let (mut failed, mut dropped) = (0, 0);

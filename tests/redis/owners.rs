@@ -24,13 +24,7 @@ fn now() -> Timestamp {
 }
 
 fn entries(redis: &Redis, owner: &OwnerKey) -> Vec<(Vec<u8>, u64)> {
-    redis.ask(
-        cmd("ZRANGE")
-            .arg(index_key(owner))
-            .arg(0)
-            .arg(-1)
-            .arg("WITHSCORES"),
-    )
+    redis.ask(cmd("ZRANGE").arg(index_key(owner)).arg(0).arg(-1).arg("WITHSCORES"))
 }
 
 fn entry(key: &StoreKey, end: Timestamp) -> (Vec<u8>, u64) {
@@ -44,23 +38,12 @@ async fn an_entry_ends_with_its_session_and_the_index_with_its_last_entry() {
     let store = redis.store().await.clock(clock.clone());
     let (owner, short, long, next) = (any_owner(), any_key(), any_key(), any_key());
     let ending = |end: Timestamp| {
-        record()
-            .owner(owner)
-            .expires_at(now().saturating_add(HOUR))
-            .absolute_end(end)
-            .build()
+        record().owner(owner).expires_at(now().saturating_add(HOUR)).absolute_end(end).build()
     };
     let (in_two_hours, in_a_day) = (now().saturating_add(2 * HOUR), now().saturating_add(DAY));
     saved(store.save(&long, &ending(in_a_day), Write::Create).await);
-    saved(
-        store
-            .save(&short, &ending(in_two_hours), Write::Create)
-            .await,
-    );
-    assert_eq!(
-        entries(redis, &owner),
-        [entry(&short, in_two_hours), entry(&long, in_a_day)]
-    );
+    saved(store.save(&short, &ending(in_two_hours), Write::Create).await);
+    assert_eq!(entries(redis, &owner), [entry(&short, in_two_hours), entry(&long, in_a_day)]);
     let ttl: u64 = redis.ask(cmd("TTL").arg(index_key(&owner)));
     assert!((86_300..=86_400 + 3_600).contains(&ttl), "{ttl}");
 
@@ -68,10 +51,7 @@ async fn an_entry_ends_with_its_session_and_the_index_with_its_last_entry() {
     clock.advance(4 * HOUR);
     let in_two_days = now().saturating_add(2 * DAY);
     saved(store.save(&next, &ending(in_two_days), Write::Create).await);
-    assert_eq!(
-        entries(redis, &owner),
-        [entry(&long, in_a_day), entry(&next, in_two_days)]
-    );
+    assert_eq!(entries(redis, &owner), [entry(&long, in_a_day), entry(&next, in_two_days)]);
     let ttl: u64 = redis.ask(cmd("TTL").arg(index_key(&owner)));
     assert!((150_000..=172_800 + 3_600).contains(&ttl), "{ttl}");
 }
@@ -82,11 +62,7 @@ async fn an_entry_never_ends_before_its_row() {
     let store = redis.store().await;
     let (owner, key) = (any_owner(), any_key());
     let ending = |end: Timestamp| {
-        record()
-            .owner(owner)
-            .expires_at(now().saturating_add(HOUR))
-            .absolute_end(end)
-            .build()
+        record().owner(owner).expires_at(now().saturating_add(HOUR)).absolute_end(end).build()
     };
     let (sooner, later) = (now().saturating_add(DAY), now().saturating_add(2 * DAY));
     let (first, second, third) = (ending(sooner), ending(later), ending(sooner));
@@ -106,10 +82,7 @@ async fn an_entry_is_there_before_its_row_and_stays_when_the_row_never_comes() {
     // The row's place is taken, so the row cannot come.
     redis.ask::<()>(cmd("LPUSH").arg(row_key(&key)).arg("taken"));
     let row = record().owner(owner).build();
-    store
-        .save(&key, &row, Write::Create)
-        .await
-        .expect_err("taken");
+    store.save(&key, &row, Write::Create).await.expect_err("taken");
     assert_eq!(entries(&redis, &owner), [entry(&key, row.absolute_end())]);
     assert_eq!(store.find_by_owner(&owner).await.unwrap(), []);
     assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 0);
@@ -125,10 +98,7 @@ async fn without_its_entry_no_row_is_written() {
     let store = redis.store().await;
     let (owner, key) = (any_owner(), any_key());
     redis.ask::<()>(cmd("SET").arg(index_key(&owner)).arg("not an index"));
-    store
-        .save(&key, &record().owner(owner).build(), Write::Create)
-        .await
-        .expect_err("no entry");
+    store.save(&key, &record().owner(owner).build(), Write::Create).await.expect_err("no entry");
     assert_eq!(store.load(&key).await.unwrap(), None);
     let anonymous = record().build();
     saved(store.save(&key, &anonymous, Write::Create).await);
@@ -142,16 +112,9 @@ async fn without_its_entry_no_row_is_written() {
 async fn heals_when_sessions_expire(store: &dyn axum_typed_session::SessionStore) {
     let owner = any_owner();
     let (brief, lasting) = (any_key(), any_key());
-    let soon = record()
-        .owner(owner)
-        .expires_at(now().saturating_add(SECOND / 5))
-        .build();
+    let soon = record().owner(owner).expires_at(now().saturating_add(SECOND / 5)).build();
     saved(store.save(&brief, &soon, Write::Create).await);
-    saved(
-        store
-            .save(&lasting, &record().owner(owner).build(), Write::Create)
-            .await,
-    );
+    saved(store.save(&lasting, &record().owner(owner).build(), Write::Create).await);
     assert_eq!(store.find_by_owner(&owner).await.unwrap().len(), 2);
     tokio::time::sleep(SECOND / 4).await;
     assert_eq!(store.find_by_owner(&owner).await.unwrap(), [lasting]);
@@ -177,11 +140,7 @@ async fn ending_all_sessions_of_an_owner_misses_none_on_a_cluster() {
     let owner = any_owner();
     let before: Vec<StoreKey> = (0..200).map(|_| any_key()).collect();
     for key in &before {
-        saved(
-            store
-                .save(key, &record().owner(owner).build(), Write::Create)
-                .await,
-        );
+        saved(store.save(key, &record().owner(owner).build(), Write::Create).await);
     }
     let login = tokio::spawn({
         let store = store.clone();
@@ -189,11 +148,7 @@ async fn ending_all_sessions_of_an_owner_misses_none_on_a_cluster() {
             let mut keys = Vec::new();
             for _ in 0..100 {
                 let key = any_key();
-                saved(
-                    store
-                        .save(&key, &record().owner(owner).build(), Write::Create)
-                        .await,
-                );
+                saved(store.save(&key, &record().owner(owner).build(), Write::Create).await);
                 keys.push(key);
             }
             keys
@@ -321,10 +276,7 @@ async fn ending_sessions_drops_the_entries_of_those_that_cannot_come_back() {
     saved(store.save(&given, &of_other, update(&of_owner)).await);
     store.destroy(&logged_out).await.unwrap();
 
-    assert_eq!(
-        store.destroy_by_owner(&owner, Some(&kept)).await.unwrap(),
-        1
-    );
+    assert_eq!(store.destroy_by_owner(&owner, Some(&kept)).await.unwrap(), 1);
     let left = entries(&redis, &owner);
     let mut left: Vec<_> = left.into_iter().map(|(key, _)| key).collect();
     left.sort();
@@ -448,9 +400,7 @@ fn add_ended_logins(redis: &Redis, owner: &OwnerKey, count: u32) {
         let mut command = cmd("ZADD");
         command.arg(index_key(owner));
         for number in numbers {
-            command
-                .arg(end + u64::from(*number))
-                .arg(any_key().as_bytes());
+            command.arg(end + u64::from(*number)).arg(any_key().as_bytes());
         }
         command.exec(&mut connection).unwrap();
     }

@@ -20,10 +20,8 @@ async fn an_operation_is_one_command() {
     let store = redis.store().await;
     let (key, owner) = (any_key(), any_owner());
     let first = record().owner(owner).payload("1").build();
-    let second = record()
-        .owner(owner)
-        .created_at(first.created_at())
-        .absolute_end(first.absolute_end());
+    let second =
+        record().owner(owner).created_at(first.created_at()).absolute_end(first.absolute_end());
     let second = second.payload("2").build();
     let later = second.expires_at().saturating_add(HOUR);
     // The server learns the scripts.
@@ -50,10 +48,8 @@ async fn an_operation_is_one_command() {
     saved(store.save(&key, &record().build(), Write::Create).await);
     seen.push(commands("a create without owner"));
 
-    let seen: Vec<_> = seen
-        .iter()
-        .map(|(doing, commands)| (doing.as_str(), commands.join(" ")))
-        .collect();
+    let seen: Vec<_> =
+        seen.iter().map(|(doing, commands)| (doing.as_str(), commands.join(" "))).collect();
     let wanted = [
         ("a create with an owner", "EVALSHA EVALSHA"),
         ("a load", "GET"),
@@ -63,10 +59,7 @@ async fn an_operation_is_one_command() {
         ("a destroy", "DEL"),
         ("a create without owner", "EVALSHA"),
     ];
-    assert_eq!(
-        seen,
-        wanted.map(|(doing, commands)| (doing, commands.to_owned()))
-    );
+    assert_eq!(seen, wanted.map(|(doing, commands)| (doing, commands.to_owned())));
 }
 
 #[tokio::test]
@@ -86,24 +79,11 @@ async fn only_an_update_that_changes_the_head_writes_the_index_again() {
         (of(ada).payload("changed").build(), "EVALSHA"),
         (of(ada).payload("changed again").build(), "EVALSHA"),
         (of(bob).build(), "EVALSHA EVALSHA EVALSHA"),
-        (
-            of(bob).max_age(MaxAge::Persistent(HOUR)).build(),
-            "EVALSHA EVALSHA EVALSHA",
-        ),
-        (
-            of(bob)
-                .max_age(MaxAge::Persistent(HOUR))
-                .payload("{}")
-                .build(),
-            "EVALSHA",
-        ),
+        (of(bob).max_age(MaxAge::Persistent(HOUR)).build(), "EVALSHA EVALSHA EVALSHA"),
+        (of(bob).max_age(MaxAge::Persistent(HOUR)).payload("{}").build(), "EVALSHA"),
         (record().payload("nobody's").build(), "EVALSHA"),
     ];
-    saved(
-        store
-            .save(&any_key(), &of(ada).build(), Write::Create)
-            .await,
-    );
+    saved(store.save(&any_key(), &of(ada).build(), Write::Create).await);
     saved(store.save(&key, &anonymous, Write::Create).await);
     let mut monitor = redis.monitor();
     let mut before = anonymous.clone();
@@ -132,10 +112,7 @@ async fn scripts_survive_a_flush_and_an_unknown_server() {
     saved(store.save(&key, &before, Write::Create).await);
     for round in 0..3 {
         redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
-        let after = record()
-            .owner(any_owner())
-            .payload(round.to_string())
-            .build();
+        let after = record().owner(any_owner()).payload(round.to_string()).build();
         saved(store.save(&key, &after, update(&before)).await);
         redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
         let later = after.expires_at().saturating_add(HOUR);
@@ -161,20 +138,9 @@ async fn a_row_holds_the_record_and_nothing_else() {
     let version = record.version();
     let parts = [&version.as_bytes()[..], &expires_at, &record.to_bytes()];
     assert_eq!(row, parts.concat());
-    let members: Vec<(Vec<u8>, u64)> = redis.ask(
-        cmd("ZRANGE")
-            .arg(index_key(&owner))
-            .arg(0)
-            .arg(-1)
-            .arg("WITHSCORES"),
-    );
-    assert_eq!(
-        members,
-        [(
-            key.as_bytes().to_vec(),
-            record.absolute_end().as_unix_millis()
-        )]
-    );
+    let members: Vec<(Vec<u8>, u64)> =
+        redis.ask(cmd("ZRANGE").arg(index_key(&owner)).arg(0).arg(-1).arg("WITHSCORES"));
+    assert_eq!(members, [(key.as_bytes().to_vec(), record.absolute_end().as_unix_millis())]);
 }
 
 #[tokio::test]
@@ -187,13 +153,7 @@ async fn the_prefix_begins_every_key() {
     assert_eq!(keys.len(), 2);
     assert!(keys.iter().all(|key| key.starts_with(b"shop:")));
     let elsewhere = redis.store().await.prefix("forum:");
-    assert_eq!(
-        elsewhere
-            .find_by_owner(&record.owner().unwrap())
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(elsewhere.find_by_owner(&record.owner().unwrap()).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -211,10 +171,8 @@ async fn rows_live_as_long_as_the_server_is_told() {
     saved(store.touch(&key, in_an_hour.version(), later).await);
     assert!((7_190_000..=7_200_000).contains(&pttl()), "{}", pttl());
     // Forever is longer than the server can count.
-    let forever = record()
-        .expires_at(Timestamp::from_unix_millis(u64::MAX))
-        .owner(any_owner())
-        .build();
+    let forever =
+        record().expires_at(Timestamp::from_unix_millis(u64::MAX)).owner(any_owner()).build();
     saved(store.save(&key, &forever, update(&in_an_hour)).await);
     assert_eq!(store.load(&key).await.unwrap().as_ref(), Some(&forever));
     // What is over when it is written is not there.
@@ -239,18 +197,11 @@ async fn what_is_not_a_row_is_corrupt_and_stays() {
     unknown_flag[25] = 0x80;
     let head = row.len() - whole.payload().len();
     let mut values: Vec<Vec<u8>> = (0..head).map(|len| row[..len].to_vec()).collect();
-    values.extend([
-        unknown_flag,
-        b"hello".to_vec(),
-        b"{\"of\": \"another app\"}".to_vec(),
-    ]);
+    values.extend([unknown_flag, b"hello".to_vec(), b"{\"of\": \"another app\"}".to_vec()]);
     for value in values {
         let key = any_key();
         redis.ask::<()>(cmd("SET").arg(row_key(&key)).arg(&value));
-        assert!(
-            matches!(store.load(&key).await, Err(StoreError::Corrupt)),
-            "{value:?}"
-        );
+        assert!(matches!(store.load(&key).await, Err(StoreError::Corrupt)), "{value:?}");
         assert!(
             matches!(
                 store.save(&key, &record().build(), Write::Create).await,
@@ -259,9 +210,7 @@ async fn what_is_not_a_row_is_corrupt_and_stays() {
             "{value:?}"
         );
         assert!(matches!(
-            store
-                .touch(&key, record().build().version(), whole.expires_at())
-                .await,
+            store.touch(&key, record().build().version(), whole.expires_at()).await,
             Err(StoreError::Corrupt)
         ));
         assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), value);
@@ -278,14 +227,8 @@ async fn a_key_of_another_type_is_corrupt_and_stays() {
     redis.ask::<()>(cmd("LPUSH").arg(row_key(&key)).arg("a list"));
     let row = record().build();
     assert!(matches!(store.load(&key).await, Err(StoreError::Corrupt)));
-    assert!(matches!(
-        store.save(&key, &row, Write::Create).await,
-        Err(StoreError::Corrupt)
-    ));
-    assert!(matches!(
-        store.save(&key, &row, update(&row)).await,
-        Err(StoreError::Corrupt)
-    ));
+    assert!(matches!(store.save(&key, &row, Write::Create).await, Err(StoreError::Corrupt)));
+    assert!(matches!(store.save(&key, &row, update(&row)).await, Err(StoreError::Corrupt)));
     assert!(matches!(
         store.touch(&key, row.version(), row.expires_at()).await,
         Err(StoreError::Corrupt)
@@ -309,9 +252,7 @@ async fn a_row_of_a_newer_format_is_newer_and_stays() {
         Err(StoreError::Newer)
     ));
     assert!(matches!(
-        store
-            .save(&key, &record().build(), update(&record().build()))
-            .await,
+        store.save(&key, &record().build(), update(&record().build())).await,
         Err(StoreError::Newer)
     ));
     assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), row);
@@ -326,14 +267,10 @@ async fn a_server_without_memory_is_full_and_still_ends_sessions() {
     redis.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb"));
     let new = record().owner(any_owner()).build();
     for write in [
-        store
-            .save(&any_key(), &record().build(), Write::Create)
-            .await,
+        store.save(&any_key(), &record().build(), Write::Create).await,
         store.save(&any_key(), &new, Write::Create).await,
         store.save(&key, &new, update(&old)).await,
-        store
-            .touch(&key, old.version(), old.expires_at().saturating_add(HOUR))
-            .await,
+        store.touch(&key, old.version(), old.expires_at().saturating_add(HOUR)).await,
     ] {
         assert!(matches!(write, Err(StoreError::Full)), "{write:?}");
     }
@@ -368,11 +305,9 @@ async fn memory_per_session() {
     let used = || redis.info("memory", "used_memory").parse::<f64>().unwrap();
     let each = 2_000_u16;
     let mut lines = Vec::new();
-    for (what, owners) in [
-        ("without owner", 0),
-        ("with an owner each", each),
-        ("with one owner for all", 1),
-    ] {
+    for (what, owners) in
+        [("without owner", 0), ("with an owner each", each), ("with one owner for all", 1)]
+    {
         redis.ask::<()>(&cmd("FLUSHALL"));
         let before = used();
         let mut last = any_key();
@@ -388,9 +323,7 @@ async fn memory_per_session() {
         }
         let total = (used() - before) / f64::from(each);
         let row: u32 = redis.ask(cmd("MEMORY").arg("USAGE").arg(row_key(&last)));
-        lines.push(format!(
-            "{what}: row {row} bytes, in all {total:.0} bytes a session"
-        ));
+        lines.push(format!("{what}: row {row} bytes, in all {total:.0} bytes a session"));
         assert!(row <= 500, "{row}");
     }
     println!("{}", lines.join("\n"));

@@ -72,11 +72,7 @@ impl Proxy {
     fn next_answer(&self, then: Then) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
         let (answered, was_answered) = oneshot::channel();
         let (do_go_on, go_on) = oneshot::channel();
-        *self.fault.lock().unwrap() = Some(Fault {
-            answered,
-            go_on,
-            then,
-        });
+        *self.fault.lock().unwrap() = Some(Fault { answered, go_on, then });
         (was_answered, do_go_on)
     }
 }
@@ -94,12 +90,7 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fault: &Mutex<
     let mut buffer = vec![0; 65_536];
     while let Ok(len @ 1..) = from.read(&mut buffer).await {
         let fault = fault.lock().unwrap().take();
-        if let Some(Fault {
-            answered,
-            go_on,
-            then,
-        }) = fault
-        {
+        if let Some(Fault { answered, go_on, then }) = fault {
             let _ = answered.send(());
             let _ = go_on.await;
             if then == Then::Cut {

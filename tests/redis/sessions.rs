@@ -23,10 +23,7 @@ async fn write(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessio
 }
 
 fn app(store: RedisStore) -> Router {
-    let sessions = SessionManager::<Visits>::builder()
-        .store(store)
-        .build()
-        .unwrap();
+    let sessions = SessionManager::<Visits>::builder().store(store).build().unwrap();
     Router::new().route("/", get(write)).with_state(sessions)
 }
 
@@ -51,10 +48,7 @@ async fn a_server_that_is_gone_or_hangs_is_503_without_a_cookie() {
 
     redis.kill();
     for cookie in [None, Some(&*cookie)] {
-        assert_eq!(
-            send(&app, cookie).await,
-            (StatusCode::SERVICE_UNAVAILABLE, None)
-        );
+        assert_eq!(send(&app, cookie).await, (StatusCode::SERVICE_UNAVAILABLE, None));
     }
     redis.resume();
     assert_eq!(send(&app, Some(&cookie)).await.0, StatusCode::OK);
@@ -62,10 +56,7 @@ async fn a_server_that_is_gone_or_hangs_is_503_without_a_cookie() {
     redis.signal("STOP");
     let started = Instant::now();
     for cookie in [None, Some(&*cookie)] {
-        assert_eq!(
-            send(&app, cookie).await,
-            (StatusCode::SERVICE_UNAVAILABLE, None)
-        );
+        assert_eq!(send(&app, cookie).await, (StatusCode::SERVICE_UNAVAILABLE, None));
     }
     assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
     redis.signal("CONT");
@@ -89,9 +80,6 @@ async fn a_damaged_row_is_a_fresh_session_and_a_newer_one_is_503() {
     let mut newer = whole.clone();
     newer[24] = 2;
     redis.ask::<()>(cmd("SET").arg(row).arg(&newer));
-    assert_eq!(
-        send(&app, Some(&cookie)).await,
-        (StatusCode::SERVICE_UNAVAILABLE, None)
-    );
+    assert_eq!(send(&app, Some(&cookie)).await, (StatusCode::SERVICE_UNAVAILABLE, None));
     assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row)), newer);
 }

@@ -49,23 +49,12 @@ impl Redis {
         let port = servers::free_port(BUS);
         let folder = servers::folder("redis");
         let (at, inside) = (port.to_string(), folder.display().to_string());
-        let common = [
-            ("--bind", "127.0.0.1"),
-            ("--save", ""),
-            ("--port", &at),
-            ("--dir", &inside),
-        ];
+        let common = [("--bind", "127.0.0.1"), ("--save", ""), ("--port", &at), ("--dir", &inside)];
         let settings = settings.iter().map(|(name, value)| (*name, value.as_ref()));
         let settings = common.into_iter().chain(settings);
         let arguments = settings.flat_map(|(name, value)| [name.to_owned(), value.to_owned()]);
         let arguments = arguments.collect();
-        let mut redis = Self {
-            server: None,
-            program,
-            folder,
-            arguments,
-            port,
-        };
+        let mut redis = Self { server: None, program, folder, arguments, port };
         redis.resume();
         Some(redis)
     }
@@ -98,10 +87,7 @@ impl Redis {
     }
 
     pub fn signal(&self, signal: &str) {
-        self.server
-            .as_ref()
-            .expect("a running server")
-            .signal(signal);
+        self.server.as_ref().expect("a running server").signal(signal);
     }
 
     pub fn url(&self) -> String {
@@ -130,9 +116,7 @@ impl Redis {
     pub fn info(&self, section: &str, field: &str) -> String {
         let info: String = self.ask(cmd("INFO").arg(section));
         let lines = info.lines().filter_map(|line| line.split_once(':'));
-        let mut values = lines
-            .filter(|(name, _)| *name == field)
-            .map(|(_, value)| value);
+        let mut values = lines.filter(|(name, _)| *name == field).map(|(_, value)| value);
         values.next().unwrap_or_default().to_owned()
     }
 
@@ -149,10 +133,7 @@ impl Redis {
         stream.write_all(b"MONITOR\r\n").expect("a monitor");
         let mut lines = BufReader::new(stream);
         lines.read_line(&mut String::new()).expect("an OK");
-        Monitor {
-            port: self.port,
-            lines,
-        }
+        Monitor { port: self.port, lines }
     }
 
     /// The keys there are.
@@ -220,10 +201,8 @@ impl Cluster {
             ])
         };
         let nodes = |count| (0..count).map(|_| node()).collect::<Option<Vec<_>>>();
-        let cluster = Self {
-            masters: nodes(3)?,
-            replicas: nodes(if with_replicas { 3 } else { 0 })?,
-        };
+        let cluster =
+            Self { masters: nodes(3)?, replicas: nodes(if with_replicas { 3 } else { 0 })? };
         let share = SLOTS.div_ceil(3);
         for (index, master) in (0..).zip(&cluster.masters) {
             let (first, last) = (index * share, (index * share + share - 1).min(SLOTS - 1));
@@ -246,9 +225,7 @@ impl Cluster {
             replica.ask::<()>(cmd("CLUSTER").arg("REPLICATE").arg(master.id()));
         }
         for node in cluster.nodes() {
-            wait_until("the cluster to be up", || {
-                node.cluster_info("cluster_state") == "ok"
-            });
+            wait_until("the cluster to be up", || node.cluster_info("cluster_state") == "ok");
         }
         for replica in &cluster.replicas {
             wait_until("a replica to follow", || {
@@ -264,9 +241,7 @@ impl Cluster {
 
     pub async fn store(&self) -> RedisStore {
         let urls = self.masters.iter().map(Redis::url);
-        RedisStore::connect_cluster(urls)
-            .await
-            .expect("a connection")
+        RedisStore::connect_cluster(urls).await.expect("a connection")
     }
 }
 
@@ -279,9 +254,7 @@ impl Redis {
     pub fn cluster_info(&self, field: &str) -> String {
         let info: String = self.ask(cmd("CLUSTER").arg("INFO"));
         let lines = info.lines().filter_map(|line| line.split_once(':'));
-        let mut values = lines
-            .filter(|(name, _)| *name == field)
-            .map(|(_, value)| value);
+        let mut values = lines.filter(|(name, _)| *name == field).map(|(_, value)| value);
         values.next().unwrap_or_default().to_owned()
     }
 }
@@ -317,9 +290,7 @@ pub fn record() -> RecordBuilder {
 }
 
 pub fn update(from: &Record) -> Write {
-    Write::Update {
-        expected: from.version(),
-    }
+    Write::Update { expected: from.version() }
 }
 
 #[track_caller]

@@ -14,32 +14,14 @@ use crate::{
 };
 
 concurrency_over!(concurrency_over_sqlite, Database::<Sqlite>::fresh().await);
-concurrency_over!(
-    concurrency_over_postgres,
-    Database::<Postgres>::fresh().await
-);
+concurrency_over!(concurrency_over_postgres, Database::<Postgres>::fresh().await);
 concurrency_over!(concurrency_over_mariadb, Database::<MySql>::fresh().await);
 cancellation_over!(cancellation_over_sqlite, Database::<Sqlite>::fresh().await);
-cancellation_over!(
-    cancellation_over_postgres,
-    Database::<Postgres>::fresh().await
-);
+cancellation_over!(cancellation_over_postgres, Database::<Postgres>::fresh().await);
 cancellation_over!(cancellation_over_mariadb, Database::<MySql>::fresh().await);
-model_over!(
-    three_clients_over_sqlite,
-    20,
-    Database::<Sqlite>::fresh().await
-);
-model_over!(
-    three_clients_over_postgres,
-    20,
-    Database::<Postgres>::fresh().await
-);
-model_over!(
-    three_clients_over_mariadb,
-    20,
-    Database::<MySql>::fresh().await
-);
+model_over!(three_clients_over_sqlite, 20, Database::<Sqlite>::fresh().await);
+model_over!(three_clients_over_postgres, 20, Database::<Postgres>::fresh().await);
+model_over!(three_clients_over_mariadb, 20, Database::<MySql>::fresh().await);
 
 /// Each world has a table of its own.
 impl<E: Engine> Backend for Database<E>

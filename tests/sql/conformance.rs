@@ -35,9 +35,7 @@ async fn by_another_clock<E: Engine>() -> StoreUnderTest {
 }
 
 async fn in_memory() -> StoreUnderTest {
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .test_before_acquire(false);
+    let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
     let pool = pool.connect("sqlite::memory:").await.unwrap();
     let store = SqliteStore::new(pool);
     store.migrate().await.unwrap();

@@ -18,10 +18,7 @@ on_every_engine! {
 const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
 
 async fn a_hundred_updates_lose_none<E: Engine>(database: Database<E>) {
-    let manager = SessionManager::<u32>::builder()
-        .store(database.store.clone())
-        .build()
-        .unwrap();
+    let manager = SessionManager::<u32>::builder().store(database.store.clone()).build().unwrap();
     let record = RecordBuilder::new().payload("0").build();
     let created = database.store.save(&KEY, &record, Write::Create).await;
     assert_eq!(created.unwrap(), SaveOutcome::Saved);
@@ -39,11 +36,7 @@ async fn racing_creates_of_an_expired_row_save_one<E: Engine>(database: Database
     for _ in 0..20 {
         database.execute("DELETE FROM {t}").await;
         let record = RecordBuilder::new().build();
-        let _saved = database
-            .store
-            .save(&KEY, &record, Write::Create)
-            .await
-            .unwrap();
+        let _saved = database.store.save(&KEY, &record, Write::Create).await.unwrap();
         database.execute("UPDATE {t} SET expires_at = 1").await;
         let creates = (0..8).map(|_| {
             let store = database.store.clone();
@@ -139,11 +132,7 @@ async fn a_deadlock_is_repeated<E: Remote>(database: Database<E>) -> Database<E>
     let keys = [[1; 32], [2; 32]].map(StoreKey::from_bytes);
     for key in &keys {
         let record = RecordBuilder::new().owner(owner).build();
-        let _saved = database
-            .store
-            .save(key, &record, Write::Create)
-            .await
-            .unwrap();
+        let _saved = database.store.save(key, &record, Write::Create).await.unwrap();
     }
     // Work that makes the engine rather end the other one.
     database.execute("CREATE TABLE {t}_work (n BIGINT)").await;
@@ -179,10 +168,7 @@ async fn a_locked_sqlite_file_is_waited_for_and_then_unavailable() {
     Sqlite::run_on(&mut lock, "BEGIN IMMEDIATE").await.unwrap();
 
     let saved = database.store.save(&KEY, &record, Write::Create).await;
-    assert!(
-        matches!(saved, Err(StoreError::Unavailable(_))),
-        "{saved:?}"
-    );
+    assert!(matches!(saved, Err(StoreError::Unavailable(_))), "{saved:?}");
     // Readers do not wait for writers.
     assert!(database.store.load(&KEY).await.unwrap().is_none());
 
@@ -200,13 +186,8 @@ async fn cleanup_on_postgres_waits_for_no_lock() {
     };
     database.execute(&Postgres::expired_rows("{t}", 10)).await;
     let mut transaction = database.pool.begin().await.unwrap();
-    let lock = format!(
-        "SELECT 1 FROM {} WHERE expires_at <= 5 FOR UPDATE",
-        database.table
-    );
-    Postgres::run_on(&mut transaction, lock.leak())
-        .await
-        .unwrap();
+    let lock = format!("SELECT 1 FROM {} WHERE expires_at <= 5 FOR UPDATE", database.table);
+    Postgres::run_on(&mut transaction, lock.leak()).await.unwrap();
     // Two nodes, of which this one comes second.
     assert_eq!(database.store.delete_expired(3).await.unwrap(), 3);
     assert_eq!(database.store.delete_expired(3).await.unwrap(), 2);

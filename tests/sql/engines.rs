@@ -116,12 +116,7 @@ impl<E: Engine> Database<E> {
         let table = format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let store = SqlStore::new(pool.clone()).table_name(&table).unwrap();
         store.migrate().await.unwrap();
-        Self {
-            pool,
-            table,
-            store,
-            folder,
-        }
+        Self { pool, table, store, folder }
     }
 
     /// Runs SQL in which `{t}` is the table.
@@ -149,12 +144,7 @@ pub struct Private {
 
 impl Private {
     fn start(folder: PathBuf, port: u16, command: Vec<String>) -> Self {
-        let mut private = Self {
-            port,
-            folder,
-            command,
-            server: None,
-        };
+        let mut private = Self { port, folder, command, server: None };
         private.restart();
         private
     }
@@ -199,8 +189,7 @@ impl Private {
         let pid = server.pid();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         let mut kill = Command::new("kill");
-        kill.arg(format!("-{signal}"))
-            .args(children.split_whitespace());
+        kill.arg(format!("-{signal}")).args(children.split_whitespace());
         kill.stderr(Stdio::null()).status().unwrap();
     }
 }
@@ -225,9 +214,7 @@ impl User {
             id.trim().parse::<u32>().unwrap()
         };
         let is_root = id(&[]) == 0;
-        Self {
-            name_and_id: is_root.then(|| (name, id(&[name]))),
-        }
+        Self { name_and_id: is_root.then(|| (name, id(&[name]))) }
     }
 
     /// Makes an empty folder that is the user's.
@@ -240,14 +227,7 @@ impl User {
     fn command(&self, program: &Path, arguments: &[&str]) -> Vec<String> {
         let mut command = Vec::new();
         if let Some((name, _)) = self.name_and_id {
-            command.extend([
-                "setpriv",
-                "--reuid",
-                name,
-                "--regid",
-                name,
-                "--clear-groups",
-            ]);
+            command.extend(["setpriv", "--reuid", name, "--regid", name, "--clear-groups"]);
         }
         let program = text(program);
         command.push(&program);
@@ -258,10 +238,7 @@ impl User {
     /// Runs a program to its end.
     fn run(&self, program: &Path, arguments: &[&str]) {
         let command = self.command(program, arguments);
-        let output = Command::new(&command[0])
-            .args(&command[1..])
-            .output()
-            .unwrap();
+        let output = Command::new(&command[0]).args(&command[1..]).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {errors}");
     }
@@ -355,9 +332,7 @@ impl Remote for Postgres {
     fn start() -> Option<Private> {
         // Debian keeps each release in a folder of its own, off the path; the newest will do.
         let releases = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-        let programs = releases
-            .flatten()
-            .map(|folder| folder.path().join("bin/postgres"));
+        let programs = releases.flatten().map(|folder| folder.path().join("bin/postgres"));
         let program = programs.filter(|program| program.is_file()).max();
         let program = program.or_else(|| find("postgres", "PostgreSQL"))?;
 
@@ -372,11 +347,7 @@ impl Remote for Postgres {
         server.extend(["-F", "-N", "200"]);
         // Fourteen hours ahead all year: nothing may depend on it.
         server.extend(["-c", "timezone=Pacific/Kiritimati"]);
-        Some(Private::start(
-            folder,
-            port,
-            user.command(&program, &server),
-        ))
+        Some(Private::start(folder, port, user.command(&program, &server)))
     }
 
     const ADMIN: &str = "postgres";
@@ -395,10 +366,8 @@ impl Remote for Postgres {
     }
 
     // As a hot standby does.
-    const REFUSE_WRITES: &[&str] = &[
-        "ALTER SYSTEM SET default_transaction_read_only = on",
-        "SELECT pg_reload_conf()",
-    ];
+    const REFUSE_WRITES: &[&str] =
+        &["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
 
     const COUNT_CONNECTIONS: &str =
         "SELECT COUNT(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
@@ -443,11 +412,7 @@ impl Remote for MySql {
         let temporary = format!("--tmpdir={}", text(&folder));
         let setup = ["--no-defaults", &data, &temporary, login, "--skip-test-db"];
         user.run(&find("mariadb-install-db", "MariaDB")?, &setup);
-        fs::write(
-            path("init.sql"),
-            "CREATE DATABASE IF NOT EXISTS sessions;\n",
-        )
-        .unwrap();
+        fs::write(path("init.sql"), "CREATE DATABASE IF NOT EXISTS sessions;\n").unwrap();
         let port = free_port(0);
         let server = [
             "--no-defaults",

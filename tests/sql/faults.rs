@@ -72,13 +72,7 @@ impl<E: Remote> App<E> {
             .layer(Extension(gate.clone()))
             .layer(Extension(loaded.clone()))
             .with_state(sessions);
-        Some(Self {
-            server,
-            database,
-            client: Client(router),
-            gate,
-            loaded,
-        })
+        Some(Self { server, database, client: Client(router), gate, loaded })
     }
 
     /// Sends a request that has loaded its session and may not commit before the gate is opened.
@@ -146,12 +140,7 @@ impl Client {
         let cookie = cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned());
         let status = response.status();
         let body = to_bytes(response.into_body(), 1000).await.unwrap();
-        Answer {
-            status,
-            cookie,
-            count: String::from_utf8_lossy(&body).parse().ok(),
-            took,
-        }
+        Answer { status, cookie, count: String::from_utf8_lossy(&body).parse().ok(), took }
     }
 
     async fn log_in(&self) -> String {
@@ -379,10 +368,7 @@ async fn a_thousand_faults<E: Remote>(app: App<E>) {
     }
     admin.close().await;
     app.expect_no_leak().await;
-    eventually("no task is left", async || {
-        tasks.num_alive_tasks() <= tasks_before
-    })
-    .await;
+    eventually("no task is left", async || tasks.num_alive_tasks() <= tasks_before).await;
     let record = RecordBuilder::new().build();
     store.destroy(&key).await.unwrap();
     let saved = store.save(&key, &record, Write::Create).await.unwrap();
@@ -436,12 +422,8 @@ async fn a_fail_over_needs_no_restart<E: Remote>() {
     let save = async || {
         let record = RecordBuilder::new().build();
         // As random as a key.
-        let key = StoreKey::from_bytes(
-            [*record.version().as_bytes(); 2]
-                .concat()
-                .try_into()
-                .unwrap(),
-        );
+        let key =
+            StoreKey::from_bytes([*record.version().as_bytes(); 2].concat().try_into().unwrap());
         store.save(&key, &record, Write::Create).await
     };
     assert_eq!(save().await.unwrap(), SaveOutcome::Saved);

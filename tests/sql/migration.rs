@@ -44,10 +44,7 @@ async fn a_missing_table_names_the_remedy<E: Engine>(database: Database<E>) {
         panic!("{error:?}");
     };
     let text = source.to_string();
-    assert!(
-        text.contains("nobody_made_this") && text.contains("`migrate()`"),
-        "{text}"
-    );
+    assert!(text.contains("nobody_made_this") && text.contains("`migrate()`"), "{text}");
     assert!(source.source().is_some(), "the engine's own error is kept");
 }
 
@@ -64,9 +61,7 @@ async fn names_are_taken_literally<E: Engine>(database: Database<E>) {
 async fn the_documented_sql_makes_the_same_table<E: Engine>(database: Database<E>) {
     let store = SqlStore::new(database.pool.clone());
     let store = store.table_name("by_hand").unwrap();
-    E::run_sql(&database.pool, store.schema_sql())
-        .await
-        .unwrap();
+    E::run_sql(&database.pool, store.schema_sql()).await.unwrap();
     assert_eq!(works(&store).await, SaveOutcome::Saved);
     store.migrate().await.unwrap();
 }
@@ -81,9 +76,7 @@ async fn migrating_again_waits_for_no_writer<E: Engine>(database: Database<E>) {
 }
 
 async fn a_name_that_an_index_has_is_not_passed_over<E: Engine>(database: Database<E>) {
-    database
-        .execute("CREATE INDEX {t}_2_owner ON {t} (version)")
-        .await;
+    database.execute("CREATE INDEX {t}_2_owner ON {t} (version)").await;
     let store = SqlStore::new(database.pool.clone());
     let store = store.table_name(&format!("{}_2", database.table)).unwrap();
     let migrated = store.migrate().await;
@@ -143,10 +136,7 @@ async fn who_may_only_read_and_write_migrates<E: Remote>() {
     let pool = E::connect_as(&user, E::port(&database.pool), options()).await;
     let store = SqlStore::new(pool);
     let missing = store.migrate().await;
-    assert!(
-        matches!(missing, Err(StoreError::Unavailable(_))),
-        "{missing:?}"
-    );
+    assert!(matches!(missing, Err(StoreError::Unavailable(_))), "{missing:?}");
     let store = store.table_name(&database.table).unwrap();
     store.migrate().await.unwrap();
     assert_eq!(works(&store).await, SaveOutcome::Saved);
@@ -208,18 +198,9 @@ fn stores() -> (SqliteStore, PostgresStore, MySqlStore) {
 #[tokio::test]
 async fn the_default_schema_is_the_file_and_another_name_changes_no_more_than_the_name() {
     let (sqlite, postgres, mysql) = stores();
-    assert_eq!(
-        sqlite.schema_sql(),
-        include_str!("../../src/store/sql/sqlite.sql")
-    );
-    assert_eq!(
-        postgres.schema_sql(),
-        include_str!("../../src/store/sql/postgres.sql")
-    );
-    assert_eq!(
-        mysql.schema_sql(),
-        include_str!("../../src/store/sql/mysql.sql")
-    );
+    assert_eq!(sqlite.schema_sql(), include_str!("../../src/store/sql/sqlite.sql"));
+    assert_eq!(postgres.schema_sql(), include_str!("../../src/store/sql/postgres.sql"));
+    assert_eq!(mysql.schema_sql(), include_str!("../../src/store/sql/mysql.sql"));
 
     let other = postgres.table_name("app.typed_sessions_2").unwrap();
     assert_eq!(
@@ -260,13 +241,7 @@ async fn bad_names_are_refused() {
             mysql.clone().table_name(name).err(),
         ] {
             assert!(
-                matches!(
-                    refused,
-                    Some(ConfigError::Invalid {
-                        option: "table_name",
-                        ..
-                    })
-                ),
+                matches!(refused, Some(ConfigError::Invalid { option: "table_name", .. })),
                 "{name:?}: {refused:?}"
             );
         }
@@ -274,8 +249,5 @@ async fn bad_names_are_refused() {
     assert!(postgres.table_name("app.sessions").is_ok());
     assert!(mysql.table_name("app.sessions").is_ok());
     let error = sqlite.table_name("main.sessions").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "`.table_name(..)`: has a schema, which this engine does not"
-    );
+    assert_eq!(error, "`.table_name(..)`: has a schema, which this engine does not");
 }

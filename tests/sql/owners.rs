@@ -55,9 +55,7 @@ async fn a_session_regenerated_behind_a_locked_row<E: Engine>(isolation: &'stati
 
     let mut transaction = database.pool.begin().await.unwrap();
     let lock = "SELECT 1 FROM {t} WHERE session_key = {key} FOR UPDATE";
-    let lock = lock
-        .replace("{t}", &database.table)
-        .replace("{key}", &E::blob(&"02".repeat(32)));
+    let lock = lock.replace("{t}", &database.table).replace("{key}", &E::blob(&"02".repeat(32)));
     E::run_on(&mut transaction, lock.leak()).await.unwrap();
     let destroy = {
         let store = store.clone();

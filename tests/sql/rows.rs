@@ -36,17 +36,9 @@ async fn a_row_holds_neither_the_id_nor_the_owners_name<E: Engine>(database: Dat
         .owner(|_| Some("ada@example.org".to_owned()))
         .build()
         .unwrap();
-    let session = TestSession::start(&manager, "the payload".to_owned())
-        .await
-        .unwrap();
+    let session = TestSession::start(&manager, "the payload".to_owned()).await.unwrap();
     let (_, cookie) = session.header();
-    let id = cookie
-        .to_str()
-        .unwrap()
-        .split_once('=')
-        .unwrap()
-        .1
-        .to_owned();
+    let id = cookie.to_str().unwrap().split_once('=').unwrap().1.to_owned();
     let secret = URL_SAFE_NO_PAD.decode(&id).unwrap();
     assert_eq!(secret.len(), 32);
 
@@ -73,26 +65,15 @@ async fn a_damaged_row_is_corrupt_and_stays<E: Engine>(database: Database<E>) {
     }
     for damage in damages {
         create(&database, &RecordBuilder::new().build()).await;
-        database
-            .execute(&format!("UPDATE {{t}} SET {damage}"))
-            .await;
+        database.execute(&format!("UPDATE {{t}} SET {damage}")).await;
 
         let loaded = database.store.load(&KEY).await;
-        assert!(
-            matches!(loaded, Err(StoreError::Corrupt)),
-            "{damage}: {loaded:?}"
-        );
+        assert!(matches!(loaded, Err(StoreError::Corrupt)), "{damage}: {loaded:?}");
         let other = RecordBuilder::new().build();
         let expected = other.version();
         for write in [Write::Create, Write::Update { expected }] {
-            let saved = database
-                .store
-                .save(&KEY, &RecordBuilder::new().build(), write)
-                .await;
-            assert!(
-                matches!(saved, Err(StoreError::Corrupt)),
-                "{damage}: {saved:?}"
-            );
+            let saved = database.store.save(&KEY, &RecordBuilder::new().build(), write).await;
+            assert!(matches!(saved, Err(StoreError::Corrupt)), "{damage}: {saved:?}");
         }
         assert_eq!(database.store.delete_expired(100).await.unwrap(), 0);
         assert_eq!(database.rows().await, 1, "{damage}");
@@ -112,21 +93,13 @@ async fn a_foreign_key_is_corrupt<E: Engine>(database: Database<E>) {
     let found = database.store.find_by_owner(&owner).await;
     assert!(matches!(found, Err(StoreError::Corrupt)), "{found:?}");
     // What cannot be named can still be ended.
-    assert_eq!(
-        database.store.destroy_by_owner(&owner, None).await.unwrap(),
-        1
-    );
+    assert_eq!(database.store.destroy_by_owner(&owner, None).await.unwrap(), 1);
 }
 
 async fn a_row_of_a_newer_format_is_newer_and_stays<E: Engine>(database: Database<E>) {
     create(&database, &RecordBuilder::new().build()).await;
-    database
-        .execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff")))
-        .await;
-    assert!(matches!(
-        database.store.load(&KEY).await,
-        Err(StoreError::Newer)
-    ));
+    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff"))).await;
+    assert!(matches!(database.store.load(&KEY).await, Err(StoreError::Newer)));
     let other = RecordBuilder::new().build();
     let saved = database.store.save(&KEY, &other, Write::Create).await;
     assert!(matches!(saved, Err(StoreError::Newer)), "{saved:?}");
@@ -139,16 +112,12 @@ async fn a_damaged_row_is_nobodys_session<E: Engine>(database: Database<E>) {
     create(&database, &RecordBuilder::new().payload("5").build()).await;
     assert_eq!(*manager.load(KEY).await.unwrap().unwrap(), 5);
 
-    database
-        .execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff")))
-        .await;
+    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff"))).await;
     let newer = manager.load(KEY).await;
     let is_newer = matches!(newer, Err(SessionError::Rejected(SessionRejection::Newer)));
     assert!(is_newer, "{newer:?}");
 
-    database
-        .execute(&format!("UPDATE {{t}} SET data = {}", E::blob("01")))
-        .await;
+    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("01"))).await;
     assert!(manager.load(KEY).await.unwrap().is_none());
 }
 
@@ -166,10 +135,7 @@ async fn instants_no_database_holds_become_the_latest<E: Engine>(database: Datab
     let record = RecordBuilder::new().expires_at(end).build();
     create(&database, &record).await;
     let loaded = database.store.load(&KEY).await.unwrap().unwrap();
-    assert_eq!(
-        loaded.expires_at().as_unix_millis(),
-        i64::MAX.unsigned_abs()
-    );
+    assert_eq!(loaded.expires_at().as_unix_millis(), i64::MAX.unsigned_abs());
     let touched = database.store.touch(&KEY, record.version(), end).await;
     assert_eq!(touched.unwrap(), SaveOutcome::Saved);
 }
@@ -177,17 +143,10 @@ async fn instants_no_database_holds_become_the_latest<E: Engine>(database: Datab
 async fn a_replaced_id_is_not_found_by_its_owner<E: Engine>(database: Database<E>) {
     // The manager writes tombstones without owner; a record may say otherwise.
     let owner = OwnerKey::from_bytes([9; 32]);
-    let record = RecordBuilder::new()
-        .owner(owner)
-        .tombstone()
-        .owner(owner)
-        .build();
+    let record = RecordBuilder::new().owner(owner).tombstone().owner(owner).build();
     create(&database, &record).await;
     assert_eq!(database.store.find_by_owner(&owner).await.unwrap(), []);
-    assert_eq!(
-        database.store.destroy_by_owner(&owner, None).await.unwrap(),
-        0
-    );
+    assert_eq!(database.store.destroy_by_owner(&owner, None).await.unwrap(), 0);
     assert!(database.store.load(&KEY).await.unwrap().is_some());
 }
 
@@ -202,9 +161,7 @@ async fn a_test_moves_time<E: Engine>(database: Database<E>) {
     assert_eq!(store.delete_expired(1).await.unwrap(), 0);
     clock.advance(Duration::from_millis(1));
     assert!(store.load(&KEY).await.unwrap().is_none());
-    let gone = Write::Update {
-        expected: record.version(),
-    };
+    let gone = Write::Update { expected: record.version() };
     let update = store.save(&KEY, &RecordBuilder::new().build(), gone).await;
     assert_eq!(update.unwrap(), SaveOutcome::Gone);
     assert_eq!(store.delete_expired(0).await.unwrap(), 0);

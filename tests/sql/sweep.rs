@@ -23,22 +23,13 @@ const EXPIRED_ROWS: u32 = 1_000_000;
 
 async fn expired_rows_go_while_requests_come<E: Engine>(database: Database<E>) {
     let insert = Instant::now();
-    database
-        .execute(&E::expired_rows("{t}", EXPIRED_ROWS))
-        .await;
+    database.execute(&E::expired_rows("{t}", EXPIRED_ROWS)).await;
     let inserted = insert.elapsed();
-    let sessions = SessionManager::<u32>::builder()
-        .store(database.store.clone())
-        .build()
-        .unwrap();
+    let sessions = SessionManager::<u32>::builder().store(database.store.clone()).build().unwrap();
     let keys = (0..LIVE).map(|number| StoreKey::from_bytes([number; 32]));
     for key in keys.clone() {
         let record = RecordBuilder::new().payload("0").build();
-        let _saved = database
-            .store
-            .save(&key, &record, Write::Create)
-            .await
-            .unwrap();
+        let _saved = database.store.save(&key, &record, Write::Create).await.unwrap();
     }
 
     let done = Arc::new(AtomicBool::new(false));
@@ -61,16 +52,10 @@ async fn expired_rows_go_while_requests_come<E: Engine>(database: Database<E>) {
 
     // Two nodes clean up the same table.
     let started = Instant::now();
-    let cleanup = Cleanup::new(database.store.clone())
-        .every(Duration::from_millis(10))
-        .batch(5000);
+    let cleanup = Cleanup::new(database.store.clone()).every(Duration::from_millis(10)).batch(5000);
     let nodes = [cleanup.clone().spawn(), cleanup.spawn()];
     while database.rows().await > i64::from(LIVE) {
-        assert!(
-            started.elapsed() < Duration::from_mins(5),
-            "{} rows",
-            database.rows().await
-        );
+        assert!(started.elapsed() < Duration::from_mins(5), "{} rows", database.rows().await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let took = started.elapsed();

@@ -24,11 +24,7 @@ fn plain_scalar() -> impl Strategy<Value = Value> {
 }
 
 fn plain_text() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        text(),
-    ]
+    prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), text(),]
 }
 
 fn text() -> impl Strategy<Value = Value> {
@@ -127,12 +123,7 @@ impl Sides {
     }
 
     fn merge_with(&self, last_write_wins: &[Pointer]) -> Result<Value, MergeConflict> {
-        merge(
-            &self.base,
-            self.ours.clone(),
-            self.theirs.clone(),
-            last_write_wins,
-        )
+        merge(&self.base, self.ours.clone(), self.theirs.clone(), last_write_wins)
     }
 
     fn map(self, change: impl Fn(Value) -> Value) -> Self {
@@ -197,10 +188,8 @@ fn facts(value: &Value) -> BTreeMap<Fact, usize> {
 /// A text that is the same for equal values, whatever the order of their keys.
 fn canonical(value: &Value) -> String {
     if let Value::Object(members) = value {
-        let sorted: BTreeMap<_, _> = members
-            .iter()
-            .map(|(key, value)| (key, canonical(value)))
-            .collect();
+        let sorted: BTreeMap<_, _> =
+            members.iter().map(|(key, value)| (key, canonical(value))).collect();
         format!("{sorted:?}")
     } else if let Value::Array(items) = value {
         format!("{:?}", items.iter().map(canonical).collect::<Vec<_>>())
@@ -216,9 +205,7 @@ fn sorted_lists(value: Value) -> Value {
             Value::Array(items)
         }
         Value::Object(members) => {
-            let sorted = members
-                .into_iter()
-                .map(|(key, value)| (key, sorted_lists(value)));
+            let sorted = members.into_iter().map(|(key, value)| (key, sorted_lists(value)));
             Value::Object(sorted.collect())
         }
         scalar @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => scalar,
@@ -227,9 +214,7 @@ fn sorted_lists(value: Value) -> Value {
 
 /// Wraps a value into objects that nobody changed, the innermost with a neighbour.
 fn within(path: &[String], value: Value) -> Value {
-    path.iter()
-        .rev()
-        .fold(value, |value, key| json!({ key: value, "neighbour": [1] }))
+    path.iter().rev().fold(value, |value, key| json!({ key: value, "neighbour": [1] }))
 }
 
 fn path() -> impl Strategy<Value = Vec<String>> {
@@ -252,22 +237,14 @@ fn slots(
     new: impl Strategy<Value = Option<Value>>,
 ) -> impl Strategy<Value = Slots> {
     let slot = (base, 0..3usize, new).prop_map(|(base, owner, new)| Slot { base, owner, new });
-    collection::btree_map(
-        (select(&["x", "y", "z"]).prop_map(str::to_owned), key()),
-        slot,
-        0..20,
-    )
+    collection::btree_map((select(&["x", "y", "z"]).prop_map(str::to_owned), key()), slot, 0..20)
 }
 
 /// The value with the changes of these owners.
 fn with_changes_of(slots: &Slots, owners: &[usize]) -> Value {
     let mut maps = json!({ "x": {}, "y": {}, "z": {} });
     for ((map, key), slot) in slots {
-        let value = if owners.contains(&slot.owner) {
-            &slot.new
-        } else {
-            &slot.base
-        };
+        let value = if owners.contains(&slot.owner) { &slot.new } else { &slot.base };
         if let (Some(value), Some(Value::Object(map))) = (value, maps.get_mut(map)) {
             map.insert(key.clone(), value.clone());
         }

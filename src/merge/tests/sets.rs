@@ -28,9 +28,7 @@ fn roles(value: &Value) -> BTreeSet<u64> {
 
 /// Few numbers, in any order.
 fn set() -> impl Strategy<Value = Vec<u64>> {
-    collection::btree_set(0..8u64, 0..6)
-        .prop_map(Vec::from_iter)
-        .prop_shuffle()
+    collection::btree_set(0..8u64, 0..6).prop_map(Vec::from_iter).prop_shuffle()
 }
 
 #[test]

@@ -60,10 +60,7 @@ fn save(store: &MemoryStore, key: u16, record: &Record) {
 fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "it did not happen within ten seconds"
-        );
+        assert!(Instant::now() < deadline, "it did not happen within ten seconds");
         thread::yield_now();
     }
 }
@@ -71,10 +68,8 @@ fn wait_until(condition: impl Fn() -> bool) {
 #[test]
 fn a_thread_sweeps_a_store_that_nobody_uses() {
     let clock = At::default();
-    let store = MemoryStoreBuilder {
-        sweep_every: Duration::from_millis(1),
-        ..MemoryStore::builder()
-    };
+    let store =
+        MemoryStoreBuilder { sweep_every: Duration::from_millis(1), ..MemoryStore::builder() };
     let store = store.clock(clock.clone()).build();
     for key in 0..1000 {
         save(&store, key, &record(10));
@@ -147,15 +142,9 @@ fn what_is_counted_is_what_is_there() {
         let all = || rows.by_key.values();
         assert_eq!(rows.bytes, all().map(|row| size(row)).sum::<usize>());
         let evictable: Vec<_> = all().filter(|row| is_evictable(row)).collect();
-        assert_eq!(
-            rows.evictable_bytes,
-            evictable.iter().map(|row| size(row)).sum::<usize>()
-        );
+        assert_eq!(rows.evictable_bytes, evictable.iter().map(|row| size(row)).sum::<usize>());
         assert_eq!(rows.evictable.len(), evictable.len());
-        assert_eq!(
-            rows.by_owner.len(),
-            all().filter(|row| row.owner().is_some()).count()
-        );
+        assert_eq!(rows.by_owner.len(), all().filter(|row| row.owner().is_some()).count());
         assert_eq!(rows.by_expiry.len(), rows.by_key.len());
         for (key, row) in &rows.by_key {
             assert!(rows.by_expiry.contains(&(row.expires_at(), *key)));
@@ -163,11 +152,8 @@ fn what_is_counted_is_what_is_there() {
     };
     check(&store.shared.rows());
     for key in 1..30_u16 {
-        let held = store
-            .shared
-            .rows()
-            .live(&store_key(key), Timestamp::from_unix_millis(0))
-            .cloned();
+        let held =
+            store.shared.rows().live(&store_key(key), Timestamp::from_unix_millis(0)).cloned();
         let held = held.unwrap();
         let mut record = Record {
             version: Version::random().unwrap(),
@@ -183,10 +169,7 @@ fn what_is_counted_is_what_is_there() {
         let expected = held.version();
         let saved = poll_once(store.save(&store_key(key), &record, Write::Update { expected }));
         assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
-        assert_eq!(
-            store.shared.rows().by_key[&store_key(key)].as_ref(),
-            &record
-        );
+        assert_eq!(store.shared.rows().by_key[&store_key(key)].as_ref(), &record);
         check(&store.shared.rows());
     }
     for now in [5, 17, 29, 30] {

@@ -78,10 +78,7 @@ impl Target {
         let server = parse(url)?;
         let address = server.addr().to_string();
         match redis::Client::open(server) {
-            Ok(client) => Ok(Self {
-                address,
-                client: Client::Node(Box::new(client)),
-            }),
+            Ok(client) => Ok(Self { address, client: Client::Node(Box::new(client)) }),
             Err(error) => Err(refused(&address, error)),
         }
     }
@@ -100,10 +97,7 @@ impl Target {
             .response_timeout(RESPONSE_TIMEOUT)
             .tcp_settings(tcp_settings());
         match builder.build() {
-            Ok(client) => Ok(Self {
-                address,
-                client: Client::Cluster(Box::new(client)),
-            }),
+            Ok(client) => Ok(Self { address, client: Client::Cluster(Box::new(client)) }),
             Err(error) => Err(refused(&address, error)),
         }
     }
@@ -147,22 +141,15 @@ impl Client {
 }
 
 fn refused(address: &str, error: redis::RedisError) -> RedisConnectError {
-    RedisConnectError::Refused {
-        address: address.to_owned(),
-        source: error.into(),
-    }
+    RedisConnectError::Refused { address: address.to_owned(), source: error.into() }
 }
 
 fn parse(url: &str) -> Result<ConnectionInfo, RedisConnectError> {
-    if ["rediss:", "valkeys:"]
-        .iter()
-        .any(|tls| url.starts_with(tls))
-    {
+    if ["rediss:", "valkeys:"].iter().any(|tls| url.starts_with(tls)) {
         prepare_tls()?;
     }
-    let server = url
-        .into_connection_info()
-        .map_err(|error| RedisConnectError::Url(error.into()))?;
+    let server =
+        url.into_connection_info().map_err(|error| RedisConnectError::Url(error.into()))?;
     Ok(server.set_tcp_settings(tcp_settings()))
 }
 
@@ -184,9 +171,7 @@ fn prepare_tls() -> Result<(), RedisConnectError> {
 
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(SILENCE);
-    let settings = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(SILENCE);
     settings

@@ -87,11 +87,7 @@ impl Line {
     }
 
     fn new(wire: Wire) -> Self {
-        Self {
-            wire,
-            unanswered: AtomicU32::new(0),
-            was_redirected: AtomicBool::new(false),
-        }
+        Self { wire, unanswered: AtomicU32::new(0), was_redirected: AtomicBool::new(false) }
     }
 
     /// Sends a command; `None` if the line was closed before it was the command's turn.
@@ -103,9 +99,7 @@ impl Line {
                 waiting.end(&answer);
                 Some(answer.map_err(|error| self.judge(error)))
             }
-            Wire::Cluster {
-                connection, turns, ..
-            } => {
+            Wire::Cluster { connection, turns, .. } => {
                 let _turn = turns.acquire().await.ok()?;
                 let mut cluster = connection.clone();
                 let waiting = Waiting::on(self);
@@ -155,12 +149,7 @@ impl Line {
     /// A new one would then only lack the connection to the node that hangs, and look for that before it
     /// sends anything to the others.
     pub(super) async fn is_up_to_date(&self) -> bool {
-        let Wire::Cluster {
-            connection,
-            masters: known,
-            ..
-        } = &self.wire
-        else {
+        let Wire::Cluster { connection, masters: known, .. } = &self.wire else {
             return false;
         };
         let timed_out = self.unanswered.swap(0, Ordering::Relaxed) > 0;
@@ -172,8 +161,7 @@ impl Line {
                 true
             }
             Err(_) => {
-                self.was_redirected
-                    .fetch_or(was_redirected, Ordering::Relaxed);
+                self.was_redirected.fetch_or(was_redirected, Ordering::Relaxed);
                 !timed_out
             }
         }
@@ -206,11 +194,7 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn on(line: &'a Line) -> Self {
-        Self {
-            line,
-            since: Instant::now(),
-            is_answered: false,
-        }
+        Self { line, since: Instant::now(), is_answered: false }
     }
 
     fn end(mut self, answer: &RedisResult<Value>) {
@@ -253,12 +237,7 @@ async fn masters(mut cluster: ClusterConnection) -> RedisResult<Masters> {
     let ranges = cluster.route_command(command, anyone).await?;
     let ranges: Vec<Vec<Value>> = redis::from_redis_value(ranges)?;
     let masters = ranges.iter().filter_map(|range| match &range[..] {
-        [
-            Value::Int(first),
-            Value::Int(last),
-            Value::Array(master),
-            ..,
-        ] => {
+        [Value::Int(first), Value::Int(last), Value::Array(master), ..] => {
             // Host, port and name; each node may know the others under other hosts.
             Some((*first, *last, master.get(2)?.clone()))
         }
@@ -277,10 +256,7 @@ async fn ask(
 ) -> RedisResult<Value> {
     let Some(node) = redirection.redirect_node().and_then(|(node, _slot)| {
         let (host, port) = node.rsplit_once(':')?;
-        Some(SingleNodeRoutingInfo::ByAddress {
-            host: host.to_owned(),
-            port: port.parse().ok()?,
-        })
+        Some(SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port: port.parse().ok()? })
     }) else {
         return Err(redirection);
     };

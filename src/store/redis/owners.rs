@@ -42,12 +42,7 @@ impl RedisStore {
         let past = past.saturating_sub(1000 * CLOCK_SKEW.as_secs()).to_string();
         let ttl = self.ttl(end.saturating_add(CLOCK_SKEW));
         let end = end.as_unix_millis().to_string();
-        let arguments = [
-            key.as_bytes(),
-            end.as_bytes(),
-            past.as_bytes(),
-            ttl.as_bytes(),
-        ];
+        let arguments = [key.as_bytes(), end.as_bytes(), past.as_bytes(), ttl.as_bytes()];
         let index = self.index_key(owner);
         self.run(&self.scripts.index, &index, &arguments).await?;
         Ok(())
@@ -125,11 +120,7 @@ impl RedisStore {
     async fn entries(&self, owner: &OwnerKey, most: usize) -> Result<Vec<StoreKey>, StoreError> {
         let mut command = redis::cmd("ZRANGE");
         let last = i64::try_from(most).map_or(-1, |most| most - 1);
-        command
-            .arg(self.index_key(owner))
-            .arg(0)
-            .arg(last)
-            .arg("REV");
+        command.arg(self.index_key(owner)).arg(0).arg(last).arg("REV");
         let members: Vec<Vec<u8>> = self.call(&command).await?;
         let keys = members.into_iter().flat_map(<[u8; 32]>::try_from);
         Ok(keys.map(StoreKey::from_bytes).collect())

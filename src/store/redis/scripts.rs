@@ -139,10 +139,7 @@ impl SourceAndName {
 }
 
 fn command(verb: &str, script: &str, key: &[u8], arguments: &[&[u8]]) -> Cmd {
-    let size = arguments
-        .iter()
-        .map(|argument| argument.len())
-        .sum::<usize>();
+    let size = arguments.iter().map(|argument| argument.len()).sum::<usize>();
     let size = size + verb.len() + script.len() + key.len() + 1;
     let mut command = Cmd::with_capacity(4 + arguments.len(), size);
     command.arg(verb).arg(script).arg(1).arg(key).arg(arguments);

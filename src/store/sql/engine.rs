@@ -171,10 +171,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl<E: SqlEngine> Lease<E> {
     pub(super) async fn new(pool: &Pool<E>) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            connection: pool.acquire().await?,
-            is_read_only: false,
-        })
+        Ok(Self { connection: pool.acquire().await?, is_read_only: false })
     }
 
     /// Learns from the outcome of a statement whether the connection is of further use.
@@ -182,10 +179,7 @@ impl<E: SqlEngine> Lease<E> {
         &mut self,
         result: Result<R, sqlx::Error>,
     ) -> Result<R, sqlx::Error> {
-        let error = result
-            .as_ref()
-            .err()
-            .and_then(sqlx::Error::as_database_error);
+        let error = result.as_ref().err().and_then(sqlx::Error::as_database_error);
         self.is_read_only |= error.is_some_and(E::DIALECT.is_read_only);
         result
     }

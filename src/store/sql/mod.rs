@@ -140,14 +140,11 @@ impl<E: SqlEngine> SqlStore<E> {
             return Ok(());
         }
         let sql = &self.statements.migration;
-        self.repeating(|| E::script(&self.pool, sql.clone()))
-            .await?;
+        self.repeating(|| E::script(&self.pool, sql.clone())).await?;
         if self.is_migrated().await? {
             return Ok(());
         }
-        Err(StoreError::unavailable(MissingIndex {
-            table: self.statements.table.clone(),
-        }))
+        Err(StoreError::unavailable(MissingIndex { table: self.statements.table.clone() }))
     }
 
     /// Whether the table is there with its indices, whatever their names.
@@ -179,8 +176,7 @@ impl<E: SqlEngine> SqlStore<E> {
         values: &[Value<'_>],
     ) -> Result<Vec<E::Row>, StoreError> {
         let values = statement.takes(values);
-        self.repeating(|| E::rows(&self.pool, statement.sql(), values))
-            .await
+        self.repeating(|| E::rows(&self.pool, statement.sql(), values)).await
     }
 
     /// Repeats what had no effect and may do better the next time.
@@ -286,8 +282,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
             }
         };
         values.push(self.now());
-        self.write(key, write, Some(version), attempts, &values)
-            .await
+        self.write(key, write, Some(version), attempts, &values).await
     }
 
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
@@ -302,15 +297,10 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         version: Version,
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        let values = [
-            millis(expires_at),
-            bytes(key.as_bytes()),
-            bytes(version.as_bytes()),
-            self.now(),
-        ];
+        let values =
+            [millis(expires_at), bytes(key.as_bytes()), bytes(version.as_bytes()), self.now()];
         let write = Write::Update { expected: version };
-        self.write(key, write, None, &self.statements.touch, &values)
-            .await
+        self.write(key, write, None, &self.statements.touch, &values).await
     }
 
     async fn destroy_at(
@@ -320,8 +310,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
     ) -> Result<SaveOutcome, StoreError> {
         let values = [bytes(key.as_bytes()), bytes(version.as_bytes()), self.now()];
         let write = Write::Update { expected: version };
-        self.write(key, write, None, &self.statements.destroy_at, &values)
-            .await
+        self.write(key, write, None, &self.statements.destroy_at, &values).await
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {

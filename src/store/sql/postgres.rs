@@ -68,13 +68,11 @@ engine!(
         numbers_values: true,
         now: "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)",
         later: "GREATEST",
-        create: &[
-            "INSERT INTO {table} AS held (version, expires_at, owner, data, session_key) \
+        create: &["INSERT INTO {table} AS held (version, expires_at, owner, data, session_key) \
              VALUES (?, ?, ?, ?, ?) \
              ON CONFLICT (session_key) DO UPDATE SET version = excluded.version, \
              expires_at = excluded.expires_at, owner = excluded.owner, data = excluded.data \
-             WHERE held.expires_at <= {now}"
-        ],
+             WHERE held.expires_at <= {now}"],
         // An array is made once, where a subquery could be run again and exceed its limit. Rows that
         // another node is deleting, or a request replacing, are not waited for.
         delete_expired: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
@@ -86,10 +84,7 @@ engine!(
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)) AND owner = ?",
         // serialization_failure, deadlock_detected, lock_not_available
         is_transient: |error| {
-            matches!(
-                error.code(),
-                Some(Cow::Borrowed("40001" | "40P01" | "55P03"))
-            )
+            matches!(error.code(), Some(Cow::Borrowed("40001" | "40P01" | "55P03")))
         },
         // read_only_sql_transaction
         is_read_only: |error| error.code().as_deref() == Some("25006"),

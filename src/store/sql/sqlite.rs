@@ -62,13 +62,11 @@ engine!(
         // `unixepoch('subsec')` would need 3.42; the Julian day of 1970 is 2440587.5.
         now: "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
         later: "MAX",
-        create: &[
-            "INSERT INTO {table} AS held (version, expires_at, owner, data, session_key) \
+        create: &["INSERT INTO {table} AS held (version, expires_at, owner, data, session_key) \
              VALUES (?, ?, ?, ?, ?) \
              ON CONFLICT (session_key) DO UPDATE SET version = excluded.version, \
              expires_at = excluded.expires_at, owner = excluded.owner, data = excluded.data \
-             WHERE held.expires_at <= {now}"
-        ],
+             WHERE held.expires_at <= {now}"],
         delete_expired: "DELETE FROM {table} WHERE rowid IN (\
              SELECT rowid FROM {table} WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?)",
         destroy_by_owner: "DELETE FROM {table} WHERE rowid IN (\

@@ -21,10 +21,7 @@ pub(super) struct TableName<'a> {
 
 impl Default for TableName<'_> {
     fn default() -> Self {
-        Self {
-            schema: None,
-            name: DEFAULT_TABLE,
-        }
+        Self { schema: None, name: DEFAULT_TABLE }
     }
 }
 
@@ -41,10 +38,7 @@ impl<'a> TableName<'a> {
         } else {
             return Ok(Self { schema, name });
         };
-        Err(ConfigError::Invalid {
-            option: "table_name",
-            problem,
-        })
+        Err(ConfigError::Invalid { option: "table_name", problem })
     }
 
     fn quoted(&self, quote: char) -> String {
@@ -84,10 +78,7 @@ impl Statement {
                 write!(sql, "?{piece}")
             };
         }
-        Self {
-            sql: safe(sql),
-            values,
-        }
+        Self { sql: safe(sql), values }
     }
 
     pub(super) fn sql(&self) -> SqlStr {

@@ -25,26 +25,17 @@ async fn drop_after_every_poll<F, R>(
     for polls in 1..=MOST_POLLS {
         let key = any_key();
         if let Some(record) = before {
-            saved(
-                store.save(&key, record, Write::Create).await,
-                "creating where no row is",
-            );
+            saved(store.save(&key, record, Write::Create).await, "creating where no row is");
         }
         let finished = drop_after(polls, operation(key)).await;
-        let found = answered(
-            store.load(&key).await,
-            &format!("loading after {doing} was dropped"),
-        );
+        let found = answered(store.load(&key).await, &format!("loading after {doing} was dropped"));
         assert!(
             is_whole(found.as_ref()),
             "{doing} was dropped after poll {polls} and left neither the old row nor the new: {found:?}"
         );
         index_agrees(store, &key, doing).await;
         // A lock left behind would show here.
-        answered(
-            store.destroy(&key).await,
-            &format!("destroying after {doing} was dropped"),
-        );
+        answered(store.destroy(&key).await, &format!("destroying after {doing} was dropped"));
         if let Some(answer) = finished {
             answered(answer, doing);
             return;
@@ -96,10 +87,7 @@ pub async fn a_dropped_touch_leaves_a_whole_row(store: &StoreUnderTest) {
     let touch = |key| async move { store.touch(&key, old.version(), later).await };
     let is_whole = |found: Option<&Record>| {
         found.is_some_and(|found| {
-            let touched = Record {
-                version: found.version(),
-                ..old.clone()
-            };
+            let touched = Record { version: found.version(), ..old.clone() };
             found == old || *found == touched.with_expires_at(later)
         })
     };

@@ -81,10 +81,7 @@ pub(super) fn same(found: &Record, wanted: &Record, doing: &str) {
         is_tombstone
     );
     let (found, wanted) = (found.payload(), wanted.payload());
-    let differs = found
-        .iter()
-        .zip(wanted)
-        .position(|(found, wanted)| found != wanted);
+    let differs = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
     assert!(
         found == wanted,
         "{doing}: the payload came back with {} bytes instead of {}, differing from byte {}",

@@ -18,30 +18,15 @@ pub async fn every_field_comes_back(store: &StoreUnderTest) {
     let records = [
         ("a plain record", store.record()),
         ("an owner", store.record().owner(any_owner())),
-        (
-            "a persistent max-age",
-            store.record().max_age(MaxAge::Persistent(week)),
-        ),
-        (
-            "a max-age of a browser session",
-            store.record().max_age(MaxAge::BrowserSession(week)),
-        ),
-        (
-            "a max-age of one millisecond",
-            store.record().max_age(Duration::from_millis(1)),
-        ),
+        ("a persistent max-age", store.record().max_age(MaxAge::Persistent(week))),
+        ("a max-age of a browser session", store.record().max_age(MaxAge::BrowserSession(week))),
+        ("a max-age of one millisecond", store.record().max_age(Duration::from_millis(1))),
         ("a tombstone", store.record().tombstone()),
         ("a schema version", store.record().schema(u32::MAX)),
         ("a codec tag", store.record().codec_tag(u8::MAX)),
         ("the year 9999", store.record().expires_at(FAR_FUTURE)),
-        (
-            "the year 1970",
-            store.record().created_at(Timestamp::from_unix_millis(0)),
-        ),
-        (
-            "an absolute end after the expiry",
-            store.record().absolute_end(FAR_FUTURE),
-        ),
+        ("the year 1970", store.record().created_at(Timestamp::from_unix_millis(0))),
+        ("an absolute end after the expiry", store.record().absolute_end(FAR_FUTURE)),
     ];
     for (what, record) in records {
         comes_back(store, &record.build(), what).await;
@@ -55,14 +40,8 @@ pub async fn payloads_are_opaque_bytes(store: &StoreUnderTest) {
         ("an empty payload", Vec::new()),
         ("a payload of one zero byte", vec![0]),
         ("a payload of every byte", every_byte.clone()),
-        (
-            "a payload of invalid UTF-8",
-            vec![0xff, 0xfe, 0xc3, 0x28, 0x80],
-        ),
-        (
-            "a payload of JSON with quotes",
-            br#"{"a":"it's \"quoted\" \\ \u0000"}"#.to_vec(),
-        ),
+        ("a payload of invalid UTF-8", vec![0xff, 0xfe, 0xc3, 0x28, 0x80]),
+        ("a payload of JSON with quotes", br#"{"a":"it's \"quoted\" \\ \u0000"}"#.to_vec()),
         ("a payload of 64 KiB", every_byte.repeat(256)),
     ];
     for (what, payload) in payloads {
@@ -72,49 +51,21 @@ pub async fn payloads_are_opaque_bytes(store: &StoreUnderTest) {
 
 async fn comes_back(store: &StoreUnderTest, record: &Record, what: &str) {
     let created = any_key();
-    saved(
-        store.save(&created, record, Write::Create).await,
-        &format!("creating {what}"),
-    );
-    holds(
-        store.load(&created).await,
-        record,
-        &format!("loading {what}"),
-    );
+    saved(store.save(&created, record, Write::Create).await, &format!("creating {what}"));
+    holds(store.load(&created).await, record, &format!("loading {what}"));
     let other = store.record().payload("other").build();
     let create = store.save(&created, &other, Write::Create).await;
     conflict(create, record, &format!("creating over {what}"));
 
     let updated = any_key();
-    saved(
-        store.save(&updated, &other, Write::Create).await,
-        "creating where no row is",
-    );
-    let write = Write::Update {
-        expected: other.version(),
-    };
-    saved(
-        store.save(&updated, record, write).await,
-        &format!("updating to {what}"),
-    );
-    holds(
-        store.load(&updated).await,
-        record,
-        &format!("loading an update to {what}"),
-    );
+    saved(store.save(&updated, &other, Write::Create).await, "creating where no row is");
+    let write = Write::Update { expected: other.version() };
+    saved(store.save(&updated, record, write).await, &format!("updating to {what}"));
+    holds(store.load(&updated).await, record, &format!("loading an update to {what}"));
     let next = store.record().payload("next").build();
-    let write = Write::Update {
-        expected: record.version(),
-    };
-    saved(
-        store.save(&updated, &next, write).await,
-        &format!("updating {what}"),
-    );
-    holds(
-        store.load(&updated).await,
-        &next,
-        &format!("loading an update of {what}"),
-    );
+    let write = Write::Update { expected: record.version() };
+    saved(store.save(&updated, &next, write).await, &format!("updating {what}"));
+    holds(store.load(&updated).await, &next, &format!("loading an update of {what}"));
 }
 
 /// Keys are 32 bytes and nothing else: no text, no case, no padding, no end at a zero byte.
@@ -132,16 +83,8 @@ pub async fn keys_are_compared_byte_by_byte(store: &StoreUnderTest) {
         ("the case of a letter", *b"aaaa", *b"aaaA"),
         ("a space at the end", *b"aa\0 ", *b"aa\0\0"),
         ("a byte after a zero byte", *b"a\0ab", *b"a\0ac"),
-        (
-            "a byte that is no UTF-8",
-            [b'a', 0xff, 0xfe, 0x80],
-            [b'a', 0xff, 0xfe, 0x81],
-        ),
-        (
-            "the accent of a letter",
-            [b'a', b'a', 0xc3, 0xa9],
-            [b'a', b'a', 0xc3, 0xa8],
-        ),
+        ("a byte that is no UTF-8", [b'a', 0xff, 0xfe, 0x80], [b'a', 0xff, 0xfe, 0x81]),
+        ("the accent of a letter", [b'a', b'a', 0xc3, 0xa9], [b'a', b'a', 0xc3, 0xa8]),
         ("a quote", *b"aa'a", *b"aa\"a"),
         ("a wildcard", *b"aa%a", *b"aa_a"),
     ];
@@ -153,19 +96,14 @@ pub async fn keys_are_compared_byte_by_byte(store: &StoreUnderTest) {
     *first ^= 0x80;
     let (base, flipped) = (StoreKey::from_bytes(base), StoreKey::from_bytes(flipped));
     are_two_rows(store, base, flipped, "the first bit").await;
-    let (zeros, ones) = (
-        StoreKey::from_bytes([0; 32]),
-        StoreKey::from_bytes([0xff; 32]),
-    );
+    let (zeros, ones) = (StoreKey::from_bytes([0; 32]), StoreKey::from_bytes([0xff; 32]));
     are_two_rows(store, zeros, ones, "every bit").await;
 }
 
 async fn are_two_rows(store: &StoreUnderTest, one: StoreKey, other: StoreKey, what: &str) {
     let doing = format!("with two keys that differ in {what}");
-    let (first, second) = (
-        store.record().payload("1").build(),
-        store.record().payload("2").build(),
-    );
+    let (first, second) =
+        (store.record().payload("1").build(), store.record().payload("2").build());
     for key in [&one, &other] {
         answered(store.destroy(key).await, &doing);
     }

@@ -219,11 +219,7 @@ type Advance = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Se
 impl StoreUnderTest {
     /// Takes a store as it is, whose time is real.
     pub fn new(store: impl SessionStore) -> Self {
-        Self {
-            store: Arc::new(store),
-            advance: None,
-            ahead: AtomicU64::new(0),
-        }
+        Self { store: Arc::new(store), advance: None, ahead: AtomicU64::new(0) }
     }
 
     /// Lets checks move the engine's time instead of waiting.
@@ -283,9 +279,7 @@ impl StoreUnderTest {
 
     /// Starts a record that outlives the check.
     fn record(&self) -> RecordBuilder {
-        RecordBuilder::new()
-            .created_at(self.now())
-            .expires_at(self.later())
+        RecordBuilder::new().created_at(self.now()).expires_at(self.later())
     }
 
     /// Starts a record that is expired after [`pass_soon`](Self::pass_soon).

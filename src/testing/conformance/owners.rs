@@ -15,31 +15,19 @@ use crate::{
 
 async fn create(store: &StoreUnderTest, record: &Record) -> StoreKey {
     let key = any_key();
-    saved(
-        store.save(&key, record, Write::Create).await,
-        "creating where no row is",
-    );
+    saved(store.save(&key, record, Write::Create).await, "creating where no row is");
     key
 }
 
 async fn update(store: &StoreUnderTest, key: &StoreKey, from: &Record, to: &Record) {
-    let write = Write::Update {
-        expected: from.version(),
-    };
-    saved(
-        store.save(key, to, write).await,
-        "updating at the version that is there",
-    );
+    let write = Write::Update { expected: from.version() };
+    saved(store.save(key, to, write).await, "updating at the version that is there");
 }
 
 async fn find(store: &StoreUnderTest, owner: &OwnerKey) -> BTreeSet<StoreKey> {
     let found = answered(store.find_by_owner(owner).await, "finding rows by owner");
     let distinct: BTreeSet<_> = found.iter().copied().collect();
-    assert_eq!(
-        found.len(),
-        distinct.len(),
-        "find_by_owner lists a row twice: {found:?}"
-    );
+    assert_eq!(found.len(), distinct.len(), "find_by_owner lists a row twice: {found:?}");
     distinct
 }
 
@@ -50,10 +38,7 @@ pub async fn owners_are_found_by_their_rows(store: &StoreUnderTest) {
     }
     let (ada, bob) = (any_owner(), any_owner());
     let nobody = find(store, &ada).await;
-    assert!(
-        nobody.is_empty(),
-        "an owner without rows was found: {nobody:?}"
-    );
+    assert!(nobody.is_empty(), "an owner without rows was found: {nobody:?}");
     let mut wanted = BTreeSet::new();
     for _ in 0..3 {
         wanted.insert(create(store, &store.record().owner(ada).build()).await);
@@ -61,11 +46,7 @@ pub async fn owners_are_found_by_their_rows(store: &StoreUnderTest) {
     let of_bob = create(store, &store.record().owner(bob).build()).await;
     create(store, &store.record().build()).await;
     assert_eq!(find(store, &ada).await, wanted, "the rows of an owner");
-    assert_eq!(
-        find(store, &bob).await,
-        BTreeSet::from([of_bob]),
-        "the rows of another owner"
-    );
+    assert_eq!(find(store, &bob).await, BTreeSet::from([of_bob]), "the rows of another owner");
 }
 
 /// Owners, too, are bytes and nothing else.
@@ -81,23 +62,11 @@ pub async fn owners_are_compared_byte_by_byte(store: &StoreUnderTest) {
         }
         OwnerKey::from_bytes(bytes)
     };
-    let owners = [
-        *b"aa",
-        *b"aA",
-        *b"a\0",
-        *b"a ",
-        [b'a', 0xff],
-        [b'a', 0xfe],
-        *b"\0a",
-        *b"a%",
-    ]
-    .map(ending);
+    let owners =
+        [*b"aa", *b"aA", *b"a\0", *b"a ", [b'a', 0xff], [b'a', 0xfe], *b"\0a", *b"a%"].map(ending);
     let mut rows = Vec::new();
     for owner in owners {
-        rows.push((
-            owner,
-            create(store, &store.record().owner(owner).build()).await,
-        ));
+        rows.push((owner, create(store, &store.record().owner(owner).build()).await));
     }
     for (owner, key) in rows {
         let found = find(store, &owner).await;
@@ -126,11 +95,7 @@ pub async fn the_owner_index_follows_the_row(store: &StoreUnderTest) {
     assert_eq!(find(store, &ada).await, none, "the former owner of a row");
     assert_eq!(find(store, &bob).await, row, "the new owner of a row");
     update(store, &key, &of_bob, &store.record().build()).await;
-    assert_eq!(
-        find(store, &bob).await,
-        none,
-        "the owner of a row that now has none"
-    );
+    assert_eq!(find(store, &bob).await, none, "the owner of a row that now has none");
 }
 
 /// A row leaves the index when it is destroyed, either way, or becomes a tombstone, which has no owner.
@@ -149,13 +114,7 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
         store.destroy_at(&destroyed_at, record.version()).await,
         "destroying an owner's row at its version",
     );
-    update(
-        store,
-        &replaced,
-        &record,
-        &store.record().tombstone().build(),
-    )
-    .await;
+    update(store, &replaced, &record, &store.record().tombstone().build()).await;
     let found = find(store, &ada).await;
     assert_eq!(
         found,
@@ -163,16 +122,9 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
         "an owner with two destroyed rows, one replaced and one live"
     );
     let anew = store.record().build();
-    saved(
-        store.save(&destroyed, &anew, Write::Create).await,
-        "creating after destroy",
-    );
+    saved(store.save(&destroyed, &anew, Write::Create).await, "creating after destroy");
     let found = find(store, &ada).await;
-    assert_eq!(
-        found,
-        BTreeSet::from([kept]),
-        "an owner whose former key holds another's row"
-    );
+    assert_eq!(found, BTreeSet::from([kept]), "an owner whose former key holds another's row");
 }
 
 /// `destroy_by_owner` ends every row of the owner, counts them, and leaves other owners alone.
@@ -187,25 +139,13 @@ pub async fn destroy_by_owner_ends_every_session(store: &StoreUnderTest) {
     for _ in 0..3 {
         of_ada.push(create(store, &store.record().owner(ada).build()).await);
     }
-    let (bob_key, anonymous_key) = (
-        create(store, &of_bob).await,
-        create(store, &anonymous).await,
-    );
-    let ended = answered(
-        store.destroy_by_owner(&ada, None).await,
-        "destroying an owner's rows",
-    );
+    let (bob_key, anonymous_key) = (create(store, &of_bob).await, create(store, &anonymous).await);
+    let ended = answered(store.destroy_by_owner(&ada, None).await, "destroying an owner's rows");
     assert_eq!(ended, 3, "destroy_by_owner counts what it destroyed");
     for key in &of_ada {
-        absent(
-            store.load(key).await,
-            "loading a row after destroy_by_owner",
-        );
+        absent(store.load(key).await, "loading a row after destroy_by_owner");
     }
-    assert!(
-        find(store, &ada).await.is_empty(),
-        "an owner was found after destroy_by_owner"
-    );
+    assert!(find(store, &ada).await.is_empty(), "an owner was found after destroy_by_owner");
     holds(
         store.load(&bob_key).await,
         &of_bob,
@@ -216,14 +156,9 @@ pub async fn destroy_by_owner_ends_every_session(store: &StoreUnderTest) {
         &anonymous,
         "loading a row without owner after destroy_by_owner",
     );
-    let ended = answered(
-        store.destroy_by_owner(&ada, None).await,
-        "destroying an owner's rows again",
-    );
-    assert_eq!(
-        ended, 0,
-        "destroy_by_owner counts rows where there are none"
-    );
+    let ended =
+        answered(store.destroy_by_owner(&ada, None).await, "destroying an owner's rows again");
+    assert_eq!(ended, 0, "destroy_by_owner counts rows where there are none");
 }
 
 /// `destroy_by_owner` leaves the row it is told to keep, and only that.
@@ -237,19 +172,10 @@ pub async fn destroy_by_owner_keeps_the_one_it_is_told_to(store: &StoreUnderTest
     for _ in 0..2 {
         create(store, &store.record().owner(ada).build()).await;
     }
-    let ended = answered(
-        store.destroy_by_owner(&ada, Some(&kept)).await,
-        "destroying all rows but one",
-    );
-    assert_eq!(
-        ended, 2,
-        "destroy_by_owner counts what it destroyed, not what it kept"
-    );
-    holds(
-        store.load(&kept).await,
-        &record,
-        "loading the row that destroy_by_owner was to keep",
-    );
+    let ended =
+        answered(store.destroy_by_owner(&ada, Some(&kept)).await, "destroying all rows but one");
+    assert_eq!(ended, 2, "destroy_by_owner counts what it destroyed, not what it kept");
+    holds(store.load(&kept).await, &record, "loading the row that destroy_by_owner was to keep");
     assert_eq!(
         find(store, &ada).await,
         BTreeSet::from([kept]),
@@ -259,10 +185,7 @@ pub async fn destroy_by_owner_keeps_the_one_it_is_told_to(store: &StoreUnderTest
         store.destroy_by_owner(&ada, Some(&any_key())).await,
         "keeping a row that is not there",
     );
-    assert_eq!(
-        ended, 1,
-        "destroy_by_owner that keeps a row it does not have ends all others"
-    );
+    assert_eq!(ended, 1, "destroy_by_owner that keeps a row it does not have ends all others");
 }
 
 /// A store without [`indexes_owners`](crate::SessionStore::indexes_owners) says so, instead of finding

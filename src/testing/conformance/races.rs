@@ -37,22 +37,16 @@ pub async fn concurrent_updates_of_a_version_save_one(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let key = any_key();
         let base = store.record().payload("base").build();
-        saved(
-            store.save(&key, &base, Write::Create).await,
-            "creating where no row is",
-        );
-        let write = Write::Update {
-            expected: base.version(),
-        };
+        saved(store.save(&key, &base, Write::Create).await, "creating where no row is");
+        let write = Write::Update { expected: base.version() };
         one_of_many_is_saved(store, key, write).await;
     }
 }
 
 async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Write) {
     let doing = format!("{WRITERS} concurrent writes of {write:?}");
-    let records: Vec<Record> = (0..WRITERS)
-        .map(|writer| store.record().payload(writer.to_string()).build())
-        .collect();
+    let records: Vec<Record> =
+        (0..WRITERS).map(|writer| store.record().payload(writer.to_string()).build()).collect();
     let writes = records.iter().map(|record| {
         let (store, record) = (store.shared(), record.clone());
         async move { store.save(&key, &record, write).await }
@@ -67,10 +61,7 @@ async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Writ
         }
     }
     let [winner] = winners[..] else {
-        panic!(
-            "{doing}: {} were answered Saved, of which all but one are lost",
-            winners.len()
-        );
+        panic!("{doing}: {} were answered Saved, of which all but one are lost", winners.len());
     };
     holds(store.load(&key).await, winner, &doing);
     for current in &losers {
@@ -82,10 +73,7 @@ async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Writ
 pub async fn compare_and_swap_loses_nothing(store: &StoreUnderTest) {
     let key = any_key();
     let zero = store.record().payload("0").build();
-    saved(
-        store.save(&key, &zero, Write::Create).await,
-        "creating where no row is",
-    );
+    saved(store.save(&key, &zero, Write::Create).await, "creating where no row is");
     let writers = (0..WRITERS).map(|_| increments(store.shared(), key, zero.clone()));
     for answer in in_parallel(writers).await {
         answered(answer, "incrementing by compare and swap");
@@ -93,10 +81,7 @@ pub async fn compare_and_swap_loses_nothing(store: &StoreUnderTest) {
     let found = answered(store.load(&key).await, "loading what was incremented");
     let count = found.as_ref().map_or(0, count_in);
     let wanted = WRITERS * INCREMENTS;
-    assert_eq!(
-        count, wanted,
-        "increments by compare and swap that were answered Saved were lost"
-    );
+    assert_eq!(count, wanted, "increments by compare and swap that were answered Saved were lost");
 }
 
 async fn increments(
@@ -107,9 +92,7 @@ async fn increments(
     let mut left = INCREMENTS;
     while left > 0 {
         let next = next_record(&current);
-        let write = Write::Update {
-            expected: current.version(),
-        };
+        let write = Write::Update { expected: current.version() };
         match store.save(&key, &next, write).await? {
             SaveOutcome::Saved => {
                 current = next;
@@ -142,10 +125,7 @@ pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let key = any_key();
         let zero = store.record().payload("0").build();
-        saved(
-            store.save(&key, &zero, Write::Create).await,
-            "creating where no row is",
-        );
+        saved(store.save(&key, &zero, Write::Create).await, "creating where no row is");
         let tasks = (0..4).map(|task| {
             let (store, current) = (store.shared(), zero.clone());
             async move {
@@ -158,10 +138,7 @@ pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
         for answer in in_parallel(tasks).await {
             answered(answer, "destroying a row that others update");
         }
-        absent(
-            store.load(&key).await,
-            "loading a row that was destroyed while others updated it",
-        );
+        absent(store.load(&key).await, "loading a row that was destroyed while others updated it");
     }
 }
 
@@ -173,9 +150,7 @@ async fn update_until_gone(
     // The destroy comes in far fewer; a store that never answers Gone fails at the end.
     for _ in 0..200 {
         let next = next_record(&current);
-        let write = Write::Update {
-            expected: current.version(),
-        };
+        let write = Write::Update { expected: current.version() };
         match store.save(key, &next, write).await? {
             SaveOutcome::Saved => current = next,
             SaveOutcome::Conflict(theirs) => current = theirs,
@@ -191,10 +166,7 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
         let key = any_key();
         let base = store.record().payload("base").build();
         let next = store.record().payload("next").build();
-        saved(
-            store.save(&key, &base, Write::Create).await,
-            "creating where no row is",
-        );
+        saved(store.save(&key, &base, Write::Create).await, "creating where no row is");
         let later = base.expires_at().saturating_add(Duration::from_hours(1));
         let tasks = (0..4).map(|task| {
             let (store, next, expected) = (store.shared(), next.clone(), base.version());
@@ -207,9 +179,8 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
             }
         });
         let mut answers = in_parallel(tasks).await.into_iter();
-        let update = answers
-            .next()
-            .map(|answer| answered(answer, "updating a row that others touch"));
+        let update =
+            answers.next().map(|answer| answered(answer, "updating a row that others touch"));
         for answer in answers {
             let touch = answered(answer, "touching a row that another updates");
             assert!(
@@ -217,10 +188,7 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
                 "a touch was answered Gone, though nobody destroyed the row"
             );
         }
-        let found = answered(
-            store.load(&key).await,
-            "loading a row that was updated and touched",
-        );
+        let found = answered(store.load(&key).await, "loading a row that was updated and touched");
         let wanted = match update {
             Some(SaveOutcome::Saved) => &next,
             // A touch came first and gave the row another version.
@@ -242,10 +210,7 @@ pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let key = any_key();
         let record = store.record().payload("ended").build();
-        saved(
-            store.save(&key, &record, Write::Create).await,
-            "creating where no row is",
-        );
+        saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
         let later = record.expires_at().saturating_add(Duration::from_hours(1));
         let tasks = (0..4).map(|task| {
             let (store, version) = (store.shared(), record.version());
@@ -259,10 +224,7 @@ pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
         for answer in in_parallel(tasks).await {
             answered(answer, "destroying a row that others touch");
         }
-        absent(
-            store.load(&key).await,
-            "loading a row that was destroyed while others touched it",
-        );
+        absent(store.load(&key).await, "loading a row that was destroyed while others touched it");
     }
 }
 
@@ -305,10 +267,7 @@ pub async fn destroy_by_owner_follows_a_new_id(store: &StoreUnderTest) {
             async move { store.destroy_by_owner(&owner, None).await }
         };
         let (destroyed, outcome) = regenerated.against(store, destroying).await;
-        answered(
-            destroyed,
-            "destroying the rows of an owner, one of which gets a new key",
-        );
+        answered(destroyed, "destroying the rows of an owner, one of which gets a new key");
         if outcome == SaveOutcome::Saved {
             absent(
                 store.load(&regenerated.new).await,
@@ -330,16 +289,8 @@ impl Regenerated {
     async fn create(store: &StoreUnderTest) -> Self {
         let owner = any_owner();
         let (old, row) = (any_key(), store.record().owner(owner).build());
-        saved(
-            store.save(&old, &row, Write::Create).await,
-            "creating where no row is",
-        );
-        Self {
-            owner,
-            old,
-            new: any_key(),
-            row,
-        }
+        saved(store.save(&old, &row, Write::Create).await, "creating where no row is");
+        Self { owner, old, new: any_key(), row }
     }
 
     /// Creates the new row and replaces the old one by a tombstone, at the same time as `other`.
@@ -358,10 +309,7 @@ impl Regenerated {
                 "creating the new row of a session",
             );
             let outcome = shared.save(&old, &tombstone, Write::Update { expected });
-            answered(
-                outcome.await,
-                "replacing a session's old row by a tombstone",
-            )
+            answered(outcome.await, "replacing a session's old row by a tombstone")
         };
         in_parallel_with(other, regenerating).await
     }
