@@ -25,13 +25,13 @@ use crate::{
 
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const DAY: Duration = Duration::from_hours(24);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Browsers cut cookie lifetimes to this (RFC 6265bis, section 5.5).
-const LONGEST_COOKIE: Duration = Duration::from_hours(400 * 24);
+const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// Long enough for anything and short enough that no sum overflows.
-const LONGEST_TIMEOUT: Duration = Duration::from_hours(100 * 365 * 24);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<T> SessionManager<T>
 where

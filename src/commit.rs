@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, fmt, sync::Arc};
 
-use axum_core::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
 use crate::{id::SessionId, request::AnyCell};
 

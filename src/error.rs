@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use axum_core::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;

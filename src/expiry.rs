@@ -142,7 +142,7 @@ pub(crate) fn cookie_seconds(expires_at: Timestamp, now: Timestamp) -> u64 {
 mod tests {
     use super::*;
 
-    const DAY: Duration = Duration::from_hours(24);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_unix_millis(millis)
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn anonymous_sessions_are_cut_to_their_own_ttl() {
         let mut policy = policy(Extension::OnSave);
-        policy.anonymous_ttl = Some(Duration::from_mins(1));
+        policy.anonymous_ttl = Some(Duration::from_secs(60));
         let anonymous = policy.saved(at(0), None, at(0), Some(MaxAge::Persistent(DAY)), false);
         assert_eq!(anonymous.expires_at, at(60_000));
         let owned = policy.saved(at(0), None, at(0), None, true);

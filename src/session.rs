@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use axum_core::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
+use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 
 use crate::{

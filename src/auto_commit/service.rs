@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum_core::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use http::Request;
 use pin_project_lite::pin_project;
 use tower_service::Service;

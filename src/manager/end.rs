@@ -17,10 +17,10 @@ use crate::{
 
 /// How long a replaced id is told from an unknown one, so that requests sent before the new cookie
 /// arrived cannot overwrite it.
-pub(super) const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
+pub(super) const TOMBSTONE_TTL: Duration = Duration::from_secs(60);
 
 /// A request that began before a revocation may seal its token this much later.
-const REQUEST_IN_FLIGHT: Duration = Duration::from_mins(10);
+const REQUEST_IN_FLIGHT: Duration = Duration::from_secs(10 * 60);
 
 /// Why a token of cookie mode is no longer a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::{
 const MAX_OPENED: usize = 4;
 
 /// How far ahead another node's clock may be.
-const CLOCK_SKEW: Duration = Duration::from_mins(1);
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// The version of a record inside a token, which is replaced as a whole.
 pub(super) const UNVERSIONED: Version = Version::from_bytes([0; 16]);

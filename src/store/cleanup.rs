@@ -30,7 +30,7 @@ use crate::error::StoreError;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// # let store = MemoryStore::new();
-/// let cleanup = Cleanup::new(store.clone()).every(Duration::from_mins(5)).spawn();
+/// let cleanup = Cleanup::new(store.clone()).every(Duration::from_secs(5 * 60)).spawn();
 /// // serve until the program shall end
 /// cleanup.stop().await;
 /// # }
@@ -54,7 +54,7 @@ const LONGEST_BACKOFF: u32 = 16;
 impl Cleanup {
     /// Makes a cleanup of `store`, once a minute, 1,000 rows at a time.
     pub fn new(store: impl SessionStore) -> Self {
-        Self { store: Arc::new(store), every: Duration::from_mins(1), batch: 1000 }
+        Self { store: Arc::new(store), every: Duration::from_secs(60), batch: 1000 }
     }
 
     /// Sets the mean time between two rounds; each wait is drawn from half of it to one and a half.

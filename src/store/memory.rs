@@ -117,7 +117,7 @@ impl MemoryStore {
         MemoryStoreBuilder {
             max_bytes: 256 * 1024 * 1024,
             clock: Arc::new(SystemClock),
-            sweep_every: Duration::from_mins(1),
+            sweep_every: Duration::from_secs(60),
         }
     }
 

@@ -33,7 +33,7 @@ impl RecordBuilder {
     /// a day.
     pub fn new() -> Self {
         let now = Timestamp::from(SystemTime::now());
-        let end = now.saturating_add(std::time::Duration::from_hours(24));
+        let end = now.saturating_add(std::time::Duration::from_secs(24 * 60 * 60));
         Self {
             version: None,
             record: Record {

@@ -97,7 +97,7 @@ fn the_thread_ends_with_the_store() {
     store.shared.stop.set(stop).unwrap();
     let shared = Arc::downgrade(&store.shared);
     // Far longer than the test: only the end of the store ends it.
-    let every = Duration::from_hours(1);
+    let every = Duration::from_secs(60 * 60);
     let thread = thread::spawn(move || sweep_until(&stopped, every, &shared));
     assert!(!thread.is_finished());
     drop(store);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How far the clocks of an application's nodes may be apart before an owner's index loses an entry early.
-const CLOCK_SKEW: Duration = Duration::from_hours(1);
+const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 /// How many commands run at once for one owner's sessions.
 const CONCURRENCY: usize = 64;

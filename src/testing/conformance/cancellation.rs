@@ -83,7 +83,7 @@ pub async fn a_dropped_update_leaves_old_or_new(store: &StoreUnderTest) {
 /// A touch that is dropped leaves the row as it was, or with the later expiry.
 pub async fn a_dropped_touch_leaves_a_whole_row(store: &StoreUnderTest) {
     let old = &store.record().owner(any_owner()).payload("kept").build();
-    let later = old.expires_at().saturating_add(Duration::from_hours(1));
+    let later = old.expires_at().saturating_add(Duration::from_secs(60 * 60));
     let touch = |key| async move { store.touch(&key, old.version(), later).await };
     let is_whole = |found: Option<&Record>| {
         found.is_some_and(|found| {

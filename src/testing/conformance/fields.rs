@@ -14,7 +14,7 @@ const FAR_FUTURE: Timestamp = Timestamp::from_unix_millis(253_402_300_799_999);
 /// Every field of a record comes back to the millisecond: from `load`, in a conflict, after a create
 /// and after an update.
 pub async fn every_field_comes_back(store: &StoreUnderTest) {
-    let week = Duration::from_hours(168);
+    let week = Duration::from_secs(168 * 60 * 60);
     let records = [
         ("a plain record", store.record()),
         ("an owner", store.record().owner(any_owner())),

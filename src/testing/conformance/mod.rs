@@ -248,7 +248,7 @@ impl StoreUnderTest {
 
     /// Returns an instant that no check lives to see.
     fn later(&self) -> Timestamp {
-        self.now().saturating_add(Duration::from_hours(1))
+        self.now().saturating_add(Duration::from_secs(60 * 60))
     }
 
     /// Returns the instant that [`pass_soon`](Self::pass_soon) goes beyond.
@@ -258,7 +258,7 @@ impl StoreUnderTest {
 
     fn soon_from_now(&self) -> Duration {
         match self.advance {
-            Some(_) => Duration::from_mins(1),
+            Some(_) => Duration::from_secs(60),
             None => Duration::from_secs(1),
         }
     }

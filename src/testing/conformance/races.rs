@@ -167,7 +167,7 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
         let base = store.record().payload("base").build();
         let next = store.record().payload("next").build();
         saved(store.save(&key, &base, Write::Create).await, "creating where no row is");
-        let later = base.expires_at().saturating_add(Duration::from_hours(1));
+        let later = base.expires_at().saturating_add(Duration::from_secs(60 * 60));
         let tasks = (0..4).map(|task| {
             let (store, next, expected) = (store.shared(), next.clone(), base.version());
             async move {
@@ -211,7 +211,7 @@ pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
         let key = any_key();
         let record = store.record().payload("ended").build();
         saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-        let later = record.expires_at().saturating_add(Duration::from_hours(1));
+        let later = record.expires_at().saturating_add(Duration::from_secs(60 * 60));
         let tasks = (0..4).map(|task| {
             let (store, version) = (store.shared(), record.version());
             async move {

@@ -12,9 +12,9 @@ use crate::{expiry::MaxAge, record::Record, store::Write};
 pub async fn touch_moves_only_the_expiry(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("kept").owner(any_owner());
-    let record = record.max_age(MaxAge::BrowserSession(Duration::from_mins(7))).build();
+    let record = record.max_age(MaxAge::BrowserSession(Duration::from_secs(7 * 60))).build();
     saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-    let later = record.expires_at().saturating_add(Duration::from_hours(1));
+    let later = record.expires_at().saturating_add(Duration::from_secs(60 * 60));
     saved(store.touch(&key, record.version(), later).await, "touching with a later expiry");
     let found = answered(store.load(&key).await, "loading what was touched");
     let Some(found) = found else {
@@ -41,7 +41,7 @@ pub async fn touch_conflicts_with_another_version(store: &StoreUnderTest) {
     let record = store.record().payload("current").build();
     let other = store.record().build().version();
     saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-    let later = record.expires_at().saturating_add(Duration::from_hours(1));
+    let later = record.expires_at().saturating_add(Duration::from_secs(60 * 60));
     for expires_at in [later, store.soon()] {
         conflict(
             store.touch(&key, other, expires_at).await,
@@ -65,7 +65,7 @@ pub async fn touch_leaves_the_row_writable(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("before").build();
     saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-    let later = record.expires_at().saturating_add(Duration::from_hours(1));
+    let later = record.expires_at().saturating_add(Duration::from_secs(60 * 60));
     saved(store.touch(&key, record.version(), later).await, "touching with a later expiry");
     let found = answered(store.load(&key).await, "loading what was touched");
     let expected = found.map_or(record.version(), |found| found.version());
