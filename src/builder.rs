@@ -1,7 +1,13 @@
 //! The builder: every option, and the checks that make a bad configuration fail early.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    any::TypeId,
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
+use axum::response::Response;
 use cookie::Cookie;
 use http::request::Parts;
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,26 +15,26 @@ use serde_json::Value;
 
 use crate::{
     clock::{Clock, SystemClock},
-    codec::{Codec, Custom, Encoding, JSON_TAG, JsonCodec},
+    codec::{Codec, JSON_TAG, JsonCodec},
     cookies::CookieTemplate,
-    error::{BoxError, ConfigError, StoreError},
+    error::{BoxError, ConfigError, SessionError, StoreError},
     event::{Events, Hook, SessionEvent},
-    expiry::{ExpiryPolicy, Extension, MaxAge},
+    expiry::{ExpiryPolicy, Extension, LONGEST_COOKIE, MaxAge},
     id::Scope,
     keys::KeyRing,
-    manager::{Backing, Config, ConflictPolicy, Hooks, SessionManager, Warned},
-    merge::Pointer,
+    manager::{
+        ConflictPolicy, Core, DataOptions, ErrorResponse, GenerateId, Home, SessionManager, Settings,
+    },
+    merge::Shape,
     seal::{Content, Protection, Sealer},
     store::SessionStore,
     transport::{Carrier, Transport},
+    warnings::Warnings,
 };
 
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Browsers cut cookie lifetimes to this (RFC 6265bis, section 5.5).
-const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// Long enough for anything and short enough that no sum overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -47,25 +53,36 @@ where
             has_cookie: false,
             insecure_http: false,
             remove_unpartitioned: false,
-            signed: false,
-            backing: None,
+            protection: Protection::Encrypted,
+            home: None,
             revocations: None,
             transport: Transport::cookie(),
-            max_age: MaxAge::Persistent(DAY),
-            extension: Extension::OnSave,
-            absolute_timeout: 30 * DAY,
-            anonymous_ttl: None,
+            policy: ExpiryPolicy {
+                max_age: MaxAge::Persistent(DAY),
+                extension: Extension::OnSave,
+                absolute_timeout: 30 * DAY,
+                anonymous_ttl: None,
+            },
             max_payload: 64 * 1024,
-            codec: Arc::new(JsonCodec),
-            hooks: Hooks::default(),
+            generate_id: None,
             on_event: None,
+            error_response: None,
             on_conflict: None,
-            last_write_wins: Vec::new(),
             schema: 1,
             accept_schema: None,
             store_timeout: None,
             clock: Arc::new(SystemClock),
-            default: T::default,
+            data: DataOptions {
+                default: T::default,
+                shape: Shape::of::<T>,
+                codec: Arc::new(JsonCodec),
+                validate: None,
+                validate_data: None,
+                before_save: None,
+                owner: None,
+                migrate: None,
+                saves: AtomicU64::new(0),
+            },
         }
     }
 }
@@ -83,25 +100,21 @@ pub struct SessionManagerBuilder<T> {
     has_cookie: bool,
     insecure_http: bool,
     remove_unpartitioned: bool,
-    signed: bool,
-    backing: Option<Backing>,
+    protection: Protection,
+    home: Option<Home>,
     revocations: Option<Arc<dyn SessionStore>>,
     transport: Transport,
-    max_age: MaxAge,
-    extension: Extension,
-    absolute_timeout: Duration,
-    anonymous_ttl: Option<Duration>,
+    policy: ExpiryPolicy,
     max_payload: usize,
-    codec: Arc<dyn Encoding<T>>,
-    hooks: Hooks<T>,
+    generate_id: Option<Box<GenerateId>>,
     on_event: Option<Arc<Hook>>,
+    error_response: Option<Box<ErrorResponse>>,
     on_conflict: Option<ConflictPolicy>,
-    last_write_wins: Vec<String>,
     schema: u32,
     accept_schema: Option<u32>,
     store_timeout: Option<Duration>,
     clock: Arc<dyn Clock>,
-    default: fn() -> T,
+    data: DataOptions<T>,
 }
 
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
@@ -121,9 +134,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Sets what kind of session this is; tokens and ids of another kind do not open.
+    /// Sets what kind of session this is. Tokens and ids of another kind do not open.
     ///
-    /// Default: the name of the cookie or header.
+    /// Default: the short name of the data type, such as `Login` or `Vec<Login>`, so that no type opens the
+    /// sessions of another. Renaming the type therefore ends its sessions: set the former name here to keep
+    /// them.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = Some(kind.into());
         self
@@ -181,13 +196,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Whatever the session holds is visible to whoever holds the browser.
     pub fn signed(mut self) -> Self {
-        self.signed = true;
+        self.protection = Protection::Signed;
         self
     }
 
     /// Keeps the data in a store; the client holds an id alone. Default: the data is in the cookie.
     pub fn store(mut self, store: impl SessionStore) -> Self {
-        self.backing = Some(Backing::Store(Arc::new(store)));
+        self.home = Some(Home::Store(Arc::new(store)));
         self
     }
 
@@ -198,14 +213,14 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
     ) -> Self {
-        self.backing = Some(Backing::StoreFor(Arc::new(choose)));
+        self.home = Some(Home::StoreFor(Arc::new(choose)));
         self
     }
 
-    /// Ends sessions of cookie mode for good: a list of those destroyed or given a new id.
+    /// Makes logout final in cookie mode. Ended ids are kept in `list`, and every request asks it.
     ///
-    /// Default: none; a copied cookie then outlives its logout. Every load asks the list, so a list that is
-    /// down is 503. Every node must share it.
+    /// Default: none; a copied cookie then works until it expires. Every node must share the list. A list that
+    /// is down is 503.
     ///
     /// A logout takes a place in the list until no token of its session can be alive, which is
     /// `absolute_timeout` and ten minutes. Anybody can get a session and end it, so requests that end one
@@ -230,25 +245,25 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         generate: impl Fn(&Parts) -> [u8; 32] + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.generate_id = Some(Box::new(generate));
+        self.generate_id = Some(Box::new(generate));
         self
     }
 
     /// Sets how long a session lives after each save. Default: one day.
     pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.max_age = MaxAge::Persistent(max_age);
+        self.policy.max_age = MaxAge::Persistent(max_age);
         self
     }
 
     /// Lets the cookie go when the browser closes; the server ends the session `ttl` after each save.
     pub fn browser_session(mut self, ttl: Duration) -> Self {
-        self.max_age = MaxAge::BrowserSession(ttl);
+        self.policy.max_age = MaxAge::BrowserSession(ttl);
         self
     }
 
     /// Restarts the clock at every commit, changed or not. Default: off.
     pub fn rolling(mut self, rolling: bool) -> Self {
-        self.extension = match (rolling, self.extension) {
+        self.policy.extension = match (rolling, self.policy.extension) {
             (true, _) => Extension::Rolling,
             (false, Extension::Rolling) => Extension::OnSave,
             (false, other) => other,
@@ -260,7 +275,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// `rolling` does so anyway, so it wins where both are set.
     pub fn renew(mut self, renew: bool) -> Self {
-        self.extension = match (renew, self.extension) {
+        self.policy.extension = match (renew, self.policy.extension) {
             (true, Extension::OnSave) => Extension::Renew,
             (false, Extension::Renew) => Extension::OnSave,
             (_, other) => other,
@@ -270,7 +285,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Ends every session at this age, whatever extends it. Default: 30 days (NIST SP 800-63B, AAL1).
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.absolute_timeout = timeout;
+        self.policy.absolute_timeout = timeout;
         self
     }
 
@@ -278,7 +293,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Needs [`owner`](Self::owner), which tells the ones from the others.
     pub fn anonymous_ttl(mut self, ttl: Duration) -> Self {
-        self.anonymous_ttl = Some(ttl);
+        self.policy.anonymous_ttl = Some(ttl);
         self
     }
 
@@ -296,22 +311,23 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.validate = Some(Box::new(validate));
+        self.data.validate = Some(Box::new(validate));
         self
     }
 
-    /// Refuses data by itself, also outside requests and after a merge; a fresh session starts instead.
+    /// Rejects stored data for which this returns `false`, also outside requests; a fresh session starts
+    /// instead.
     ///
-    /// What a handler commits is not asked about: data that is refused here is saved, and refused when it
-    /// comes in again.
+    /// A commit of such data is [`SessionError::Invalid`] and saves nothing. A merge that would give such data
+    /// is a conflict.
     pub fn validate_data(mut self, validate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
-        self.hooks.validate_data = Some(Box::new(validate));
+        self.data.validate_data = Some(Box::new(validate));
         self
     }
 
-    /// Changes the data before every save, after merging; what it changes does not cause a save.
+    /// Changes the data before every save, after merging. Runs only if the session is saved anyway.
     pub fn before_save(mut self, before_save: impl Fn(&mut T) + Send + Sync + 'static) -> Self {
-        self.hooks.before_save = Some(Box::new(before_save));
+        self.data.before_save = Some(Box::new(before_save));
         self
     }
 
@@ -319,7 +335,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// With a store, [`ConflictPolicy::Merge`] needs JSON, as does [`migrate`](Self::migrate).
     pub fn codec(mut self, codec: impl Codec<T>) -> Self {
-        self.codec = Arc::new(Custom(codec));
+        self.data.codec = Arc::new(codec);
         self
     }
 
@@ -338,19 +354,41 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Names fields, as JSON pointers (RFC 6901), that a merge may overwrite: a last-seen time.
-    pub fn last_write_wins<P: AsRef<str>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
-        let pointers = pointers.into_iter();
-        self.last_write_wins.extend(pointers.map(|pointer| pointer.as_ref().to_owned()));
+    /// Renders what the client sees of an error. Default: a short plain sentence.
+    ///
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) renders every session error of a request so: of an extractor,
+    /// of a handler and of its own commit. Without the layer, call
+    /// [`SessionManager::error_response`] where the application renders its errors.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::response::{Html, IntoResponse};
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .error_response(|error| (error.status(), Html("<h1>Please try again</h1>")).into_response())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn error_response(
+        mut self,
+        render: impl Fn(&SessionError) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        self.error_response = Some(Box::new(render));
         self
     }
 
-    /// Tells whose session it is, from its data; `None` for nobody's.
+    /// Names the user a session belongs to. Return `None` while nobody is logged in.
+    ///
+    /// Changes of concurrent requests are merged only as long as the owner stays the same. Without this
+    /// option, [`regenerate`](crate::Session::regenerate) counts as a change of person.
     ///
     /// Finding sessions by owner also needs a store with
     /// [`indexes_owners`](SessionStore::indexes_owners).
     pub fn owner(mut self, owner: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.hooks.owner = Some(Box::new(owner));
+        self.data.owner = Some(Box::new(owner));
         self
     }
 
@@ -393,7 +431,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     where
         E: Into<BoxError>,
     {
-        self.hooks.migrate =
+        self.data.migrate =
             Some(Box::new(move |from, value| migrate(from, value).map_err(Into::into)));
         self
     }
@@ -433,59 +471,54 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
         self.check_durations()?;
         self.check_combinations()?;
-        let last_write_wins = self.pointers()?;
         let template =
             CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
         let carrier = Carrier::new(self.transport, template);
-        let kind: Arc<str> = self.kind.as_deref().unwrap_or(carrier.name()).into();
-        let protection = if self.signed { Protection::Signed } else { Protection::Encrypted };
-        let (backing, holds) = match self.backing {
-            Some(backing) => (backing, Content::Id),
-            None => (Backing::Token(self.revocations), Content::Data),
+        let kind: Arc<str> = self.kind.unwrap_or_else(short_name::<T>).into();
+        let (home, content) = match self.home {
+            Some(home) => (home, Content::Id),
+            None => (Home::Token(self.revocations), Content::Data),
         };
+        let purpose = [&*self.audience, &*kind, carrier.binding()];
         let sealer = match &self.keys {
-            Some(ring) => {
-                let bound_to = [&*self.audience, &*kind, carrier.binding()];
-                Some(Sealer::new(ring, protection, holds, bound_to)?)
-            }
-            None if holds == Content::Id => None,
+            Some(ring) => Some(Sealer::new(ring, self.protection, content, purpose)?),
+            None if content == Content::Id => None,
             None => return Err(ConfigError::MissingKeys),
         };
-        let config = Config {
+        let purpose = [purpose.as_slice(), &[carrier.name()]].concat().join("\n");
+        let settings = Settings {
             scope: Scope::new(&self.audience, &kind),
             sealer,
             carrier,
-            policy: ExpiryPolicy {
-                max_age: self.max_age,
-                extension: self.extension,
-                absolute_timeout: self.absolute_timeout,
-                anonymous_ttl: self.anonymous_ttl,
-            },
+            policy: self.policy,
             clock: self.clock,
-            codec: self.codec,
-            default: self.default,
-            hooks: self.hooks,
+            events: Events::new(kind, self.on_event),
+            warnings: Warnings::default(),
+            generate_id: self.generate_id,
+            error_response: self.error_response,
+            codec_tag: self.data.codec.tag(),
             schema: self.schema,
             accept_schema: self.accept_schema.unwrap_or(self.schema),
-            events: Events::new(kind, self.on_event),
+            owner_is_told: self.data.owner.is_some(),
+            on_conflict: self.on_conflict.unwrap_or_default(),
             max_payload: self.max_payload,
             store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
-            on_conflict: self.on_conflict.unwrap_or_default(),
-            last_write_wins,
-            warned: Warned::default(),
         };
-        Ok(SessionManager::new(config, backing))
+        let core = Core::new(settings, home);
+        core.warn_of_other_types(TypeId::of::<T>(), std::any::type_name::<T>(), purpose);
+        Ok(SessionManager::new(core, self.data))
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {
-        let max_age = match self.max_age {
+        let policy = &self.policy;
+        let max_age = match policy.max_age {
             MaxAge::Persistent(ttl) => ("max_age", ttl, LONGEST_COOKIE),
             MaxAge::BrowserSession(ttl) => ("browser_session", ttl, LONGEST_COOKIE),
         };
         let durations = [
             Some(max_age),
-            Some(("absolute_timeout", self.absolute_timeout, LONGEST_TIMEOUT)),
-            self.anonymous_ttl.map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
+            Some(("absolute_timeout", policy.absolute_timeout, LONGEST_TIMEOUT)),
+            policy.anonymous_ttl.map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
             self.store_timeout.map(|ttl| ("store_timeout", ttl, DAY)),
         ];
         for (option, actual, limit) in durations.into_iter().flatten() {
@@ -493,10 +526,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 return Err(ConfigError::Duration { option, actual, limit });
             }
         }
-        if self.max_age.ttl() > self.absolute_timeout {
+        if policy.max_age.ttl() > policy.absolute_timeout {
             return Err(ConfigError::MaxAgeAboveAbsoluteTimeout {
-                max_age: self.max_age.ttl(),
-                absolute_timeout: self.absolute_timeout,
+                max_age: policy.max_age.ttl(),
+                absolute_timeout: policy.absolute_timeout,
             });
         }
         Ok(())
@@ -506,13 +539,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         let needs = |option, needs| Err(ConfigError::Needs { option, needs });
         let excludes = |option, excludes| Err(ConfigError::Excludes { option, excludes });
         let invalid = |option, problem| Err(ConfigError::Invalid { option, problem });
-        let is_json = self.codec.tag() == JSON_TAG;
+        let is_json = self.data.codec.tag() == JSON_TAG;
         let merges = self.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
-        if self.backing.is_some() {
+        if self.home.is_some() {
             if self.revocations.is_some() {
                 return excludes("revocations", "a store, whose sessions end by themselves");
             }
-            if self.signed && self.keys.is_none() {
+            if self.protection == Protection::Signed && self.keys.is_none() {
                 return needs("signed", "`.keys(..)`");
             }
             if merges && !is_json {
@@ -522,9 +555,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 );
             }
         } else {
-            if !self.last_write_wins.is_empty() {
-                return needs("last_write_wins", "`.store(..)`");
-            }
             if self.on_conflict.is_some() {
                 return needs(
                     "on_conflict",
@@ -535,13 +565,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 return needs("store_timeout", "`.store(..)` or `.revocations(..)`");
             }
         }
-        if !merges && !self.last_write_wins.is_empty() {
-            return needs("last_write_wins", "`.on_conflict(ConflictPolicy::Merge)`");
-        }
-        if self.hooks.migrate.is_some() && !is_json {
+        if self.data.migrate.is_some() && !is_json {
             return needs("migrate", "JSON; it cannot be combined with a `.codec(..)`");
         }
-        if self.schema > 1 && self.hooks.migrate.is_none() {
+        if self.schema > 1 && self.data.migrate.is_none() {
             return needs(
                 "schema_version",
                 "`.migrate(..)`, which may refuse what it does not want",
@@ -550,7 +577,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
             return needs("accept_schema", "a version from `.schema_version(..)` up");
         }
-        if self.anonymous_ttl.is_some() && self.hooks.owner.is_none() {
+        if self.policy.anonymous_ttl.is_some() && self.data.owner.is_none() {
             return needs("anonymous_ttl", "`.owner(..)`");
         }
         if !self.transport.is_cookie() {
@@ -579,14 +606,15 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         }
         Ok(())
     }
+}
 
-    fn pointers(&self) -> Result<Vec<Pointer>, ConfigError> {
-        let pointers = self.last_write_wins.iter().map(|pointer| pointer.parse());
-        pointers.collect::<Result<_, _>>().map_err(|_| ConfigError::Invalid {
-            option: "last_write_wins",
-            problem: "a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`",
-        })
+/// Returns the name of a type without the paths of its modules, such as `Vec<Login>`.
+fn short_name<T>() -> String {
+    let mut short = String::new();
+    for part in std::any::type_name::<T>().split_inclusive(|letter| "<>,()[]& ;".contains(letter)) {
+        short.push_str(part.rsplit("::").next().unwrap_or(part));
     }
+    short
 }
 
 impl<T> fmt::Debug for SessionManagerBuilder<T> {

@@ -4,24 +4,29 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
-use crate::{id::SessionId, request::AnyCell};
+use crate::{id::SessionId, manager::{Core, SessionManager}, request::AnyCell};
 
 /// What [`Session::commit`](crate::Session::commit) returns: the session's cookie, to be returned with
 /// the response.
 ///
 /// It goes wherever axum takes response parts, before the body: `Ok((session.commit().await?, body))`.
 /// Putting it there cannot fail. It renders the latest outcome of the request's session, replaces an
-/// earlier cookie of the same name, and appends to `Vary`; where a token is set or removed,
-/// `Cache-Control` becomes `no-store` unless it already says `no-store` or `private`. Parts apply in
-/// order, so put it after headers of your own: `(headers, session.commit().await?, body)`.
+/// earlier cookie of the same name, and appends to `Vary`. Where a token is set or removed, `Cache-Control`
+/// becomes `no-store` unless it already says `no-store` or `private`; elsewhere it becomes `private` if there
+/// is none. Parts apply in order, so put it after headers of your own:
+/// `(headers, session.commit().await?, body)`.
 #[must_use = "the client learns of the session only if this is returned with the response"]
-pub struct SessionCommit {
-    cell: Arc<dyn AnyCell>,
+pub struct SessionCommit(Outcome);
+
+enum Outcome {
+    Committed(Arc<dyn AnyCell>),
+    /// The request has no session, which the response depends on too.
+    NoSession(Core),
 }
 
 impl SessionCommit {
     pub(crate) fn new(cell: Arc<dyn AnyCell>) -> Self {
-        Self { cell }
+        Self(Outcome::Committed(cell))
     }
 
     /// Returns the session's id after the request's latest commit; `None` if it ended or is still fresh.
@@ -48,13 +53,47 @@ impl SessionCommit {
     /// ```
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
-        self.cell.id()
+        match &self.0 {
+            Outcome::Committed(cell) => cell.id(),
+            Outcome::NoSession(_) => None,
+        }
+    }
+}
+
+impl<T> SessionManager<T> {
+    /// Returns the guard of a response to a request without a session, where `Option<Session<T>>` was `None`.
+    ///
+    /// Such a response depends on the session too: a shared cache must not serve it to somebody who has one.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{extract::State, response::IntoResponse};
+    /// use axum_typed_session::{Session, SessionError, SessionManager};
+    ///
+    /// async fn me(
+    ///     State(sessions): State<SessionManager<String>>,
+    ///     session: Option<Session<String>>,
+    /// ) -> Result<impl IntoResponse, SessionError> {
+    ///     Ok(match session {
+    ///         Some(session) => {
+    ///             let body = format!("you are {}", *session);
+    ///             (session.commit().await?, body)
+    ///         }
+    ///         None => (sessions.no_session(), "nobody".to_owned()),
+    ///     })
+    /// }
+    /// ```
+    pub fn no_session(&self) -> SessionCommit {
+        SessionCommit(Outcome::NoSession(self.core().clone()))
     }
 }
 
 impl Drop for SessionCommit {
     fn drop(&mut self) {
-        self.cell.poison_if_panicking();
+        if let Outcome::Committed(cell) = &self.0 {
+            cell.poison_if_panicking();
+        }
     }
 }
 
@@ -62,7 +101,10 @@ impl IntoResponseParts for SessionCommit {
     type Error = Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        self.cell.deliver(parts.headers_mut());
+        match &self.0 {
+            Outcome::Committed(cell) => cell.deliver(parts.headers_mut()),
+            Outcome::NoSession(core) => core.carrier.mark(parts.headers_mut()),
+        }
         Ok(parts)
     }
 }

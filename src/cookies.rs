@@ -51,6 +51,7 @@ pub(crate) struct CookieTemplate {
     /// `; Path=/; Secure` and so on.
     attributes: String,
     partitioned: bool,
+    removal: HeaderValue,
     /// What removes the cookie of the same name outside the partition, if asked for.
     twin_removal: Option<HeaderValue>,
 }
@@ -78,17 +79,16 @@ impl CookieTemplate {
                 needs: "a `.cookie(..)` with Partitioned",
             });
         }
-        let mut template = Self {
-            name: cookie.name().to_owned(),
-            attributes: attributes_of(&cookie),
-            partitioned,
-            twin_removal: None,
-        };
-        if remove_unpartitioned {
+        let attributes = attributes_of(&cookie);
+        let removal = removal(cookie.name(), &attributes)?;
+        let name = cookie.name().to_owned();
+        let twin_removal = if remove_unpartitioned {
             cookie.set_partitioned(false);
-            let twin = Self { attributes: attributes_of(&cookie), ..template.clone() };
-            template.twin_removal = Some(twin.removal().map_err(|_| UNPRINTABLE)?);
-        }
+            Some(self::removal(&name, &attributes_of(&cookie))?)
+        } else {
+            None
+        };
+        let template = Self { name, attributes, partitioned, removal, twin_removal };
         template.set("", Some(1)).map_err(|_| UNPRINTABLE)?;
         Ok(template)
     }
@@ -129,14 +129,16 @@ impl CookieTemplate {
         Ok(header)
     }
 
-    /// Renders the header that removes the cookie.
-    ///
-    /// `Expires` beside `Max-Age=0` is what the oldest clients understand.
-    pub(crate) fn removal(&self) -> Result<HeaderValue, BoxError> {
-        let (name, attributes) = (&self.name, &self.attributes);
-        let text = format!("{name}={attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
-        Ok(HeaderValue::try_from(text)?)
+    /// Returns the header that removes the cookie.
+    pub(crate) fn removal(&self) -> &HeaderValue {
+        &self.removal
     }
+}
+
+/// Renders the header that removes a cookie. `Expires` beside `Max-Age=0` is for the oldest clients.
+fn removal(name: &str, attributes: &str) -> Result<HeaderValue, ConfigError> {
+    let text = format!("{name}={attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+    HeaderValue::try_from(text).map_err(|_| UNPRINTABLE)
 }
 
 const UNPRINTABLE: ConfigError = ConfigError::Cookie {

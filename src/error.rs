@@ -1,9 +1,9 @@
 //! The four errors: of a store, of an extraction, of a commit, of a configuration.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{StatusCode, header};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -116,13 +116,6 @@ pub enum SessionError {
     #[error("the session has ended or was given a new id by another request")]
     Gone,
 
-    /// Two guards of one request both changed the session: 500.
-    #[error(
-        "another `Session` of this request changed the session first; commit or drop it before \
-         extracting the next"
-    )]
-    Overlap,
-
     /// The session does not fit: 500.
     #[error(
         "the session takes {actual} bytes where {limit} are allowed; keep less in it, raise \
@@ -138,6 +131,14 @@ pub enum SessionError {
     /// The data could not be serialized, or would not read back: 500.
     #[error("the session data could not be encoded by its `Serialize` or `codec`")]
     Encode(#[source] BoxError),
+
+    /// `validate_data` refuses the data: 500.
+    #[error("`validate_data` refuses the session data, so it was not saved")]
+    Invalid,
+
+    /// The token could not be made: 500.
+    #[error("the session token could not be sealed or written as a header")]
+    Seal(#[source] BoxError),
 
     /// The guard outlived its request: 500.
     #[error(
@@ -190,9 +191,10 @@ impl SessionError {
             Self::Rejected(rejection) => rejection.status(),
             Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Conflict | Self::Gone => StatusCode::CONFLICT,
-            Self::Overlap
-            | Self::TooLarge { .. }
+            Self::TooLarge { .. }
             | Self::Encode(_)
+            | Self::Invalid
+            | Self::Seal(_)
             | Self::Closed
             | Self::NoStore { .. }
             | Self::NotSaved
@@ -229,25 +231,40 @@ impl From<StoreError> for SessionError {
 
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {
-        respond(self.status(), &self)
+        SessionError::from(self).into_response()
     }
 }
 
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
-        respond(self.status(), &self)
+        let mut response = self.response();
+        response.extensions_mut().insert(Failed(Arc::new(self)));
+        response
     }
 }
 
-/// The client learns the status alone; the operator reads the whole chain.
-fn respond(status: StatusCode, error: &(dyn Error + 'static)) -> Response {
-    // As an `Error`, so that a subscriber can follow its sources.
-    if status.is_server_error() {
-        tracing::error!(error, "session error");
-    } else {
-        tracing::info!(error, "session error");
+/// The error that became a response, for the layer to render as its manager asks.
+#[derive(Clone)]
+pub(crate) struct Failed(pub(crate) Arc<SessionError>);
+
+impl SessionError {
+    /// Writes the error to the log and returns a response that tells the client nothing of the inside.
+    pub(crate) fn response(&self) -> Response {
+        let status = self.status();
+        // As an `Error`, so that a subscriber can follow its sources.
+        let error: &(dyn Error + 'static) = self;
+        if status.is_server_error() {
+            tracing::error!(error, "session error");
+        } else {
+            tracing::info!(error, "session error");
+        }
+        let text = match status {
+            StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable. Please try again soon.\n",
+            StatusCode::CONFLICT => "Your session changed meanwhile. Please try again.\n",
+            _ => "The session could not be handled.\n",
+        };
+        (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
     }
-    status.into_response()
 }
 
 /// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration.

@@ -83,6 +83,9 @@ pub enum SessionEvent {
     Conflict {
         /// The session.
         session: Fingerprint,
+        /// The field that both changed so that they cannot both hold, as a JSON pointer (RFC 6901). `None`
+        /// if the changes were merged, or exclude each other as a whole.
+        field: Option<String>,
     },
     /// A request wanted to save a session that another had ended.
     Gone {
@@ -143,7 +146,7 @@ impl SessionEvent {
             | Self::Touched { session }
             | Self::Regenerated { session, .. }
             | Self::Destroyed { session }
-            | Self::Conflict { session } => Some(*session),
+            | Self::Conflict { session, .. } => Some(*session),
             Self::Newer { session } | Self::Gone { session } => *session,
             Self::InvalidToken
             | Self::UnknownKey

@@ -80,55 +80,73 @@ impl ExpiryPolicy {
         }
     }
 
-    /// Returns the lifetime of a session saved `now` that was created at `created_at`.
-    pub(crate) fn saved(
+    /// Returns the lifetime of a session that begins `now`.
+    pub(crate) fn begun(&self, now: Timestamp, max_age: Option<MaxAge>, owned: bool) -> Lifetime {
+        let absolute_end = now.saturating_add(self.absolute_timeout);
+        self.saved(now, absolute_end, now, max_age, owned)
+    }
+
+    /// Returns the lifetime of a stored session after a save `now`.
+    pub(crate) fn renewed(
         &self,
-        created_at: Timestamp,
-        stored_end: Option<Timestamp>,
+        stored: &Lifetime,
         now: Timestamp,
         max_age: Option<MaxAge>,
         owned: bool,
     ) -> Lifetime {
-        let absolute_end = self.absolute_end(created_at, stored_end);
+        let max_age = max_age.or(stored.max_age);
+        self.saved(stored.created_at, self.absolute_end(stored), now, max_age, owned)
+    }
+
+    fn saved(
+        &self,
+        created_at: Timestamp,
+        absolute_end: Timestamp,
+        now: Timestamp,
+        max_age: Option<MaxAge>,
+        owned: bool,
+    ) -> Lifetime {
         let ttl = self.max_age_of(max_age, owned).ttl();
-        Lifetime {
-            created_at,
-            expires_at: now.saturating_add(ttl).min(absolute_end),
-            absolute_end,
-            max_age,
-        }
+        let expires_at = now.saturating_add(ttl).min(absolute_end);
+        Lifetime { created_at, expires_at, absolute_end, max_age }
     }
 
     /// Returns when a stored session ends under the rules of today, which may have been tightened.
     pub(crate) fn ends_at(&self, stored: &Lifetime) -> Timestamp {
-        let end = self.absolute_end(stored.created_at, Some(stored.absolute_end));
-        stored.expires_at.min(end)
+        stored.expires_at.min(self.absolute_end(stored))
     }
 
     /// Returns the later expiry that `rolling` or `renew` gives an unchanged session, if any.
+    ///
+    /// A token that carries the data is sealed anew only once a twentieth of its life has passed: each new
+    /// token could put older data back over another answer's.
     pub(crate) fn extended(
         &self,
         stored: &Lifetime,
         now: Timestamp,
         owned: bool,
+        data_in_token: bool,
     ) -> Option<Timestamp> {
         let ttl = self.max_age_of(stored.max_age, owned).ttl();
         let left = stored.expires_at.saturating_since(now);
         let due = match self.extension {
-            Extension::OnSave => false,
+            Extension::OnSave => return None,
             Extension::Renew => left.saturating_mul(2) < ttl,
             Extension::Rolling => true,
         };
-        let end = self.absolute_end(stored.created_at, Some(stored.absolute_end));
-        let expires_at = now.saturating_add(ttl).min(end);
-        (due && expires_at > stored.expires_at).then_some(expires_at)
+        let expires_at = now.saturating_add(ttl).min(self.absolute_end(stored));
+        let gained = expires_at.saturating_since(stored.expires_at);
+        let step = if data_in_token { ttl / 20 } else { Duration::ZERO };
+        (due && !gained.is_zero() && gained >= step).then_some(expires_at)
     }
 
-    fn absolute_end(&self, created_at: Timestamp, stored: Option<Timestamp>) -> Timestamp {
-        let end = created_at.saturating_add(self.absolute_timeout);
-        stored.map_or(end, |stored| stored.min(end))
+    fn absolute_end(&self, stored: &Lifetime) -> Timestamp {
+        stored.absolute_end.min(stored.created_at.saturating_add(self.absolute_timeout))
     }
 }
+
+/// Browsers keep no cookie longer than this (RFC 6265bis, section 5.5).
+pub(crate) const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// Returns the seconds for a cookie's `Max-Age`: rounded up, since the server enforces the end and
 /// zero would remove the cookie.
@@ -166,28 +184,40 @@ mod tests {
         }
     }
 
+    fn extended(policy: &ExpiryPolicy, stored: &Lifetime, now: Timestamp) -> Option<Timestamp> {
+        policy.extended(stored, now, true, false)
+    }
+
     #[test]
     fn renew_waits_until_less_than_half_is_left_to_the_millisecond() {
         let policy = policy(Extension::Renew);
         let session = stored(1_000_000);
-        assert_eq!(policy.extended(&session, at(500_000), true), None);
-        assert_eq!(policy.extended(&session, at(500_001), true), Some(at(1_500_001)));
+        assert_eq!(extended(&policy, &session, at(500_000)), None);
+        assert_eq!(extended(&policy, &session, at(500_001)), Some(at(1_500_001)));
     }
 
     #[test]
     fn rolling_moves_with_the_first_millisecond_and_not_before() {
         let policy = policy(Extension::Rolling);
         let session = stored(1_000_000);
-        assert_eq!(policy.extended(&session, at(0), true), None);
-        assert_eq!(policy.extended(&session, at(1), true), Some(at(1_000_001)));
+        assert_eq!(extended(&policy, &session, at(0)), None);
+        assert_eq!(extended(&policy, &session, at(1)), Some(at(1_000_001)));
+    }
+
+    #[test]
+    fn a_token_with_data_rolls_once_a_twentieth_of_its_life_has_passed() {
+        let policy = policy(Extension::Rolling);
+        let session = stored(1_000_000);
+        assert_eq!(policy.extended(&session, at(49_999), true, true), None);
+        assert_eq!(policy.extended(&session, at(50_000), true, true), Some(at(1_050_000)));
     }
 
     #[test]
     fn nothing_extends_past_the_absolute_end() {
         let policy = policy(Extension::Rolling);
-        assert_eq!(policy.extended(&stored(4_900_000), at(4_500_000), true), Some(at(5_000_000)));
-        assert_eq!(policy.extended(&stored(5_000_000), at(4_999_999), true), None);
-        let saved = policy.saved(at(0), None, at(4_999_999), None, true);
+        assert_eq!(extended(&policy, &stored(4_900_000), at(4_500_000)), Some(at(5_000_000)));
+        assert_eq!(extended(&policy, &stored(5_000_000), at(4_999_999)), None);
+        let saved = policy.renewed(&stored(1_000_000), at(4_999_999), None, true);
         assert_eq!(saved.expires_at, at(5_000_000));
     }
 
@@ -202,16 +232,16 @@ mod tests {
     fn a_raised_absolute_timeout_does_not_extend_sessions_that_exist() {
         let mut policy = policy(Extension::Rolling);
         policy.absolute_timeout = DAY;
-        assert_eq!(policy.extended(&stored(4_900_000), at(4_800_000), true), Some(at(5_000_000)));
+        assert_eq!(extended(&policy, &stored(4_900_000), at(4_800_000)), Some(at(5_000_000)));
     }
 
     #[test]
     fn anonymous_sessions_are_cut_to_their_own_ttl() {
         let mut policy = policy(Extension::OnSave);
         policy.anonymous_ttl = Some(Duration::from_secs(60));
-        let anonymous = policy.saved(at(0), None, at(0), Some(MaxAge::Persistent(DAY)), false);
+        let anonymous = policy.begun(at(0), Some(MaxAge::Persistent(DAY)), false);
         assert_eq!(anonymous.expires_at, at(60_000));
-        let owned = policy.saved(at(0), None, at(0), None, true);
+        let owned = policy.begun(at(0), None, true);
         assert_eq!(owned.expires_at, at(1_000_000));
     }
 

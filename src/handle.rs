@@ -11,7 +11,7 @@ use crate::{
 /// A stored session after its response is gone: for web sockets, streams and jobs.
 ///
 /// It never creates a session, extends one or sets a cookie. After a logout, or once the session got a
-/// new id, it is [`SessionError::Gone`]: ask again before whatever needs the login, such as each message of
+/// new id or another owner, it is [`SessionError::Gone`]: ask again before whatever needs the login, such as each message of
 /// a socket, since nothing tells an open connection that its session has ended.
 ///
 /// # Example
@@ -38,11 +38,13 @@ use crate::{
 pub struct SessionHandle<T> {
     manager: SessionManager<T>,
     key: StoreKey,
+    /// Whose session it was when the handle was made.
+    epoch: u64,
 }
 
 impl<T: Send + Sync + 'static> SessionHandle<T> {
-    pub(crate) fn new(manager: SessionManager<T>, key: StoreKey) -> Self {
-        Self { manager, key }
+    pub(crate) fn new(manager: SessionManager<T>, key: StoreKey, epoch: u64) -> Self {
+        Self { manager, key, epoch }
     }
 
     /// Returns what names the session to the store.
@@ -58,8 +60,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     /// [`SessionError::Gone`] if it has ended or got a new id, [`SessionError::Store`] when the store is
     /// down.
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
-        let session = self.manager.load(self.key).await?;
-        session.ok_or(SessionError::Gone)
+        self.manager.load_identity(self.key, self.epoch).await
     }
 
     /// Changes the session, keeping its expiry; see [`SessionManager::update`].
@@ -68,7 +69,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// As [`SessionManager::update`].
     pub async fn update<R>(&self, change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
-        self.manager.update(self.key, change).await
+        self.manager.update_of(self.key, Some(self.epoch), change).await
     }
 
     /// Ends the session; ending an ended one is a success.
@@ -77,13 +78,13 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// As [`SessionManager::destroy`].
     pub async fn destroy(&self) -> Result<(), SessionError> {
-        self.manager.destroy(self.key).await
+        self.manager.destroy_identity(self.key, self.epoch).await
     }
 }
 
 impl<T> Clone for SessionHandle<T> {
     fn clone(&self) -> Self {
-        Self { manager: self.manager.clone(), key: self.key }
+        Self { manager: self.manager.clone(), key: self.key, epoch: self.epoch }
     }
 }
 

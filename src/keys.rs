@@ -33,7 +33,7 @@ pub struct KeyRing {
 pub(crate) enum KeyRole {
     Seal,
     AcceptNext,
-    Retired,
+    Former,
 }
 
 impl KeyRing {
@@ -51,7 +51,7 @@ impl KeyRing {
     /// Also opens tokens of a former key; the next commit seals them again under the current one,
     /// keeping their expiry.
     pub fn retire(mut self, key: Key) -> Self {
-        self.keys.push((key, KeyRole::Retired));
+        self.keys.push((key, KeyRole::Former));
         self
     }
 

@@ -174,12 +174,13 @@ mod event;
 mod expiry;
 mod id;
 mod keys;
+mod warnings;
 
 mod codec;
 mod decision;
+mod fields;
 mod merge;
 mod record;
-mod sets;
 
 mod cookies;
 mod seal;
@@ -190,6 +191,7 @@ mod builder;
 mod manager;
 
 mod auto_commit;
+mod cell;
 mod commit;
 mod handle;
 mod request;
@@ -205,13 +207,14 @@ pub use cookie;
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use crate::store::{RedisConnectError, RedisStore};
 pub use crate::{
-    auto_commit::{AutoCommit, AutoCommitLayer, ResponseFuture},
+    auto_commit::{AutoCommit, AutoCommitLayer},
     builder::SessionManagerBuilder,
     clock::{Clock, SystemClock, Timestamp},
     codec::Codec,
     commit::SessionCommit,
     error::{ConfigError, SessionError, SessionRejection, StoreError},
     event::SessionEvent,
+    fields::{Counter, Latest, Once, Set},
     expiry::MaxAge,
     handle::SessionHandle,
     id::{Fingerprint, OwnerKey, SessionId, StoreKey, StoreKeyFromStrError},

@@ -11,8 +11,8 @@ use crate::{
     id::{OwnerKey, random},
 };
 
-/// The record format this release writes, and the newest it reads.
-const FORMAT: u8 = 1;
+/// The record format this release writes, and the newest it reads. Format 1 had no epoch.
+const FORMAT: u8 = 2;
 
 /// Formats end here: what begins with a higher byte, as every text does, is no record of any release.
 const LAST_FORMAT: u8 = 31;
@@ -62,6 +62,9 @@ pub struct Record {
     pub(crate) codec: u8,
     pub(crate) owner: Option<OwnerKey>,
     pub(crate) lifetime: Lifetime,
+    /// Which identity the data belongs to: renewed where the person behind the session may change, so that
+    /// no change crosses. Zero until that happens for the first time.
+    pub(crate) epoch: u64,
     pub(crate) tombstone: bool,
     pub(crate) payload: Bytes,
 }
@@ -137,8 +140,8 @@ impl Record {
     /// Returns everything but version and expiry as bytes.
     ///
     /// Layout, integers big-endian: format `u8`, flags `u8`, codec tag `u8`, schema `u32`, created-at
-    /// and absolute end in Unix milliseconds `u64`, then max-age in milliseconds `u64` and owner
-    /// `[u8; 32]` where the flags say so, then the payload.
+    /// and absolute end in Unix milliseconds `u64`, then max-age in milliseconds `u64`, owner
+    /// `[u8; 32]` and epoch `u64` where the flags say so, then the payload.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
@@ -149,7 +152,8 @@ impl Record {
     pub(crate) fn encoded_len(&self) -> usize {
         let max_age = if self.lifetime.max_age.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };
-        23 + max_age + owner + self.payload.len()
+        let epoch = if self.epoch == 0 { 0 } else { 8 };
+        23 + max_age + owner + epoch + self.payload.len()
     }
 
     pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
@@ -160,6 +164,7 @@ impl Record {
             flag(self.tombstone, TOMBSTONE)
                 | flag(self.owner.is_some(), OWNER)
                 | flag(max_age.is_some(), MAX_AGE)
+                | flag(self.epoch != 0, EPOCH)
                 | flag(max_age.is_some_and(MaxAge::is_persistent), PERSISTENT),
         );
         bytes.put_u8(self.codec);
@@ -171,6 +176,9 @@ impl Record {
         }
         if let Some(owner) = &self.owner {
             bytes.extend_from_slice(owner.as_bytes());
+        }
+        if self.epoch != 0 {
+            bytes.put_u64(self.epoch);
         }
         bytes.extend_from_slice(&self.payload);
     }
@@ -192,13 +200,13 @@ impl Record {
             return Err(StoreError::Newer);
         }
         Self::read(version, expires_at, &mut rest)
-            .filter(|_| format == FORMAT)
+            .filter(|_| (1..=FORMAT).contains(&format))
             .ok_or(StoreError::Corrupt)
     }
 
     fn read(version: Version, expires_at: Timestamp, rest: &mut Bytes) -> Option<Self> {
         let [_format, flags, codec] = take(rest)?;
-        if flags & !(TOMBSTONE | OWNER | MAX_AGE | PERSISTENT) != 0 {
+        if flags & !(TOMBSTONE | OWNER | MAX_AGE | PERSISTENT | EPOCH) != 0 {
             return None;
         }
         let schema = u32::from_be_bytes(take(rest)?);
@@ -215,6 +223,7 @@ impl Record {
             })
         };
         let owner = if flags & OWNER == 0 { None } else { Some(OwnerKey::from_bytes(take(rest)?)) };
+        let epoch = if flags & EPOCH == 0 { 0 } else { u64::from_be_bytes(take(rest)?) };
         Some(Self {
             version,
             schema,
@@ -226,6 +235,7 @@ impl Record {
                 absolute_end: Timestamp::from_unix_millis(absolute_end),
                 max_age,
             },
+            epoch,
             tombstone: flags & TOMBSTONE != 0,
             payload: std::mem::take(rest),
         })
@@ -236,6 +246,7 @@ const TOMBSTONE: u8 = 1;
 const OWNER: u8 = 2;
 const MAX_AGE: u8 = 4;
 const PERSISTENT: u8 = 8;
+const EPOCH: u8 = 16;
 
 /// Takes the next bytes off the front; `None` if there are too few.
 pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {

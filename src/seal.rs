@@ -70,24 +70,19 @@ enum Cipher {
     Sign(Zeroizing<[u8; 32]>),
 }
 
-/// A token that looks like one of ours, by everything that costs nothing to check.
-#[derive(Clone, Copy)]
-pub(crate) struct Candidate<'t> {
-    key: usize,
-    token: &'t [u8],
-}
-
-/// What the cheap checks say of a token.
-pub(crate) enum Shape<'t> {
-    Ours(Candidate<'t>),
+/// Why a token is no session; the worst is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum BadToken {
     UnknownKey,
     Malformed,
+    /// A later release sealed it.
+    Newer,
 }
 
 /// What an authenticated token held.
 pub(crate) struct Opened {
     pub(crate) plaintext: Bytes,
-    pub(crate) retired_key: bool,
+    pub(crate) former_key: bool,
 }
 
 impl Sealer {
@@ -172,32 +167,35 @@ impl Sealer {
         Ok(text)
     }
 
-    /// Checks version, key id and length without a key, in constant time and space.
-    pub(crate) fn inspect<'t>(&self, token: &'t [u8]) -> Shape<'t> {
+    /// Opens a token. A token that passes the checks of version, key id and length, which need no key,
+    /// counts against `to_open`, authentic or not.
+    ///
+    /// Every failure after those checks is the same [`BadToken::Malformed`].
+    pub(crate) fn open(&self, token: &[u8], to_open: &mut usize) -> Result<Opened, BadToken> {
+        let key = self.key_of(token)?;
+        *to_open = to_open.saturating_sub(1);
+        Self::open_with(key, token).ok_or(BadToken::Malformed)
+    }
+
+    fn key_of(&self, token: &[u8]) -> Result<&SealKey, BadToken> {
         // Eight characters are six bytes: version, key id and one more.
         let mut start = [0; 6];
         let head = token.first_chunk::<8>();
         let decoded = head.map(|head| URL_SAFE_NO_PAD.decode_slice(head, &mut start));
         let [version, id @ .., _] = start;
-        if !matches!(decoded, Some(Ok(_)))
-            || version != VERSION
-            || token.len() < self.token_len(0)
-            || token.len() > MAX_TOKEN_CHARS
-        {
-            return Shape::Malformed;
+        let has_shape = matches!(decoded, Some(Ok(_)))
+            && version == VERSION
+            && (self.token_len(0)..=MAX_TOKEN_CHARS).contains(&token.len());
+        if !has_shape {
+            return Err(BadToken::Malformed);
         }
-        match self.keys.iter().position(|key| key.id == id) {
-            Some(key) => Shape::Ours(Candidate { key, token }),
-            None => Shape::UnknownKey,
-        }
+        self.keys.iter().find(|key| key.id == id).ok_or(BadToken::UnknownKey)
     }
 
-    /// Opens a token; every failure is the same `None`.
-    pub(crate) fn open(&self, candidate: Candidate<'_>) -> Option<Opened> {
-        let key = self.keys.get(candidate.key)?;
-        // Into room that is at hand, since allocators that have to zero it are slower.
-        let mut token = Vec::with_capacity(decoded_len_estimate(candidate.token.len()));
-        URL_SAFE_NO_PAD.decode_vec(candidate.token, &mut token).ok()?;
+    fn open_with(key: &SealKey, text: &[u8]) -> Option<Opened> {
+        // An unzeroed buffer: zeroing costs time.
+        let mut token = Vec::with_capacity(decoded_len_estimate(text.len()));
+        URL_SAFE_NO_PAD.decode_vec(text, &mut token).ok()?;
         let end = token.len();
         let text = match &key.cipher {
             Cipher::Encrypt(cipher) => {
@@ -221,7 +219,7 @@ impl Sealer {
         };
         Some(Opened {
             plaintext: Bytes::from(token).slice(text),
-            retired_key: key.role == KeyRole::Retired,
+            former_key: key.role == KeyRole::Former,
         })
     }
 }

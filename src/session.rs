@@ -11,14 +11,14 @@ use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 
 use crate::{
+    cell::Cell,
     commit::SessionCommit,
-    decision::Origin,
     error::{SessionError, SessionRejection},
     expiry::MaxAge,
     handle::SessionHandle,
     id::SessionId,
     manager::{Basis, Draft, SessionManager},
-    request::{AnyCell as _, Cell, Handout, RequestSessions},
+    request::{AnyCell as _, RequestSessions},
 };
 
 /// A router state that holds a [`SessionManager`] for `T`.
@@ -47,9 +47,13 @@ where
 
 /// The session of a request, as an extractor that derefs to your data.
 ///
-/// Read and change it like your own struct; [`commit`](Self::commit) saves what changed and returns the
-/// guard that carries the cookie. `destroy`, `regenerate` and the like only note what is wanted until
-/// then, so a handler that fails earlier has changed nothing. A handler that only reads needs no commit.
+/// Read and change it like your own struct. [`commit`](Self::commit) saves what changed and returns the
+/// guard, which carries the cookie. `destroy`, `regenerate` and the like only record what is wanted until
+/// then, so a handler that fails earlier has changed nothing.
+///
+/// Every handler that takes a session ends with its guard, or runs under
+/// [`AutoCommitLayer`](crate::AutoCommitLayer), also if it only reads: the guard keeps shared caches from
+/// serving the response to other visitors, and lets `rolling` extend the session.
 ///
 /// `Option<Session<T>>` is `None` unless a valid session came in or was committed earlier in the request;
 /// a store that is down is still an error. `Result<Session<T>, SessionRejection>` hands that error over.
@@ -81,7 +85,6 @@ pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
     draft: Option<Box<Draft<T>>>,
     basis: Arc<Basis>,
-    generation: u64,
     cell: Arc<Cell<T>>,
 }
 
@@ -89,7 +92,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Says whether the session is fresh: no valid one came in and none was committed in this request.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.basis.origin != Origin::Loaded
+        self.basis.live().is_none()
     }
 
     /// Returns the session's id; `None` until a fresh session is committed.
@@ -97,15 +100,14 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Treat it like a password: pass [`SessionId::store_key`] on instead.
     #[must_use]
     pub fn id(&self) -> Option<&SessionId> {
-        self.basis.live.as_ref().map(|live| &live.id)
+        self.basis.live().map(|live| &live.id)
     }
 
     /// Returns when the session began, or when its owner last changed; now for a fresh one.
     #[must_use]
     pub fn created_at(&self) -> SystemTime {
-        let live = self.basis.live.as_ref();
-        let created_at = live.map(|live| live.record.created_at());
-        created_at.unwrap_or(self.basis.opened_at).into()
+        let created_at = self.basis.live().map(|live| live.record.created_at());
+        created_at.unwrap_or(self.basis.incoming.opened_at).into()
     }
 
     /// Returns when the session ends unless a commit extends it.
@@ -115,13 +117,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// this guard asked for counts from its commit on.
     #[must_use]
     pub fn expires_at(&self) -> SystemTime {
-        let policy = self.cell.manager().policy();
-        let now = self.basis.opened_at;
-        let expires_at = if let Some(live) = &self.basis.live {
+        let policy = &self.cell.manager().core().policy;
+        let expires_at = if let Some(live) = self.basis.live() {
             policy.ends_at(&live.record.lifetime)
         } else {
-            let max_age = self.draft().intents.max_age;
-            policy.saved(now, None, now, max_age, false).expires_at
+            let now = self.basis.incoming.opened_at;
+            policy.begun(now, self.draft().intents.max_age, false).expires_at
         };
         expires_at.into()
     }
@@ -150,7 +151,7 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
     ///
-    /// Beats every other wish.
+    /// `destroy` wins over `regenerate`, `set_max_age` and changes of the data.
     ///
     /// # Security
     ///
@@ -168,9 +169,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         if self.is_new() {
             self.draft_mut().restart(data);
         } else {
-            let draft = self.lend();
-            *draft.data_mut() = data;
-            draft.intents.reset = true;
+            *self.lend() = data;
+            self.draft_mut().intents.clear = true;
         }
     }
 
@@ -182,6 +182,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Forgets the changes and wishes of this guard, without the warning that dropping them gives.
     pub fn discard(mut self) {
         self.draft = None;
+        self.cell.discard();
     }
 
     /// Returns a handle that outlives the response, for a socket or a job.
@@ -192,12 +193,13 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         let manager = self.cell.manager();
-        if manager.data_in_token() {
+        if manager.core().data_in_token() {
             return Err(SessionError::NoStore { operation: "handle" });
         }
-        match (&self.basis.live, &self.basis.store) {
+        match (self.basis.live(), &self.basis.incoming.store) {
             (Some(live), Some(store)) => {
-                Ok(SessionHandle::new(manager.with_store(store.clone()), live.id.store_key()))
+                let manager = manager.with_store(store.clone());
+                Ok(SessionHandle::new(manager, live.key(), live.record.epoch))
             }
             _ => Err(SessionError::NotSaved),
         }
@@ -224,24 +226,17 @@ impl<T: Send + Sync + 'static> Session<T> {
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<R, SessionError> {
         let manager = self.cell.manager();
-        if manager.data_in_token() || self.basis.live.is_none() {
+        if manager.core().data_in_token() || self.is_new() {
             return Ok(change(&mut *self));
         }
         if let Some(draft) = &mut self.draft
-            && manager.differs(&self.basis, draft)?
+            && (draft.intents.any() || manager.change(draft)?.is_some())
         {
             return Err(SessionError::Uncommitted);
         }
-        let turn = self.cell.begin_update(self.generation)?;
-        let live = turn.basis.live.as_ref().ok_or(SessionError::Gone)?;
-        let updated = manager.update_live(&turn.basis, live, change).await?;
-        let committed = manager.updated(&turn.basis, live, updated.record)?;
-        if let Some((basis, generation)) = self.cell.finish_update(&turn, committed) {
-            self.basis = basis;
-            self.generation = generation;
-        }
-        self.draft = Some(Box::new(Draft::new(updated.data)));
-        Ok(updated.result)
+        let (basis, draft, result) = self.cell.update(&self.basis, change).await?;
+        (self.basis, self.draft) = (basis, Some(draft));
+        Ok(result)
     }
 
     /// Saves what changed, does what was wished, and returns the guard for the response.
@@ -253,9 +248,9 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::Store`]: the store failed or hung; the browser keeps its cookie.
     /// - [`SessionError::Conflict`], [`SessionError::Gone`]: another request changed the same data, or ended
     ///   the session.
-    /// - [`SessionError::Overlap`], [`SessionError::Closed`]: another guard of this request changed the
-    ///   session first or is just committing a change, or the response is already on its way.
-    /// - [`SessionError::TooLarge`], [`SessionError::Encode`]: the data does not fit, serialize or read back.
+    /// - [`SessionError::Closed`]: the response is already on its way.
+    /// - [`SessionError::TooLarge`], [`SessionError::Encode`], [`SessionError::Invalid`]: the data does not fit,
+    ///   serialize or read back, or `validate_data` refuses it.
     ///
     /// # Cancellation
     ///
@@ -263,20 +258,14 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// row behind that nobody can reach and that expires.
     pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
         if let Some(draft) = self.draft.take() {
-            let committed = self.cell.commit(&self.basis, self.generation, draft);
-            committed.await?;
+            self.cell.commit(&self.basis, draft).await?;
         }
         self.cell.promise();
         Ok(SessionCommit::new(self.cell.clone()))
     }
 
-    fn new(cell: Arc<Cell<T>>, handout: Handout<T>) -> Self {
-        Self {
-            draft: Some(handout.draft),
-            basis: handout.basis,
-            generation: handout.generation,
-            cell,
-        }
+    fn new(cell: Arc<Cell<T>>, (basis, draft): (Arc<Basis>, Box<Draft<T>>)) -> Self {
+        Self { draft: Some(draft), basis, cell }
     }
 
     fn cell(
@@ -287,19 +276,13 @@ impl<T: Send + Sync + 'static> Session<T> {
         RequestSessions::of(&mut parts.extensions).cell(&manager)
     }
 
-    /// Marks the data as lent out, noting first what it was where nothing stored tells.
-    fn lend(&mut self) -> &mut Draft<T> {
-        if !self.draft().borrowed {
-            let manager = self.cell.manager();
-            let stored = self.basis.live.as_ref().map(|live| &live.record);
-            let handed_out = if stored.is_some_and(|record| manager.is_current(record)) {
-                None
-            } else {
-                manager.encode(&self.draft().data).ok().map(|encoded| encoded.bytes)
-            };
-            self.draft_mut().lend(handed_out);
-        }
-        self.draft_mut()
+    fn lend(&mut self) -> &mut T {
+        #[allow(
+            clippy::expect_used,
+            reason = "only methods that consume the session take the draft"
+        )]
+        let draft = self.draft.as_mut().expect("a session that was not consumed");
+        self.cell.manager().lend(&self.basis, draft)
     }
 
     fn draft(&self) -> &Draft<T> {
@@ -329,7 +312,7 @@ impl<T: Send + Sync + 'static> Deref for Session<T> {
 
 impl<T: Send + Sync + 'static> DerefMut for Session<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.lend().data_mut()
+        self.lend()
     }
 }
 
@@ -337,7 +320,7 @@ impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
         self.cell.poison_if_panicking();
         if let Some(draft) = self.draft.take() {
-            self.cell.take_back(&self.basis, self.generation, draft);
+            self.cell.take_back(&self.basis, draft);
         }
     }
 }

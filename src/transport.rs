@@ -239,14 +239,16 @@ impl Carrier {
         }))
     }
 
-    /// Renders what makes the client forget its token.
-    pub(crate) fn removal(&self) -> Result<Delivery, BoxError> {
-        Ok(Delivery(match &self.transport.kind {
-            Kind::Cookie => Rendered::Cookie(self.template.clone(), self.template.removal()?),
+    /// Returns what makes the client forget its token.
+    pub(crate) fn removal(&self) -> Delivery {
+        Delivery(match &self.transport.kind {
+            Kind::Cookie => {
+                Rendered::Cookie(self.template.clone(), self.template.removal().clone())
+            }
             Kind::Bearer => Rendered::Header(SESSION_TOKEN, HeaderValue::from_static("")),
             Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
             Kind::Custom { set, .. } => Rendered::Custom(set.clone(), None),
-        }))
+        })
     }
 
     /// Takes back out of a response what an earlier commit of its request put in.
@@ -259,25 +261,33 @@ impl Carrier {
         }
     }
 
-    /// Appends the request header that the response depends on to `Vary` (RFC 9110, 12.5.5).
-    pub(crate) fn vary(&self, headers: &mut HeaderMap) {
+    /// Marks a response as one visitor's own, so that no shared cache serves it to another.
+    ///
+    /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5), and sets
+    /// `Cache-Control: private` where nothing else was said.
+    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        }
         let name = match &self.transport.kind {
             Kind::Cookie => HeaderValue::from_static("cookie"),
             Kind::Bearer => HeaderValue::from_static("authorization"),
             Kind::Header(name) => HeaderValue::from(name.clone()),
             Kind::Custom { .. } => HeaderValue::from_static("*"),
         };
-        let present = headers.get_all(header::VARY).iter().any(|value| {
-            let mut fields = value.as_bytes().split(|byte| *byte == b',');
-            fields.any(|field| {
-                let field = field.trim_ascii();
-                field == b"*" || field.eq_ignore_ascii_case(name.as_bytes())
-            })
-        });
-        if !present {
+        let name_or_all = |field: &[u8]| field == b"*" || field.eq_ignore_ascii_case(name.as_bytes());
+        if !lists(headers, &header::VARY, name_or_all) {
             headers.append(header::VARY, name);
         }
     }
+}
+
+/// Returns `true` if a header is a list with such a member.
+fn lists(headers: &HeaderMap, name: &HeaderName, is_sought: impl Fn(&[u8]) -> bool) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        let mut members = value.as_bytes().split(|byte| *byte == b',');
+        members.any(|member| is_sought(member.trim_ascii()))
+    })
 }
 
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
@@ -337,12 +347,8 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
 
 /// A handler that already forbade shared caches knows better than we do.
 fn forbid_caching(headers: &mut HeaderMap) {
-    let forbidden = headers.get_all(header::CACHE_CONTROL).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
-            let directive = directive.trim_ascii();
-            directive.eq_ignore_ascii_case(b"no-store")
-                || directive.eq_ignore_ascii_case(b"private")
-        })
+    let forbidden = lists(headers, &header::CACHE_CONTROL, |directive| {
+        directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
     });
     if !forbidden {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -3,7 +3,4 @@
 mod layer;
 mod service;
 
-pub use self::{
-    layer::AutoCommitLayer,
-    service::{AutoCommit, ResponseFuture},
-};
+pub use self::{layer::AutoCommitLayer, service::AutoCommit};

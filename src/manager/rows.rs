@@ -1,24 +1,20 @@
-//! Store calls, each bounded in time and reported when it fails.
+//! Store calls, each bounded in time and reported when it fails, and the write that others may come before.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::{task::unconstrained, time::sleep};
+use tokio::time::Instant;
 
 use crate::{
     clock::Timestamp,
-    error::StoreError,
+    error::{SessionError, StoreError},
     event::{Events, SessionEvent},
-    id::StoreKey,
+    id::{StoreKey, random},
     record::{Record, Version},
     store::{SaveOutcome, SessionStore, Write},
 };
 
+/// The rows of one store.
+#[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) store: &'a Arc<dyn SessionStore>,
     pub(super) timeout: Duration,
@@ -44,6 +40,21 @@ impl Rows<'_> {
         self.bounded("save", self.store().save(key, record, write)).await
     }
 
+    /// Saves, and asks once more where the outcome is unknown: a write that arrived finds its own version.
+    pub(super) async fn save_twice(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        match self.save(key, record, write).await {
+            Err(StoreError::Timeout { .. } | StoreError::Unavailable(_)) => {
+                self.save(key, record, write).await
+            }
+            known => known,
+        }
+    }
+
     pub(super) async fn touch(
         &self,
         key: &StoreKey,
@@ -65,29 +76,104 @@ impl Rows<'_> {
         self.bounded("destroy", self.store().destroy_at(key, version)).await
     }
 
-    /// A store that hangs is a store that is down.
+    /// Bounds a call in time: a store that hangs is a store that is down.
     pub(super) async fn bounded<R>(
         &self,
         operation: &'static str,
         call: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, StoreError> {
-        let mut call = pin!(call);
-        let mut timer = None;
-        let result = poll_fn(|context| {
-            if let Poll::Ready(result) = call.as_mut().poll(context) {
-                return Poll::Ready(result);
-            }
-            // Made only for a store that does not answer at once; fires even if the call uses up the
-            // task's budget.
-            let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep(self.timeout))));
-            timer.as_mut().poll(context).map(|()| Err(StoreError::Timeout { after: self.timeout }))
-        });
-        let result = result.await;
+        let result = tokio::time::timeout(self.timeout, call).await;
+        let result = result.unwrap_or(Err(StoreError::Timeout { after: self.timeout }));
         if let Err(error) = &result
             && !matches!(error, StoreError::Corrupt | StoreError::Newer)
         {
             self.events.alarm(&SessionEvent::StoreError { operation });
         }
         result
+    }
+
+    /// Writes over the row at `expected`. When another write came first, `again` makes the record to try
+    /// next from the row there is, or returns `None` if that row will do.
+    ///
+    /// Returns the record that the row holds then, or as the inner error what else is there: a tombstone,
+    /// or no row.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Conflict`] if others kept coming first for [`CONTENTION`], and what `again` returns.
+    pub(super) async fn overwrite(
+        &self,
+        key: &StoreKey,
+        mut record: Record,
+        mut expected: Version,
+        mut again: impl FnMut(&Record) -> Result<Option<Record>, SessionError>,
+    ) -> Result<Result<Record, Option<Record>>, SessionError> {
+        let mut pauses = Pauses::start();
+        loop {
+            let write = Write::Update { expected };
+            let save: SaveOutcome = if record.tombstone {
+                self.save_twice(key, &record, write).await?
+            } else {
+                self.save(key, &record, write).await?
+            };
+            let theirs = match save {
+                SaveOutcome::Saved => return Ok(Ok(record)),
+                SaveOutcome::Gone => return Ok(Err(None)),
+                // Boxed, since every save would hold it and few are contended.
+                SaveOutcome::Conflict(theirs) => Box::pin(pauses.next(self, key, theirs)).await?,
+            };
+            let theirs = match theirs {
+                Some(theirs) if !theirs.tombstone => theirs,
+                other => return Ok(Err(other)),
+            };
+            expected = theirs.version;
+            match again(&theirs)? {
+                Some(next) => record = next,
+                None => return Ok(Ok(theirs)),
+            }
+        }
+    }
+}
+
+/// How long a write tries again when others keep coming first.
+pub(crate) const CONTENTION: Duration = Duration::from_secs(5);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// The pauses of a write that others come before: none at first, then growing random ones.
+pub(super) struct Pauses {
+    deadline: Instant,
+    /// The longest the next pause may be.
+    ceiling: Duration,
+}
+
+impl Pauses {
+    pub(super) fn start() -> Self {
+        Self { deadline: Instant::now() + CONTENTION, ceiling: Duration::ZERO }
+    }
+
+    /// Returns [`SessionError::Conflict`] when the time is over.
+    pub(super) fn check(&self) -> Result<(), SessionError> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(SessionError::Conflict) }
+    }
+
+    /// Returns the row to try with next. The first time it is the row that the conflict returned; later it
+    /// is loaded after a pause, before which any row would be outdated again.
+    async fn next(
+        &mut self,
+        rows: &Rows<'_>,
+        key: &StoreKey,
+        theirs: Record,
+    ) -> Result<Option<Record>, SessionError> {
+        if self.ceiling.is_zero() || theirs.tombstone {
+            self.ceiling = FIRST_PAUSE;
+            return Ok(Some(theirs));
+        }
+        self.check()?;
+        let [share] = random::<1>().map_err(SessionError::Random)?;
+        tokio::time::sleep(self.ceiling * u32::from(share) / 256).await;
+        self.ceiling = (self.ceiling * 2).min(LONGEST_PAUSE);
+        Ok(rows.load(key).await?)
     }
 }

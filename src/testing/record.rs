@@ -47,6 +47,7 @@ impl RecordBuilder {
                     absolute_end: end,
                     max_age: None,
                 },
+                epoch: 0,
                 tombstone: false,
                 payload: Bytes::new(),
             },

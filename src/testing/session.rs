@@ -3,9 +3,8 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 
 use crate::{
-    decision::Origin,
     error::SessionError,
-    manager::{Draft, Effect, SessionManager},
+    manager::{Draft, SessionManager},
     transport::Received,
 };
 
@@ -65,10 +64,10 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         draft.intents.force_save = true;
         let committed = manager.commit(&basis, &mut draft).await?;
         let mut response = HeaderMap::new();
-        if let Effect::Send(delivery) = committed.effect {
-            delivery.apply(&mut response);
+        if let Some(told) = committed.and_then(|basis| basis.told) {
+            told.apply(&mut response);
         }
-        let carrier = manager.carrier();
+        let carrier = &manager.core().carrier;
         let token = match carrier.receive(&response) {
             Received::Token(token) => token,
             Received::Nothing | Received::Removal => String::new(),
@@ -96,7 +95,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// As [`data`](Self::data).
     pub async fn after(&mut self, response: &HeaderMap) -> Result<Option<T>, SessionError> {
-        let carrier = self.manager.carrier();
+        let carrier = &self.manager.core().carrier;
         match carrier.receive(response) {
             Received::Nothing => {}
             Received::Token(token) => {
@@ -118,7 +117,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         let mut parts = bare_request();
         parts.headers.insert(self.name.clone(), self.value.clone());
         let (basis, draft) = self.manager.open(&parts, None).await?;
-        Ok((basis.origin == Origin::Loaded).then_some(draft.data))
+        Ok(basis.live().map(|_| draft.data))
     }
 }
 

@@ -1,0 +1,414 @@
+//! One session of one request: loaded once, shared by all its guards, committed by one at a time.
+
+use std::{
+    any::{Any, type_name},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use http::{HeaderMap, request::Parts};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
+
+use crate::{
+    error::{SessionError, SessionRejection},
+    id::SessionId,
+    manager::{Basis, CONTENTION, Core, Draft, SessionManager},
+    request::{AnyCell, CommitLeft, Fate, RequestSessions, lock},
+};
+
+/// One session of one request.
+pub(crate) struct Cell<T: Send + Sync + 'static> {
+    manager: SessionManager<T>,
+    /// Set by the one load, however many extractors.
+    state: OnceCell<Mutex<State<T>>>,
+    /// Held by the commit that is under way.
+    turn: AsyncMutex<()>,
+    fate: Arc<Fate>,
+}
+
+struct State<T> {
+    basis: Arc<Basis>,
+    /// Data of the basis that a guard gave back unchanged, for the next one.
+    spare: Option<Box<Draft<T>>>,
+    /// Why changes of dropped guards cannot be committed together.
+    refused: Option<SessionError>,
+    /// The session was read, so that its response depends on it.
+    is_read: bool,
+    /// A `SessionCommit` has something to tell.
+    is_promised: bool,
+    is_delivered: bool,
+    /// A token went into a response already, and may have to come out of it again.
+    is_sent: bool,
+}
+
+impl<T> State<T> {
+    fn replace(&mut self, basis: Arc<Basis>) {
+        self.basis = basis;
+        self.spare = None;
+        (self.is_promised, self.is_delivered) = (false, false);
+    }
+}
+
+impl<T: Send + Sync + 'static> Cell<T> {
+    pub(crate) fn new(manager: SessionManager<T>, fate: Arc<Fate>) -> Self {
+        Self { manager, state: OnceCell::new(), turn: AsyncMutex::new(()), fate }
+    }
+
+    pub(crate) fn manager(&self) -> &SessionManager<T> {
+        &self.manager
+    }
+
+    /// Loads the session, once in a request, and hands its data out.
+    pub(crate) async fn hand_out(
+        &self,
+        parts: &Parts,
+    ) -> Result<(Arc<Basis>, Box<Draft<T>>), SessionRejection> {
+        let state = self.open(parts).await?;
+        self.hand_out_of(state)
+    }
+
+    /// Hands the data out if the request has a valid session, as far as is known now.
+    pub(crate) async fn hand_out_if_loaded(
+        &self,
+        parts: &Parts,
+    ) -> Result<Option<(Arc<Basis>, Box<Draft<T>>)>, SessionRejection> {
+        let state = self.open(parts).await?;
+        let is_loaded = lock(state).basis.live().is_some();
+        if is_loaded { self.hand_out_of(state).map(Some) } else { Ok(None) }
+    }
+
+    async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
+        let load = async || {
+            let kept = self.manager.keeps_parts().then(|| RequestSessions::without_registry(parts));
+            // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
+            let (basis, draft) = Box::pin(self.manager.open(parts, kept)).await?;
+            Ok(Mutex::new(State {
+                basis: Arc::new(basis),
+                spare: Some(draft),
+                refused: None,
+                is_read: false,
+                is_promised: false,
+                is_delivered: false,
+                is_sent: false,
+            }))
+        };
+        self.state.get_or_try_init(load).await
+    }
+
+    fn hand_out_of(
+        &self,
+        state: &Mutex<State<T>>,
+    ) -> Result<(Arc<Basis>, Box<Draft<T>>), SessionRejection> {
+        let (basis, spare) = {
+            let mut state = lock(state);
+            state.is_read = true;
+            (state.basis.clone(), state.spare.take())
+        };
+        let draft = match spare {
+            Some(draft) => draft,
+            None => Box::new(Draft::new(self.manager.data_of(&basis)?)),
+        };
+        Ok((basis, draft))
+    }
+
+    /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
+    fn state(&self) -> Option<MutexGuard<'_, State<T>>> {
+        self.state.get().map(lock)
+    }
+
+    fn basis(&self) -> Result<Arc<Basis>, SessionError> {
+        self.state().map(|state| state.basis.clone()).ok_or(SessionError::Closed)
+    }
+
+    /// Commits a guard's draft, which was handed out of `basis`.
+    pub(crate) async fn commit(
+        &self,
+        basis: &Arc<Basis>,
+        draft: Box<Draft<T>>,
+    ) -> Result<(), SessionError> {
+        if !draft.is_touched() && self.manager.rests(basis) {
+            self.give_back(basis, draft);
+            return Ok(());
+        }
+        // Boxed for the same reason as `open`.
+        Box::pin(self.commit_in_turn(basis, draft)).await.inspect_err(|_| self.fate.fail())
+    }
+
+    async fn commit_in_turn(
+        &self,
+        basis: &Arc<Basis>,
+        mut draft: Box<Draft<T>>,
+    ) -> Result<(), SessionError> {
+        let is_changed = draft.intents.any() || self.manager.change(&mut draft)?.is_some();
+        if !is_changed && (self.fate.is_closed() || !Arc::ptr_eq(basis, &self.basis()?)) {
+            return Ok(());
+        }
+        let Some(_turn) = self.turn(is_changed).await? else {
+            return Ok(());
+        };
+        let current = self.basis()?;
+        if !Arc::ptr_eq(basis, &current) {
+            if !is_changed {
+                return Ok(());
+            }
+            self.manager.rebase(basis, &current, &mut draft)?;
+        }
+        self.commit_onto(current, draft).await
+    }
+
+    async fn commit_onto(
+        &self,
+        current: Arc<Basis>,
+        mut draft: Box<Draft<T>>,
+    ) -> Result<(), SessionError> {
+        let committed = self.manager.commit(&current, &mut draft).await?;
+        self.finish(current, committed)
+    }
+
+    /// Waits until no other commit of this session is under way, as long as a write waits for other
+    /// requests. An unchanged guard does not wait.
+    async fn turn(&self, is_changed: bool) -> Result<Option<Turn<'_, ()>>, SessionError> {
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) if !is_changed => return Ok(None),
+            Err(_) => {
+                let wait = Box::pin(tokio::time::timeout(CONTENTION, self.turn.lock()));
+                wait.await.map_err(|_| SessionError::Conflict)?
+            }
+        };
+        if self.fate.is_closed() { Err(SessionError::Closed) } else { Ok(Some(turn)) }
+    }
+
+    /// Makes what a commit came to the current basis, together with what guards that were dropped
+    /// meanwhile left.
+    fn finish(
+        &self,
+        mut started_from: Arc<Basis>,
+        committed: Option<Basis>,
+    ) -> Result<(), SessionError> {
+        let Some(committed) = committed else {
+            return Ok(());
+        };
+        let mut committed = Arc::new(committed);
+        loop {
+            {
+                let Some(mut state) = self.state().filter(|_| !self.fate.is_closed()) else {
+                    return Err(SessionError::Closed);
+                };
+                if Arc::ptr_eq(&state.basis, &started_from) {
+                    state.replace(committed);
+                    return Ok(());
+                }
+                started_from = state.basis.clone();
+            }
+            // Merging is the application's code, so it runs outside the lock.
+            match self.manager.fold_again(&started_from, &committed) {
+                Ok(folded) => committed = folded,
+                Err(error) => self.refuse(error),
+            }
+        }
+    }
+
+    /// Takes a dropped guard's draft back.
+    pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>) {
+        if self.fate.is_poisoned() {
+            return;
+        }
+        let is_changed = draft.is_touched()
+            && (draft.intents.any()
+                || self.manager.change(&mut draft).map_or(true, |change| change.is_some()));
+        if !is_changed {
+            self.give_back(basis, draft);
+        } else if self.fate.is_layered() {
+            self.leave(basis.clone(), draft);
+        } else if !self.fate.excuses() {
+            // Nobody will commit it, so no other guard may: the handler may have failed.
+            self.warn("dropped", basis, |route| {
+                tracing::warn!(
+                    session = type_name::<T>(),
+                    route,
+                    "changes to a session were dropped: call `session.commit().await`, add \
+                     `AutoCommitLayer`, or say `session.discard()`"
+                );
+            });
+        }
+    }
+
+    /// Leaves a dropped guard's changes to the layer.
+    fn leave(&self, mut basis: Arc<Basis>, mut draft: Box<Draft<T>>) {
+        while let Ok(current) = self.basis() {
+            if !Arc::ptr_eq(&basis, &current)
+                && let Err(error) = self.manager.rebase(&basis, &current, &mut draft)
+            {
+                return self.refuse(error);
+            }
+            let kept = match self.manager.fold(&current, &mut draft) {
+                Ok(kept) => Arc::new(kept),
+                Err(error) => return self.refuse(error),
+            };
+            if let Some(mut state) = self.state()
+                && Arc::ptr_eq(&state.basis, &current)
+            {
+                state.basis = kept;
+                state.spare = None;
+                return;
+            }
+            basis = current;
+        }
+    }
+
+    fn refuse(&self, error: SessionError) {
+        if let Some(mut state) = self.state() {
+            state.refused.get_or_insert(error);
+        }
+    }
+
+    /// Keeps unchanged data for the next guard.
+    fn give_back(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) {
+        if let Some(mut state) = self.state()
+            && Arc::ptr_eq(&state.basis, basis)
+        {
+            state.spare = Some(draft);
+        }
+    }
+
+    /// Changes the stored session now; `basis` is what the guard was handed out of.
+    pub(crate) async fn update<R>(
+        &self,
+        basis: &Basis,
+        change: impl FnMut(&mut T) -> R,
+    ) -> Result<(Arc<Basis>, Box<Draft<T>>, R), SessionError> {
+        let _turn = self.turn(true).await?;
+        let mut current = self.basis()?;
+        if !self.manager.rests(&current) {
+            let draft = Box::new(Draft::new(self.manager.data_of(&current)?));
+            self.commit_onto(current, draft).await?;
+            current = self.basis()?;
+        }
+        let live = current.live().filter(|_| current.identity == basis.identity);
+        let live = live.ok_or_else(|| self.manager.core().gone(None))?;
+        let (applied, next) = self.manager.update_live(&current, live, change).await?;
+        self.finish(current.clone(), next)?;
+        Ok((self.basis()?, Box::new(Draft::new(applied.data)), applied.result))
+    }
+
+    /// Notes that the guard's changes are forgotten on purpose.
+    pub(crate) fn discard(&self) {
+        if let Some(mut state) = self.state() {
+            state.is_read = false;
+        }
+    }
+
+    /// Notes that a `SessionCommit` was made for the latest outcome.
+    pub(crate) fn promise(&self) {
+        if let Some(mut state) = self.state() {
+            state.is_promised = state.basis.told.is_some() || state.is_sent;
+            state.is_read = false;
+        }
+    }
+
+    fn warn(&self, kind: &'static str, basis: &Basis, write: impl FnOnce(&str)) {
+        let core = self.manager.core();
+        let route = basis.incoming.route.describe();
+        if core.warnings.is_due(kind, route.clone(), core.now()) {
+            write(&route);
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn core(&self) -> &Core {
+        self.manager.core()
+    }
+
+    fn id(&self) -> Option<SessionId> {
+        self.basis().ok()?.live().map(|live| live.id.clone())
+    }
+
+    fn commit_left(&self, wanted: bool) -> CommitLeft<'_> {
+        Box::pin(async move {
+            // A commit that a spawned task began is waited for.
+            let turn = self.turn(true).await;
+            let Ok(mut current) = self.basis() else {
+                return Ok(());
+            };
+            let refused = self.state().and_then(|mut state| state.refused.take());
+            if !wanted || refused.is_some() {
+                current = Arc::new(current.with_uncommitted(None));
+            }
+            let is_left = current.uncommitted.is_some() || current.ending.is_some();
+            if is_left {
+                let _turn = turn?;
+                if let Some(mut state) = self.state() {
+                    state.basis = current.clone();
+                }
+                let draft = Box::new(Draft::new(self.manager.data_of(&current)?));
+                self.commit_onto(current, draft).await?;
+            }
+            refused.filter(|_| wanted).map_or(Ok(()), Err)
+        })
+    }
+
+    fn poison_if_panicking(&self) {
+        self.fate.poison_if_panicking();
+    }
+
+    fn deliver(&self, headers: &mut HeaderMap) {
+        let (told, is_sent) = self.state().map_or((None, false), |mut state| {
+            state.is_delivered = true;
+            state.is_sent |= state.basis.told.is_some();
+            (state.basis.told.clone(), state.is_sent)
+        });
+        let carrier = &self.manager.core().carrier;
+        match told {
+            Some(told) => told.apply(headers),
+            None if is_sent => carrier.retract(headers),
+            None => {}
+        }
+        carrier.mark(headers);
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Cell<T> {
+    /// The request is over: what nobody committed or sent is lost, which is worth a warning.
+    fn drop(&mut self) {
+        let Some(state) = self.state.get_mut() else {
+            return;
+        };
+        let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.fate.excuses() || state.is_delivered {
+            return;
+        }
+        let (is_read, is_promised, basis) = (state.is_read, state.is_promised, state.basis.clone());
+        if is_promised {
+            self.warn("lost", &basis, |route| {
+                tracing::warn!(
+                    session = type_name::<T>(),
+                    route,
+                    "a `SessionCommit` was dropped, so the client was not told: return it with the \
+                     response, as in `Ok((session.commit().await?, body))`"
+                );
+            });
+        } else if is_read && !self.fate.is_layered() {
+            self.warn("read", &basis, |route| {
+                tracing::warn!(
+                    session = type_name::<T>(),
+                    route,
+                    "a session was read, but no guard went into the response: a shared cache may serve it \
+                     to other visitors, and `rolling` did not extend the session. Return the guard, as in \
+                     `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
+                );
+            });
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Cell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell").finish_non_exhaustive()
+    }
+}

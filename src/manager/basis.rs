@@ -1,0 +1,126 @@
+//! What a request knows of its session, and a handler's copy of the data.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+
+use super::core::Core;
+use crate::{
+    clock::Timestamp,
+    decision::{Intents, Live, Origin},
+    id::StoreKey,
+    record::Record,
+    store::SessionStore,
+    transport::Delivery,
+    warnings::Route,
+};
+
+/// What came with a request, which no commit changes.
+pub(crate) struct Incoming {
+    /// A token of this name came with the request, valid or not.
+    pub(crate) arrived: bool,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) route: Route,
+    /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
+    pub(super) others: Vec<(StoreKey, Option<Record>)>,
+    /// Where rows, or revocations, of this request are.
+    pub(crate) store: Option<Arc<dyn SessionStore>>,
+    /// What `id_generator` wants to see; kept only if there is one.
+    pub(super) parts: Option<Arc<Parts>>,
+}
+
+/// What a commit starts from. Every commit that did something makes another.
+pub(crate) struct Basis {
+    pub(crate) incoming: Arc<Incoming>,
+    pub(crate) origin: Origin,
+    /// Changes of dropped guards, which the layer will commit.
+    pub(crate) uncommitted: Option<Uncommitted>,
+    /// The basis whose session a dropped guard asked to end, which the layer will do.
+    pub(crate) ending: Option<Arc<Self>>,
+    /// Counts the identities of this request; data of one is never carried into the next.
+    pub(crate) identity: u32,
+    /// What the client has to be told.
+    pub(crate) told: Option<Delivery>,
+}
+
+/// What dropped guards changed, folded into one.
+pub(crate) struct Uncommitted {
+    /// The data as the first of them found it, encoded.
+    pub(crate) before: Bytes,
+    pub(crate) after: Bytes,
+    pub(crate) intents: Intents,
+}
+
+impl Basis {
+    pub(super) fn new(incoming: Incoming, origin: Origin) -> Self {
+        Self {
+            incoming: Arc::new(incoming),
+            origin,
+            uncommitted: None,
+            ending: None,
+            identity: 0,
+            told: None,
+        }
+    }
+
+    /// Returns the basis after a commit, or after a guard was dropped.
+    pub(super) fn after(&self, origin: Origin, told: Option<Delivery>) -> Self {
+        let (uncommitted, ending) = (None, None);
+        let incoming = self.incoming.clone();
+        Self { incoming, origin, uncommitted, ending, identity: self.identity, told }
+    }
+
+    /// Returns the same with the changes of dropped guards.
+    pub(crate) fn with_uncommitted(&self, uncommitted: Option<Uncommitted>) -> Self {
+        let after = self.after(self.origin.clone(), self.told.clone());
+        Self { uncommitted, ending: self.ending.clone(), ..after }
+    }
+
+    /// Returns what is left when a dropped guard asked for the session's end.
+    pub(crate) fn with_ending(self: &Arc<Self>) -> Self {
+        let ending = Some(self.ending.clone().unwrap_or_else(|| self.clone()));
+        Self { ending, identity: self.identity + 1, ..self.after(Origin::New, self.told.clone()) }
+    }
+
+    pub(crate) fn live(&self) -> Option<&Live> {
+        match &self.origin {
+            Origin::Loaded(live) => Some(live),
+            Origin::New | Origin::Rejected | Origin::Tombstone => None,
+        }
+    }
+
+    /// Returns the encoded data that guards are handed, where it is at hand in today's shape.
+    pub(super) fn handed_out(&self, core: &Core) -> Option<&Bytes> {
+        let stored = || self.live().map(|live| &live.record);
+        let current = || stored().filter(|record| record.schema == core.schema);
+        let uncommitted = self.uncommitted.as_ref().map(|uncommitted| &uncommitted.after);
+        uncommitted.or_else(|| current().map(|record| &record.payload))
+    }
+}
+
+/// A handler's copy of the data, and what it asked for.
+pub(crate) struct Draft<T> {
+    pub(crate) data: T,
+    pub(crate) intents: Intents,
+    /// The data as it was handed out, encoded: noted when it is first borrowed mutably.
+    pub(super) base: Option<Bytes>,
+    /// The data encoded as it is now, so that it is encoded once however often one asks.
+    pub(super) encoded: Option<Bytes>,
+}
+
+impl<T> Draft<T> {
+    pub(crate) fn new(data: T) -> Self {
+        Self { data, intents: Intents::default(), base: None, encoded: None }
+    }
+
+    /// Returns `true` if a commit might have something to do.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.base.is_some() || self.intents.any()
+    }
+
+    /// Replaces the data by what nobody has borrowed yet, and keeps the intents.
+    pub(crate) fn restart(&mut self, data: T) {
+        *self = Self { intents: self.intents, ..Self::new(data) };
+    }
+}

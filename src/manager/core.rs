@@ -1,0 +1,238 @@
+//! One kind of session as far as no data type is concerned: what `build` checked, and where sessions live.
+
+use std::{
+    any::TypeId,
+    fmt, mem,
+    ops::Deref,
+    ptr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use axum::response::Response;
+use http::request::Parts;
+
+use super::{ConflictPolicy, rows::Rows};
+use crate::{
+    decision::Prepared,
+    clock::{Clock, Timestamp},
+    error::{SessionError, SessionRejection, StoreError},
+    event::{Events, SessionEvent},
+    expiry::{ExpiryPolicy, Lifetime},
+    id::{ID_BYTES, Scope, StoreKey, random},
+    record::{Record, Version},
+    seal::Sealer,
+    store::SessionStore,
+    transport::Carrier,
+    warnings::Warnings,
+};
+
+/// A session manager without its data type.
+#[derive(Clone)]
+pub(crate) struct Core {
+    settings: Arc<Settings>,
+    pub(super) home: Home,
+}
+
+/// What the builder checked and no data type is needed for.
+pub(crate) struct Settings {
+    pub(crate) scope: Scope,
+    pub(crate) sealer: Option<Sealer>,
+    pub(crate) carrier: Carrier,
+    pub(crate) policy: ExpiryPolicy,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Events,
+    pub(crate) warnings: Warnings,
+    pub(crate) generate_id: Option<Box<GenerateId>>,
+    pub(crate) error_response: Option<Box<ErrorResponse>>,
+    pub(crate) codec_tag: u8,
+    pub(crate) schema: u32,
+    pub(crate) accept_schema: u32,
+    /// The application has an `.owner(..)`.
+    pub(crate) owner_is_told: bool,
+    pub(crate) on_conflict: ConflictPolicy,
+    pub(crate) max_payload: usize,
+    pub(crate) store_timeout: Duration,
+}
+
+pub(crate) type GenerateId = dyn Fn(&Parts) -> [u8; ID_BYTES] + Send + Sync;
+pub(crate) type ErrorResponse = dyn Fn(&SessionError) -> Response + Send + Sync;
+type StoreFor = dyn Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync;
+
+/// Where the data lives.
+#[derive(Clone)]
+pub(crate) enum Home {
+    /// In the token; ended sessions in the list, if there is one.
+    Token(Option<Arc<dyn SessionStore>>),
+    Store(Arc<dyn SessionStore>),
+    StoreFor(Arc<StoreFor>),
+}
+
+/// The version of a record inside a token, which is replaced as a whole.
+pub(super) const UNVERSIONED: Version = Version::from_bytes([0; 16]);
+
+impl Core {
+    pub(crate) fn new(settings: Settings, home: Home) -> Self {
+        Self { settings: Arc::new(settings), home }
+    }
+
+    pub(super) fn with_store(&self, store: impl SessionStore) -> Self {
+        Self { settings: self.settings.clone(), home: Home::Store(Arc::new(store)) }
+    }
+
+    /// Returns `true` if both came out of one `build` and keep their sessions in one place.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.settings, &other.settings) && self.home.is_same(&other.home)
+    }
+
+    /// Returns `true` if the data is in the token, where no other request can change it.
+    pub(crate) fn data_in_token(&self) -> bool {
+        matches!(self.home, Home::Token(_))
+    }
+
+    /// Returns the store of a request: of its rows, or of the revocation list.
+    pub(super) fn store_of(
+        &self,
+        parts: &Parts,
+    ) -> Result<Option<Arc<dyn SessionStore>>, SessionRejection> {
+        match &self.home {
+            Home::Token(list) => Ok(list.clone()),
+            Home::Store(store) => Ok(Some(store.clone())),
+            Home::StoreFor(store_for) => store_for(parts).map(Some).map_err(|error| {
+                self.alarm(&SessionEvent::StoreError { operation: "store_for" });
+                error.into()
+            }),
+        }
+    }
+
+    /// Returns the store of operations outside a request.
+    pub(super) fn store(
+        &self,
+        operation: &'static str,
+    ) -> Result<&Arc<dyn SessionStore>, SessionError> {
+        match &self.home {
+            Home::Store(store) => Ok(store),
+            Home::Token(_) | Home::StoreFor(_) => Err(SessionError::NoStore { operation }),
+        }
+    }
+
+    /// Returns the rows of a store, or `None` where the data is in the token.
+    pub(super) fn rows<'a>(&'a self, store: Option<&'a Arc<dyn SessionStore>>) -> Option<Rows<'a>> {
+        store.filter(|_| !self.data_in_token()).map(|store| self.rows_in(store))
+    }
+
+    pub(super) fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
+        Rows { store, timeout: self.store_timeout, events: &self.events }
+    }
+
+    /// Makes the record of data that was prepared for a save.
+    pub(super) fn record(
+        &self,
+        prepared: &Prepared,
+        lifetime: Lifetime,
+        epoch: u64,
+    ) -> Result<Record, SessionError> {
+        Ok(Record {
+            version: if self.data_in_token() { UNVERSIONED } else { Version::random().map_err(SessionError::Random)? },
+            schema: self.schema,
+            codec: self.codec_tag,
+            owner: prepared.owner,
+            lifetime,
+            epoch,
+            tombstone: false,
+            payload: prepared.payload.clone(),
+        })
+    }
+
+    /// Draws the epoch of a new identity. In a token it would have no reader.
+    pub(super) fn new_epoch(&self) -> Result<u64, SessionError> {
+        if self.data_in_token() {
+            return Ok(0);
+        }
+        random().map(|bytes| u64::from_be_bytes(bytes) | 1).map_err(SessionError::Random)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now().into()
+    }
+
+    pub(crate) fn emit(&self, make: impl FnOnce() -> SessionEvent) {
+        self.events.emit(make);
+    }
+
+    pub(crate) fn alarm(&self, event: &SessionEvent) {
+        self.events.alarm(event);
+    }
+
+    /// Renders an error for the client.
+    pub(crate) fn render(&self, error: &SessionError) -> Response {
+        match &self.error_response {
+            Some(respond) => respond(error),
+            None => error.response(),
+        }
+    }
+
+    /// Reports and returns [`SessionError::Gone`].
+    pub(crate) fn gone(&self, key: Option<StoreKey>) -> SessionError {
+        self.emit(|| SessionEvent::Gone { session: key.map(|key| key.fingerprint()) });
+        SessionError::Gone
+    }
+
+    pub(super) fn check_size(&self, actual: usize, limit: usize) -> Result<(), SessionError> {
+        if actual <= limit {
+            return Ok(());
+        }
+        self.alarm(&SessionEvent::TooLarge { actual, limit });
+        Err(SessionError::TooLarge { actual, limit })
+    }
+}
+
+/// The managers there are, so that two which open each other's sessions are noticed.
+static LIVE: Mutex<Vec<(Weak<Settings>, TypeId, &'static str, String)>> = Mutex::new(Vec::new());
+
+impl Core {
+    /// Warns of another manager with the same `purpose` whose sessions hold another type.
+    pub(crate) fn warn_of_other_types(&self, id: TypeId, name: &'static str, purpose: String) {
+        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|(settings, ..)| settings.strong_count() > 0);
+        let other = live.iter().find(|(_, other, _, theirs)| *other != id && *theirs == purpose);
+        if let Some((_, _, other, _)) = other {
+            tracing::warn!(
+                "session managers of `{name}` and of `{other}` open each other's sessions: give each its own \
+                 `.kind(..)`, or its own cookie"
+            );
+        }
+        live.push((Arc::downgrade(&self.settings), id, name, purpose));
+    }
+}
+
+impl Deref for Core {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+impl Home {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            // `with_store` is the one way to another home, and always gives a store.
+            (Self::Store(one), Self::Store(other)) => {
+                ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+            }
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(None) => "token",
+            Self::Token(Some(_)) => "token with revocations",
+            Self::Store(_) => "store",
+            Self::StoreFor(_) => "store per request",
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! Between session data and its stored form: decoding, migrating, preparing a save, merging.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{
+    ConflictPolicy, SessionManager,
+    basis::{Basis, Draft},
+};
+use crate::{
+    codec::JSON_TAG,
+    decision::Prepared,
+    error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
+    merge::merge,
+    record::Record,
+};
+
+/// Why stored data cannot be handed out.
+pub(super) enum Unreadable {
+    Newer,
+    Corrupt,
+    /// `migrate` refused it.
+    Refused,
+}
+
+/// Two changes that cannot both hold, and the field if one is to blame.
+pub(super) struct Clash {
+    pub(super) field: Option<String>,
+}
+
+impl<T: Send + Sync + 'static> SessionManager<T> {
+    /// Decodes a record's data, migrating it where an older schema wrote it.
+    pub(super) fn decode(&self, record: &Record) -> Result<T, Unreadable> {
+        if record.schema > self.core.accept_schema {
+            return Err(Unreadable::Newer);
+        }
+        if record.codec != self.core.codec_tag {
+            return Err(Unreadable::Corrupt);
+        }
+        let decode = |bytes: &[u8]| self.data.codec.decode(bytes).map_err(|_| Unreadable::Corrupt);
+        if record.schema >= self.core.schema {
+            return decode(&record.payload);
+        }
+        let value = self.migrate(record)?;
+        decode(&serde_json::to_vec(&value).map_err(|_| Unreadable::Corrupt)?)
+    }
+
+    fn migrate(&self, record: &Record) -> Result<Value, Unreadable> {
+        let value = serde_json::from_slice(&record.payload).map_err(|_| Unreadable::Corrupt)?;
+        match &self.data.migrate {
+            Some(migrate) if record.schema < self.core.schema => {
+                migrate(record.schema, value).map_err(|_| Unreadable::Refused)
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// Decodes the data of a basis once more, for another guard.
+    pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionRejection> {
+        let corrupt = || SessionRejection::Store(StoreError::Corrupt);
+        if let Some(uncommitted) = &basis.uncommitted {
+            return self.data.codec.decode(&uncommitted.after).map_err(|_| corrupt());
+        }
+        let Some(live) = basis.live() else {
+            return Ok(self.default_data());
+        };
+        self.decode(&live.record).map_err(|unreadable| match unreadable {
+            Unreadable::Newer => SessionRejection::Newer,
+            Unreadable::Corrupt | Unreadable::Refused => corrupt(),
+        })
+    }
+
+    pub(crate) fn default_data(&self) -> T {
+        (self.data.default)()
+    }
+
+    /// Lends a draft's data out to be changed, noting first how it was handed out.
+    pub(crate) fn lend<'a>(&self, basis: &Basis, draft: &'a mut Draft<T>) -> &'a mut T {
+        if draft.base.is_none() {
+            let at_hand = basis.handed_out(&self.core).cloned();
+            // No bytes are no encoding: data that cannot be encoded counts as changed, and fails later.
+            let base = at_hand.or_else(|| self.encode(&draft.data).ok()).unwrap_or_default();
+            draft.base = Some(base);
+        }
+        draft.encoded = None;
+        &mut draft.data
+    }
+
+    /// Returns the draft's data encoded if it differs from how it was handed out.
+    pub(crate) fn change(&self, draft: &mut Draft<T>) -> Result<Option<Bytes>, SessionError> {
+        let Some(base) = draft.base.clone().filter(|_| !draft.intents.destroy) else {
+            return Ok(None);
+        };
+        let encoded = match &draft.encoded {
+            Some(encoded) => encoded.clone(),
+            None => draft.encoded.insert(self.encode(&draft.data)?).clone(),
+        };
+        if self.is_same_data(&base, &encoded) {
+            // As good as never lent out.
+            (draft.base, draft.encoded) = (None, None);
+            return Ok(None);
+        }
+        Ok(Some(encoded))
+    }
+
+    /// Returns `true` if two encodings mean the same.
+    pub(super) fn is_same_data(&self, one: &[u8], other: &[u8]) -> bool {
+        one == other || self.data.codec.is_same(one, other)
+    }
+
+    pub(super) fn encode(&self, data: &T) -> Result<Bytes, SessionError> {
+        self.data.codec.encode(data).map(Bytes::from).map_err(SessionError::Encode)
+    }
+
+    /// Runs `before_save`, encodes and checks; `ours` is the encoding before it, if it is at hand.
+    ///
+    /// Every save comes through here.
+    pub(super) fn prepare(
+        &self,
+        data: &mut T,
+        ours: Option<Bytes>,
+    ) -> Result<Prepared, SessionError> {
+        let ours = match ours {
+            Some(ours) => ours,
+            None => self.encode(data)?,
+        };
+        let payload = match &self.data.before_save {
+            Some(before_save) => {
+                before_save(data);
+                self.encode(data)?
+            }
+            None => ours.clone(),
+        };
+        if !self.is_valid_data(data) {
+            return Err(SessionError::Invalid);
+        }
+        self.core.check_size(payload.len(), self.core.max_payload)?;
+        self.check_reads_back(&payload)?;
+        let owner = self.data.owner.as_ref().and_then(|owner| owner(data));
+        let owner = owner.map(|name| self.core.scope.owner(&name));
+        Ok(Prepared { ours, payload, owner })
+    }
+
+    /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand
+    /// of a manager and every 64th after them.
+    fn check_reads_back(&self, payload: &[u8]) -> Result<(), SessionError> {
+        let earlier = self.data.saves.fetch_add(1, Ordering::Relaxed);
+        if !cfg!(debug_assertions) && earlier >= 1000 && !earlier.is_multiple_of(64) {
+            return Ok(());
+        }
+        let data = self.data.codec.decode(payload);
+        // Not the reason: serde puts data into its texts.
+        let data = data.map_err(|_| SessionError::Encode(DoesNotReadBack.into()))?;
+        if cfg!(debug_assertions)
+            && let Ok(again) = self.encode(&data)
+            && !self.is_same_data(payload, &again)
+            && self.core.warnings.is_due("unstable", String::new(), self.core.now())
+        {
+            tracing::warn!(
+                session = std::any::type_name::<T>(),
+                "session data is encoded in another order each time, so that it counts as changed whenever \
+                 it is borrowed: use `BTreeSet` or `axum_typed_session::Set` for a `HashSet`"
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_valid_data(&self, data: &T) -> bool {
+        self.data.validate_data.as_ref().is_none_or(|validate| validate(data))
+    }
+
+    /// Merges ours with theirs, which another request stored over `base`.
+    pub(super) fn merge_records(
+        &self,
+        base: &Record,
+        ours: &[u8],
+        theirs: &Record,
+    ) -> Result<T, Clash> {
+        let unreadable = Clash { field: None };
+        // Through `T`, so that defaults and renames look as they do in ours.
+        let Ok(base) = self.decode(base).map_err(|_| ()).and_then(|base| self.encode(&base).map_err(|_| ())) else {
+            return Err(unreadable);
+        };
+        match self.migrate(theirs) {
+            Ok(theirs) if self.core.codec_tag == JSON_TAG => self.merge(&base, ours, theirs),
+            _ => Err(unreadable),
+        }
+    }
+
+    /// Merges two changes of one base. The result decodes and is valid.
+    pub(super) fn merge(&self, base: &[u8], ours: &[u8], theirs: Value) -> Result<T, Clash> {
+        let unreadable = || Clash { field: None };
+        let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| unreadable());
+        let (base, ours) = (parse(base)?, parse(ours)?);
+        let shape = (self.data.shape)([&base, &ours, &theirs]);
+        let merged = merge(&base, ours, theirs, &shape)
+            .map_err(|conflict| Clash { field: Some(conflict.pointer) })?;
+        let merged = serde_json::to_vec(&merged).map_err(|_| unreadable())?;
+        let data = self.data.codec.decode(&merged).map_err(|_| unreadable())?;
+        if self.is_valid_data(&data) { Ok(data) } else { Err(unreadable()) }
+    }
+
+    /// Brings a draft from the basis it was handed out of to the request's current one.
+    pub(crate) fn rebase(
+        &self,
+        from: &Basis,
+        onto: &Basis,
+        draft: &mut Draft<T>,
+    ) -> Result<(), SessionError> {
+        let ended = onto.identity != from.identity && onto.live().is_none();
+        let Some(ours) = self.change(draft)? else {
+            let creates = draft.intents.any() && !draft.intents.destroy;
+            if ended && creates {
+                return Err(self.core.gone(None));
+            }
+            draft.restart(self.data_of(onto)?);
+            return Ok(());
+        };
+        if onto.identity != from.identity && (ended || !draft.intents.clear) {
+            return Err(if ended { self.core.gone(None) } else { self.clash_in_request(from, None) });
+        }
+        let theirs = match onto.handed_out(&self.core) {
+            Some(theirs) => theirs.clone(),
+            None => self.encode(&self.data_of(onto)?)?,
+        };
+        if !draft.intents.clear && self.core.on_conflict != ConflictPolicy::Overwrite {
+            let base = draft.base.clone().unwrap_or_default();
+            if !self.is_same_data(&base, &theirs) {
+                if self.core.codec_tag != JSON_TAG {
+                    return Err(self.clash_in_request(from, None));
+                }
+                let parsed = serde_json::from_slice(&theirs);
+                let parsed = parsed.map_err(|_| self.clash_in_request(from, None))?;
+                let merged = self.merge(&base, &ours, parsed);
+                draft.data = merged.map_err(|clash| self.clash_in_request(from, clash.field))?;
+                draft.encoded = None;
+            }
+        }
+        draft.base = Some(theirs);
+        Ok(())
+    }
+
+    /// Reports two guards of one request that changed the same, which is a mistake of the application.
+    fn clash_in_request(&self, basis: &Basis, field: Option<String>) -> SessionError {
+        let route = basis.incoming.route.describe();
+        if self.core.warnings.is_due("guards", route.clone(), self.core.now()) {
+            tracing::warn!(
+                session = std::any::type_name::<T>(),
+                route,
+                field,
+                "two `Session` guards of one request changed the same data: commit or drop the first before \
+                 extracting the next"
+            );
+        }
+        SessionError::Conflict
+    }
+}

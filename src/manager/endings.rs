@@ -1,0 +1,239 @@
+//! Ended sessions: rows that are removed, ids that were replaced, and the revocation list of cookie mode.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    basis::Basis,
+    core::Core,
+    rows::{CONTENTION, Pauses, Rows},
+};
+use crate::{
+    clock::Timestamp,
+    decision::Save,
+    error::{SessionError, StoreError},
+    event::SessionEvent,
+    expiry::Lifetime,
+    id::StoreKey,
+    record::{Record, Version},
+    store::{SaveOutcome, SessionStore, Write},
+};
+
+/// How long a replaced id is told from an unknown one, so that requests sent before the new cookie arrived
+/// cannot overwrite it.
+const TOMBSTONE_LIFE: Duration = Duration::from_secs(10);
+
+/// A request that began before a revocation may seal its token this much later.
+const REQUEST_IN_FLIGHT: Duration = Duration::from_secs(10 * 60);
+
+/// The session that an old id was replaced by. No client can use its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Successor {
+    pub(super) key: StoreKey,
+    /// The data was cleared, or the owner changed: nothing of the old session goes on in the new one.
+    pub(super) is_other_identity: bool,
+}
+
+impl Successor {
+    /// Reads what a tombstone or an entry of the revocation list holds.
+    pub(super) fn of(tombstone: &Record) -> Option<Self> {
+        let (flag, key) = tombstone.payload.split_first()?;
+        let key = StoreKey::from_bytes(key.try_into().ok()?);
+        Some(Self { key, is_other_identity: *flag != 0 })
+    }
+
+    fn payload(self) -> Bytes {
+        [&[u8::from(self.is_other_identity)], self.key.as_bytes().as_slice()].concat().into()
+    }
+}
+
+impl Core {
+    /// Ends every session that came in, and is certain of it before it says so.
+    pub(super) async fn destroy_all(
+        &self,
+        basis: &Basis,
+        now: Timestamp,
+    ) -> Result<(), SessionError> {
+        let store = basis.incoming.store.as_ref();
+        let live = basis.live().map(|live| (live.key(), Some(live.record.clone())));
+        for (key, record) in live.iter().chain(&basis.incoming.others) {
+            match (self.rows(store), store) {
+                (Some(rows), _) => {
+                    let version = record.as_ref().map(Record::version);
+                    self.destroy_session(rows, *key, version).await?;
+                }
+                (None, Some(list)) => self.destroy_token(list, *key, record.as_ref(), now).await?,
+                (None, None) => {}
+            }
+            self.emit(|| SessionEvent::Destroyed { session: key.fingerprint() });
+        }
+        Ok(())
+    }
+
+    /// Removes a row whatever others write to it, and the session that goes on under a newer id.
+    async fn destroy_session(
+        &self,
+        rows: Rows<'_>,
+        mut key: StoreKey,
+        mut version: Option<Version>,
+    ) -> Result<(), SessionError> {
+        // No pauses: somebody who keeps writing would write again in each.
+        let pauses = Pauses::start();
+        loop {
+            let outcome = match version {
+                Some(version) => rows.destroy_at(&key, version).await?,
+                None => match rows.load(&key).await {
+                    Ok(Some(record)) => SaveOutcome::Conflict(record),
+                    Ok(None) => SaveOutcome::Gone,
+                    // Data that cannot be read can still be removed.
+                    Err(StoreError::Corrupt) => return Ok(rows.destroy(&key).await?),
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            match outcome {
+                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
+                SaveOutcome::Conflict(theirs) if theirs.tombstone => match Successor::of(&theirs) {
+                    Some(successor) => (key, version) = (successor.key, None),
+                    None => return Ok(()),
+                },
+                SaveOutcome::Conflict(theirs) => version = Some(theirs.version),
+            }
+            pauses.check()?;
+        }
+    }
+
+    /// Enters a session of cookie mode into the list, and the one that goes on under a newer id.
+    async fn destroy_token(
+        &self,
+        list: &Arc<dyn SessionStore>,
+        mut key: StoreKey,
+        record: Option<&Record>,
+        now: Timestamp,
+    ) -> Result<(), SessionError> {
+        let pauses = Pauses::start();
+        while let Some(earlier) = self.revoke(list, &key, record, None, now).await? {
+            let Some(successor) = Successor::of(&earlier) else { break };
+            key = successor.key;
+            pauses.check()?;
+        }
+        Ok(())
+    }
+
+    /// Removes a row outside a request. A session that goes on under a newer id is [`SessionError::Gone`].
+    pub(super) async fn destroy_row(&self, rows: Rows<'_>, key: &StoreKey) -> Result<(), SessionError> {
+        let pauses = Pauses::start();
+        let mut found = match rows.load(key).await {
+            // Data that cannot be read can still be removed.
+            Err(StoreError::Corrupt | StoreError::Newer) => {
+                rows.destroy(key).await?;
+                None
+            }
+            found => found?,
+        };
+        while let Some(record) = found {
+            if record.tombstone {
+                return Err(self.gone(Some(*key)));
+            }
+            found = match rows.destroy_at(key, record.version).await? {
+                SaveOutcome::Saved | SaveOutcome::Gone => None,
+                SaveOutcome::Conflict(theirs) => Some(theirs),
+            };
+            pauses.check()?;
+        }
+        self.emit(|| SessionEvent::Destroyed { session: key.fingerprint() });
+        Ok(())
+    }
+
+    /// Looks a session of cookie mode up in the revocation list.
+    pub(super) async fn revocation(
+        &self,
+        list: &Arc<dyn SessionStore>,
+        key: &StoreKey,
+    ) -> Result<Option<Record>, StoreError> {
+        match self.rows_in(list).load(key).await {
+            // An entry that cannot be read still is one.
+            Err(StoreError::Corrupt) => {
+                let end = self.now();
+                Ok(Some(self.tombstone(end, end, None).map_err(StoreError::unavailable)?))
+            }
+            entry => entry,
+        }
+    }
+
+    /// Enters a session of cookie mode into the revocation list; returns what stood there before, which stays.
+    pub(super) async fn revoke(
+        &self,
+        list: &Arc<dyn SessionStore>,
+        key: &StoreKey,
+        record: Option<&Record>,
+        successor: Option<Successor>,
+        now: Timestamp,
+    ) -> Result<Option<Record>, SessionError> {
+        // No token of this id can still be valid after this.
+        let last_end = now.saturating_add(self.policy.absolute_timeout);
+        let last_end = record.map_or(last_end, |record| last_end.max(record.absolute_end()));
+        let last_end = last_end.saturating_add(REQUEST_IN_FLIGHT);
+        let entry = self.tombstone(now, last_end, successor)?;
+        let entered = self.rows_in(list).save_twice(key, &entry, Write::Create).await?;
+        Ok(match entered {
+            SaveOutcome::Conflict(earlier) => Some(earlier),
+            SaveOutcome::Saved | SaveOutcome::Gone => None,
+        })
+    }
+
+    /// Returns `true` if an entry of the revocation list was made moments ago by a new id.
+    pub(super) fn is_fresh_tombstone(&self, entry: &Record, now: Timestamp) -> bool {
+        Successor::of(entry).is_some() && entry.created_at().saturating_add(self.tombstone_life()) > now
+    }
+
+    /// Returns `true` if a save that asked for a new id may go on although another request was first to
+    /// replace the old one: a login proves itself, and a session that goes on is still this person's.
+    pub(super) async fn may_follow(
+        &self,
+        store: &Arc<dyn SessionStore>,
+        save: &Save<'_>,
+        tombstone: &Record,
+    ) -> Result<bool, SessionError> {
+        if self.owner_is_told && save.is_login() {
+            return Ok(true);
+        }
+        let Some(successor) = Successor::of(tombstone).filter(|new| !new.is_other_identity) else {
+            return Ok(false);
+        };
+        let found = self.rows_in(store).load(&successor.key).await?;
+        Ok(if self.data_in_token() {
+            found.is_none()
+        } else {
+            found.is_some_and(|row| !row.tombstone && row.owner == save.prepared.owner)
+        })
+    }
+
+    /// Returns how long a replaced id is remembered: long enough for the writes that replace it.
+    pub(super) fn tombstone_life(&self) -> Duration {
+        TOMBSTONE_LIFE.max(CONTENTION + 2 * self.store_timeout)
+    }
+
+    pub(super) fn tombstone(
+        &self,
+        now: Timestamp,
+        end: Timestamp,
+        successor: Option<Successor>,
+    ) -> Result<Record, SessionError> {
+        Ok(Record {
+            version: Version::random().map_err(SessionError::Random)?,
+            schema: self.schema,
+            codec: self.codec_tag,
+            owner: None,
+            lifetime: Lifetime {
+                created_at: now,
+                expires_at: end,
+                absolute_end: end,
+                max_age: None,
+            },
+            epoch: 0,
+            tombstone: true,
+            payload: successor.map(Successor::payload).unwrap_or_default(),
+        })
+    }
+}

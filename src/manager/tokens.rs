@@ -1,0 +1,163 @@
+//! Tokens of a session: reading the ones that arrived, making the one that is sent.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use http::request::Parts;
+
+use super::core::{Core, UNVERSIONED};
+use crate::{
+    clock::Timestamp,
+    cookies::NAME_VALUE_LIMIT,
+    decision::Live,
+    error::{SessionError, SessionRejection, StoreError},
+    event::SessionEvent,
+    expiry::cookie_seconds,
+    id::{ID_BYTES, SessionId},
+    record::{Record, take},
+    seal::{BadToken, Opened},
+    transport::Delivery,
+};
+
+/// More tokens of one name than this are not opened: each costs a decryption or a load.
+const MAX_OPENED: usize = 4;
+
+/// How far ahead another node's clock may be.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// The session that an authenticated token, or a plain id, names.
+pub(super) struct Claim {
+    pub(super) id: SessionId,
+    pub(super) former_key: bool,
+    /// Issue time and record, if the token carries the data.
+    pub(super) carried: Option<(Timestamp, Record)>,
+}
+
+impl Claim {
+    fn is_same(&self, other: &Self) -> bool {
+        self.id.as_bytes() == other.id.as_bytes() && self.carried == other.carried
+    }
+}
+
+impl Core {
+    /// Reads the tokens of a request. Returns whether any came, and those that could be a session.
+    pub(super) fn read_tokens(
+        &self,
+        parts: &Parts,
+        now: Timestamp,
+    ) -> Result<(bool, Vec<Claim>), SessionRejection> {
+        let (mut arrived, mut worst) = (false, None);
+        let mut claims: Vec<Claim> = Vec::new();
+        let mut to_open = MAX_OPENED;
+        self.carrier.visit_tokens(parts, |token| {
+            arrived = true;
+            if to_open == 0 {
+                return;
+            }
+            match self.read_token(token, now, &mut to_open) {
+                Ok(claim) if claims.iter().any(|other| other.is_same(&claim)) => {}
+                Ok(claim) => claims.push(claim),
+                Err(bad) => worst = worst.max(Some(bad)),
+            }
+        });
+        match worst {
+            Some(BadToken::Newer) => {
+                self.alarm(&SessionEvent::Newer { session: None });
+                return Err(SessionRejection::Newer);
+            }
+            // One event for all the tokens that failed, however many a client sends.
+            Some(BadToken::Malformed) if claims.is_empty() => {
+                self.emit(|| SessionEvent::InvalidToken);
+            }
+            Some(BadToken::UnknownKey) if claims.is_empty() => {
+                self.emit(|| SessionEvent::UnknownKey);
+            }
+            Some(BadToken::Malformed | BadToken::UnknownKey) | None => {}
+        }
+        Ok((arrived, claims))
+    }
+
+    fn read_token(
+        &self,
+        token: &[u8],
+        now: Timestamp,
+        to_open: &mut usize,
+    ) -> Result<Claim, BadToken> {
+        let Some(sealer) = &self.sealer else {
+            let id = self.scope.parse_id(token).ok_or(BadToken::Malformed)?;
+            *to_open -= 1;
+            return Ok(Claim { id, former_key: false, carried: None });
+        };
+        let Opened { mut plaintext, former_key } = sealer.open(token, to_open)?;
+        let id = self.scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
+        let carried =
+            if self.data_in_token() { Some(read_data(plaintext, now)?) } else { None };
+        Ok(Claim { id, former_key, carried })
+    }
+
+    /// Makes the token of a session and the headers that carry it.
+    ///
+    /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
+    /// decides when the session ends, and a cookie that need not move never replaces a newer one.
+    pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<Delivery, SessionError> {
+        let record = &live.record;
+        let max_age = self.policy.max_age_of(record.max_age(), record.owner.is_some());
+        let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
+        let seconds = max_age.is_persistent().then(|| cookie_seconds(end, now));
+        let token = match &self.sealer {
+            Some(sealer) if self.data_in_token() => {
+                sealer.seal(data_len(record), |into| write_data(&live.id, now, record, into))
+            }
+            Some(sealer) => {
+                sealer.seal(ID_BYTES, |into| into.extend_from_slice(live.id.as_bytes()))
+            }
+            None => Ok(live.id.to_text()),
+        };
+        let delivery = token.and_then(|token| self.carrier.set(token, seconds));
+        delivery.map_err(SessionError::Seal)
+    }
+
+    /// Measures a token before anything is stored or sent.
+    pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
+        match &self.sealer {
+            Some(sealer) if self.data_in_token() => {
+                let value = sealer.token_len(data_len(record));
+                self.check_size(self.carrier.name().len() + value, NAME_VALUE_LIMIT)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads what follows the id in a token that carries its data.
+fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
+    let mut millis = || take(&mut rest).map(u64::from_be_bytes).map(Timestamp::from_unix_millis);
+    let (Some(issued_at), Some(expires_at)) = (millis(), millis()) else {
+        return Err(BadToken::Malformed);
+    };
+    if issued_at > now.saturating_add(CLOCK_SKEW) {
+        return Err(BadToken::Malformed);
+    }
+    match Record::from_bytes(UNVERSIONED, expires_at, rest) {
+        Ok(record) => Ok((issued_at, record)),
+        // An expired one holds nothing that a newer node still needs.
+        Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
+        Err(_) => Err(BadToken::Malformed),
+    }
+}
+
+/// The length of a data token's plaintext before the record.
+const DATA_PREFIX_BYTES: usize = 32 + 8 + 8;
+
+/// Returns the length of what [`write_data`] writes.
+fn data_len(record: &Record) -> usize {
+    DATA_PREFIX_BYTES + record.encoded_len()
+}
+
+/// Writes the plaintext of a token that carries its data.
+fn write_data(id: &SessionId, issued_at: Timestamp, record: &Record, into: &mut Vec<u8>) {
+    into.extend_from_slice(id.as_bytes());
+    into.put_u64(issued_at.as_unix_millis());
+    into.put_u64(record.expires_at().as_unix_millis());
+    record.write_to(into);
+}
