@@ -23,7 +23,8 @@ use crate::{
     id::Scope,
     keys::KeyRing,
     manager::{
-        ConflictPolicy, Core, DataOptions, ErrorResponse, GenerateId, Home, SessionManager, Settings,
+        ConflictPolicy, Core, DataOptions, ErrorResponse, GenerateId, Home, SessionManager,
+        Settings,
     },
     merge::Shape,
     seal::{Content, Protection, Sealer},
@@ -479,15 +480,16 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             Some(home) => (home, Content::Id),
             None => (Home::Token(self.revocations), Content::Data),
         };
-        let purpose = [&*self.audience, &*kind, carrier.binding()];
+        let purpose = [&*self.audience, &*kind, carrier.binding(), carrier.name()];
         let sealer = match &self.keys {
             Some(ring) => Some(Sealer::new(ring, self.protection, content, purpose)?),
             None if content == Content::Id => None,
             None => return Err(ConfigError::MissingKeys),
         };
-        let purpose = [purpose.as_slice(), &[carrier.name()]].concat().join("\n");
         let settings = Settings {
             scope: Scope::new(&self.audience, &kind),
+            audience: self.audience,
+            kind: kind.clone(),
             sealer,
             carrier,
             policy: self.policy,
@@ -505,7 +507,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
         };
         let core = Core::new(settings, home);
-        core.warn_of_other_types(TypeId::of::<T>(), std::any::type_name::<T>(), purpose);
+        core.warn_of_shared_kind(TypeId::of::<T>(), std::any::type_name::<T>());
         Ok(SessionManager::new(core, self.data))
     }
 

@@ -222,6 +222,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         } else if self.fate.is_layered() {
             self.leave(basis.clone(), draft);
         } else if !self.fate.excuses() {
+            self.discard();
             // Nobody will commit it, so no other guard may: the handler may have failed.
             self.warn("dropped", basis, |route| {
                 tracing::warn!(
@@ -341,12 +342,16 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
                 current = Arc::new(current.with_uncommitted(None));
             }
             let is_left = current.uncommitted.is_some() || current.ending.is_some();
-            if is_left {
+            if is_left || (wanted && turn.is_ok() && !self.manager.rests(&current)) {
                 let _turn = turn?;
-                if let Some(mut state) = self.state() {
+                let spare = self.state().and_then(|mut state| {
                     state.basis = current.clone();
-                }
-                let draft = Box::new(Draft::new(self.manager.data_of(&current)?));
+                    state.spare.take()
+                });
+                let draft = match spare {
+                    Some(draft) => draft,
+                    None => Box::new(Draft::new(self.manager.data_of(&current)?)),
+                };
                 self.commit_onto(current, draft).await?;
             }
             refused.filter(|_| wanted).map_or(Ok(()), Err)

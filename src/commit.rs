@@ -4,7 +4,11 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
-use crate::{id::SessionId, manager::{Core, SessionManager}, request::AnyCell};
+use crate::{
+    id::SessionId,
+    manager::{Core, SessionManager},
+    request::AnyCell,
+};
 
 /// What [`Session::commit`](crate::Session::commit) returns: the session's cookie, to be returned with
 /// the response.

@@ -142,7 +142,9 @@ impl Save<'_> {
     ///
     /// Without an `.owner(..)` only a new id tells.
     pub(crate) fn begins_identity(&self, owner_is_told: bool) -> bool {
-        self.leaves_identity() || self.changes_owner() || (self.intents.regenerate && !owner_is_told)
+        self.leaves_identity()
+            || self.changes_owner()
+            || (self.intents.regenerate && !owner_is_told)
     }
 
     /// Returns `true` if this ends what an owner, or a visitor whose data is cleared, had.

@@ -33,7 +33,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Number, Value};
 
@@ -140,27 +140,22 @@ fn merge_members(
 fn merge_keys(
     base: Option<&Object>,
     mut ours: Object,
-    theirs: Object,
+    mut theirs: Object,
     members: &Members,
 ) -> Result<Object, MergeConflict> {
-    let merge_member = |key: &str, ours, theirs| {
-        let base = base.and_then(|base| base.get(key));
-        let shape = members.shapes.get(key).unwrap_or(&Shape::Unknown);
-        merge_place(base, ours, theirs, shape).map_err(|conflict| match members.kind {
-            Kind::Map => MergeConflict::here(),
-            Kind::Struct | Kind::Flattening => conflict.in_field(key),
-        })
-    };
+    let base_keys = base.into_iter().flat_map(Object::keys);
+    let keys: BTreeSet<_> = base_keys.chain(ours.keys()).chain(theirs.keys()).cloned().collect();
     let mut merged = Object::new();
-    for (key, theirs) in theirs {
-        let ours = ours.remove(&key);
-        if let Some(value) = merge_member(&key, ours, Some(theirs))? {
-            merged.insert(key, value);
-        }
-    }
-    for (key, ours) in ours {
-        if let Some(value) = merge_member(&key, Some(ours), None)? {
-            merged.insert(key, value);
+    for key in keys {
+        let base = base.and_then(|base| base.get(&key));
+        let shape = members.shapes.get(&key).unwrap_or(&Shape::Unknown);
+        let member = merge_place(base, ours.remove(&key), theirs.remove(&key), shape);
+        let member = member.map_err(|conflict| match members.kind {
+            Kind::Map => MergeConflict::here(),
+            Kind::Struct | Kind::Flattening => conflict.in_field(&key),
+        })?;
+        if let Some(member) = member {
+            merged.insert(key, member);
         }
     }
     Ok(merged)
@@ -217,11 +212,7 @@ fn unite(base: Option<&Value>, ours: Option<Value>, theirs: Option<Value>) -> Va
     merged.into_values().collect()
 }
 
-fn merge_lists(
-    base: Option<&Value>,
-    ours: Vec<Value>,
-    mut theirs: Vec<Value>,
-) -> Option<Value> {
+fn merge_lists(base: Option<&Value>, ours: Vec<Value>, mut theirs: Vec<Value>) -> Option<Value> {
     let no_items = Vec::new();
     let base = base.map_or(Some(&no_items), Value::as_array);
     let Some(base) = base.filter(|base| ![*base, &ours, &theirs].into_iter().any(is_data)) else {

@@ -189,7 +189,8 @@ pub(crate) trait AnyCell: Send + Sync {
     fn deliver(&self, headers: &mut HeaderMap);
 }
 
-pub(crate) type CommitLeft<'a> = Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send + 'a>>;
+pub(crate) type CommitLeft<'a> =
+    Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send + 'a>>;
 
 /// No code of the application runs under these locks, so a poisoned one is as good as new.
 pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {

@@ -8,7 +8,7 @@
 //! in base64url without padding. Encryption is XAES-256-GCM, which derives a key per message from half
 //! of its 192-bit nonce, so that random nonces are safe at any volume; signing is HMAC-SHA256. Which of
 //! them is configuration, never the token's choice. The associated data binds version, key id,
-//! audience, kind, transport and mode.
+//! audience, kind, transport, the name of its cookie or header, and mode.
 
 use std::fmt;
 
@@ -60,7 +60,7 @@ struct SealKey {
     id: [u8; KEY_ID_BYTES],
     role: KeyRole,
     cipher: Cipher,
-    /// Version and key id, then audience, kind, transport and mode, each with its length.
+    /// Version and key id, then audience, kind, transport, its name and the mode, each with its length.
     context: Vec<u8>,
 }
 
@@ -86,12 +86,12 @@ pub(crate) struct Opened {
 }
 
 impl Sealer {
-    /// Makes the sealer of tokens bound to an audience, a kind and a transport.
+    /// Makes the sealer of tokens bound to an audience, a kind, a transport and its name.
     pub(crate) fn new(
         ring: &KeyRing,
         protection: Protection,
         holds: Content,
-        bound_to: [&str; 3],
+        bound_to: [&str; 4],
     ) -> Result<Self, ConfigError> {
         let (purpose, mode) = match (protection, holds) {
             (Protection::Encrypted, Content::Data) => ("encrypt", "encrypted data"),

@@ -275,7 +275,8 @@ impl Carrier {
             Kind::Header(name) => HeaderValue::from(name.clone()),
             Kind::Custom { .. } => HeaderValue::from_static("*"),
         };
-        let name_or_all = |field: &[u8]| field == b"*" || field.eq_ignore_ascii_case(name.as_bytes());
+        let name_or_all =
+            |field: &[u8]| field == b"*" || field.eq_ignore_ascii_case(name.as_bytes());
         if !lists(headers, &header::VARY, name_or_all) {
             headers.append(header::VARY, name);
         }

@@ -51,7 +51,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
-        let intents = uncommitted.map_or(draft.intents, |earlier| earlier.intents.and(draft.intents));
+        let intents =
+            uncommitted.map_or(draft.intents, |earlier| earlier.intents.and(draft.intents));
         let ours = change.clone().or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
         let changed = match (uncommitted, &ours) {
             (Some(earlier), Some(ours)) => !self.is_same_data(&earlier.before, ours),
@@ -229,10 +230,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 match rows.save_twice(&id.store_key(), &record, write).await {
                     Ok(SaveOutcome::Saved) => {}
                     // Every session of the owner was ended meanwhile.
-                    Ok(SaveOutcome::Conflict(_) | SaveOutcome::Gone) => return Err(core.gone(Some(old))),
+                    Ok(SaveOutcome::Conflict(_) | SaveOutcome::Gone) => {
+                        return Err(core.gone(Some(old)));
+                    }
                     Err(error) => {
                         let write = Write::Update { expected: tombstone.version };
-                        if let Ok(SaveOutcome::Saved) = rows.save_twice(&old, &replaced, write).await {
+                        if let Ok(SaveOutcome::Saved) =
+                            rows.save_twice(&old, &replaced, write).await
+                        {
                             // The session lives on under its old id.
                             let _ = rows.destroy(&id.store_key()).await;
                         }
@@ -246,7 +251,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 if let Some(list) = list {
                     let old = save.live.key();
                     let (replaced, successor) = (&save.live.record, self.successor(&id, save));
-                    let entered = core.revoke(list, &old, Some(replaced), Some(successor), save.now);
+                    let entered =
+                        core.revoke(list, &old, Some(replaced), Some(successor), save.now);
                     if let Some(earlier) = entered.await?
                         && !core.may_follow(list, save, &earlier).await?
                     {
@@ -285,7 +291,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let core = &self.core;
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|(_, field)| field.clone());
-        core.emit(|| SessionEvent::Conflict { session: save.live.key().fingerprint(), field: field.clone() });
+        core.emit(|| SessionEvent::Conflict {
+            session: save.live.key().fingerprint(),
+            field: field.clone(),
+        });
         if let Some(field) = field {
             self.warn_of_conflict(&field);
         }
@@ -363,7 +372,10 @@ impl Core {
             let Some(rows) = self.rows(basis.incoming.store.as_ref()) else {
                 return Ok(id);
             };
-            if matches!(rows.save(&id.store_key(), record, Write::Create).await?, SaveOutcome::Saved) {
+            if matches!(
+                rows.save(&id.store_key(), record, Write::Create).await?,
+                SaveOutcome::Saved
+            ) {
                 return Ok(id);
             }
         }

@@ -14,8 +14,8 @@ use http::request::Parts;
 
 use super::{ConflictPolicy, rows::Rows};
 use crate::{
-    decision::Prepared,
     clock::{Clock, Timestamp},
+    decision::Prepared,
     error::{SessionError, SessionRejection, StoreError},
     event::{Events, SessionEvent},
     expiry::{ExpiryPolicy, Lifetime},
@@ -36,6 +36,8 @@ pub(crate) struct Core {
 
 /// What the builder checked and no data type is needed for.
 pub(crate) struct Settings {
+    pub(crate) audience: String,
+    pub(crate) kind: Arc<str>,
     pub(crate) scope: Scope,
     pub(crate) sealer: Option<Sealer>,
     pub(crate) carrier: Carrier,
@@ -133,7 +135,11 @@ impl Core {
         epoch: u64,
     ) -> Result<Record, SessionError> {
         Ok(Record {
-            version: if self.data_in_token() { UNVERSIONED } else { Version::random().map_err(SessionError::Random)? },
+            version: if self.data_in_token() {
+                UNVERSIONED
+            } else {
+                Version::random().map_err(SessionError::Random)?
+            },
             schema: self.schema,
             codec: self.codec_tag,
             owner: prepared.owner,
@@ -187,22 +193,39 @@ impl Core {
     }
 }
 
-/// The managers there are, so that two which open each other's sessions are noticed.
-static LIVE: Mutex<Vec<(Weak<Settings>, TypeId, &'static str, String)>> = Mutex::new(Vec::new());
+/// The managers there are and their data types, so that two of one kind are noticed.
+static LIVE: Mutex<Vec<(Weak<Settings>, TypeId, &'static str)>> = Mutex::new(Vec::new());
 
 impl Core {
-    /// Warns of another manager with the same `purpose` whose sessions hold another type.
-    pub(crate) fn warn_of_other_types(&self, id: TypeId, name: &'static str, purpose: String) {
+    /// Warns of another manager that opens this one's sessions, or whose sessions this one opens.
+    pub(crate) fn warn_of_shared_kind(&self, id: TypeId, name: &'static str) {
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|(settings, ..)| settings.strong_count() > 0);
-        let other = live.iter().find(|(_, other, _, theirs)| *other != id && *theirs == purpose);
-        if let Some((_, _, other, _)) = other {
-            tracing::warn!(
-                "session managers of `{name}` and of `{other}` open each other's sessions: give each its own \
-                 `.kind(..)`, or its own cookie"
-            );
+        for (other, other_id, other_name) in live.iter() {
+            let Some(other) = other.upgrade().filter(|other| self.is_of_one_kind(other)) else {
+                continue;
+            };
+            let (ours, theirs) = (self.carrier.describe(), other.carrier.describe());
+            if ours == theirs && id != *other_id {
+                tracing::warn!(
+                    "the session managers of `{name}` and of `{other_name}` open each other's sessions: give \
+                     each its own `.kind(..)` or its own cookie"
+                );
+            } else if ours != theirs && (self.sealer.is_none() || other.sealer.is_none()) {
+                tracing::warn!(
+                    "the session managers under the {ours} and under the {theirs} are of one kind, so that an id \
+                     of one opens as the other's where they share a store: give each its own `.kind(..)`, or \
+                     seal ids with `.keys(..)`"
+                );
+            }
         }
-        live.push((Arc::downgrade(&self.settings), id, name, purpose));
+        live.push((Arc::downgrade(&self.settings), id, name));
+    }
+
+    fn is_of_one_kind(&self, other: &Settings) -> bool {
+        self.audience == other.audience
+            && self.kind == other.kind
+            && self.carrier.binding() == other.carrier.binding()
     }
 }
 

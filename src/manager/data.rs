@@ -180,7 +180,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<T, Clash> {
         let unreadable = Clash { field: None };
         // Through `T`, so that defaults and renames look as they do in ours.
-        let Ok(base) = self.decode(base).map_err(|_| ()).and_then(|base| self.encode(&base).map_err(|_| ())) else {
+        let Ok(base) =
+            self.decode(base).map_err(|_| ()).and_then(|base| self.encode(&base).map_err(|_| ()))
+        else {
             return Err(unreadable);
         };
         match self.migrate(theirs) {
@@ -219,7 +221,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             return Ok(());
         };
         if onto.identity != from.identity && (ended || !draft.intents.clear) {
-            return Err(if ended { self.core.gone(None) } else { self.clash_in_request(from, None) });
+            return Err(if ended {
+                self.core.gone(None)
+            } else {
+                self.clash_in_request(from, None)
+            });
         }
         let theirs = match onto.handed_out(&self.core) {
             Some(theirs) => theirs.clone(),

@@ -121,7 +121,11 @@ impl Core {
     }
 
     /// Removes a row outside a request. A session that goes on under a newer id is [`SessionError::Gone`].
-    pub(super) async fn destroy_row(&self, rows: Rows<'_>, key: &StoreKey) -> Result<(), SessionError> {
+    pub(super) async fn destroy_row(
+        &self,
+        rows: Rows<'_>,
+        key: &StoreKey,
+    ) -> Result<(), SessionError> {
         let pauses = Pauses::start();
         let mut found = match rows.load(key).await {
             // Data that cannot be read can still be removed.
@@ -184,7 +188,8 @@ impl Core {
 
     /// Returns `true` if an entry of the revocation list was made moments ago by a new id.
     pub(super) fn is_fresh_tombstone(&self, entry: &Record, now: Timestamp) -> bool {
-        Successor::of(entry).is_some() && entry.created_at().saturating_add(self.tombstone_life()) > now
+        Successor::of(entry).is_some()
+            && entry.created_at().saturating_add(self.tombstone_life()) > now
     }
 
     /// Returns `true` if a save that asked for a new id may go on although another request was first to

@@ -53,7 +53,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                     valid += 1;
                     let carried = claim.carried.as_ref();
                     let age = carried.map_or(record.created_at(), |(issued_at, _)| *issued_at);
-                    let live = Live { former_key: claim.former_key, ..Live::new(claim.id.clone(), record) };
+                    let live = Live {
+                        former_key: claim.former_key,
+                        ..Live::new(claim.id.clone(), record)
+                    };
                     let older = match &newest {
                         Some((newest, ..)) if *newest >= age => Some(live),
                         _ => newest.replace((age, live, draft)).map(|(_, older, _)| older),

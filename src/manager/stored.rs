@@ -2,12 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc, time::SystemTime};
 
-use super::{
-    SessionManager,
-    basis::Basis,
-    core::Home,
-    incoming::Verdict,
-};
+use super::{SessionManager, basis::Basis, core::Home, incoming::Verdict};
 use crate::{
     clock::Timestamp,
     decision::{Live, Origin, lifetime_after_save, tells},
@@ -149,7 +144,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Ends the session that a handle stands for; `Gone` if another person has it now.
-    pub(crate) async fn destroy_identity(&self, key: StoreKey, epoch: u64) -> Result<(), SessionError> {
+    pub(crate) async fn destroy_identity(
+        &self,
+        key: StoreKey,
+        epoch: u64,
+    ) -> Result<(), SessionError> {
         let store = self.core.store("destroy")?;
         match self.core.rows_in(store).load(&key).await? {
             Some(record) if !record.tombstone && record.epoch != epoch => {
@@ -337,7 +336,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Runs `change` on a row until its write lands.
-    #[allow(clippy::too_many_arguments, reason = "a row, its data, and how `update` differs outside requests")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a row, its data, and how `update` differs outside requests"
+    )]
     async fn apply<R>(
         &self,
         store: &Arc<dyn SessionStore>,
@@ -355,8 +357,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let again = |theirs: &Record| {
             let stored = Ok(Some(theirs.clone()));
             let valid = match self.judge(|| key.fingerprint(), stored, None, self.core.now())? {
-                Verdict::Valid(_, draft) if !asks_identity || theirs.epoch == record.epoch => draft.data,
-                Verdict::Valid(..) | Verdict::Tombstone(_) | Verdict::Refused(_) | Verdict::Absent => {
+                Verdict::Valid(_, draft) if !asks_identity || theirs.epoch == record.epoch => {
+                    draft.data
+                }
+                Verdict::Valid(..)
+                | Verdict::Tombstone(_)
+                | Verdict::Refused(_)
+                | Verdict::Absent => {
                     return Err(self.core.gone(Some(key)));
                 }
             };

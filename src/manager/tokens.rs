@@ -90,8 +90,7 @@ impl Core {
         };
         let Opened { mut plaintext, former_key } = sealer.open(token, to_open)?;
         let id = self.scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
-        let carried =
-            if self.data_in_token() { Some(read_data(plaintext, now)?) } else { None };
+        let carried = if self.data_in_token() { Some(read_data(plaintext, now)?) } else { None };
         Ok(Claim { id, former_key, carried })
     }
 

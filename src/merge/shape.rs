@@ -29,7 +29,7 @@ use crate::fields;
 mod tests;
 
 /// How the data at one place merges.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Shape {
     /// Never asked for, or an `Option` that was `None`.
     #[default]
@@ -46,7 +46,7 @@ pub(crate) enum Shape {
 }
 
 /// The members of a struct or map.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Members {
     pub(super) kind: Kind,
     pub(super) shapes: HashMap<String, Shape>,

@@ -4,7 +4,7 @@ use super::*;
 
 fn sealer(protection: Protection) -> Sealer {
     let ring = KeyRing::new(Key::generate());
-    Sealer::new(&ring, protection, Content::Data, ["app", "kind", "cookie"]).unwrap()
+    Sealer::new(&ring, protection, Content::Data, ["app", "kind", "cookie", "id"]).unwrap()
 }
 
 #[test]
@@ -27,8 +27,13 @@ fn a_token_is_as_long_as_foretold_and_opens_to_what_was_sealed() {
 fn lengths_and_contents_of_a_context_cannot_be_shifted_into_each_other() {
     let ring = KeyRing::new(Key::generate());
     let sealer = |context| Sealer::new(&ring, Protection::Signed, Content::Data, context).unwrap();
-    let token = sealer(["ab", "c", "cookie"]).seal(1, |into| into.push(1)).unwrap();
-    for context in [["a", "bc", "cookie"], ["abc", "", "cookie"], ["ab", "ccookie", ""]] {
+    let token = sealer(["ab", "c", "cookie", "id"]).seal(1, |into| into.push(1)).unwrap();
+    for context in [
+        ["a", "bc", "cookie", "id"],
+        ["abc", "", "cookie", "id"],
+        ["ab", "ccookie", "", "id"],
+        ["ab", "c", "cookiei", "d"],
+    ] {
         let other = sealer(context);
         let opened = other.open(token.as_bytes(), &mut 4);
         assert_eq!(opened.err(), Some(BadToken::Malformed), "{context:?}");

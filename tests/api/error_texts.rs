@@ -54,7 +54,7 @@ fn rejections() -> [(SessionRejection, u16, &'static str); 3] {
     ]
 }
 
-fn session_errors() -> [(SessionError, u16, &'static str); 13] {
+fn session_errors() -> [(SessionError, u16, &'static str); 14] {
     let (actual, limit, operation) = (5000, 4096, "load");
     [
         (
@@ -70,10 +70,14 @@ fn session_errors() -> [(SessionError, u16, &'static str); 13] {
         ),
         (SessionError::Gone, 409, "the session has ended or was given a new id by another request"),
         (
-            SessionError::Overlap,
+            SessionError::Invalid,
             500,
-            "another `Session` of this request changed the session first; commit or drop it before extracting \
-             the next",
+            "`validate_data` refuses the session data, so it was not saved",
+        ),
+        (
+            SessionError::Seal(broken()),
+            500,
+            "the session token could not be sealed or written as a header",
         ),
         (
             SessionError::TooLarge { actual, limit },

@@ -98,7 +98,7 @@ fn every_event_has_a_name_and_tells_its_session() {
         (SessionEvent::Touched { session }, "touched", some),
         (SessionEvent::Regenerated { session, former }, "regenerated", some),
         (SessionEvent::Destroyed { session }, "destroyed", some),
-        (SessionEvent::Conflict { session }, "conflict", some),
+        (SessionEvent::Conflict { session, field: None }, "conflict", some),
         (SessionEvent::Gone { session: some }, "gone", some),
         (SessionEvent::Gone { session: None }, "gone", None),
         (SessionEvent::TooLarge { actual: 2, limit: 1 }, "too_large", None),

@@ -94,7 +94,8 @@ async fn duet(a: Session<Visits>, b: Session<Visits>, uri: Uri) -> Response {
                     guards.push(guard);
                     outcomes.push("ok");
                 }
-                Err(SessionError::Overlap) => outcomes.push("overlap"),
+                Err(SessionError::Conflict) => outcomes.push("conflict"),
+                Err(SessionError::Gone) => outcomes.push("gone"),
                 Err(error) => panic!("{error}"),
             },
             step => act(slot.as_mut().unwrap(), step),
@@ -114,8 +115,8 @@ fn with_duet(sessions: SessionManager<Visits>) -> Router {
 
 async fn of_two_guards_a_change_is_never_lost(mode: Mode) {
     for (script, outcomes, told, count) in [
-        ("a.add/b.add/a.commit/b.commit", "ok overlap", "set", "2"),
-        ("a.add/b.add/b.commit/a.commit", "ok overlap", "set", "2"),
+        ("a.add/b.add/a.commit/b.commit", "ok conflict", "set", "2"),
+        ("a.add/b.add/b.commit/a.commit", "ok conflict", "set", "2"),
         ("a.add/a.commit/b.commit", "ok ok", "set", "2"),
         ("a.commit/b.add/b.commit", "ok ok", "set", "2"),
         // Lent out but equal is unchanged, on either side.
@@ -125,10 +126,10 @@ async fn of_two_guards_a_change_is_never_lost(mode: Mode) {
         ("a.borrow/a.drop/b.add/b.commit", "ok", "set", "2"),
         ("a.borrow/b.add/b.commit/a.commit", "ok ok", "set", "2"),
         // An intent is a change.
-        ("a.add/a.commit/b.save/b.commit", "ok overlap", "set", "2"),
-        ("a.regenerate/a.commit/b.add/b.commit", "ok overlap", "set", "1"),
-        ("a.add/a.commit/b.regenerate/b.commit", "ok overlap", "set", "2"),
-        ("a.destroy/a.commit/b.add/b.commit", "ok overlap", "removed", "0"),
+        ("a.add/a.commit/b.save/b.commit", "ok conflict", "set", "2"),
+        ("a.regenerate/a.commit/b.add/b.commit", "ok conflict", "set", "1"),
+        ("a.add/a.commit/b.regenerate/b.commit", "ok conflict", "set", "2"),
+        ("a.destroy/a.commit/b.add/b.commit", "ok conflict", "removed", "0"),
         // Destroy acts on the session there is now.
         ("a.add/a.commit/b.destroy/b.commit", "ok ok", "removed", "0"),
         ("a.regenerate/a.commit/b.destroy/b.commit", "ok ok", "removed", "0"),
@@ -156,7 +157,7 @@ async fn two_guards_committing_at_once_are_an_overlap(mode: Mode) {
         a.count += 1;
         b.count += 1;
         let (a, b) = tokio::join!(a.commit(), b.commit());
-        assert!(matches!(b, Err(SessionError::Overlap)));
+        assert!(matches!(b, Err(SessionError::Conflict)));
         a.into_response()
     }
     let sessions = mode.builder::<Visits>(&ManualClock::new()).build().unwrap();
@@ -201,16 +202,18 @@ async fn a_guard_extracted_while_another_commits_is_an_overlap_until_that_is_thr
         let (one, other) = tokio::join!(one.commit(), meanwhile);
         let word = |result: &Result<SessionCommit, SessionError>| match result {
             Ok(_) => "ok",
-            Err(SessionError::Overlap) => "overlap",
+            Err(SessionError::Conflict) => "conflict",
             Err(SessionError::Gone) => "gone",
             Err(error) => panic!("{error}"),
         };
         let words = format!("{} {}", word(&one), word(&other));
         Ok((one.or(other)?, words).into_response())
     }
-    for (path, outcome, count) in
-        [("/add", "ok overlap", "2"), ("/update", "ok overlap", "2"), ("/destroy", "gone ok", "0")]
-    {
+    for (path, outcome, count) in [
+        ("/add", "ok conflict", "2"),
+        ("/update", "ok conflict", "2"),
+        ("/destroy", "gone ok", "0"),
+    ] {
         let store = FaultyStore::new(MemoryStore::new());
         let builder = SessionManager::<Visits>::builder().store(store.clone());
         let (sessions, gate) = (builder.build().unwrap(), Gate::new());

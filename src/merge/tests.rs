@@ -1,0 +1,355 @@
+mod properties;
+
+use super::*;
+
+/// Parses JSON that is written with `'` for `"`; `-` is a field that is not there.
+fn field(text: &str) -> Option<Value> {
+    let text = text.replace('\'', "\"");
+    (text != "-").then(|| text.parse().unwrap_or_else(|error| unreachable!("{error}: {text}")))
+}
+
+/// Merges a struct whose field `k` has a shape, beside one that both sides leave alone.
+fn merged(shape: Shape, sides: [&str; 3]) -> Result<Option<Value>, MergeConflict> {
+    let [base, ours, theirs] = sides.map(|side| {
+        let fields = [("k", field(side)), ("other", Some(true.into()))];
+        let present = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        present.collect::<Value>()
+    });
+    let fields = Members { kind: Kind::Struct, shapes: [("k".to_owned(), shape)].into() };
+    let merged = merge(&base, ours, theirs, &Shape::Members(fields))?;
+    assert_eq!(merged.get("other"), Some(&true.into()));
+    Ok(merged.get("k").cloned())
+}
+
+/// Cases of base, ours, theirs and what they come to.
+#[track_caller]
+fn check(shape: impl Fn() -> Shape, cases: &[[&str; 4]]) {
+    for [base, ours, theirs, expected] in cases {
+        let merged = merged(shape(), [base, ours, theirs]);
+        let conflict = MergeConflict { pointer: "/k".to_owned() };
+        let expected = if *expected == "!" { Err(conflict) } else { Ok(field(expected)) };
+        assert_eq!(merged, expected, "{base}, {ours}, {theirs}");
+    }
+}
+
+/// Like [`check`], for cases whose sides may be exchanged.
+#[track_caller]
+fn check_both_ways(shape: impl Fn() -> Shape, cases: &[[&str; 4]]) {
+    check(&shape, cases);
+    let exchanged =
+        cases.iter().map(|[base, ours, theirs, expected]| [*base, *theirs, *ours, *expected]);
+    check(&shape, &exchanged.collect::<Vec<_>>());
+}
+
+fn map(of: fn() -> Shape) -> impl Fn() -> Shape {
+    move || {
+        let shapes = ["a", "b", "c"].map(|key| (key.to_owned(), of()));
+        Shape::Members(Members { kind: Kind::Map, shapes: shapes.into() })
+    }
+}
+
+#[test]
+fn what_one_side_left_alone_is_as_the_other_has_it() {
+    let shapes: [fn() -> Shape; 8] = [
+        || Shape::Unknown,
+        || Shape::Value,
+        || Shape::Text,
+        || Shape::List,
+        || Shape::Counter,
+        || Shape::Latest,
+        || Shape::Set,
+        || Shape::Once,
+    ];
+    for shape in shapes {
+        check_both_ways(
+            shape,
+            &[
+                ["1", "1", "2", "2"],
+                ["-", "-", "2", "2"],
+                ["1", "1", "-", "-"],
+                ["null", "null", "[1, 2]", "[1, 2]"],
+                ["[1, 2]", "[2, 1]", "[1, 3]", "[1, 3]"],
+                ["[1, 2, 3]", "[2, 1, 3]", "-", "-"],
+                ["{'a': [1, 2], 'b': 1}", "{'a': [2, 1], 'b': 1}", "'x'", "'x'"],
+                ["[[1, 2], [3, 4]]", "[[4, 3], [1, 2]]", "{}", "{}"],
+            ],
+        );
+        // A list that a handler sorted is kept where nothing else was done to it.
+        check_both_ways(shape, &[["[2, 1]", "[1, 2]", "[2, 1]", "[1, 2]"]]);
+        check(shape, &[["[1, 2, 3]", "[2, 1, 3]", "[3, 1, 2]", "[2, 1, 3]"]]);
+    }
+}
+
+#[test]
+fn values_agree_or_conflict() {
+    for shape in [|| Shape::Value, || Shape::Unknown, || Shape::Untyped] {
+        check_both_ways(
+            shape,
+            &[
+                ["1", "2", "3", "!"],
+                ["1", "2", "2", "!"],
+                ["null", "1", "1", "!"],
+                ["'a'", "'b'", "'c'", "!"],
+                ["'a'", "'b'", "'b'", "'b'"],
+                ["false", "true", "true", "true"],
+                ["'a'", "null", "null", "null"],
+                ["'a'", "-", "-", "-"],
+                ["'a'", "-", "'b'", "!"],
+                ["'a'", "-", "null", "!"],
+                ["'a'", "null", "'b'", "!"],
+                ["-", "'a'", "'b'", "!"],
+                // The items of a tuple, and the fields of a nested struct.
+                ["['a']", "['a', 'b']", "['a', 'c']", "!"],
+                ["{'a': 'x'}", "{'a': 'y'}", "{'a': 'y'}", "{'a': 'y'}"],
+                ["{'a': 'x'}", "{'a': 'y'}", "{'a': 'x', 'b': 'x'}", "!"],
+                ["{'a': 'x'}", "{'a': []}", "{'a': []}", "{'a': []}"],
+                ["{'a': 'x'}", "{'a': ['y']}", "{'a': ['y']}", "!"],
+                ["{'a': 'x'}", "{'a': {'b': 1}}", "{'a': {'b': 1}}", "!"],
+                // A change of variant, of an enum however tagged.
+                ["'Cart'", "'Paid'", "'Cancelled'", "!"],
+                ["{'Pay': {'sum': 1}}", "{'Done': {'sum': 1}}", "{'Pay': {'sum': 5}}", "!"],
+                [
+                    "{'t': 'Pay', 'sum': 1}",
+                    "{'t': 'Done', 'sum': 1}",
+                    "{'t': 'Pay', 'sum': 5}",
+                    "!",
+                ],
+            ],
+        );
+    }
+}
+
+#[test]
+fn of_two_texts_the_later_is_kept() {
+    check(
+        || Shape::Text,
+        &[
+            ["'a'", "'b'", "'c'", "'b'"],
+            ["null", "'b'", "'c'", "'b'"],
+            ["-", "'b'", "'c'", "'b'"],
+            ["'a'", "'b'", "'b'", "'b'"],
+        ],
+    );
+    check_both_ways(
+        || Shape::Text,
+        &[
+            ["'a'", "null", "'c'", "!"],
+            ["'a'", "-", "'c'", "!"],
+            ["'a'", "null", "null", "null"],
+            ["'a'", "-", "-", "-"],
+            ["'a'", "1", "'c'", "!"],
+        ],
+    );
+}
+
+#[test]
+fn lists_that_grew_keep_both_tails() {
+    check(
+        || Shape::List,
+        &[
+            ["['a']", "['a', 'b']", "['a', 'c', 'd']", "['a', 'c', 'd', 'b']"],
+            ["['a']", "['a', 'b']", "['a', 'b']", "['a', 'b', 'b']"],
+            ["[]", "['b']", "['c']", "['c', 'b']"],
+            ["-", "['b']", "['c']", "['c', 'b']"],
+            ["[[1]]", "[[1], [2]]", "[[1], [3]]", "[[1], [3], [2]]"],
+            // Sets within items, each written in another order.
+            ["[[1, 2]]", "[[2, 1], [3]]", "[[1, 2], [4]]", "[[1, 2], [4], [3]]"],
+        ],
+    );
+}
+
+#[test]
+fn lists_that_did_more_than_grow_conflict() {
+    check_both_ways(
+        || Shape::List,
+        &[
+            ["null", "['b']", "['c']", "!"],
+            ["null", "[]", "[]", "[]"],
+            ["['a', 'b']", "['a', 'b', 'c']", "['a']", "!"],
+            ["['a', 'b']", "['a']", "['b']", "!"],
+            ["['a', 'b']", "['a']", "['a']", "['a']"],
+            ["['a', 'b']", "[]", "[]", "[]"],
+            ["['a', 'b']", "[]", "-", "!"],
+            ["['a', 'b']", "['a', 'c']", "['a', 'c']", "!"],
+            ["['a', 'b']", "['b', 'b']", "['b', 'b']", "!"],
+            ["[{'n': 1}, {'n': 2}]", "[{'n': 3}, {'n': 2}]", "[{'n': 1}, {'n': 4}]", "!"],
+        ],
+    );
+}
+
+#[test]
+fn bytes_and_dates_are_no_lists() {
+    check_both_ways(
+        || Shape::List,
+        &[
+            ["[]", "[1, 2]", "[3, 4]", "!"],
+            ["-", "[1, 2]", "[1, 2]", "!"],
+            ["[7]", "[7, 1]", "[7, 2]", "!"],
+            ["[true]", "[true, false]", "[true, true]", "!"],
+            ["[]", "[1, 2]", "['a']", "!"],
+            ["[1]", "[1, 'a']", "[1, 'b']", "!"],
+            ["[1, 2]", "[1]", "[1]", "!"],
+            ["[1, 2]", "[]", "[]", "[]"],
+        ],
+    );
+}
+
+#[test]
+fn counters_add_up() {
+    check_both_ways(
+        || Shape::Counter,
+        &[
+            ["1", "2", "2", "3"],
+            ["5", "0", "6", "1"],
+            ["-", "1", "1", "2"],
+            ["null", "1", "-2", "-1"],
+            ["-9223372036854775808", "-1", "9223372036854775807", "!"],
+            ["9223372036854775807", "-2", "0", "!"],
+            ["0", "9223372036854775807", "1", "!"],
+            ["0", "18446744073709551615", "1", "!"],
+            ["0", "0.5", "1", "!"],
+            ["0.5", "1", "2", "!"],
+            ["1", "null", "2", "!"],
+            ["1", "-", "2", "!"],
+            ["1", "null", "null", "null"],
+            ["1", "-", "-", "-"],
+        ],
+    );
+}
+
+#[test]
+fn of_two_latest_values_the_later_is_kept() {
+    check(
+        || Shape::Latest,
+        &[
+            ["1", "2", "3", "2"],
+            ["1", "2", "2", "2"],
+            ["1", "-", "3", "-"],
+            ["1", "2", "-", "2"],
+            ["{'a': 1, 'b': 1}", "{'a': 2, 'b': 1}", "{'a': 1, 'b': 2}", "{'a': 2, 'b': 1}"],
+        ],
+    );
+}
+
+#[test]
+fn sets_unite() {
+    check_both_ways(
+        || Shape::Set,
+        &[
+            ["[1, 2]", "[1, 2, 3]", "[1, 2, 4]", "[1, 2, 3, 4]"],
+            ["[1, 2]", "[1, 2, 3]", "[1, 2, 3]", "[1, 2, 3]"],
+            ["[1, 2]", "[2, 3]", "[1]", "[3]"],
+            ["[1, 2]", "[]", "[1, 2, 3]", "[3]"],
+            ["[[1, 2]]", "[[1, 2], [2, 1]]", "[]", "[[2, 1]]"],
+            ["-", "[1]", "[2]", "[1, 2]"],
+            ["null", "[1]", "[2]", "[1, 2]"],
+            ["[1]", "-", "[1, 2]", "[2]"],
+            ["[1]", "-", "-", "-"],
+            ["[1]", "null", "null", "null"],
+            ["[1]", "null", "[1, 2]", "!"],
+        ],
+    );
+}
+
+#[test]
+fn what_is_used_once_conflicts_even_where_both_did_the_same() {
+    check_both_ways(
+        || Shape::Once,
+        &[
+            ["'a'", "null", "null", "!"],
+            ["'a'", "-", "-", "!"],
+            ["null", "'a'", "'a'", "!"],
+            ["null", "'a'", "'b'", "!"],
+            ["'a'", "null", "'b'", "!"],
+        ],
+    );
+}
+
+#[test]
+fn maps_merge_key_by_key() {
+    let carts = [
+        ["{}", "{'a': 1}", "{'b': 2}", "{'a': 1, 'b': 2}"],
+        ["-", "{'a': 1}", "{'b': 2}", "{'a': 1, 'b': 2}"],
+        ["{'a': 1, 'b': 1}", "{'b': 1}", "{'a': 1, 'b': 2}", "{'b': 2}"],
+        ["{'a': 1}", "{}", "{}", "{}"],
+        ["{'a': 1}", "{}", "{'a': 2}", "!"],
+        ["{'a': 1}", "{'a': 2}", "{'a': 2}", "!"],
+        ["{'a': 1}", "-", "-", "-"],
+        ["{'a': 1}", "-", "{'a': 1, 'b': 1}", "!"],
+        ["null", "{'a': 'x'}", "{'b': 'y'}", "!"],
+    ];
+    check_both_ways(map(|| Shape::Value), &carts);
+    check_both_ways(map(|| Shape::Counter), &[["{'a': 1}", "{'a': 2}", "{'a': 3}", "{'a': 4}"]]);
+    let nested = || map(|| Shape::Value)();
+    check_both_ways(
+        map(nested),
+        &[["{'a': {}}", "{'a': {'a': 1}}", "{'a': {'b': 1}}", "{'a': {'a': 1, 'b': 1}}"]],
+    );
+    // A list that was sorted, beside another key that the other side changed.
+    check_both_ways(
+        map(|| Shape::List),
+        &[["{'a': [2, 1]}", "{'a': [1, 2]}", "{'a': [2, 1], 'b': []}", "{'a': [1, 2], 'b': []}"]],
+    );
+}
+
+#[test]
+fn flattened_members_are_one_value() {
+    let flattening = || {
+        let shapes = [("text", Shape::Text), ("option", Shape::Unknown), ("pay", Shape::Untyped)];
+        let shapes = shapes.map(|(key, shape)| (key.to_owned(), shape));
+        Shape::Members(Members { kind: Kind::Flattening, shapes: shapes.into() })
+    };
+    check_both_ways(
+        flattening,
+        &[
+            [
+                "{'text': 'a', 'pay': 1}",
+                "{'text': 'b', 'pay': 1}",
+                "{'text': 'a', 'pay': 2}",
+                "{'text': 'b', 'pay': 2}",
+            ],
+            ["{'option': 'a', 'pay': 1}", "{'pay': 1}", "{'option': 'a', 'pay': 2}", "{'pay': 2}"],
+            [
+                "{'pay': 1}",
+                "{'done': 1}",
+                "{'pay': 1, 'option': 'a'}",
+                "{'done': 1, 'option': 'a'}",
+            ],
+            ["{'pay': 1}", "{'done': 1}", "{'pay': 2}", "!"],
+            ["{'pay': 1, 'to': 'a'}", "{'pay': 1, 'to': 'b'}", "{'pay': 2, 'to': 'a'}", "!"],
+        ],
+    );
+}
+
+#[test]
+fn a_conflict_is_named_by_fields_and_never_by_keys_of_maps() {
+    let members = |kind, key: &str, shape| {
+        Shape::Members(Members { kind, shapes: [(key.to_owned(), shape)].into() })
+    };
+    let cases = [
+        (members(Kind::Struct, "a/b~c", Shape::Value), "a/b~c", "/a~1b~0c"),
+        (members(Kind::Flattening, "a", Shape::Value), "a", "/a"),
+        (members(Kind::Flattening, "a", Shape::Untyped), "a", ""),
+        (members(Kind::Map, "a", Shape::Value), "a", ""),
+        (Shape::Value, "a", ""),
+    ];
+    for (shape, key, pointer) in cases {
+        let [base, ours, theirs] = [1, 2, 3].map(|value| Value::from_iter([(key, value)]));
+        let conflict = merge(&base, ours, theirs, &shape).unwrap_err();
+        assert_eq!(conflict.pointer, pointer, "{shape:?}");
+    }
+    let cart = members(Kind::Struct, "cart", map(|| Shape::Value)());
+    let [base, ours, theirs] =
+        [1, 2, 3].map(|value| Value::from_iter([("cart", Value::from_iter([("a", value)]))]));
+    assert_eq!(merge(&base, ours, theirs, &cart).unwrap_err().pointer, "/cart");
+}
+
+#[test]
+fn a_document_with_a_rounded_number_does_not_merge() {
+    let [base, changed] = ["{'n': 'x'}", "{'n': 'y'}"].map(|text| field(text).unwrap_or_default());
+    let rounded = field("{'n': [100000000000000000000]}").unwrap_or_default();
+    let conflict = Err(MergeConflict::here());
+    assert_eq!(merge(&base, rounded.clone(), base.clone(), &Shape::Value), conflict);
+    assert_eq!(merge(&base, base.clone(), rounded.clone(), &Shape::Value), conflict);
+    assert_eq!(merge(&rounded, changed, rounded.clone(), &Shape::Value), conflict);
+}
