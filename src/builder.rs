@@ -494,7 +494,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             carrier,
             policy: self.policy,
             clock: self.clock,
-            events: Events::new(kind, self.on_event),
+            events: Events { kind, hook: self.on_event },
             warnings: Warnings::default(),
             generate_id: self.generate_id,
             error_response: self.error_response,

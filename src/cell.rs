@@ -2,7 +2,6 @@
 
 use std::{
     any::{Any, type_name},
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -409,11 +408,5 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
                 );
             });
         }
-    }
-}
-
-impl<T: Send + Sync + 'static> fmt::Debug for Cell<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cell").finish_non_exhaustive()
     }
 }

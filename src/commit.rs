@@ -55,7 +55,6 @@ impl SessionCommit {
     ///     Ok(commit)
     /// }
     /// ```
-    #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         match &self.0 {
             Outcome::Committed(cell) => cell.id(),

@@ -68,10 +68,9 @@ impl CookieTemplate {
             cookie.set_name(name);
             cookie.set_secure(false);
         }
-        check_untouched(&cookie)?;
-        check_characters(&cookie)?;
         fill_in_defaults(&mut cookie);
-        check_security(&cookie, insecure_http)?;
+        check(&cookie)?;
+        warn_of_risks(&cookie, insecure_http);
         let partitioned = cookie.partitioned() == Some(true);
         if remove_unpartitioned && !partitioned {
             return Err(ConfigError::Needs {
@@ -169,43 +168,6 @@ fn strip_prefix(name: &str) -> &str {
         .unwrap_or(name)
 }
 
-fn check_untouched(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
-    let problem = |attribute, problem| Err(ConfigError::Cookie { attribute, problem });
-    if !cookie.value().is_empty() {
-        return problem("value", "is the session's; give the template an empty one");
-    }
-    if cookie.max_age().is_some() {
-        return problem("Max-Age", "follows the session; use `.max_age(..)`");
-    }
-    if cookie.expires().is_some() {
-        return problem(
-            "Expires",
-            "follows the session; use `.max_age(..)` or `.browser_session(..)`",
-        );
-    }
-    Ok(())
-}
-
-fn check_characters(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
-    let problem = |attribute, problem| Err(ConfigError::Cookie { attribute, problem });
-    let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
-    if cookie.name().is_empty() || !cookie.name().bytes().all(is_token) {
-        return problem("name", "must be letters, digits and any of !#$%&'*+-.^_`|~");
-    }
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
-    let is_plain = |text: &str| text.bytes().all(is_plain);
-    if !cookie.path().is_none_or(|path| path.starts_with('/') && is_plain(path)) {
-        return problem(
-            "Path",
-            "must start with `/` and hold no space, comma, semicolon or control character",
-        );
-    }
-    if !cookie.domain().is_none_or(|domain| !domain.is_empty() && is_plain(domain)) {
-        return problem("Domain", "must be a host name without spaces, commas or semicolons");
-    }
-    Ok(())
-}
-
 fn fill_in_defaults(cookie: &mut Cookie<'static>) {
     if cookie.path().is_none() {
         cookie.set_path("/");
@@ -221,52 +183,65 @@ fn fill_in_defaults(cookie: &mut Cookie<'static>) {
     }
 }
 
-fn check_security(cookie: &Cookie<'static>, insecure_http: bool) -> Result<(), ConfigError> {
-    let problem = |attribute, problem| Err(ConfigError::Cookie { attribute, problem });
-    let secure = cookie.secure() == Some(true);
-    if starts_with(cookie.name(), "__Host-") {
-        if !secure {
-            return problem("name", "`__Host-` needs Secure; browsers drop the cookie otherwise");
-        }
-        if cookie.path() != Some("/") {
-            return problem("name", "`__Host-` needs Path=/; browsers drop the cookie otherwise");
-        }
-        if cookie.domain().is_some() {
-            return problem(
-                "name",
-                "`__Host-` allows no Domain; browsers drop the cookie otherwise",
-            );
-        }
-    }
-    if starts_with(cookie.name(), "__Secure-") && !secure {
-        return problem("name", "`__Secure-` needs Secure; browsers drop the cookie otherwise");
-    }
-    if starts_with(cookie.name(), "__Http-") && !secure {
-        return problem("name", "`__Http-` needs Secure; browsers drop the cookie otherwise");
-    }
-    let only_http =
-        ["__Http-", "__Host-Http-"].iter().any(|prefix| starts_with(cookie.name(), prefix));
-    if only_http && cookie.http_only() != Some(true) {
-        return problem(
+/// Checks what the session decides itself, what can be written, and what browsers keep.
+fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
+    let (name, secure) = (cookie.name(), cookie.secure() == Some(true));
+    let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
+    let path = cookie.path().unwrap_or("/");
+    let host = starts_with(name, "__Host-");
+    let http = ["__Http-", "__Host-Http-"].iter().any(|prefix| starts_with(name, prefix));
+    let rules = [
+        (!cookie.value().is_empty(), "value", "is the session's; give the template an empty one"),
+        (cookie.max_age().is_some(), "Max-Age", "follows the session; use `.max_age(..)`"),
+        (
+            cookie.expires().is_some(),
+            "Expires",
+            "follows the session; use `.max_age(..)` or `.browser_session(..)`",
+        ),
+        (
+            name.is_empty() || !name.bytes().all(is_token),
             "name",
-            "`__Http-` and `__Host-Http-` need HttpOnly; browsers drop the cookie otherwise",
-        );
+            "must be letters, digits and any of !#$%&'*+-.^_`|~",
+        ),
+        (
+            !path.starts_with('/') || !path.bytes().all(is_plain),
+            "Path",
+            "must start with `/` and hold no space, comma, semicolon or control character",
+        ),
+        (
+            cookie.domain().is_some_and(|host| host.is_empty() || !host.bytes().all(is_plain)),
+            "Domain",
+            "must be a host name without spaces, commas or semicolons",
+        ),
+        (host && !secure, "name", "`__Host-` needs Secure"),
+        (host && path != "/", "name", "`__Host-` needs Path=/"),
+        (host && cookie.domain().is_some(), "name", "`__Host-` allows no Domain"),
+        (starts_with(name, "__Secure-") && !secure, "name", "`__Secure-` needs Secure"),
+        (starts_with(name, "__Http-") && !secure, "name", "`__Http-` needs Secure"),
+        (
+            http && cookie.http_only() != Some(true),
+            "name",
+            "`__Http-` and `__Host-Http-` need HttpOnly",
+        ),
+        (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite", "None needs Secure"),
+        (cookie.partitioned() == Some(true) && !secure, "Partitioned", "needs Secure"),
+    ];
+    match rules.into_iter().find(|(is_broken, ..)| *is_broken) {
+        Some((_, attribute, problem)) => Err(ConfigError::Cookie { attribute, problem }),
+        None => Ok(()),
     }
-    if cookie.same_site() == Some(SameSite::None) && !secure {
-        return problem("SameSite", "None needs Secure; browsers drop the cookie otherwise");
-    }
-    if cookie.partitioned() == Some(true) && !secure {
-        return problem("Partitioned", "needs Secure; browsers drop the cookie otherwise");
-    }
+}
+
+fn warn_of_risks(cookie: &Cookie<'static>, insecure_http: bool) {
     if insecure_http {
         tracing::warn!(
             "session cookies are sent over plain http (`insecure_http`); never do this in production"
         );
-    } else if !secure {
+    } else if cookie.secure() != Some(true) {
         tracing::warn!("the session cookie is not Secure; anyone on the network can read it");
     }
     if cookie.http_only() == Some(false) {
         tracing::warn!("the session cookie is not HttpOnly; any script on the page can read it");
     }
-    Ok(())
 }

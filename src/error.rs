@@ -84,7 +84,6 @@ pub enum SessionRejection {
 
 impl SessionRejection {
     /// Returns the status code of the response this rejection becomes.
-    #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Store(_) | Self::Newer => StatusCode::SERVICE_UNAVAILABLE,
@@ -185,7 +184,6 @@ pub(crate) struct DoesNotReadBack;
 
 impl SessionError {
     /// Returns the status code of the response this error becomes.
-    #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Rejected(rejection) => rejection.status(),
@@ -287,7 +285,8 @@ pub enum ConfigError {
     #[error("two keys in `.keys(..)` share a key id; replace one of them")]
     KeyIdCollision,
 
-    /// An attribute of the cookie template breaks a rule.
+    /// An attribute of the cookie template breaks a rule, so that browsers drop the cookie or the session
+    /// could not set it.
     #[error("`.cookie(..)`: {attribute} {problem}")]
     Cookie {
         /// The attribute, as HTTP spells it.

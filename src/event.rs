@@ -1,48 +1,40 @@
 //! What happened to sessions, for logs, metrics and alarms.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use tracing::Level;
 
-use crate::id::Fingerprint;
+use crate::id::{Fingerprint, StoreKey};
 
 /// Something that happened to a session.
 ///
-/// Every event is also written with `tracing`, under the target `axum_typed_session::event`. None carries an id, a
-/// key or a payload; [`session`](Self::session) is a fingerprint that finds nothing.
+/// Every event is also written with `tracing`, under the target `axum_typed_session::event`. None carries an
+/// id, a key or a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SessionEvent {
+pub struct SessionEvent {
+    /// What happened.
+    pub kind: SessionEventKind,
+    /// The session it happened to, as a fingerprint that finds no row; `None` where no session is known.
+    pub session: Option<Fingerprint>,
+}
+
+/// The kinds of [`SessionEvent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEventKind {
     /// A token came in whose session the store does not have.
-    Missed {
-        /// The session.
-        session: Fingerprint,
-    },
+    Missed,
     /// A session came in after its end.
-    Expired {
-        /// The session.
-        session: Fingerprint,
-    },
+    Expired,
     /// `validate` or `migrate` refused a session that came in.
-    Invalid {
-        /// The session.
-        session: Fingerprint,
-    },
+    Invalid,
     /// A session came in whose data cannot be read.
-    Corrupt {
-        /// The session.
-        session: Fingerprint,
-    },
+    Corrupt,
     /// A session came in that a newer version wrote.
-    Newer {
-        /// The session, if it could be told.
-        session: Option<Fingerprint>,
-    },
+    Newer,
     /// A session came in that a logout, a revocation or a new id has ended.
-    Revoked {
-        /// The session.
-        session: Fingerprint,
-    },
+    Revoked,
     /// A token came in that is malformed, was tampered with or belongs to another purpose.
     InvalidToken,
     /// A token came in under a key that is not in the ring.
@@ -53,45 +45,26 @@ pub enum SessionEvent {
         valid: usize,
     },
     /// A new session was saved.
-    Created {
-        /// The session.
-        session: Fingerprint,
-    },
+    Created,
     /// A session was saved.
-    Saved {
-        /// The session.
-        session: Fingerprint,
-    },
+    Saved,
     /// A session's expiry was moved; its data stayed.
-    Touched {
-        /// The session.
-        session: Fingerprint,
-    },
+    Touched,
     /// A session got a new id.
     Regenerated {
-        /// The session under its new id.
-        session: Fingerprint,
         /// The session under its former id.
         former: Fingerprint,
     },
     /// A session was ended.
-    Destroyed {
-        /// The session.
-        session: Fingerprint,
-    },
-    /// Two requests changed a session at once; what became of it is up to `on_conflict`.
+    Destroyed,
+    /// Two requests changed a session at once; the result depends on `on_conflict`.
     Conflict {
-        /// The session.
-        session: Fingerprint,
         /// The field that both changed so that they cannot both hold, as a JSON pointer (RFC 6901). `None`
         /// if the changes were merged, or exclude each other as a whole.
         field: Option<String>,
     },
     /// A request wanted to save a session that another had ended.
-    Gone {
-        /// The session, unless its id was replaced.
-        session: Option<Fingerprint>,
-    },
+    Gone,
     /// A session did not fit, and nothing was sent.
     TooLarge {
         /// The bytes it takes.
@@ -101,148 +74,95 @@ pub enum SessionEvent {
     },
     /// A store failed or hung.
     StoreError {
-        /// What it was asked, such as `load`.
+        /// The operation that was asked for, such as `load`.
         operation: &'static str,
     },
 }
 
 impl SessionEvent {
     /// Returns the event's name in snake case, such as `invalid_token`.
-    #[must_use]
     pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Missed { .. } => "missed",
-            Self::Expired { .. } => "expired",
-            Self::Invalid { .. } => "invalid",
-            Self::Corrupt { .. } => "corrupt",
-            Self::Newer { .. } => "newer",
-            Self::Revoked { .. } => "revoked",
-            Self::InvalidToken => "invalid_token",
-            Self::UnknownKey => "unknown_key",
-            Self::Ambiguous { .. } => "ambiguous",
-            Self::Created { .. } => "created",
-            Self::Saved { .. } => "saved",
-            Self::Touched { .. } => "touched",
-            Self::Regenerated { .. } => "regenerated",
-            Self::Destroyed { .. } => "destroyed",
-            Self::Conflict { .. } => "conflict",
-            Self::Gone { .. } => "gone",
-            Self::TooLarge { .. } => "too_large",
-            Self::StoreError { .. } => "store_error",
+        match self.kind {
+            SessionEventKind::Missed => "missed",
+            SessionEventKind::Expired => "expired",
+            SessionEventKind::Invalid => "invalid",
+            SessionEventKind::Corrupt => "corrupt",
+            SessionEventKind::Newer => "newer",
+            SessionEventKind::Revoked => "revoked",
+            SessionEventKind::InvalidToken => "invalid_token",
+            SessionEventKind::UnknownKey => "unknown_key",
+            SessionEventKind::Ambiguous { .. } => "ambiguous",
+            SessionEventKind::Created => "created",
+            SessionEventKind::Saved => "saved",
+            SessionEventKind::Touched => "touched",
+            SessionEventKind::Regenerated { .. } => "regenerated",
+            SessionEventKind::Destroyed => "destroyed",
+            SessionEventKind::Conflict { .. } => "conflict",
+            SessionEventKind::Gone => "gone",
+            SessionEventKind::TooLarge { .. } => "too_large",
+            SessionEventKind::StoreError { .. } => "store_error",
         }
     }
+}
 
-    /// Returns the fingerprint of the session it is about, if there is one.
-    #[must_use]
-    pub const fn session(&self) -> Option<Fingerprint> {
-        match self {
-            Self::Missed { session }
-            | Self::Expired { session }
-            | Self::Invalid { session }
-            | Self::Corrupt { session }
-            | Self::Revoked { session }
-            | Self::Created { session }
-            | Self::Saved { session }
-            | Self::Touched { session }
-            | Self::Regenerated { session, .. }
-            | Self::Destroyed { session }
-            | Self::Conflict { session, .. } => Some(*session),
-            Self::Newer { session } | Self::Gone { session } => *session,
-            Self::InvalidToken
-            | Self::UnknownKey
-            | Self::Ambiguous { .. }
-            | Self::TooLarge { .. }
-            | Self::StoreError { .. } => None,
-        }
+impl SessionEventKind {
+    const fn is_error(&self) -> bool {
+        matches!(self, Self::StoreError { .. } | Self::TooLarge { .. })
     }
 
-    /// What clients can cause at will is no warning, or anyone could flood the log.
-    const fn level(&self) -> Level {
-        match self {
-            Self::StoreError { .. } | Self::TooLarge { .. } => Level::ERROR,
-            Self::Corrupt { .. } | Self::Newer { .. } => Level::WARN,
-            Self::Missed { .. }
-            | Self::Expired { .. }
-            | Self::Invalid { .. }
-            | Self::Revoked { .. }
-            | Self::InvalidToken
-            | Self::UnknownKey
-            | Self::Ambiguous { .. }
-            | Self::Created { .. }
-            | Self::Saved { .. }
-            | Self::Touched { .. }
-            | Self::Regenerated { .. }
-            | Self::Destroyed { .. }
-            | Self::Conflict { .. }
-            | Self::Gone { .. } => Level::DEBUG,
-        }
+    /// Events that clients can cause at will are no warnings, or anyone could flood the log.
+    const fn is_warning(&self) -> bool {
+        matches!(self, Self::Corrupt | Self::Newer)
     }
 }
 
 pub(crate) type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
 /// Where one manager's events go.
-#[derive(Clone)]
 pub(crate) struct Events {
-    kind: Arc<str>,
-    hook: Option<Arc<Hook>>,
+    pub(crate) kind: Arc<str>,
+    pub(crate) hook: Option<Arc<Hook>>,
 }
 
+const TARGET: &str = "axum_typed_session::event";
+
 impl Events {
-    pub(crate) fn new(kind: Arc<str>, hook: Option<Arc<Hook>>) -> Self {
-        Self { kind, hook }
-    }
-
-    /// Reports an everyday event, which is not even made when nobody listens: most name a session, and
-    /// that takes a hash.
-    pub(crate) fn emit(&self, make: impl FnOnce() -> SessionEvent) {
-        if self.hook.is_some() || tracing::enabled!(target: TARGET, Level::DEBUG) {
-            let event = make();
-            debug_assert_eq!(event.level(), Level::DEBUG, "{event:?} is an alarm");
-            self.report(&event);
+    /// Reports an event. `session` is not asked for when nobody listens, since it takes a hash.
+    pub(crate) fn report(
+        &self,
+        kind: SessionEventKind,
+        session: impl FnOnce() -> Option<StoreKey>,
+    ) {
+        let is_everyday = !kind.is_error() && !kind.is_warning();
+        if is_everyday && self.hook.is_none() && !tracing::enabled!(target: TARGET, Level::DEBUG) {
+            return;
         }
-    }
-
-    /// Reports an event of a higher level, which is too rare for its cost to matter.
-    pub(crate) fn alarm(&self, event: &SessionEvent) {
-        self.report(event);
-    }
-
-    fn report(&self, event: &SessionEvent) {
+        let event = SessionEvent { kind, session: session().map(|key| key.fingerprint()) };
         if let Some(hook) = &self.hook {
-            hook(event);
+            hook(&event);
         }
-        self.trace(event);
+        self.trace(&event);
     }
 
     fn trace(&self, event: &SessionEvent) {
-        macro_rules! write {
+        macro_rules! trace {
             ($level:expr) => {
                 tracing::event!(
                     target: TARGET,
                     $level,
                     event = event.name(),
                     kind = &*self.kind,
-                    session = event.session().map(tracing::field::display),
-                    detail = ?event,
+                    session = event.session.map(tracing::field::display),
+                    detail = ?event.kind,
                 )
             };
         }
-        match event.level() {
-            Level::ERROR => write!(Level::ERROR),
-            Level::WARN => write!(Level::WARN),
-            _ => write!(Level::DEBUG),
+        if event.kind.is_error() {
+            trace!(Level::ERROR);
+        } else if event.kind.is_warning() {
+            trace!(Level::WARN);
+        } else {
+            trace!(Level::DEBUG);
         }
-    }
-}
-
-const TARGET: &str = "axum_typed_session::event";
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("kind", &self.kind)
-            .field("hook", &self.hook.is_some())
-            .finish()
     }
 }

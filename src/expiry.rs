@@ -16,7 +16,6 @@ pub enum MaxAge {
 
 impl MaxAge {
     /// Returns the time the server keeps the session after a save.
-    #[must_use]
     pub const fn ttl(self) -> Duration {
         match self {
             Self::Persistent(ttl) | Self::BrowserSession(ttl) => ttl,
@@ -24,7 +23,6 @@ impl MaxAge {
     }
 
     /// Says whether the cookie carries `Max-Age`.
-    #[must_use]
     pub const fn is_persistent(self) -> bool {
         matches!(self, Self::Persistent(_))
     }

@@ -48,7 +48,6 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     }
 
     /// Returns what names the session to the store.
-    #[must_use]
     pub fn key(&self) -> StoreKey {
         self.key
     }

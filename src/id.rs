@@ -50,22 +50,11 @@ impl Scope {
 
     /// Reads an id as it travels; `None` for anything a server never sent.
     pub(crate) fn parse_id(&self, text: &[u8]) -> Option<SessionId> {
-        if text.len() != ID_CHARS {
-            return None;
-        }
-        let mut secret = [0; ID_BYTES];
-        let written = URL_SAFE_NO_PAD.decode_slice(text, &mut secret).ok()?;
-        (written == ID_BYTES).then(|| self.id(secret))
+        decode(text).map(|secret| self.id(secret))
     }
 
     pub(crate) fn owner(&self, owner: &str) -> OwnerKey {
         OwnerKey(self.0.owner.clone().chain_update(owner).finalize().into())
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").finish_non_exhaustive()
     }
 }
 
@@ -82,13 +71,11 @@ pub struct SessionId {
 
 impl SessionId {
     /// Returns the bytes of the secret.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.secret
     }
 
     /// Returns what stores see of this id.
-    #[must_use]
     pub fn store_key(&self) -> StoreKey {
         *self.key.get_or_init(|| {
             let hasher = self.scope.0.id.clone();
@@ -116,73 +103,74 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// What a store sees of a session id: SHA-256 of audience, kind and id.
-///
-/// A leaked table of these logs nobody in.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreKey([u8; 32]);
+/// Makes a newtype of bytes that stores keep. `Debug` shows the first bytes only.
+macro_rules! bytes_for_stores {
+    ($(#[$doc:meta])* $name:ident($bytes:literal)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $bytes]);
 
-impl StoreKey {
-    /// Makes a key of the bytes a store kept.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
+        impl $name {
+            /// Makes one of the bytes that a store kept.
+            pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
 
-    /// Returns the bytes for a store to keep.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
+            /// Returns the bytes for a store to keep.
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
+                &self.0
+            }
 
-    /// Returns the first eight bytes, for logs.
-    #[must_use]
-    pub const fn fingerprint(&self) -> Fingerprint {
-        match self.0.first_chunk() {
-            Some(start) => Fingerprint(*start),
-            None => Fingerprint([0; 8]),
+            /// Returns the first eight bytes, for logs.
+            pub const fn fingerprint(&self) -> $crate::id::Fingerprint {
+                match self.0.first_chunk() {
+                    Some(start) => $crate::id::Fingerprint(*start),
+                    None => $crate::id::Fingerprint([0; 8]),
+                }
+            }
         }
-    }
 
-    /// Returns the whole key in hexadecimal, for a form field of an admin page.
-    #[must_use]
-    pub fn to_hex(&self) -> String {
-        hex(&self.0)
-    }
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!(stringify!($name), "({}..)"), self.fingerprint())
+            }
+        }
+    };
+}
+pub(crate) use bytes_for_stores;
+
+bytes_for_stores! {
+    /// What a store sees of a session id: SHA-256 of audience, kind and id.
+    ///
+    /// If the table leaks, nobody can log in with it.
+    StoreKey(32)
 }
 
-impl fmt::Debug for StoreKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StoreKey({}..)", self.fingerprint())
+bytes_for_stores! {
+    /// What a store sees of an owner: SHA-256 of audience, kind and the owner's name.
+    OwnerKey(32)
+}
+
+impl StoreKey {
+    /// Returns the whole key in base64url, 43 characters, such as for a form field of an admin page.
+    pub fn to_base64url(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
     }
 }
 
 impl FromStr for StoreKey {
-    type Err = StoreKeyFromStrError;
+    type Err = ParseStoreKeyError;
 
-    /// Reads what [`to_hex`](Self::to_hex) wrote.
+    /// Reads what [`to_base64url`](Self::to_base64url) wrote.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.as_bytes();
-        let mut bytes = [0; 32];
-        if digits.len() != 64 || !digits.is_ascii() {
-            return Err(StoreKeyFromStrError(()));
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
-            let value = |digit: u8| char::from(digit).to_digit(16);
-            let [high, low] = pair.map(value);
-            let (Some(high), Some(low)) = (high, low) else {
-                return Err(StoreKeyFromStrError(()));
-            };
-            *byte = u8::try_from(high * 16 + low).map_err(|_| StoreKeyFromStrError(()))?;
-        }
-        Ok(Self(bytes))
+        decode(text.as_bytes()).map(Self).ok_or(ParseStoreKeyError(()))
     }
 }
 
-/// The text is not a [`StoreKey`] in hexadecimal.
+/// The text is not a [`StoreKey`] in base64url.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("a store key is 64 hexadecimal digits")]
-pub struct StoreKeyFromStrError(());
+#[error("a store key is 43 characters of base64url")]
+pub struct ParseStoreKeyError(());
 
 impl From<SessionId> for StoreKey {
     fn from(id: SessionId) -> Self {
@@ -202,14 +190,14 @@ impl From<&Self> for StoreKey {
     }
 }
 
-/// The first eight bytes of a [`StoreKey`]: enough to follow one session through a log, too little
-/// to find its row.
+/// The first eight bytes of a [`StoreKey`]: enough to follow one session through a log, too little to find
+/// its row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fingerprint([u8; 8]);
+pub struct Fingerprint(pub(crate) [u8; 8]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 
@@ -219,29 +207,12 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// What a store sees of an owner: SHA-256 of audience, kind and the owner's name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OwnerKey([u8; 32]);
-
-impl OwnerKey {
-    /// Makes a key of the bytes a store kept.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the bytes for a store to keep.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for OwnerKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let start = self.0.get(..8).unwrap_or_default();
-        write!(f, "OwnerKey({}..)", hex(start))
-    }
+/// Decodes 32 bytes of base64url; `None` for anything a server never sent.
+fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
+    let mut bytes = [0; ID_BYTES];
+    let is_whole = text.len() == ID_CHARS
+        && matches!(URL_SAFE_NO_PAD.decode_slice(text, &mut bytes), Ok(ID_BYTES));
+    is_whole.then_some(bytes)
 }
 
 /// Draws bytes from the operating system.
@@ -249,13 +220,4 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], BoxError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

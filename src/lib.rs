@@ -202,6 +202,7 @@ mod session;
 pub mod testing;
 
 pub use cookie;
+pub use time;
 
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
@@ -213,11 +214,11 @@ pub use crate::{
     codec::Codec,
     commit::SessionCommit,
     error::{ConfigError, SessionError, SessionRejection, StoreError},
-    event::SessionEvent,
+    event::{SessionEvent, SessionEventKind},
     expiry::MaxAge,
     fields::{Counter, Latest, Once, Set},
     handle::SessionHandle,
-    id::{Fingerprint, OwnerKey, SessionId, StoreKey, StoreKeyFromStrError},
+    id::{Fingerprint, OwnerKey, ParseStoreKeyError, SessionId, StoreKey},
     keys::{Key, KeyRing},
     manager::{ConflictPolicy, SessionManager, StoredSession},
     record::{Record, Version},

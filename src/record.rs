@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     error::{BoxError, StoreError},
     expiry::{Lifetime, MaxAge},
-    id::{OwnerKey, random},
+    id::{OwnerKey, bytes_for_stores, random},
 };
 
 /// The record format this release writes, and the newest it reads. Format 1 had no epoch.
@@ -17,36 +17,18 @@ const FORMAT: u8 = 2;
 /// Formats end here: what begins with a higher byte, as every text does, is no record of any release.
 const LAST_FORMAT: u8 = 31;
 
-/// Names one write of a session: a random 128-bit value chosen by the writer.
-///
-/// An update names the version it replaces. Finding one's own version in a row means that the write
-/// arrived, so repeating a write is safe.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Version([u8; 16]);
+bytes_for_stores! {
+    /// Names one write of a session: a random 128-bit value chosen by the writer.
+    ///
+    /// An update names the version it replaces. Finding one's own version in a row means that the write
+    /// arrived, so repeating a write is safe.
+    Version(16)
+}
 
 impl Version {
-    /// Makes a version of the bytes a store kept.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the bytes for a store to keep.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
     /// Draws a new version from the operating system.
     pub(crate) fn random() -> Result<Self, BoxError> {
         random().map(Self)
-    }
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, ..] = self.0;
-        write!(f, "Version({a:02x}{b:02x}..)")
     }
 }
 
@@ -71,67 +53,56 @@ pub struct Record {
 
 impl Record {
     /// Returns the version of this write.
-    #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
     /// Returns whose session it is, if the application names owners.
-    #[must_use]
     pub fn owner(&self) -> Option<OwnerKey> {
         self.owner
     }
 
     /// Returns when the session began.
-    #[must_use]
     pub fn created_at(&self) -> Timestamp {
         self.lifetime.created_at
     }
 
     /// Returns when the row counts as absent.
-    #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         self.lifetime.expires_at
     }
 
     /// Returns the instant past which nothing extends the session.
-    #[must_use]
     pub fn absolute_end(&self) -> Timestamp {
         self.lifetime.absolute_end
     }
 
     /// Returns the max-age this session asked for, if it asked for one.
-    #[must_use]
     pub fn max_age(&self) -> Option<MaxAge> {
         self.lifetime.max_age
     }
 
     /// Returns the application's schema version of the payload.
-    #[must_use]
     pub fn schema(&self) -> u32 {
         self.schema
     }
 
     /// Returns the tag of the codec that wrote the payload.
-    #[must_use]
     pub fn codec_tag(&self) -> u8 {
         self.codec
     }
 
     /// Says whether the row only marks an id that was replaced.
-    #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.tombstone
     }
 
     /// Returns the session data as the codec wrote it.
-    #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
     /// Returns the record with another expiry, for a store's `touch`.
-    #[must_use]
     pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
         self.lifetime.expires_at = expires_at;
         self
@@ -142,7 +113,6 @@ impl Record {
     /// Layout, integers big-endian: format `u8`, flags `u8`, codec tag `u8`, schema `u32`, created-at
     /// and absolute end in Unix milliseconds `u64`, then max-age in milliseconds `u64`, owner
     /// `[u8; 32]` and epoch `u64` where the flags say so, then the payload.
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
         self.write_to(&mut bytes);

@@ -10,8 +10,6 @@
 //! them is configuration, never the token's choice. The associated data binds version, key id,
 //! audience, kind, transport, the name of its cookie or header, and mode.
 
-use std::fmt;
-
 use base64::{Engine as _, decoded_len_estimate, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
@@ -232,15 +230,6 @@ fn signature(secret: &[u8; 32], context: &[u8], text: &[u8]) -> Hmac<Sha256> {
     #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
     let mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");
     mac.chain_update((context.len() as u64).to_be_bytes()).chain_update(context).chain_update(text)
-}
-
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer")
-            .field("protection", &self.protection)
-            .field("keys", &self.keys.len())
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

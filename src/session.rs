@@ -4,11 +4,11 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
-    time::SystemTime,
 };
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
+use time::OffsetDateTime;
 
 use crate::{
     cell::Cell,
@@ -90,7 +90,6 @@ pub struct Session<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> Session<T> {
     /// Says whether the session is fresh: no valid one came in and none was committed in this request.
-    #[must_use]
     pub fn is_new(&self) -> bool {
         self.basis.live().is_none()
     }
@@ -98,14 +97,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Returns the session's id; `None` until a fresh session is committed.
     ///
     /// Treat it like a password: pass [`SessionId::store_key`] on instead.
-    #[must_use]
     pub fn id(&self) -> Option<&SessionId> {
         self.basis.live().map(|live| &live.id)
     }
 
     /// Returns when the session began, or when its owner last changed; now for a fresh one.
-    #[must_use]
-    pub fn created_at(&self) -> SystemTime {
+    pub fn created_at(&self) -> OffsetDateTime {
         let created_at = self.basis.live().map(|live| live.record.created_at());
         created_at.unwrap_or(self.basis.incoming.opened_at).into()
     }
@@ -115,8 +112,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// For a fresh session: when it would end if it were saved now, with what
     /// [`set_max_age`](Self::set_max_age) asked for, but as one without owner. For one that was saved, what
     /// this guard asked for counts from its commit on.
-    #[must_use]
-    pub fn expires_at(&self) -> SystemTime {
+    pub fn expires_at(&self) -> OffsetDateTime {
         let policy = &self.cell.manager().core().policy;
         let expires_at = if let Some(live) = self.basis.live() {
             policy.ends_at(&live.record.lifetime)

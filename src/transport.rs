@@ -49,45 +49,17 @@ enum Kind {
 const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-session-token");
 
 /// Headers that HTTP uses for something else, on the way in or out.
-const RESERVED: [HeaderName; 27] = [
-    header::ACCEPT_RANGES,
-    header::AGE,
-    header::ALLOW,
-    header::AUTHORIZATION,
-    header::CACHE_CONTROL,
-    header::CONNECTION,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::COOKIE,
-    header::DATE,
-    header::ETAG,
-    header::EXPIRES,
-    header::HOST,
-    header::LAST_MODIFIED,
-    header::LINK,
-    header::LOCATION,
-    header::RETRY_AFTER,
-    header::SET_COOKIE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::VARY,
-    header::VIA,
-    header::WWW_AUTHENTICATE,
-];
+const RESERVED: &str = "accept-ranges age allow authorization cache-control connection content-encoding \
+    content-length content-range content-type cookie date etag expires host last-modified link location \
+    retry-after set-cookie te trailer transfer-encoding upgrade vary via www-authenticate";
 
 impl Transport {
     /// A cookie, as `.cookie(..)` describes it.
-    #[must_use]
     pub const fn cookie() -> Self {
         Self::of(Kind::Cookie)
     }
 
     /// `Authorization: Bearer` (RFC 6750) in, `X-Session-Token` out; an empty one means: forget it.
-    #[must_use]
     pub const fn bearer() -> Self {
         Self::of(Kind::Bearer)
     }
@@ -96,7 +68,6 @@ impl Transport {
     ///
     /// A name that no header can have, or that has a meaning of its own, is an error of
     /// [`build`](crate::SessionManagerBuilder::build).
-    #[must_use]
     pub fn header(name: impl TryInto<HeaderName>) -> Self {
         let Ok(name) = name.try_into() else {
             return Self {
@@ -105,7 +76,7 @@ impl Transport {
             };
         };
         Self {
-            problem: RESERVED.contains(&name).then_some(
+            problem: RESERVED.split(' ').any(|reserved| reserved == name).then_some(
                 "this header has a meaning of its own; use `Transport::cookie()`, `::bearer()` or a header \
                  such as `x-session`",
             ),
@@ -353,11 +324,5 @@ fn forbid_caching(headers: &mut HeaderMap) {
     });
     if !forbidden {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").finish_non_exhaustive()
     }
 }

@@ -42,7 +42,6 @@ pub struct AutoCommitLayer {
 
 impl AutoCommitLayer {
     /// Makes a layer that commits on responses below 500.
-    #[must_use]
     pub const fn new() -> Self {
         Self { on_server_error: false }
     }
@@ -52,7 +51,6 @@ impl AutoCommitLayer {
     /// A panic is noticed by what the handler still held of its request or session. With a catch-panic
     /// layer inside this one, a handler that panics after it let go of both looks like one that answered;
     /// put that layer outside, where nothing is ever committed for a panic.
-    #[must_use]
     pub const fn commit_on_server_error(self, commit: bool) -> Self {
         Self { on_server_error: commit }
     }

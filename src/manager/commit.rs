@@ -13,7 +13,7 @@ use crate::{
     clock::Timestamp,
     decision::{CookieAction, Live, Origin, Prepared, RowAction, Save, Situation, decide, saves},
     error::{SessionError, SessionRejection},
-    event::SessionEvent,
+    event::SessionEventKind as Kind,
     id::{SessionId, random},
     record::{Record, Version},
     store::{SaveOutcome, Write},
@@ -181,7 +181,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 record
             }
         };
-        core.emit(|| SessionEvent::Saved { session: key.fingerprint() });
+        core.report(Kind::Saved, || key);
         Ok(save.live.with(record))
     }
 
@@ -262,10 +262,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 Live::new(id, record)
             }
         };
-        core.emit(|| SessionEvent::Regenerated {
-            session: rotated.key().fingerprint(),
-            former: save.live.key().fingerprint(),
-        });
+        let former = save.live.key().fingerprint();
+        core.report(Kind::Regenerated { former }, || rotated.key());
         Ok(rotated)
     }
 
@@ -291,10 +289,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let core = &self.core;
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|(_, field)| field.clone());
-        core.emit(|| SessionEvent::Conflict {
-            session: save.live.key().fingerprint(),
-            field: field.clone(),
-        });
+        core.report(Kind::Conflict { field: field.clone() }, || save.live.key());
         if let Some(field) = field {
             self.warn_of_conflict(&field);
         }
@@ -360,7 +355,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 impl Core {
     async fn create(&self, basis: &Basis, record: Record) -> Result<Live, SessionError> {
         let id = self.insert(basis, &record).await?;
-        self.emit(|| SessionEvent::Created { session: id.store_key().fingerprint() });
+        self.report(Kind::Created, || id.store_key());
         Ok(Live::new(id, record))
     }
 
@@ -403,7 +398,7 @@ impl Core {
                 SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Ok(None),
             }
         }
-        self.emit(|| SessionEvent::Touched { session: live.key().fingerprint() });
+        self.report(Kind::Touched, || live.key());
         Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
     }
 }

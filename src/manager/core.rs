@@ -2,7 +2,7 @@
 
 use std::{
     any::TypeId,
-    fmt, mem,
+    mem,
     ops::Deref,
     ptr,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -17,7 +17,7 @@ use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
     error::{SessionError, SessionRejection, StoreError},
-    event::{Events, SessionEvent},
+    event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, Scope, StoreKey, random},
     record::{Record, Version},
@@ -101,7 +101,7 @@ impl Core {
             Home::Token(list) => Ok(list.clone()),
             Home::Store(store) => Ok(Some(store.clone())),
             Home::StoreFor(store_for) => store_for(parts).map(Some).map_err(|error| {
-                self.alarm(&SessionEvent::StoreError { operation: "store_for" });
+                self.alarm(Kind::StoreError { operation: "store_for" });
                 error.into()
             }),
         }
@@ -162,12 +162,13 @@ impl Core {
         self.clock.now().into()
     }
 
-    pub(crate) fn emit(&self, make: impl FnOnce() -> SessionEvent) {
-        self.events.emit(make);
+    pub(crate) fn report(&self, kind: Kind, session: impl FnOnce() -> StoreKey) {
+        self.events.report(kind, || Some(session()));
     }
 
-    pub(crate) fn alarm(&self, event: &SessionEvent) {
-        self.events.alarm(event);
+    /// Reports an event of no known session.
+    pub(crate) fn alarm(&self, kind: Kind) {
+        self.events.report(kind, || None);
     }
 
     /// Renders an error for the client.
@@ -180,7 +181,7 @@ impl Core {
 
     /// Reports and returns [`SessionError::Gone`].
     pub(crate) fn gone(&self, key: Option<StoreKey>) -> SessionError {
-        self.emit(|| SessionEvent::Gone { session: key.map(|key| key.fingerprint()) });
+        self.events.report(Kind::Gone, || key);
         SessionError::Gone
     }
 
@@ -188,7 +189,7 @@ impl Core {
         if actual <= limit {
             return Ok(());
         }
-        self.alarm(&SessionEvent::TooLarge { actual, limit });
+        self.alarm(Kind::TooLarge { actual, limit });
         Err(SessionError::TooLarge { actual, limit })
     }
 }
@@ -246,16 +247,5 @@ impl Home {
             }
             _ => mem::discriminant(self) == mem::discriminant(other),
         }
-    }
-}
-
-impl fmt::Debug for Home {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Token(None) => "token",
-            Self::Token(Some(_)) => "token with revocations",
-            Self::Store(_) => "store",
-            Self::StoreFor(_) => "store per request",
-        })
     }
 }

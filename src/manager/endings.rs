@@ -13,7 +13,7 @@ use crate::{
     clock::Timestamp,
     decision::Save,
     error::{SessionError, StoreError},
-    event::SessionEvent,
+    event::SessionEventKind as Kind,
     expiry::Lifetime,
     id::StoreKey,
     record::{Record, Version},
@@ -66,7 +66,7 @@ impl Core {
                 (None, Some(list)) => self.destroy_token(list, *key, record.as_ref(), now).await?,
                 (None, None) => {}
             }
-            self.emit(|| SessionEvent::Destroyed { session: key.fingerprint() });
+            self.report(Kind::Destroyed, || *key);
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Core {
             };
             pauses.check()?;
         }
-        self.emit(|| SessionEvent::Destroyed { session: key.fingerprint() });
+        self.report(Kind::Destroyed, || *key);
         Ok(())
     }
 

@@ -15,8 +15,8 @@ use crate::{
     clock::Timestamp,
     decision::{Live, Origin},
     error::{SessionRejection, StoreError},
-    event::SessionEvent,
-    id::Fingerprint,
+    event::SessionEventKind as Kind,
+    id::StoreKey,
     record::Record,
     store::SessionStore,
     warnings::Route,
@@ -77,7 +77,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
         }
         if valid > 1 {
-            self.core.emit(|| SessionEvent::Ambiguous { valid });
+            self.core.alarm(Kind::Ambiguous { valid });
         }
         let draft = match newest {
             Some((_, live, draft)) => {
@@ -103,7 +103,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         parts: &Parts,
         now: Timestamp,
     ) -> Result<Verdict<T>, SessionRejection> {
-        let session = || claim.id.store_key().fingerprint();
+        let session = || claim.id.store_key();
         let (stored, list) = match (&claim.carried, store) {
             (Some((_, record)), list) => (Ok(Some(record.clone())), list),
             (None, Some(store)) => {
@@ -118,7 +118,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let Some(entry) = self.core.revocation(list, &claim.id.store_key()).await? else {
             return Ok(verdict);
         };
-        self.core.emit(|| SessionEvent::Revoked { session: session() });
+        self.core.report(Kind::Revoked, session);
         Ok(if self.core.is_fresh_tombstone(&entry, now) {
             Verdict::Tombstone(Successor::of(&entry))
         } else {
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Judges what a token or a store holds of a session, for a request or, without `parts`, outside one.
     pub(super) fn judge(
         &self,
-        session: impl Fn() -> Fingerprint,
+        session: impl Fn() -> StoreKey + Copy,
         stored: Result<Option<Record>, StoreError>,
         parts: Option<&Parts>,
         now: Timestamp,
@@ -138,26 +138,26 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let record = match stored {
             Ok(Some(record)) => record,
             Ok(None) => {
-                core.emit(|| SessionEvent::Missed { session: session() });
+                core.report(Kind::Missed, session);
                 return Ok(Verdict::Absent);
             }
             Err(StoreError::Corrupt) => {
-                core.alarm(&SessionEvent::Corrupt { session: session() });
+                core.report(Kind::Corrupt, session);
                 return Ok(Verdict::Refused(None));
             }
             Err(error) => {
                 if matches!(error, StoreError::Newer) {
-                    core.alarm(&SessionEvent::Newer { session: Some(session()) });
+                    core.report(Kind::Newer, session);
                 }
                 return Err(error.into());
             }
         };
         if core.policy.ends_at(&record.lifetime) <= now {
-            core.emit(|| SessionEvent::Expired { session: session() });
+            core.report(Kind::Expired, session);
             return Ok(Verdict::Refused(Some(record)));
         }
         if record.tombstone {
-            core.emit(|| SessionEvent::Revoked { session: session() });
+            core.report(Kind::Revoked, session);
             return Ok(Verdict::Tombstone(Successor::of(&record)));
         }
         match self.decode(&record) {
@@ -165,12 +165,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 return Ok(Verdict::Valid(record, Box::new(Draft::new(data))));
             }
             Err(Unreadable::Newer) => {
-                core.alarm(&SessionEvent::Newer { session: Some(session()) });
+                core.report(Kind::Newer, session);
                 return Err(SessionRejection::Newer);
             }
-            Err(Unreadable::Corrupt) => core.alarm(&SessionEvent::Corrupt { session: session() }),
+            Err(Unreadable::Corrupt) => core.report(Kind::Corrupt, session),
             Ok(_) | Err(Unreadable::Refused) => {
-                core.emit(|| SessionEvent::Invalid { session: session() });
+                core.report(Kind::Invalid, session);
             }
         }
         Ok(Verdict::Refused(Some(record)))

@@ -85,7 +85,6 @@ impl<T> fmt::Debug for SessionManager<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionManager")
             .field("carrier", &self.core.carrier)
-            .field("home", &self.core.home)
             .finish_non_exhaustive()
     }
 }

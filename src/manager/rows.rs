@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     clock::Timestamp,
     error::{SessionError, StoreError},
-    event::{Events, SessionEvent},
+    event::{Events, SessionEventKind},
     id::{StoreKey, random},
     record::{Record, Version},
     store::{SaveOutcome, SessionStore, Write},
@@ -87,7 +87,7 @@ impl Rows<'_> {
         if let Err(error) = &result
             && !matches!(error, StoreError::Corrupt | StoreError::Newer)
         {
-            self.events.alarm(&SessionEvent::StoreError { operation });
+            self.events.report(SessionEventKind::StoreError { operation }, || None);
         }
         result
     }

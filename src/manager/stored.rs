@@ -1,13 +1,15 @@
 //! Operations on stored sessions outside a request, and `update`, which also serves requests.
 
-use std::{fmt, ops::Deref, sync::Arc, time::SystemTime};
+use std::{fmt, ops::Deref, sync::Arc};
+
+use time::OffsetDateTime;
 
 use super::{SessionManager, basis::Basis, core::Home, incoming::Verdict};
 use crate::{
     clock::Timestamp,
     decision::{Live, Origin, lifetime_after_save, tells},
     error::SessionError,
-    event::SessionEvent,
+    event::SessionEventKind as Kind,
     expiry::Lifetime,
     id::{OwnerKey, StoreKey},
     record::Record,
@@ -25,25 +27,21 @@ pub struct StoredSession<T> {
 
 impl<T> StoredSession<T> {
     /// Returns what names this session to the store, such as for [`SessionManager::destroy`].
-    #[must_use]
     pub fn key(&self) -> StoreKey {
         self.key
     }
 
     /// Returns when the session began, or when its owner last changed.
-    #[must_use]
-    pub fn created_at(&self) -> SystemTime {
+    pub fn created_at(&self) -> OffsetDateTime {
         self.created_at.into()
     }
 
     /// Returns when the session ends unless something extends it.
-    #[must_use]
-    pub fn expires_at(&self) -> SystemTime {
+    pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at.into()
     }
 
     /// Returns the data alone.
-    #[must_use]
     pub fn into_inner(self) -> T {
         self.data
     }
@@ -74,7 +72,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns the same manager over another store, for tenants of `store_for` and for tests.
     ///
     /// Sessions of the original open here too if their rows are in `store`.
-    #[must_use]
     pub fn with_store(&self, store: impl SessionStore) -> Self {
         Self { core: self.core.with_store(store), data: self.data.clone() }
     }
@@ -283,7 +280,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: &StoreKey,
     ) -> Result<Option<(Record, T)>, SessionError> {
         let stored = self.core.rows_in(store).load(key).await;
-        Ok(match self.judge(|| key.fingerprint(), stored, None, self.core.now())? {
+        Ok(match self.judge(|| *key, stored, None, self.core.now())? {
             Verdict::Valid(record, draft) => Some((record, draft.data)),
             Verdict::Tombstone(_) | Verdict::Refused(_) | Verdict::Absent => None,
         })
@@ -356,7 +353,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         let again = |theirs: &Record| {
             let stored = Ok(Some(theirs.clone()));
-            let valid = match self.judge(|| key.fingerprint(), stored, None, self.core.now())? {
+            let valid = match self.judge(|| key, stored, None, self.core.now())? {
                 Verdict::Valid(_, draft) if !asks_identity || theirs.epoch == record.epoch => {
                     draft.data
                 }
@@ -373,7 +370,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         let written = self.core.rows_in(store).overwrite(&key, next, record.version, again).await?;
         let record = written.map_err(|_| self.core.gone(Some(key)))?;
-        self.core.emit(|| SessionEvent::Saved { session: key.fingerprint() });
+        self.core.report(Kind::Saved, || key);
         Ok(Applied { result, data, record })
     }
 

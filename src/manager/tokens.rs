@@ -11,7 +11,7 @@ use crate::{
     cookies::NAME_VALUE_LIMIT,
     decision::Live,
     error::{SessionError, SessionRejection, StoreError},
-    event::SessionEvent,
+    event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
     record::{Record, take},
@@ -62,15 +62,15 @@ impl Core {
         });
         match worst {
             Some(BadToken::Newer) => {
-                self.alarm(&SessionEvent::Newer { session: None });
+                self.alarm(Kind::Newer);
                 return Err(SessionRejection::Newer);
             }
             // One event for all the tokens that failed, however many a client sends.
             Some(BadToken::Malformed) if claims.is_empty() => {
-                self.emit(|| SessionEvent::InvalidToken);
+                self.alarm(Kind::InvalidToken);
             }
             Some(BadToken::UnknownKey) if claims.is_empty() => {
-                self.emit(|| SessionEvent::UnknownKey);
+                self.alarm(Kind::UnknownKey);
             }
             Some(BadToken::Malformed | BadToken::UnknownKey) | None => {}
         }

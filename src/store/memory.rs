@@ -107,7 +107,6 @@ impl Hasher for StartOfKey {
 
 impl MemoryStore {
     /// Makes an empty store with the default bound.
-    #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
@@ -122,13 +121,11 @@ impl MemoryStore {
     }
 
     /// Returns how many rows there are, tombstones and rows not yet swept included.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.shared.rows().by_key.len()
     }
 
     /// Says whether there is no row.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -163,7 +160,6 @@ impl MemoryStoreBuilder {
     }
 
     /// Makes the store. Needs no runtime.
-    #[must_use]
     pub fn build(self) -> MemoryStore {
         MemoryStore {
             shared: Arc::new(Shared {

@@ -3,8 +3,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
+
+use time::OffsetDateTime;
 
 use crate::clock::{Clock, Timestamp};
 
@@ -32,14 +34,12 @@ pub struct ManualClock {
 impl ManualClock {
     /// Makes a clock that stands at the beginning of 2100 (UTC): always the same, and so far ahead that a
     /// store by the system's clock takes nothing that is saved by this one for expired.
-    #[must_use]
     pub fn new() -> Self {
         Self::at(Timestamp::from_unix_millis(4_102_444_800_000).into())
     }
 
     /// Makes a clock that stands at `time`.
-    #[must_use]
-    pub fn at(time: SystemTime) -> Self {
+    pub fn at(time: OffsetDateTime) -> Self {
         Self { millis: Arc::new(AtomicU64::new(Timestamp::from(time).as_unix_millis())) }
     }
 
@@ -50,7 +50,7 @@ impl ManualClock {
     }
 
     /// Puts the clock to `time`, which may be earlier.
-    pub fn set(&self, time: SystemTime) {
+    pub fn set(&self, time: OffsetDateTime) {
         let millis = Timestamp::from(time).as_unix_millis();
         self.millis.store(millis, Ordering::SeqCst);
     }
@@ -63,7 +63,7 @@ impl Default for ManualClock {
 }
 
 impl Clock for ManualClock {
-    fn now(&self) -> SystemTime {
+    fn now(&self) -> OffsetDateTime {
         Timestamp::from_unix_millis(self.millis.load(Ordering::SeqCst)).into()
     }
 }

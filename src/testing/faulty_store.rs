@@ -139,7 +139,6 @@ struct GateState {
 
 impl Gate {
     /// Makes a closed gate.
-    #[must_use]
     pub fn new() -> Self {
         Self(watch::Sender::default())
     }
@@ -241,7 +240,6 @@ impl<S> FaultyStore<S> {
     }
 
     /// Returns how many calls of these operations have come in, answered or not.
-    #[must_use]
     pub fn calls(&self, operations: impl IntoIterator<Item = Operation>) -> usize {
         let control = self.control();
         let calls = |operation| control.calls.get(&operation).copied();
@@ -254,7 +252,6 @@ impl<S> FaultyStore<S> {
     }
 
     /// Returns the wrapped store, undisturbed and uncounted.
-    #[must_use]
     pub fn inner(&self) -> &S {
         &self.store
     }

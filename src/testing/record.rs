@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use time::OffsetDateTime;
 
 use bytes::Bytes;
 
@@ -32,7 +32,7 @@ impl RecordBuilder {
     /// Starts from a session without owner and data that began now, by the system's clock, and lives for
     /// a day.
     pub fn new() -> Self {
-        let now = Timestamp::from(SystemTime::now());
+        let now = Timestamp::from(OffsetDateTime::now_utc());
         let end = now.saturating_add(std::time::Duration::from_secs(24 * 60 * 60));
         Self {
             version: None,
@@ -123,7 +123,6 @@ impl RecordBuilder {
     /// # Panics
     ///
     /// If the operating system has no random bytes for the version.
-    #[must_use]
     pub fn build(&self) -> Record {
         Record {
             version: self.version.unwrap_or_else(|| Version::from_bytes(random())),

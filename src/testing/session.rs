@@ -81,7 +81,6 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// Requests take several `Cookie` headers, so sessions of several managers go together. With
     /// [`Transport::custom`](crate::Transport::custom) it is the first header that `set` writes.
-    #[must_use]
     pub fn header(&self) -> (HeaderName, HeaderValue) {
         (self.name.clone(), self.value.clone())
     }

@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use super::*;
@@ -17,8 +17,8 @@ use crate::expiry::Lifetime;
 struct At(Arc<AtomicU64>);
 
 impl Clock for At {
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+    fn now(&self) -> time::OffsetDateTime {
+        Timestamp::from_unix_millis(self.0.load(Ordering::SeqCst)).into()
     }
 }
 
@@ -35,6 +35,7 @@ fn record(expires_at: u64) -> Record {
             absolute_end: at(expires_at),
             max_age: None,
         },
+        epoch: 0,
         tombstone: false,
         payload: Bytes::new(),
     }
@@ -132,6 +133,7 @@ fn what_is_counted_is_what_is_there() {
     for key in 0..30 {
         let record = Record {
             owner: (key % 3 == 0).then_some(ada),
+            epoch: 0,
             tombstone: key % 5 == 0,
             payload: Bytes::from(vec![0; usize::from(key)]),
             ..record(u64::from(key))

@@ -145,7 +145,6 @@ impl RedisStore {
     ///
     /// It is renewed only by the driver, when it breaks, and so remains with a server that becomes a replica or
     /// that hangs while its name moves on. [`connect`](Self::connect) makes connections that are replaced then.
-    #[must_use]
     pub fn from_connection_manager(manager: ConnectionManager) -> Self {
         Self::new(Connection::new(Line::node(manager), None))
     }
@@ -157,7 +156,6 @@ impl RedisStore {
     /// it and report a conflict, and what the save did is then done twice. A primary that hangs is missed for as
     /// long as it does, though a replica took over; [`connect_cluster`](Self::connect_cluster) follows the
     /// replica.
-    #[must_use]
     pub fn from_cluster_connection(cluster: ClusterConnection) -> Self {
         Self::new(Connection::new(Line::cluster(cluster), None))
     }
@@ -175,14 +173,12 @@ impl RedisStore {
     ///
     /// Applications that share a server need prefixes of their own, or an `audience` of their own: with
     /// neither, each accepts the other's sessions.
-    #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into().into();
         self
     }
 
     /// Sets where now comes from, to compute how long a row has to live. Default: the system's clock.
-    #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

@@ -88,7 +88,6 @@ const OWNER_ROUNDS: u32 = 64;
 
 impl<E: SqlEngine> SqlStore<E> {
     /// Makes a store of the table `typed_sessions`. Does not connect.
-    #[must_use]
     pub fn new(pool: Pool<E>) -> Self {
         Self {
             pool,
@@ -113,7 +112,6 @@ impl<E: SqlEngine> SqlStore<E> {
     }
 
     /// Sets another clock than the database's, such as the manual clock of a test.
-    #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
@@ -121,7 +119,6 @@ impl<E: SqlEngine> SqlStore<E> {
 
     /// Returns the SQL that [`migrate`](Self::migrate) runs where something is missing, for those who run
     /// their own migrations.
-    #[must_use]
     pub fn schema_sql(&self) -> &str {
         &self.statements.schema
     }

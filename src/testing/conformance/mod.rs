@@ -42,8 +42,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
+
+use time::OffsetDateTime;
 
 pub use self::{
     cancellation::{
@@ -195,11 +197,11 @@ macro_rules! session_store_conformance {
 /// # Example
 ///
 /// ```
-/// use std::time::SystemTime;
+/// use axum_typed_session::time::OffsetDateTime;
 /// use axum_typed_session::{MemoryStore, testing::{ManualClock, conformance::StoreUnderTest}};
 ///
 /// fn memory_store() -> StoreUnderTest {
-///     let clock = ManualClock::at(SystemTime::now());
+///     let clock = ManualClock::at(OffsetDateTime::now_utc());
 ///     let store = MemoryStore::builder().clock(clock.clone()).build();
 ///     StoreUnderTest::new(store).advance_with(move |duration| {
 ///         clock.advance(duration);
@@ -226,7 +228,6 @@ impl StoreUnderTest {
     ///
     /// The engine's clock must agree with the system's when the store is made; a call moves it so much
     /// further ahead, for all rows there are.
-    #[must_use]
     pub fn advance_with<F, W>(mut self, advance: F) -> Self
     where
         F: Fn(Duration) -> W + Send + Sync + 'static,
@@ -243,7 +244,7 @@ impl StoreUnderTest {
 
     fn now(&self) -> Timestamp {
         let ahead = Duration::from_millis(self.ahead.load(Ordering::Relaxed));
-        Timestamp::from(SystemTime::now()).saturating_add(ahead)
+        Timestamp::from(OffsetDateTime::now_utc()).saturating_add(ahead)
     }
 
     /// Returns an instant that no check lives to see.
