@@ -1,7 +1,8 @@
-//! The builder: every option, and the checks that make a bad configuration fail early.
+//! The builder: every option of a manager.
+
+mod checks;
 
 use std::{
-    any::TypeId,
     fmt,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -15,30 +16,19 @@ use serde_json::Value;
 
 use crate::{
     clock::{Clock, SystemClock},
-    codec::{Codec, JSON_TAG, JsonCodec},
-    cookies::CookieTemplate,
-    error::{BoxError, ConfigError, SessionError, StoreError},
-    event::{Events, Hook, SessionEvent},
-    expiry::{ExpiryPolicy, Extension, LONGEST_COOKIE, MaxAge},
-    id::Scope,
+    codec::{Codec, JsonCodec},
+    error::{BoxError, SessionError, StoreError},
+    event::{Hook, SessionEvent},
+    expiry::{ExpiryPolicy, Extension, MaxAge},
     keys::KeyRing,
-    manager::{
-        ConflictPolicy, Core, DataOptions, ErrorResponse, GenerateId, Home, SessionManager,
-        Settings,
-    },
+    manager::{ConflictPolicy, DataOptions, ErrorResponse, GenerateId, Home, SessionManager},
     merge::Shape,
-    seal::{Content, Protection, Sealer},
+    seal::Protection,
     store::SessionStore,
-    transport::{Carrier, Transport},
-    warnings::Warnings,
+    transport::Transport,
 };
 
-const STORE_TIMEOUT: Duration = Duration::from_secs(2);
-
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Long enough for anything and short enough that no sum overflows.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<T> SessionManager<T>
 where
@@ -463,160 +453,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self.clock = Arc::new(clock);
         self
     }
-
-    /// Checks everything and makes the manager.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] whose text names the option and what to change.
-    pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
-        self.check_durations()?;
-        self.check_combinations()?;
-        let template =
-            CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
-        let carrier = Carrier::new(self.transport, template);
-        let kind: Arc<str> = self.kind.unwrap_or_else(short_name::<T>).into();
-        let (home, content) = match self.home {
-            Some(home) => (home, Content::Id),
-            None => (Home::Token(self.revocations), Content::Data),
-        };
-        let purpose = [&*self.audience, &*kind, carrier.binding(), carrier.name()];
-        let sealer = match &self.keys {
-            Some(ring) => Some(Sealer::new(ring, self.protection, content, purpose)?),
-            None if content == Content::Id => None,
-            None => return Err(ConfigError::MissingKeys),
-        };
-        let settings = Settings {
-            scope: Scope::new(&self.audience, &kind),
-            audience: self.audience,
-            kind: kind.clone(),
-            sealer,
-            carrier,
-            policy: self.policy,
-            clock: self.clock,
-            events: Events { kind, hook: self.on_event },
-            warnings: Warnings::default(),
-            generate_id: self.generate_id,
-            error_response: self.error_response,
-            codec_tag: self.data.codec.tag(),
-            schema: self.schema,
-            accept_schema: self.accept_schema.unwrap_or(self.schema),
-            owner_is_told: self.data.owner.is_some(),
-            on_conflict: self.on_conflict.unwrap_or_default(),
-            max_payload: self.max_payload,
-            store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
-        };
-        let core = Core::new(settings, home);
-        core.warn_of_shared_kind(TypeId::of::<T>(), std::any::type_name::<T>());
-        Ok(SessionManager::new(core, self.data))
-    }
-
-    fn check_durations(&self) -> Result<(), ConfigError> {
-        let policy = &self.policy;
-        let max_age = match policy.max_age {
-            MaxAge::Persistent(ttl) => ("max_age", ttl, LONGEST_COOKIE),
-            MaxAge::BrowserSession(ttl) => ("browser_session", ttl, LONGEST_COOKIE),
-        };
-        let durations = [
-            Some(max_age),
-            Some(("absolute_timeout", policy.absolute_timeout, LONGEST_TIMEOUT)),
-            policy.anonymous_ttl.map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
-            self.store_timeout.map(|ttl| ("store_timeout", ttl, DAY)),
-        ];
-        for (option, actual, limit) in durations.into_iter().flatten() {
-            if actual.is_zero() || actual > limit {
-                return Err(ConfigError::Duration { option, actual, limit });
-            }
-        }
-        if policy.max_age.ttl() > policy.absolute_timeout {
-            return Err(ConfigError::MaxAgeAboveAbsoluteTimeout {
-                max_age: policy.max_age.ttl(),
-                absolute_timeout: policy.absolute_timeout,
-            });
-        }
-        Ok(())
-    }
-
-    fn check_combinations(&self) -> Result<(), ConfigError> {
-        let needs = |option, needs| Err(ConfigError::Needs { option, needs });
-        let excludes = |option, excludes| Err(ConfigError::Excludes { option, excludes });
-        let invalid = |option, problem| Err(ConfigError::Invalid { option, problem });
-        let is_json = self.data.codec.tag() == JSON_TAG;
-        let merges = self.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
-        if self.home.is_some() {
-            if self.revocations.is_some() {
-                return excludes("revocations", "a store, whose sessions end by themselves");
-            }
-            if self.protection == Protection::Signed && self.keys.is_none() {
-                return needs("signed", "`.keys(..)`");
-            }
-            if merges && !is_json {
-                return needs(
-                    "on_conflict",
-                    "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON",
-                );
-            }
-        } else {
-            if self.on_conflict.is_some() {
-                return needs(
-                    "on_conflict",
-                    "`.store(..)`; a browser keeps the cookie that arrives last",
-                );
-            }
-            if self.store_timeout.is_some() && self.revocations.is_none() {
-                return needs("store_timeout", "`.store(..)` or `.revocations(..)`");
-            }
-        }
-        if self.data.migrate.is_some() && !is_json {
-            return needs("migrate", "JSON; it cannot be combined with a `.codec(..)`");
-        }
-        if self.schema > 1 && self.data.migrate.is_none() {
-            return needs(
-                "schema_version",
-                "`.migrate(..)`, which may refuse what it does not want",
-            );
-        }
-        if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
-            return needs("accept_schema", "a version from `.schema_version(..)` up");
-        }
-        if self.policy.anonymous_ttl.is_some() && self.data.owner.is_none() {
-            return needs("anonymous_ttl", "`.owner(..)`");
-        }
-        if !self.transport.is_cookie() {
-            let no_cookie = "a `.transport(..)` that is no cookie";
-            if self.has_cookie {
-                return excludes("cookie", no_cookie);
-            }
-            if self.insecure_http {
-                return excludes("insecure_http", no_cookie);
-            }
-        }
-        if let Some(problem) = self.transport.problem() {
-            return invalid("transport", problem);
-        }
-        if self.max_payload == 0 {
-            return invalid("max_payload", "no session fits into 0 bytes");
-        }
-        if self.schema == 0 {
-            return invalid("schema_version", "versions begin with 1");
-        }
-        let names = [("audience", Some(&*self.audience)), ("kind", self.kind.as_deref())];
-        for (option, name) in names {
-            if name == Some("") {
-                return invalid(option, "an empty name tells nothing apart; leave the option out");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Returns the name of a type without the paths of its modules, such as `Vec<Login>`.
-fn short_name<T>() -> String {
-    let mut short = String::new();
-    for part in std::any::type_name::<T>().split_inclusive(|letter| "<>,()[]& ;".contains(letter)) {
-        short.push_str(part.rsplit("::").next().unwrap_or(part));
-    }
-    short
 }
 
 impl<T> fmt::Debug for SessionManagerBuilder<T> {

@@ -61,7 +61,7 @@ impl Core {
             match (self.rows(store), store) {
                 (Some(rows), _) => {
                     let version = record.as_ref().map(Record::version);
-                    self.destroy_session(rows, *key, version).await?;
+                    self.destroy_session(rows, *key, version, true).await?;
                 }
                 (None, Some(list)) => self.destroy_token(list, *key, record.as_ref(), now).await?,
                 (None, None) => {}
@@ -71,12 +71,14 @@ impl Core {
         Ok(())
     }
 
-    /// Removes a row whatever others write to it, and the session that goes on under a newer id.
-    async fn destroy_session(
+    /// Removes a row, at `version` if it is known, whatever others write to it. Where the session goes on under
+    /// a newer id, that one ends too if `follows`; otherwise it is [`SessionError::Gone`].
+    pub(super) async fn destroy_session(
         &self,
         rows: Rows<'_>,
         mut key: StoreKey,
         mut version: Option<Version>,
+        follows: bool,
     ) -> Result<(), SessionError> {
         // No pauses: somebody who keeps writing would write again in each.
         let pauses = Pauses::start();
@@ -87,13 +89,16 @@ impl Core {
                     Ok(Some(record)) => SaveOutcome::Conflict(record),
                     Ok(None) => SaveOutcome::Gone,
                     // Data that cannot be read can still be removed.
-                    Err(StoreError::Corrupt) => return Ok(rows.destroy(&key).await?),
+                    Err(StoreError::Corrupt | StoreError::Newer) => {
+                        return Ok(rows.destroy(&key).await?);
+                    }
                     Err(error) => return Err(error.into()),
                 },
             };
             match outcome {
                 SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
                 SaveOutcome::Conflict(theirs) if theirs.tombstone => match Successor::of(&theirs) {
+                    _ if !follows => return Err(self.gone(Some(key))),
                     Some(successor) => (key, version) = (successor.key, None),
                     None => return Ok(()),
                 },
@@ -117,35 +122,6 @@ impl Core {
             key = successor.key;
             pauses.check()?;
         }
-        Ok(())
-    }
-
-    /// Removes a row outside a request. A session that goes on under a newer id is [`SessionError::Gone`].
-    pub(super) async fn destroy_row(
-        &self,
-        rows: Rows<'_>,
-        key: &StoreKey,
-    ) -> Result<(), SessionError> {
-        let pauses = Pauses::start();
-        let mut found = match rows.load(key).await {
-            // Data that cannot be read can still be removed.
-            Err(StoreError::Corrupt | StoreError::Newer) => {
-                rows.destroy(key).await?;
-                None
-            }
-            found => found?,
-        };
-        while let Some(record) = found {
-            if record.tombstone {
-                return Err(self.gone(Some(*key)));
-            }
-            found = match rows.destroy_at(key, record.version).await? {
-                SaveOutcome::Saved | SaveOutcome::Gone => None,
-                SaveOutcome::Conflict(theirs) => Some(theirs),
-            };
-            pauses.check()?;
-        }
-        self.report(Kind::Destroyed, || *key);
         Ok(())
     }
 

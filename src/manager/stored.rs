@@ -164,7 +164,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// mode.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
         let store = self.core.store("destroy")?;
-        self.core.destroy_row(self.core.rows_in(store), &key.into()).await
+        let key = key.into();
+        self.core.destroy_session(self.core.rows_in(store), key, None, false).await?;
+        self.core.report(Kind::Destroyed, || key);
+        Ok(())
     }
 
     /// Returns the live sessions of an owner, the newest first, with a store call for each.
