@@ -25,6 +25,7 @@ mod commit_rules;
 mod config_errors;
 mod cookie_template;
 mod debug_output;
+mod dropped_requests;
 mod duplicate_cookies;
 mod error_texts;
 mod events;
