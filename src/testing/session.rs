@@ -2,11 +2,11 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 
+use super::client::Received;
 use crate::{
     decision::Origin,
     error::SessionError,
     manager::{Draft, Effect, SessionManager},
-    transport::Received,
 };
 
 /// One client's session in a test of an application: a logged-in request in one line, and the data back
