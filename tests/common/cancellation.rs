@@ -2,11 +2,7 @@
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
-use async_trait::async_trait;
-use axum_typed_session::{
-    OwnerKey, Record, SaveOutcome, Session, SessionStore, StoreError, StoreKey, Timestamp, Version,
-    Write, testing::ManualClock,
-};
+use axum_typed_session::{Session, SessionStore, delegate_session_store, testing::ManualClock};
 
 use crate::{
     browser::{Answer, Browser, HOUR},
@@ -59,57 +55,8 @@ async fn between<R>(call: impl Future<Output = R>) -> R {
     answer
 }
 
-#[async_trait]
 impl SessionStore for PausingStore {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        between(self.0.load(key)).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        between(self.0.save(key, record, write)).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        between(self.0.destroy(key)).await
-    }
-
-    async fn touch(
-        &self,
-        key: &StoreKey,
-        version: Version,
-        at: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
-        between(self.0.touch(key, version, at)).await
-    }
-
-    async fn destroy_at(
-        &self,
-        key: &StoreKey,
-        version: Version,
-    ) -> Result<SaveOutcome, StoreError> {
-        between(self.0.destroy_at(key, version)).await
-    }
-
-    fn indexes_owners(&self) -> bool {
-        true
-    }
-
-    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        between(self.0.find_by_owner(owner)).await
-    }
-
-    async fn destroy_by_owner(
-        &self,
-        owner: &OwnerKey,
-        keep: Option<&StoreKey>,
-    ) -> Result<u64, StoreError> {
-        between(self.0.destroy_by_owner(owner, keep)).await
-    }
+    delegate_session_store!(all => self.0, async |_, call| between(call).await);
 }
 
 type Wish = fn(&mut Session<Data>);
