@@ -1,5 +1,4 @@
 //! A browser over a router.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{collections::BTreeMap, time::Duration};
 
