@@ -1,14 +1,9 @@
 //! Where the token travels.
 
-#[cfg(feature = "testing")]
-mod client;
-
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
-#[cfg(feature = "testing")]
-pub(crate) use self::client::Received;
 use crate::{
     cookies::{CookieTemplate, visit_values},
     error::BoxError,
@@ -32,13 +27,13 @@ type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 /// ```
 #[derive(Clone)]
 pub struct Transport {
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// What `build()` refuses it for.
     problem: Option<&'static str>,
 }
 
 #[derive(Clone)]
-enum Kind {
+pub(crate) enum Kind {
     Cookie,
     Bearer,
     Header(HeaderName),
@@ -46,7 +41,7 @@ enum Kind {
 }
 
 /// The response header that carries a new bearer token.
-const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-session-token");
+pub(crate) const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-session-token");
 
 /// Headers that HTTP uses for something else, on the way in or out.
 const RESERVED: &str = "accept-ranges age allow authorization cache-control connection content-encoding \
@@ -123,8 +118,8 @@ impl fmt::Debug for Transport {
 /// A transport and, where it is one, its cookie.
 #[derive(Clone, Debug)]
 pub(crate) struct Carrier {
-    transport: Transport,
-    template: Arc<CookieTemplate>,
+    pub(crate) transport: Transport,
+    pub(crate) template: Arc<CookieTemplate>,
 }
 
 impl Carrier {
@@ -267,7 +262,7 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
+pub(crate) fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
     let mut value = HeaderValue::try_from(token)?;
     value.set_sensitive(true);
     Ok(value)

@@ -73,7 +73,7 @@ async fn what_chromium_sees(chromium: &str, insecure_http: bool) -> String {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_mins(1), browser).await;
+    let output = tokio::time::timeout(Duration::from_secs(60), browser).await;
     server.abort();
     let _ = std::fs::remove_dir_all(&profile);
     let page = String::from_utf8(output.unwrap().unwrap().stdout).unwrap();

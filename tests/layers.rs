@@ -1,17 +1,24 @@
-//! Modules use only what stands above them in `src/lib.rs`, and nobody in a circle.
+//! How the files hang together: modules use only what stands above them in `src/lib.rs` and nobody in a
+//! circle, every file is a module, and none is too long to be read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+/// The most lines of code that one file of `src` has.
+const MOST_LINES_OF_A_FILE: usize = 442;
+
+/// The most lines of code that `src` has without stores and test helpers.
+const MOST_LINES_OF_THE_CORE: usize = 5_643;
 
 /// A module of the crate root and the modules of the crate root it names.
 type Uses = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
 fn modules_use_only_lower_groups_and_no_circles() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = repository().join("src");
     let root = fs::read_to_string(src.join("lib.rs")).unwrap();
     let groups = groups_of(&root);
     let uses: Uses =
@@ -35,17 +42,10 @@ fn groups_of(root: &str) -> Vec<Vec<String>> {
 
 /// What the files of a module import from the rest of the crate.
 fn uses_of(src: &Path, module: &str) -> BTreeSet<String> {
-    let mut uses = BTreeSet::new();
-    let mut todo = vec![src.join(format!("{module}.rs")), src.join(module)];
-    while let Some(path) = todo.pop() {
-        if path.is_dir() {
-            todo.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && let Ok(text) = fs::read_to_string(&path)
-        {
-            uses.extend(crate_names(&text));
-        }
-    }
+    let files = [src.join(format!("{module}.rs"))].into_iter().filter(|file| file.is_file());
+    let files = files.chain(files_below(&src.join(module)));
+    let mut uses: BTreeSet<String> =
+        files.flat_map(|file| crate_names(&fs::read_to_string(file).unwrap())).collect();
     uses.remove(module);
     uses
 }
@@ -134,7 +134,169 @@ fn reaches(uses: &Uses, from: &str, to: &str) -> bool {
 }
 
 #[test]
-fn the_check_finds_what_it_is_for() {
+fn every_file_is_a_module() {
+    let tests = repository().join("tests");
+    let mut todo = vec![repository().join("src/lib.rs")];
+    for entry in entries(&tests) {
+        todo.extend([entry.join("main.rs"), entry].into_iter().filter(|root| root.is_file()));
+    }
+    let mut named = BTreeSet::new();
+    while let Some(file) = todo.pop() {
+        let modules = modules(&file, &fs::read_to_string(&file).unwrap());
+        todo.extend(modules.into_iter().map(|module| module.file));
+        named.insert(file);
+    }
+    // Each of these is a program of its own, which must not compile.
+    named.extend(files_below(&tests.join("compile_fail")));
+    let files = files_below(&repository().join("src")).into_iter().chain(files_below(&tests));
+    let forgotten: Vec<_> = files
+        .filter(|file| !named.contains(file))
+        .map(|file| format!("`{}` is never compiled: no `mod` line names it", shown(&file)))
+        .collect();
+    assert!(forgotten.is_empty(), "{}", forgotten.join("\n"));
+}
+
+#[test]
+fn no_file_is_long_and_the_core_is_small() {
+    let (mut problems, mut core) = (Vec::new(), 0);
+    let mut todo = vec![repository().join("src/lib.rs")];
+    while let Some(file) = todo.pop() {
+        let text = fs::read_to_string(&file).unwrap();
+        let modules = modules(&file, &text).into_iter();
+        todo.extend(modules.filter(|module| !module.is_test).map(|module| module.file));
+        let (lines, file) = (code_lines(&text), shown(&file));
+        if lines > MOST_LINES_OF_A_FILE {
+            problems.push(format!(
+                "`{file}` has {lines} lines of code, more than {MOST_LINES_OF_A_FILE}"
+            ));
+        }
+        if !file.starts_with("src/store/") && !file.starts_with("src/testing/") {
+            core += lines;
+        }
+    }
+    if core > MOST_LINES_OF_THE_CORE {
+        problems.push(format!(
+            "`src` without `store` and `testing` has {core} lines of code, more than {MOST_LINES_OF_THE_CORE}"
+        ));
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns a path as seen from the repository.
+fn shown(file: &Path) -> String {
+    file.strip_prefix(repository()).unwrap().display().to_string()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (folders, files): (Vec<_>, Vec<_>) =
+        entries(folder).into_iter().partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|file| file.extension().is_some_and(|rs| rs == "rs"));
+    files.chain(folders.iter().flat_map(|folder| files_below(folder))).collect()
+}
+
+/// A file that a `mod` line names.
+#[derive(Debug, PartialEq)]
+struct Module {
+    file: PathBuf,
+    is_test: bool,
+}
+
+/// Returns the files that the `mod` lines of a file name.
+fn modules(file: &Path, text: &str) -> Vec<Module> {
+    let folder = file.parent().unwrap();
+    let stem = file.file_stem().unwrap();
+    let is_root = folder == repository().join("tests")
+        || ["lib", "main", "mod"].contains(&stem.to_str().unwrap());
+    let children = if is_root { folder.to_owned() } else { folder.join(stem) };
+    let (mut modules, mut path, mut is_test) = (Vec::new(), None, false);
+    for line in text.lines() {
+        if let Some(attribute) = line.strip_prefix("#[") {
+            is_test |= attribute == "cfg(test)]";
+            let quoted =
+                attribute.strip_prefix("path = \"").and_then(|rest| rest.strip_suffix("\"]"));
+            path = path.or(quoted);
+            continue;
+        }
+        if let Some(name) = module_name(line) {
+            let file = match path {
+                Some(path) => joined(folder, path),
+                None => [format!("{name}.rs"), format!("{name}/mod.rs")]
+                    .map(|file| children.join(file))
+                    .into_iter()
+                    .find(|file| file.is_file())
+                    .unwrap_or_else(|| panic!("no file for `{line}` in `{}`", shown(file))),
+            };
+            modules.push(Module { file, is_test });
+        }
+        (path, is_test) = (None, false);
+    }
+    modules
+}
+
+/// Follows a path such as `../common/world.rs`.
+fn joined(folder: &Path, path: &str) -> PathBuf {
+    path.split('/').fold(folder.to_owned(), |folder, part| match part {
+        ".." => folder.parent().unwrap().to_owned(),
+        part => folder.join(part),
+    })
+}
+
+/// Returns the name in a line such as `pub(crate) mod name;`.
+fn module_name(line: &str) -> Option<&str> {
+    let (before, name) = line.strip_suffix(';')?.split_once("mod ")?;
+    (before.is_empty() || before.starts_with("pub")).then_some(name)
+}
+
+/// Counts lines, without blank ones, comments and unit tests.
+fn code_lines(text: &str) -> usize {
+    let mut lines = text.lines();
+    let mut count = 0;
+    while let Some(line) = lines.next() {
+        if line == "#[cfg(test)]" && lines.next().is_some_and(|next| next.ends_with('{')) {
+            lines.find(|line| *line == "}");
+        } else if !line.trim().is_empty() && !line.trim_start().starts_with("//") {
+            count += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn a_module_is_where_its_line_says() {
+    let named = |file: &str, text: &str| {
+        let modules = modules(&repository().join(file), text).into_iter();
+        modules.map(|module| (shown(&module.file), module.is_test)).collect::<Vec<_>>()
+    };
+    let text =
+        "// mod no;\nuse std::x;\nmod seal;\npub(crate) mod store;\nmod inner {\n    mod no;\n}\n";
+    let wanted = [("src/seal.rs".to_owned(), false), ("src/store/mod.rs".to_owned(), false)];
+    assert_eq!(named("src/lib.rs", text), wanted);
+    let wanted = [("src/seal/tests.rs".to_owned(), true)];
+    assert_eq!(named("src/seal.rs", "#[cfg(test)]\nmod tests;\n"), wanted);
+    let wanted = [("tests/common/world.rs".to_owned(), false)];
+    let text = "#[path = \"../common/world.rs\"]\nmod world;\n";
+    assert_eq!(named("tests/api/main.rs", text), wanted);
+}
+
+#[test]
+fn blank_lines_comments_and_unit_tests_are_no_code() {
+    let text = "//! Docs.\n\nuse x::y;\n\n/// Docs.\nfn f() {\n    // Why.\n    g();\n}\n";
+    assert_eq!(code_lines(text), 4);
+    let tests = "#[cfg(test)]\nmod tests {\n    fn f() {\n    }\n}\n";
+    assert_eq!(code_lines(&format!("{text}\n{tests}fn h() {{}}\n")), 5);
+}
+
+#[test]
+fn uses_of_a_higher_group_and_circles_are_found() {
     let groups = groups_of(
         "// lowest\n\nmod clock;\nmod seal;\n\nmod manager;\n\npub mod testing;\n\npub use x;\n",
     );

@@ -1,6 +1,7 @@
 //! The store trait: where sessions live when they do not live in the cookie.
 
 mod cleanup;
+mod delegate;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub(crate) use self::delegate::delegate_session_store;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisConnectError, RedisStore};
@@ -261,61 +263,8 @@ pub trait SessionStore: Send + Sync + 'static {
     }
 }
 
-#[async_trait]
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        (**self).load(key).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        (**self).save(key, record, write).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        (**self).destroy(key).await
-    }
-
-    async fn touch(
-        &self,
-        key: &StoreKey,
-        version: Version,
-        expires_at: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
-        (**self).touch(key, version, expires_at).await
-    }
-
-    async fn destroy_at(
-        &self,
-        key: &StoreKey,
-        version: Version,
-    ) -> Result<SaveOutcome, StoreError> {
-        (**self).destroy_at(key, version).await
-    }
-
-    async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
-        (**self).delete_expired(limit).await
-    }
-
-    fn indexes_owners(&self) -> bool {
-        (**self).indexes_owners()
-    }
-
-    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        (**self).find_by_owner(owner).await
-    }
-
-    async fn destroy_by_owner(
-        &self,
-        owner: &OwnerKey,
-        keep: Option<&StoreKey>,
-    ) -> Result<u64, StoreError> {
-        (**self).destroy_by_owner(owner, keep).await
-    }
+    delegate_session_store!(all => |self| &**self);
 }
 
 /// Draws a duration up to `longest`, so that nodes which fail or start together do not stay together.

@@ -7,15 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    clock::Timestamp,
     error::StoreError,
-    id::{OwnerKey, StoreKey},
-    record::{Record, Version},
-    store::{SaveOutcome, SessionStore, Write},
+    store::{SessionStore, delegate_session_store},
 };
 
 /// A store around another that fails, hangs or waits when it is told to, and counts its calls.
@@ -77,6 +73,19 @@ impl Operation {
             Self::DestroyByOwner,
         ]
         .into_iter()
+    }
+
+    /// Returns the operation of a method of [`SessionStore`].
+    fn of(method: &str) -> Self {
+        match method {
+            "load" => Self::Load,
+            "save" => Self::Save,
+            "touch" => Self::Touch,
+            "destroy" | "destroy_at" => Self::Destroy,
+            "delete_expired" => Self::DeleteExpired,
+            "find_by_owner" => Self::FindByOwner,
+            _ => Self::DestroyByOwner,
+        }
     }
 }
 
@@ -287,62 +296,10 @@ impl<S> FaultyStore<S> {
     }
 }
 
-#[async_trait]
 impl<S: SessionStore> SessionStore for FaultyStore<S> {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.disturb(Operation::Load, self.store.load(key)).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.disturb(Operation::Save, self.store.save(key, record, write)).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.disturb(Operation::Destroy, self.store.destroy(key)).await
-    }
-
-    async fn touch(
-        &self,
-        key: &StoreKey,
-        version: Version,
-        expires_at: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.disturb(Operation::Touch, self.store.touch(key, version, expires_at)).await
-    }
-
-    async fn destroy_at(
-        &self,
-        key: &StoreKey,
-        version: Version,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.disturb(Operation::Destroy, self.store.destroy_at(key, version)).await
-    }
-
-    async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
-        self.disturb(Operation::DeleteExpired, self.store.delete_expired(limit)).await
-    }
-
-    fn indexes_owners(&self) -> bool {
-        self.store.indexes_owners()
-    }
-
-    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        self.disturb(Operation::FindByOwner, self.store.find_by_owner(owner)).await
-    }
-
-    async fn destroy_by_owner(
-        &self,
-        owner: &OwnerKey,
-        keep: Option<&StoreKey>,
-    ) -> Result<u64, StoreError> {
-        let call = self.store.destroy_by_owner(owner, keep);
-        self.disturb(Operation::DestroyByOwner, call).await
-    }
+    delegate_session_store!(all => self.store, async |method, call| {
+        self.disturb(Operation::of(method), call).await
+    });
 }
 
 impl<S> Clone for FaultyStore<S> {

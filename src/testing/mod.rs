@@ -5,6 +5,7 @@
 //! [`SessionStore`](crate::SessionStore) promises, and
 //! [`session_store_conformance!`](crate::session_store_conformance) runs it all from one line.
 
+mod client;
 mod clock;
 pub mod conformance;
 mod faulty_store;

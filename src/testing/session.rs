@@ -2,10 +2,10 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 
+use super::client::Received;
 use crate::{
     error::SessionError,
     manager::{Draft, SessionManager},
-    transport::Received,
 };
 
 /// One client's session in a test of an application: a logged-in request in one line, and the data back

@@ -2,11 +2,7 @@
 
 use std::future::ready;
 
-use async_trait::async_trait;
-use axum_typed_session::{
-    MemoryStore, Record, SaveOutcome, SessionStore, StoreError, StoreKey, Write,
-    testing::ManualClock,
-};
+use axum_typed_session::{MemoryStore, SessionStore, delegate_session_store, testing::ManualClock};
 
 use crate::{
     cancellation::{Pausing, cancellation_over},
@@ -34,22 +30,6 @@ impl Backend for Least {
     }
 }
 
-#[async_trait]
 impl SessionStore for LeastStore {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.0.load(key).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.0.save(key, record, write).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.0.destroy(key).await
-    }
+    delegate_session_store!(load, save, destroy => self.0);
 }

@@ -6,17 +6,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum_typed_session::{
-    Cleanup, MemoryStore, Record, SaveOutcome, SessionStore, StoreError, StoreKey, Write,
-};
+use axum_typed_session::{Cleanup, MemoryStore, SessionStore, StoreError, delegate_session_store};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
 };
 
-use crate::support::SECOND;
-
-const MINUTE: Duration = Duration::from_mins(1);
+use crate::support::{MINUTE, SECOND};
 
 /// A memory store in front of which expired rows pile up.
 #[derive(Clone)]
@@ -70,22 +66,7 @@ impl Pile {
 
 #[async_trait]
 impl SessionStore for Pile {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.inner.load(key).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.inner.save(key, record, write).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.inner.destroy(key).await
-    }
+    delegate_session_store!(all except delete_expired => self.inner);
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
         let takes = self.with(|state| {

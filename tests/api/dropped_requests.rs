@@ -84,10 +84,7 @@ async fn with_revocations_the_session_is_as_it_was_or_wholly_ended() {
             }
         })
         .await;
-        assert!(
-            points >= 4 && (ended > 0) == ends,
-            "{script}: {ended} of {points}"
-        );
+        assert!(points >= 4 && (ended > 0) == ends, "{script}: {ended} of {points}");
     }
 }
 
@@ -106,9 +103,7 @@ async fn under_the_layer_nothing_is_committed_and_nothing_warns() {
     let app = || {
         let sessions = cookie_mode(&clock).revocations(list.clone()).build();
         let routes = Router::new().route("/add", get(add));
-        routes
-            .layer(AutoCommitLayer::new())
-            .with_state(sessions.unwrap())
+        routes.layer(AutoCommitLayer::new()).with_state(sessions.unwrap())
     };
     let log = Log::start();
     let points = drop_everywhere("/add", app, async |mut browser| {

@@ -10,7 +10,7 @@ use crate::{
     support::{Browser, EventLog, HOUR, MILLISECOND, SECOND},
 };
 
-const HALF_AN_HOUR: Duration = Duration::from_mins(30);
+const HALF_AN_HOUR: Duration = Duration::from_secs(30 * 60);
 
 /// A clock, and a browser of an app whose sessions live for an hour.
 fn one_hour(

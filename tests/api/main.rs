@@ -2,19 +2,13 @@
 #![allow(unreachable_pub, unnameable_types, reason = "`pub` here is what modules share")]
 #![allow(clippy::unchecked_time_subtraction, reason = "a test that underflows fails, as it should")]
 
-#[path = "../common/browser.rs"]
-mod browser;
-#[path = "../common/cancellation.rs"]
-mod cancellation;
-#[path = "../common/concurrency.rs"]
-mod concurrency;
+#[path = "../common/mod.rs"]
+mod common;
 mod forge;
 mod logins;
-#[path = "../common/model.rs"]
-mod model;
 mod support;
-#[path = "../common/world.rs"]
-mod world;
+
+use common::{browser, cancellation, concurrency, model, world};
 
 mod applications;
 mod auto_commit;
@@ -25,6 +19,7 @@ mod commit_rules;
 mod config_errors;
 mod cookie_template;
 mod debug_output;
+mod dropped_requests;
 mod duplicate_cookies;
 mod error_texts;
 mod events;

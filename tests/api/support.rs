@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use async_trait::async_trait;
 use axum::{
     Extension, Json, Router,
     body::Body,
@@ -15,15 +14,14 @@ use axum::{
     routing::post,
 };
 use axum_typed_session::{
-    Key, MemoryStore, OwnerKey, Record, SaveOutcome, Session, SessionError, SessionEvent,
-    SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey, Timestamp, Version,
-    Write,
+    Key, MemoryStore, Session, SessionError, SessionEvent, SessionManager, SessionManagerBuilder,
+    SessionStore, StoreError, delegate_session_store,
     testing::{Gate, ManualClock},
 };
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use crate::browser::{Answer, Browser, COOKIE, DAY, HOUR, MILLISECOND, SECOND, send};
+pub use crate::browser::{Answer, Browser, COOKIE, DAY, HOUR, MILLISECOND, MINUTE, SECOND, send};
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Visits {
@@ -112,55 +110,15 @@ impl ProbeStore {
     }
 }
 
-#[async_trait]
 impl SessionStore for ProbeStore {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.called("load").await?;
-        self.inner.load(key).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.called("save").await?;
-        self.inner.save(key, record, write).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+    delegate_session_store!(all except destroy_at => self.inner, async |operation, call| {
+        self.called(operation).await?;
+        call.await
+    });
+    delegate_session_store!(destroy_at => self.inner, async |_, call| {
         self.called("destroy").await?;
-        self.inner.destroy(key).await
-    }
-
-    async fn touch(
-        &self,
-        key: &StoreKey,
-        version: Version,
-        expires_at: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.called("touch").await?;
-        self.inner.touch(key, version, expires_at).await
-    }
-
-    async fn destroy_at(
-        &self,
-        key: &StoreKey,
-        version: Version,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.called("destroy").await?;
-        self.inner.destroy_at(key, version).await
-    }
-
-    fn indexes_owners(&self) -> bool {
-        self.inner.indexes_owners()
-    }
-
-    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        self.called("find_by_owner").await?;
-        self.inner.find_by_owner(owner).await
-    }
+        call.await
+    });
 }
 
 /// An app that does what the path says, in order, and then commits: `/add/regenerate`.

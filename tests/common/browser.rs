@@ -1,5 +1,4 @@
 //! A browser over a router.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,8 +10,9 @@ use tower::ServiceExt as _;
 pub const COOKIE: &str = "__Host-session";
 pub const MILLISECOND: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const HOUR: Duration = Duration::from_hours(1);
-pub const DAY: Duration = Duration::from_hours(24);
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(60 * 60);
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came back for one request.
 #[derive(Debug)]

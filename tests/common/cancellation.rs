@@ -2,40 +2,21 @@
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
-use async_trait::async_trait;
-use axum_typed_session::{
-    OwnerKey, Record, SaveOutcome, Session, SessionStore, StoreError, StoreKey, Timestamp, Version,
-    Write, testing::ManualClock,
-};
+use axum_typed_session::{Session, SessionStore, delegate_session_store, testing::ManualClock};
 
 use crate::{
     browser::{Answer, Browser, HOUR},
     world::{Backend, Data, Opened, World, change},
 };
 
-/// Makes a module of these tests over a backend. Where that is `None` an engine is missing, which was said
-/// aloud.
+/// Makes a module of these tests over a backend.
 macro_rules! cancellation_over {
     ($name:ident, $backend:expr) => {
-        crate::cancellation::cancellation_over! { @cases $name, $backend;
+        crate::world::suite_over! { $name, $backend, cancellation:
             a_dropped_create_leaves_no_row_or_a_whole_one
             a_dropped_request_leaves_the_session_wholly_old_or_wholly_new
             no_dropped_request_leaves_a_logged_out_session_alive
             no_dropped_request_leaves_a_session_alive_that_was_revoked_everywhere
-        }
-    };
-    (@cases $name:ident, $backend:expr; $($case:ident)*) => {
-        mod $name {
-            use super::*;
-
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    if let Some(backend) = $backend {
-                        crate::cancellation::$case(&backend).await;
-                    }
-                }
-            )*
         }
     };
 }
@@ -59,57 +40,8 @@ async fn between<R>(call: impl Future<Output = R>) -> R {
     answer
 }
 
-#[async_trait]
 impl SessionStore for PausingStore {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        between(self.0.load(key)).await
-    }
-
-    async fn save(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write,
-    ) -> Result<SaveOutcome, StoreError> {
-        between(self.0.save(key, record, write)).await
-    }
-
-    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        between(self.0.destroy(key)).await
-    }
-
-    async fn touch(
-        &self,
-        key: &StoreKey,
-        version: Version,
-        at: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
-        between(self.0.touch(key, version, at)).await
-    }
-
-    async fn destroy_at(
-        &self,
-        key: &StoreKey,
-        version: Version,
-    ) -> Result<SaveOutcome, StoreError> {
-        between(self.0.destroy_at(key, version)).await
-    }
-
-    fn indexes_owners(&self) -> bool {
-        true
-    }
-
-    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        between(self.0.find_by_owner(owner)).await
-    }
-
-    async fn destroy_by_owner(
-        &self,
-        owner: &OwnerKey,
-        keep: Option<&StoreKey>,
-    ) -> Result<u64, StoreError> {
-        between(self.0.destroy_by_owner(owner, keep)).await
-    }
+    delegate_session_store!(all => self.0, async |_, call| between(call).await);
 }
 
 type Wish = fn(&mut Session<Data>);
@@ -234,8 +166,12 @@ pub async fn a_dropped_request_leaves_the_session_wholly_old_or_wholly_new(backe
     }
 }
 
-pub async fn no_dropped_request_leaves_a_logged_out_session_alive(backend: &impl Backend) {
-    let mut sessions = Sessions::over(backend).await;
+/// Ends a session while a request of it is under way, at every point at which that can be, and drops the
+/// request at every later one.
+async fn end_during_dropped_requests(
+    sessions: &mut Sessions,
+    end: impl AsyncFn(&Sessions, &Browser, &str) -> bool,
+) {
     for (name, wish) in WISHES {
         'before: for before in 0.. {
             for after in 0.. {
@@ -244,12 +180,12 @@ pub async fn no_dropped_request_leaves_a_logged_out_session_alive(backend: &impl
                 if poll(&mut slow, before).await {
                     break 'before;
                 }
-                let logout = request(&sessions.world, &browser, Session::destroy).await;
+                let ended = end(sessions, &browser, &owner).await;
                 let finished = poll(&mut slow, after).await;
                 drop(slow);
                 let at = format!("{name} at {before}, {after}");
                 assert_eq!(sessions.read(&browser).await, None, "{at}");
-                if logout.status.is_success() {
+                if ended {
                     // Nothing of the session can be reached: whatever row is left was never handed out.
                     let rows = sessions.of(&owner).await.len();
                     let orphan = usize::from(name.contains("regenerate") && !finished);
@@ -263,27 +199,22 @@ pub async fn no_dropped_request_leaves_a_logged_out_session_alive(backend: &impl
     }
 }
 
+pub async fn no_dropped_request_leaves_a_logged_out_session_alive(backend: &impl Backend) {
+    let mut sessions = Sessions::over(backend).await;
+    end_during_dropped_requests(&mut sessions, async |sessions, browser, _| {
+        let logout = request(&sessions.world, browser, Session::destroy).await;
+        logout.status.is_success()
+    })
+    .await;
+}
+
 pub async fn no_dropped_request_leaves_a_session_alive_that_was_revoked_everywhere(
     backend: &impl Backend,
 ) {
     let mut sessions = Sessions::over(backend).await;
-    for (name, wish) in WISHES {
-        'before: for before in 0.. {
-            for after in 0.. {
-                let (browser, owner) = sessions.log_in().await;
-                let mut slow = request(&sessions.world, &browser, wish);
-                if poll(&mut slow, before).await {
-                    break 'before;
-                }
-                sessions.world.sessions.destroy_all_of(&owner).await.unwrap();
-                let finished = poll(&mut slow, after).await;
-                drop(slow);
-                let read = sessions.read(&browser).await;
-                assert_eq!(read, None, "{name} at {before}, {after}");
-                if finished {
-                    break;
-                }
-            }
-        }
-    }
+    end_during_dropped_requests(&mut sessions, async |sessions, _, owner| {
+        sessions.world.sessions.destroy_all_of(owner).await.unwrap();
+        true
+    })
+    .await;
 }

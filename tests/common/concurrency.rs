@@ -14,11 +14,10 @@ use crate::{
     world::{Backend, Data, World, all_at_once, change, key_of, script},
 };
 
-/// Makes a module of these tests over a backend. Where that is `None` an engine is missing, which was said
-/// aloud.
+/// Makes a module of these tests over a backend.
 macro_rules! concurrency_over {
     ($name:ident, $backend:expr) => {
-        crate::concurrency::concurrency_over! { @cases $name, $backend;
+        crate::world::suite_over! { $name, $backend, concurrency:
             a_hundred_concurrent_updates_are_exactly_a_hundred
             a_hundred_changes_to_different_keys_and_appends_all_survive
             plain_increments_are_counted_or_refused_but_never_lost
@@ -41,20 +40,6 @@ macro_rules! concurrency_over {
             a_touch_is_no_conflict
             a_logout_and_a_login_get_through_to_a_session_that_others_keep_writing
             a_logout_everywhere_misses_no_session_that_gets_a_new_id
-        }
-    };
-    (@cases $name:ident, $backend:expr; $($case:ident)*) => {
-        mod $name {
-            use super::*;
-
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-                async fn $case() {
-                    if let Some(backend) = $backend {
-                        crate::concurrency::$case(&backend).await;
-                    }
-                }
-            )*
         }
     };
 }

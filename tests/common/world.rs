@@ -1,5 +1,4 @@
 //! Store mode: an application with one handler for everything a test wants to do, over any store.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -67,6 +66,26 @@ pub fn change(change: impl Fn(&mut Session<Data>) + Send + Sync + 'static) -> Sc
 pub trait Backend: Sync {
     fn open(&self, clock: &ManualClock) -> impl Future<Output = Opened> + Send;
 }
+
+/// Makes a module of tests over a backend, each of them a function of one file that takes it. Where the
+/// backend is `None` an engine is missing, which was said aloud.
+macro_rules! suite_over {
+    ($name:ident, $backend:expr, $suite:ident: $($case:ident)*) => {
+        mod $name {
+            use super::*;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $case() {
+                    if let Some(backend) = $backend {
+                        crate::$suite::$case(&backend).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use suite_over;
 
 /// An empty store, and what counts the rows it comes to hold.
 pub struct Opened {

@@ -1,6 +1,6 @@
 //! The index of an owner's sessions, beyond what every store promises.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use axum_typed_session::{
     OwnerKey, Record, RedisStore, SaveOutcome, SessionStore as _, StoreKey, Timestamp, Write,
@@ -11,13 +11,10 @@ use redis::cmd;
 use crate::{
     proxy::Proxy,
     support::{
-        Cluster, Redis, SECOND, SLOTS, any_key, any_owner, index_key, or_skip, record, row_key,
-        saved, shared, shared_cluster, update,
+        Cluster, DAY, HOUR, Redis, SECOND, SLOTS, any_key, any_owner, index_key, or_skip, record,
+        row_key, saved, shared, shared_cluster, update,
     },
 };
-
-const HOUR: Duration = Duration::from_hours(1);
-const DAY: Duration = Duration::from_hours(24);
 
 fn now() -> Timestamp {
     SystemTime::now().into()

@@ -1,6 +1,6 @@
 //! What goes over the wire and what lies in the server.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum_typed_session::{
     MaxAge, OwnerKey, SaveOutcome, SessionStore as _, StoreError, Timestamp, Write,
@@ -8,11 +8,9 @@ use axum_typed_session::{
 use redis::cmd;
 
 use crate::support::{
-    Redis, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared, shared_cluster,
-    update,
+    HOUR, Redis, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared,
+    shared_cluster, update,
 };
-
-const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn an_operation_is_one_command() {

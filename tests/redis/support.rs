@@ -13,9 +13,8 @@ use axum_typed_session::{
 };
 use redis::{Cmd, Connection, FromRedisValue, cmd};
 
+pub use crate::browser::{DAY, HOUR, SECOND};
 use crate::servers::{self, Server, wait_until};
-
-pub const SECOND: Duration = Duration::from_secs(1);
 
 /// The bus of a cluster node is so far above its port.
 const BUS: u16 = 10_000;

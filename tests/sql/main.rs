@@ -1,21 +1,11 @@
 //! The SQL stores against private servers of the real engines.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-#[path = "../common/browser.rs"]
-mod browser;
-#[path = "../common/cancellation.rs"]
-mod cancellation;
-#[path = "../common/concurrency.rs"]
-mod concurrency;
+#[path = "../common/mod.rs"]
+mod common;
 mod engines;
-#[path = "../common/model.rs"]
-mod model;
-#[path = "../common/servers.rs"]
-mod servers;
-#[path = "../common/shops.rs"]
-mod shops;
-#[path = "../common/world.rs"]
-mod world;
+
+use common::{browser, cancellation, concurrency, model, servers, shops, world};
 
 mod applications;
 mod conformance;

@@ -1,7 +1,5 @@
 //! What a row holds, and what a row that is not as it should be does.
 
-use std::time::Duration;
-
 use axum_typed_session::{
     Clock as _, OwnerKey, Record, SaveOutcome, SessionError, SessionManager, SessionRejection,
     SessionStore as _, StoreError, StoreKey, Timestamp, Write,
@@ -9,7 +7,10 @@ use axum_typed_session::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::engines::{Database, Engine, on_every_engine};
+use crate::{
+    browser::{MILLISECOND, MINUTE},
+    engines::{Database, Engine, on_every_engine},
+};
 
 on_every_engine! {
     a_row_holds_neither_the_id_nor_the_owners_name
@@ -153,13 +154,13 @@ async fn a_replaced_id_is_not_found_by_its_owner<E: Engine>(database: Database<E
 async fn a_test_moves_time<E: Engine>(database: Database<E>) {
     let clock = ManualClock::new();
     let store = database.store.clone().clock(clock.clone());
-    let soon = Timestamp::from(clock.now()).saturating_add(Duration::from_mins(1));
+    let soon = Timestamp::from(clock.now()).saturating_add(MINUTE);
     let record = RecordBuilder::new().expires_at(soon).build();
     let _saved = store.save(&KEY, &record, Write::Create).await.unwrap();
-    clock.advance(Duration::from_millis(59_999));
+    clock.advance(59_999 * MILLISECOND);
     assert!(store.load(&KEY).await.unwrap().is_some());
     assert_eq!(store.delete_expired(1).await.unwrap(), 0);
-    clock.advance(Duration::from_millis(1));
+    clock.advance(MILLISECOND);
     assert!(store.load(&KEY).await.unwrap().is_none());
     let gone = Write::Update { expected: record.version() };
     let update = store.save(&KEY, &RecordBuilder::new().build(), gone).await;

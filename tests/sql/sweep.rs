@@ -12,7 +12,10 @@ use axum_typed_session::{
     Cleanup, SessionManager, SessionStore as _, StoreKey, Write, testing::RecordBuilder,
 };
 
-use crate::engines::{Database, Engine, on_every_engine};
+use crate::{
+    browser::MINUTE,
+    engines::{Database, Engine, on_every_engine},
+};
 
 on_every_engine! {
     expired_rows_go_while_requests_come
@@ -55,7 +58,7 @@ async fn expired_rows_go_while_requests_come<E: Engine>(database: Database<E>) {
     let cleanup = Cleanup::new(database.store.clone()).every(Duration::from_millis(10)).batch(5000);
     let nodes = [cleanup.clone().spawn(), cleanup.spawn()];
     while database.rows().await > i64::from(LIVE) {
-        assert!(started.elapsed() < Duration::from_mins(5), "{} rows", database.rows().await);
+        assert!(started.elapsed() < 5 * MINUTE, "{} rows", database.rows().await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let took = started.elapsed();

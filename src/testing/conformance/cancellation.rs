@@ -1,10 +1,10 @@
 //! Requests are dropped at every await, so every operation must bear it.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use super::{
     StoreUnderTest, any_key, any_owner,
-    expect::{answered, saved},
+    expect::{an_hour_after, answered, update},
     parallel::drop_after,
 };
 use crate::{error::StoreError, id::StoreKey, record::Record, store::Write};
@@ -23,10 +23,10 @@ async fn drop_after_every_poll<F, R>(
     F: Future<Output = Result<R, StoreError>>,
 {
     for polls in 1..=MOST_POLLS {
-        let key = any_key();
-        if let Some(record) = before {
-            saved(store.save(&key, record, Write::Create).await, "creating where no row is");
-        }
+        let key = match before {
+            Some(record) => store.created(record).await,
+            None => any_key(),
+        };
         let finished = drop_after(polls, operation(key)).await;
         let found = answered(store.load(&key).await, &format!("loading after {doing} was dropped"));
         assert!(
@@ -74,8 +74,7 @@ pub async fn a_dropped_create_leaves_all_or_nothing(store: &StoreUnderTest) {
 pub async fn a_dropped_update_leaves_old_or_new(store: &StoreUnderTest) {
     let old = &store.record().owner(any_owner()).payload("old").build();
     let new = &store.record().owner(any_owner()).payload("new").build();
-    let expected = old.version();
-    let update = |key| async move { store.save(&key, new, Write::Update { expected }).await };
+    let update = |key| async move { store.save(&key, new, update(old)).await };
     let is_whole = |found: Option<&Record>| found == Some(old) || found == Some(new);
     drop_after_every_poll(store, "an update", Some(old), update, is_whole).await;
 }
@@ -83,7 +82,7 @@ pub async fn a_dropped_update_leaves_old_or_new(store: &StoreUnderTest) {
 /// A touch that is dropped leaves the row as it was, or with the later expiry.
 pub async fn a_dropped_touch_leaves_a_whole_row(store: &StoreUnderTest) {
     let old = &store.record().owner(any_owner()).payload("kept").build();
-    let later = old.expires_at().saturating_add(Duration::from_secs(60 * 60));
+    let later = an_hour_after(old);
     let touch = |key| async move { store.touch(&key, old.version(), later).await };
     let is_whole = |found: Option<&Record>| {
         found.is_some_and(|found| {

@@ -1,6 +1,55 @@
 //! What a check expects of an answer; the texts are for the author of a store.
 
-use crate::{error::StoreError, record::Record, store::SaveOutcome};
+use std::time::Duration;
+
+use super::{StoreUnderTest, any_key};
+use crate::{
+    clock::Timestamp,
+    error::StoreError,
+    id::StoreKey,
+    record::Record,
+    store::{SaveOutcome, Write},
+};
+
+impl StoreUnderTest {
+    /// Creates a row under a key of its own.
+    pub(super) async fn created(&self, record: &Record) -> StoreKey {
+        let key = any_key();
+        saved(self.save(&key, record, Write::Create).await, "creating where no row is");
+        key
+    }
+
+    /// Creates a row and lets it expire.
+    pub(super) async fn expired(&self, record: &Record) -> StoreKey {
+        let key = self.created(record).await;
+        self.pass_soon().await;
+        key
+    }
+
+    pub(super) async fn found(&self, key: &StoreKey, doing: &str) -> Record {
+        let found = answered(self.load(key).await, doing);
+        found.unwrap_or_else(|| panic!("{doing}: expected the row, which load does not find"))
+    }
+
+    pub(super) async fn holds(&self, key: &StoreKey, wanted: &Record, doing: &str) {
+        same(&self.found(key, doing).await, wanted, doing);
+    }
+
+    pub(super) async fn absent(&self, key: &StoreKey, doing: &str) {
+        if let Some(found) = answered(self.load(key).await, doing) {
+            panic!("{doing}: expected no row, but load returned {found:?}");
+        }
+    }
+}
+
+/// An update of what is there now.
+pub(super) fn update(current: &Record) -> Write {
+    Write::Update { expected: current.version() }
+}
+
+pub(super) fn an_hour_after(record: &Record) -> Timestamp {
+    record.expires_at().saturating_add(Duration::from_secs(60 * 60))
+}
 
 #[track_caller]
 pub(super) fn answered<R>(answer: Result<R, StoreError>, doing: &str) -> R {
@@ -12,22 +61,14 @@ pub(super) fn answered<R>(answer: Result<R, StoreError>, doing: &str) -> R {
 
 #[track_caller]
 pub(super) fn saved(answer: Result<SaveOutcome, StoreError>, doing: &str) {
-    match answered(answer, doing) {
-        SaveOutcome::Saved => {}
-        other @ (SaveOutcome::Conflict(_) | SaveOutcome::Gone) => {
-            panic!("{doing}: expected Saved, got {other:?}")
-        }
-    }
+    let outcome = answered(answer, doing);
+    assert!(outcome == SaveOutcome::Saved, "{doing}: expected Saved, got {outcome:?}");
 }
 
 #[track_caller]
 pub(super) fn gone(answer: Result<SaveOutcome, StoreError>, doing: &str) {
-    match answered(answer, doing) {
-        SaveOutcome::Gone => {}
-        other @ (SaveOutcome::Conflict(_) | SaveOutcome::Saved) => {
-            panic!("{doing}: expected Gone, got {other:?}")
-        }
-    }
+    let outcome = answered(answer, doing);
+    assert!(outcome == SaveOutcome::Gone, "{doing}: expected Gone, got {outcome:?}");
 }
 
 /// A conflict must carry what the row holds.
@@ -38,21 +79,6 @@ pub(super) fn conflict(answer: Result<SaveOutcome, StoreError>, current: &Record
         other @ (SaveOutcome::Gone | SaveOutcome::Saved) => {
             panic!("{doing}: expected Conflict with the current record, got {other:?}")
         }
-    }
-}
-
-#[track_caller]
-pub(super) fn holds(answer: Result<Option<Record>, StoreError>, wanted: &Record, doing: &str) {
-    match answered(answer, doing) {
-        Some(found) => same(&found, wanted, doing),
-        None => panic!("{doing}: expected the row, which load does not find"),
-    }
-}
-
-#[track_caller]
-pub(super) fn absent(answer: Result<Option<Record>, StoreError>, doing: &str) {
-    if let Some(found) = answered(answer, doing) {
-        panic!("{doing}: expected no row, but load returned {found:?}");
     }
 }
 

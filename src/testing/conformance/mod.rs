@@ -47,46 +47,7 @@ use std::{
 
 use time::OffsetDateTime;
 
-pub use self::{
-    cancellation::{
-        a_dropped_create_leaves_all_or_nothing, a_dropped_destroy_by_owner_leaves_whole_rows,
-        a_dropped_destroy_leaves_all_or_nothing, a_dropped_touch_leaves_a_whole_row,
-        a_dropped_update_leaves_old_or_new,
-    },
-    expiry::{
-        create_replaces_an_expired_row, delete_expired_leaves_live_rows,
-        delete_expired_respects_its_limit, destroy_of_an_expired_row_succeeds,
-        find_by_owner_hides_expired_rows, load_hides_an_expired_row, save_moves_the_expiry,
-        touch_does_not_revive_an_expired_row, touched_rows_outlive_their_first_expiry,
-        update_does_not_revive_an_expired_row,
-    },
-    fields::{every_field_comes_back, keys_are_compared_byte_by_byte, payloads_are_opaque_bytes},
-    owners::{
-        destroy_by_owner_ends_every_session, destroy_by_owner_keeps_the_one_it_is_told_to,
-        owners_are_compared_byte_by_byte, owners_are_found_by_their_rows,
-        the_owner_index_follows_the_row, the_owner_index_forgets_ended_rows,
-        without_an_index_owners_are_unsupported,
-    },
-    races::{
-        compare_and_swap_loses_nothing, concurrent_creates_save_one,
-        concurrent_updates_of_a_version_save_one, destroy_beats_racing_updates,
-        destroy_by_owner_follows_a_new_id, find_by_owner_follows_a_new_id,
-        touch_revives_no_destroyed_row, touch_undoes_no_racing_update,
-    },
-    touch::{
-        touch_conflicts_with_another_version, touch_leaves_the_row_writable,
-        touch_moves_only_the_expiry, touch_never_makes_a_row, touch_never_shortens,
-    },
-    writes::{
-        a_repeated_create_is_one_write, a_repeated_update_is_one_write,
-        a_repeated_write_undoes_no_touch, create_conflicts_with_a_live_row,
-        create_conflicts_with_a_tombstone, create_finds_no_row,
-        destroy_at_conflicts_with_another_version, destroy_at_finds_no_row,
-        destroy_at_removes_the_version_it_expects, destroy_removes_the_row,
-        destroying_nothing_succeeds, gone_stays_gone, update_conflicts_with_another_version,
-        update_never_makes_a_row, update_replaces_the_version_it_expects,
-    },
-};
+pub use self::{cancellation::*, expiry::*, fields::*, owners::*, races::*, touch::*, writes::*};
 use super::{RecordBuilder, random};
 use crate::{
     clock::Timestamp,

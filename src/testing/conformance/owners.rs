@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     StoreUnderTest, any_key, any_owner,
-    expect::{absent, answered, holds, saved},
+    expect::{answered, saved, update},
 };
 use crate::{
     error::StoreError,
@@ -13,15 +13,13 @@ use crate::{
     store::Write,
 };
 
-async fn create(store: &StoreUnderTest, record: &Record) -> StoreKey {
-    let key = any_key();
-    saved(store.save(&key, record, Write::Create).await, "creating where no row is");
-    key
+async fn replace(store: &StoreUnderTest, key: &StoreKey, from: &Record, to: &Record) {
+    let updated = store.save(key, to, update(from)).await;
+    saved(updated, "updating at the version that is there");
 }
 
-async fn update(store: &StoreUnderTest, key: &StoreKey, from: &Record, to: &Record) {
-    let write = Write::Update { expected: from.version() };
-    saved(store.save(key, to, write).await, "updating at the version that is there");
+async fn end_all(store: &StoreUnderTest, owner: &OwnerKey, keep: Option<&StoreKey>) -> u64 {
+    answered(store.destroy_by_owner(owner, keep).await, "destroying an owner's rows")
 }
 
 async fn find(store: &StoreUnderTest, owner: &OwnerKey) -> BTreeSet<StoreKey> {
@@ -41,10 +39,10 @@ pub async fn owners_are_found_by_their_rows(store: &StoreUnderTest) {
     assert!(nobody.is_empty(), "an owner without rows was found: {nobody:?}");
     let mut wanted = BTreeSet::new();
     for _ in 0..3 {
-        wanted.insert(create(store, &store.record().owner(ada).build()).await);
+        wanted.insert(store.created(&store.record().owner(ada).build()).await);
     }
-    let of_bob = create(store, &store.record().owner(bob).build()).await;
-    create(store, &store.record().build()).await;
+    let of_bob = store.created(&store.record().owner(bob).build()).await;
+    store.created(&store.record().build()).await;
     assert_eq!(find(store, &ada).await, wanted, "the rows of an owner");
     assert_eq!(find(store, &bob).await, BTreeSet::from([of_bob]), "the rows of another owner");
 }
@@ -66,7 +64,7 @@ pub async fn owners_are_compared_byte_by_byte(store: &StoreUnderTest) {
         [*b"aa", *b"aA", *b"a\0", *b"a ", [b'a', 0xff], [b'a', 0xfe], *b"\0a", *b"a%"].map(ending);
     let mut rows = Vec::new();
     for owner in owners {
-        rows.push((owner, create(store, &store.record().owner(owner).build()).await));
+        rows.push((owner, store.created(&store.record().owner(owner).build()).await));
     }
     for (owner, key) in rows {
         let found = find(store, &owner).await;
@@ -87,14 +85,14 @@ pub async fn the_owner_index_follows_the_row(store: &StoreUnderTest) {
     let anonymous = store.record().build();
     let of_ada = store.record().owner(ada).build();
     let of_bob = store.record().owner(bob).build();
-    let key = create(store, &anonymous).await;
+    let key = store.created(&anonymous).await;
     let (row, none) = (BTreeSet::from([key]), BTreeSet::new());
-    update(store, &key, &anonymous, &of_ada).await;
+    replace(store, &key, &anonymous, &of_ada).await;
     assert_eq!(find(store, &ada).await, row, "a row that got an owner");
-    update(store, &key, &of_ada, &of_bob).await;
+    replace(store, &key, &of_ada, &of_bob).await;
     assert_eq!(find(store, &ada).await, none, "the former owner of a row");
     assert_eq!(find(store, &bob).await, row, "the new owner of a row");
-    update(store, &key, &of_bob, &store.record().build()).await;
+    replace(store, &key, &of_bob, &store.record().build()).await;
     assert_eq!(find(store, &bob).await, none, "the owner of a row that now has none");
 }
 
@@ -105,16 +103,14 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     }
     let ada = any_owner();
     let record = store.record().owner(ada).build();
-    let destroyed = create(store, &record).await;
-    let destroyed_at = create(store, &record).await;
-    let replaced = create(store, &record).await;
-    let kept = create(store, &record).await;
+    let destroyed = store.created(&record).await;
+    let destroyed_at = store.created(&record).await;
+    let replaced = store.created(&record).await;
+    let kept = store.created(&record).await;
     answered(store.destroy(&destroyed).await, "destroying an owner's row");
-    saved(
-        store.destroy_at(&destroyed_at, record.version()).await,
-        "destroying an owner's row at its version",
-    );
-    update(store, &replaced, &record, &store.record().tombstone().build()).await;
+    let ended = store.destroy_at(&destroyed_at, record.version()).await;
+    saved(ended, "destroying an owner's row at its version");
+    replace(store, &replaced, &record, &store.record().tombstone().build()).await;
     let found = find(store, &ada).await;
     assert_eq!(
         found,
@@ -137,28 +133,23 @@ pub async fn destroy_by_owner_ends_every_session(store: &StoreUnderTest) {
     let anonymous = store.record().build();
     let mut of_ada = Vec::new();
     for _ in 0..3 {
-        of_ada.push(create(store, &store.record().owner(ada).build()).await);
+        of_ada.push(store.created(&store.record().owner(ada).build()).await);
     }
-    let (bob_key, anonymous_key) = (create(store, &of_bob).await, create(store, &anonymous).await);
-    let ended = answered(store.destroy_by_owner(&ada, None).await, "destroying an owner's rows");
-    assert_eq!(ended, 3, "destroy_by_owner counts what it destroyed");
+    let (bob_key, anonymous_key) = (store.created(&of_bob).await, store.created(&anonymous).await);
+    assert_eq!(end_all(store, &ada, None).await, 3, "destroy_by_owner counts what it destroyed");
     for key in &of_ada {
-        absent(store.load(key).await, "loading a row after destroy_by_owner");
+        store.absent(key, "loading a row after destroy_by_owner").await;
     }
     assert!(find(store, &ada).await.is_empty(), "an owner was found after destroy_by_owner");
-    holds(
-        store.load(&bob_key).await,
-        &of_bob,
-        "loading another owner's row after destroy_by_owner",
+    store.holds(&bob_key, &of_bob, "loading another owner's row after destroy_by_owner").await;
+    store
+        .holds(&anonymous_key, &anonymous, "loading a row without owner after destroy_by_owner")
+        .await;
+    assert_eq!(
+        end_all(store, &ada, None).await,
+        0,
+        "destroy_by_owner counts rows where there are none"
     );
-    holds(
-        store.load(&anonymous_key).await,
-        &anonymous,
-        "loading a row without owner after destroy_by_owner",
-    );
-    let ended =
-        answered(store.destroy_by_owner(&ada, None).await, "destroying an owner's rows again");
-    assert_eq!(ended, 0, "destroy_by_owner counts rows where there are none");
 }
 
 /// `destroy_by_owner` leaves the row it is told to keep, and only that.
@@ -168,23 +159,19 @@ pub async fn destroy_by_owner_keeps_the_one_it_is_told_to(store: &StoreUnderTest
     }
     let ada = any_owner();
     let record = store.record().owner(ada).build();
-    let kept = create(store, &record).await;
+    let kept = store.created(&record).await;
     for _ in 0..2 {
-        create(store, &store.record().owner(ada).build()).await;
+        store.created(&store.record().owner(ada).build()).await;
     }
-    let ended =
-        answered(store.destroy_by_owner(&ada, Some(&kept)).await, "destroying all rows but one");
+    let ended = end_all(store, &ada, Some(&kept)).await;
     assert_eq!(ended, 2, "destroy_by_owner counts what it destroyed, not what it kept");
-    holds(store.load(&kept).await, &record, "loading the row that destroy_by_owner was to keep");
+    store.holds(&kept, &record, "loading the row that destroy_by_owner was to keep").await;
     assert_eq!(
         find(store, &ada).await,
         BTreeSet::from([kept]),
         "an owner after all rows but one ended"
     );
-    let ended = answered(
-        store.destroy_by_owner(&ada, Some(&any_key())).await,
-        "keeping a row that is not there",
-    );
+    let ended = end_all(store, &ada, Some(&any_key())).await;
     assert_eq!(ended, 1, "destroy_by_owner that keeps a row it does not have ends all others");
 }
 

@@ -1,10 +1,10 @@
 //! Many writers of one row, on threads of their own.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     StoreUnderTest, any_key, any_owner,
-    expect::{absent, answered, holds, same, saved},
+    expect::{an_hour_after, answered, same, saved, update},
     parallel::{in_parallel, in_parallel_with},
 };
 use crate::{
@@ -35,11 +35,9 @@ pub async fn concurrent_creates_save_one(store: &StoreUnderTest) {
 /// it.
 pub async fn concurrent_updates_of_a_version_save_one(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
-        let key = any_key();
         let base = store.record().payload("base").build();
-        saved(store.save(&key, &base, Write::Create).await, "creating where no row is");
-        let write = Write::Update { expected: base.version() };
-        one_of_many_is_saved(store, key, write).await;
+        let key = store.created(&base).await;
+        one_of_many_is_saved(store, key, update(&base)).await;
     }
 }
 
@@ -63,7 +61,7 @@ async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Writ
     let [winner] = winners[..] else {
         panic!("{doing}: {} were answered Saved, of which all but one are lost", winners.len());
     };
-    holds(store.load(&key).await, winner, &doing);
+    store.holds(&key, winner, &doing).await;
     for current in &losers {
         same(current, winner, &format!("{doing}: in a Conflict"));
     }
@@ -71,15 +69,13 @@ async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Writ
 
 /// Writers that load, change and update at the version they loaded lose nothing of each other.
 pub async fn compare_and_swap_loses_nothing(store: &StoreUnderTest) {
-    let key = any_key();
     let zero = store.record().payload("0").build();
-    saved(store.save(&key, &zero, Write::Create).await, "creating where no row is");
+    let key = store.created(&zero).await;
     let writers = (0..WRITERS).map(|_| increments(store.shared(), key, zero.clone()));
     for answer in in_parallel(writers).await {
         answered(answer, "incrementing by compare and swap");
     }
-    let found = answered(store.load(&key).await, "loading what was incremented");
-    let count = found.as_ref().map_or(0, count_in);
+    let count = count_in(&store.found(&key, "loading what was incremented").await);
     let wanted = WRITERS * INCREMENTS;
     assert_eq!(count, wanted, "increments by compare and swap that were answered Saved were lost");
 }
@@ -92,8 +88,7 @@ async fn increments(
     let mut left = INCREMENTS;
     while left > 0 {
         let next = next_record(&current);
-        let write = Write::Update { expected: current.version() };
-        match store.save(&key, &next, write).await? {
+        match store.save(&key, &next, update(&current)).await? {
             SaveOutcome::Saved => {
                 current = next;
                 left -= 1;
@@ -123,9 +118,8 @@ fn next_record(current: &Record) -> Record {
 /// A row that is destroyed while others update it ends absent: no update brings it back.
 pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
-        let key = any_key();
         let zero = store.record().payload("0").build();
-        saved(store.save(&key, &zero, Write::Create).await, "creating where no row is");
+        let key = store.created(&zero).await;
         let tasks = (0..4).map(|task| {
             let (store, current) = (store.shared(), zero.clone());
             async move {
@@ -138,7 +132,7 @@ pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
         for answer in in_parallel(tasks).await {
             answered(answer, "destroying a row that others update");
         }
-        absent(store.load(&key).await, "loading a row that was destroyed while others updated it");
+        store.absent(&key, "loading a row that was destroyed while others updated it").await;
     }
 }
 
@@ -150,8 +144,7 @@ async fn update_until_gone(
     // The destroy comes in far fewer; a store that never answers Gone fails at the end.
     for _ in 0..200 {
         let next = next_record(&current);
-        let write = Write::Update { expected: current.version() };
-        match store.save(key, &next, write).await? {
+        match store.save(key, &next, update(&current)).await? {
             SaveOutcome::Saved => current = next,
             SaveOutcome::Conflict(theirs) => current = theirs,
             SaveOutcome::Gone => break,
@@ -163,11 +156,10 @@ async fn update_until_gone(
 /// A touch that races an update undoes none of it.
 pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
-        let key = any_key();
         let base = store.record().payload("base").build();
         let next = store.record().payload("next").build();
-        saved(store.save(&key, &base, Write::Create).await, "creating where no row is");
-        let later = base.expires_at().saturating_add(Duration::from_secs(60 * 60));
+        let key = store.created(&base).await;
+        let later = an_hour_after(&base);
         let tasks = (0..4).map(|task| {
             let (store, next, expected) = (store.shared(), next.clone(), base.version());
             async move {
@@ -188,7 +180,7 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
                 "a touch was answered Gone, though nobody destroyed the row"
             );
         }
-        let found = answered(store.load(&key).await, "loading a row that was updated and touched");
+        let found = store.found(&key, "loading a row that was updated and touched").await;
         let wanted = match update {
             Some(SaveOutcome::Saved) => &next,
             // A touch came first and gave the row another version.
@@ -197,9 +189,8 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
                 panic!("an update was answered Gone, though nobody destroyed the row")
             }
         };
-        let kept = found.is_some_and(|found| found.payload() == wanted.payload());
         assert!(
-            kept,
+            found.payload() == wanted.payload(),
             "a touch that raced an update undid it, or made it while the update was a Conflict"
         );
     }
@@ -208,10 +199,9 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
 /// A touch that races a destroy does not bring the row back.
 pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
-        let key = any_key();
         let record = store.record().payload("ended").build();
-        saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-        let later = record.expires_at().saturating_add(Duration::from_secs(60 * 60));
+        let key = store.created(&record).await;
+        let later = an_hour_after(&record);
         let tasks = (0..4).map(|task| {
             let (store, version) = (store.shared(), record.version());
             async move {
@@ -224,7 +214,7 @@ pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
         for answer in in_parallel(tasks).await {
             answered(answer, "destroying a row that others touch");
         }
-        absent(store.load(&key).await, "loading a row that was destroyed while others touched it");
+        store.absent(&key, "loading a row that was destroyed while others touched it").await;
     }
 }
 
@@ -269,10 +259,9 @@ pub async fn destroy_by_owner_follows_a_new_id(store: &StoreUnderTest) {
         let (destroyed, outcome) = regenerated.against(store, destroying).await;
         answered(destroyed, "destroying the rows of an owner, one of which gets a new key");
         if outcome == SaveOutcome::Saved {
-            absent(
-                store.load(&regenerated.new).await,
-                "loading the new row of a session that got it while its owner's rows were destroyed",
-            );
+            let doing =
+                "loading the new row of a session whose owner's rows were destroyed meanwhile";
+            store.absent(&regenerated.new, doing).await;
         }
     }
 }
@@ -288,9 +277,8 @@ struct Regenerated {
 impl Regenerated {
     async fn create(store: &StoreUnderTest) -> Self {
         let owner = any_owner();
-        let (old, row) = (any_key(), store.record().owner(owner).build());
-        saved(store.save(&old, &row, Write::Create).await, "creating where no row is");
-        Self { owner, old, new: any_key(), row }
+        let row = store.record().owner(owner).build();
+        Self { owner, old: store.created(&row).await, new: any_key(), row }
     }
 
     /// Creates the new row and replaces the old one by a tombstone, at the same time as `other`.

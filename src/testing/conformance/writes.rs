@@ -2,7 +2,7 @@
 
 use super::{
     StoreUnderTest, any_key,
-    expect::{absent, answered, conflict, gone, holds, saved},
+    expect::{answered, conflict, gone, saved, update},
 };
 use crate::store::Write;
 
@@ -10,80 +10,64 @@ use crate::store::Write;
 pub async fn create_finds_no_row(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("new").build();
-    absent(store.load(&key).await, "loading a key that was never saved");
+    store.absent(&key, "loading a key that was never saved").await;
     saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-    holds(store.load(&key).await, &record, "loading what was created");
+    store.holds(&key, &record, "loading what was created").await;
 }
 
 /// [`Write::Create`] never replaces a live row: it is `Conflict` with what is there.
 pub async fn create_conflicts_with_a_live_row(store: &StoreUnderTest) {
-    let key = any_key();
     let first = store.record().payload("first").build();
     let second = store.record().payload("second").build();
-    saved(store.save(&key, &first, Write::Create).await, "creating where no row is");
+    let key = store.created(&first).await;
     conflict(store.save(&key, &second, Write::Create).await, &first, "creating over a live row");
-    holds(store.load(&key).await, &first, "loading after a create that conflicted");
+    store.holds(&key, &first, "loading after a create that conflicted").await;
 }
 
 /// A tombstone is a live row like any other to [`Write::Create`].
 pub async fn create_conflicts_with_a_tombstone(store: &StoreUnderTest) {
-    let key = any_key();
     let tombstone = store.record().tombstone().build();
-    let record = store.record().payload("late").build();
-    saved(store.save(&key, &tombstone, Write::Create).await, "creating a tombstone");
-    conflict(
-        store.save(&key, &record, Write::Create).await,
-        &tombstone,
-        "creating over a tombstone",
-    );
-    holds(store.load(&key).await, &tombstone, "loading a tombstone, which load returns");
+    let late = store.record().payload("late").build();
+    let key = store.created(&tombstone).await;
+    conflict(store.save(&key, &late, Write::Create).await, &tombstone, "creating over a tombstone");
+    store.holds(&key, &tombstone, "loading a tombstone, which load returns").await;
 }
 
 /// [`Write::Update`] at the version that is there is `Saved`, and the row then holds the record.
 pub async fn update_replaces_the_version_it_expects(store: &StoreUnderTest) {
-    let key = any_key();
     let mut current = store.record().payload("0").build();
-    saved(store.save(&key, &current, Write::Create).await, "creating where no row is");
+    let key = store.created(&current).await;
     for count in 1..4 {
         let next = store.record().payload(count.to_string()).build();
-        let write = Write::Update { expected: current.version() };
-        saved(store.save(&key, &next, write).await, "updating at the version that is there");
-        holds(store.load(&key).await, &next, "loading what was updated");
+        let updated = store.save(&key, &next, update(&current)).await;
+        saved(updated, "updating at the version that is there");
+        store.holds(&key, &next, "loading what was updated").await;
         current = next;
     }
 }
 
 /// [`Write::Update`] at any other version is `Conflict` with what is there, and writes nothing.
 pub async fn update_conflicts_with_another_version(store: &StoreUnderTest) {
-    let key = any_key();
     let first = store.record().payload("first").build();
     let second = store.record().payload("second").build();
     let late = store.record().payload("late").build();
-    saved(store.save(&key, &first, Write::Create).await, "creating where no row is");
-    let write = Write::Update { expected: first.version() };
-    saved(store.save(&key, &second, write).await, "updating at the version that is there");
-    conflict(
-        store.save(&key, &late, write).await,
-        &second,
-        "updating at a version that was replaced",
-    );
-    holds(store.load(&key).await, &second, "loading after an update that conflicted");
+    let key = store.created(&first).await;
+    let updated = store.save(&key, &second, update(&first)).await;
+    saved(updated, "updating at the version that is there");
+    let again = store.save(&key, &late, update(&first)).await;
+    conflict(again, &second, "updating at a version that was replaced");
+    store.holds(&key, &second, "loading after an update that conflicted").await;
 }
 
 /// [`Write::Update`] where there is no row is `Gone`, and makes none.
 pub async fn update_never_makes_a_row(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("late").build();
-    let expected = store.record().build().version();
-    let write = Write::Update { expected };
-    gone(store.save(&key, &record, write).await, "updating where no row ever was");
-    absent(store.load(&key).await, "loading after an update that was Gone");
-    let write = Write::Update { expected: record.version() };
-    gone(
-        store.save(&key, &record, write).await,
-        "updating where no row is, expecting its own version",
-    );
-    absent(store.load(&key).await, "loading after an update that was Gone");
+    for (what, expected) in [("another", &store.record().build()), ("its own", &record)] {
+        let updated = store.save(&key, &record, update(expected)).await;
+        gone(updated, &format!("updating where no row is, expecting {what} version"));
+        store.absent(&key, "loading after an update that was Gone").await;
+    }
 }
 
 /// Creating again what is already there under its own version is `Saved`: the first answer was lost.
@@ -91,48 +75,38 @@ pub async fn a_repeated_create_is_one_write(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("once").build();
     for _ in 0..3 {
-        saved(
-            store.save(&key, &record, Write::Create).await,
-            "repeating a create with its own version",
-        );
-        holds(store.load(&key).await, &record, "loading after a repeated create");
+        let again = store.save(&key, &record, Write::Create).await;
+        saved(again, "repeating a create with its own version");
+        store.holds(&key, &record, "loading after a repeated create").await;
     }
 }
 
 /// Updating again what is already there under its own version is `Saved`: the first answer was lost.
 pub async fn a_repeated_update_is_one_write(store: &StoreUnderTest) {
-    let key = any_key();
     let first = store.record().payload("first").build();
     let second = store.record().payload("second").build();
-    saved(store.save(&key, &first, Write::Create).await, "creating where no row is");
+    let key = store.created(&first).await;
     for _ in 0..3 {
-        let write = Write::Update { expected: first.version() };
-        saved(store.save(&key, &second, write).await, "repeating an update with its own version");
-        holds(store.load(&key).await, &second, "loading after a repeated update");
+        let again = store.save(&key, &second, update(&first)).await;
+        saved(again, "repeating an update with its own version");
+        store.holds(&key, &second, "loading after a repeated update").await;
     }
     let third = store.record().payload("third").build();
-    let write = Write::Update { expected: second.version() };
-    saved(store.save(&key, &third, write).await, "updating after a repeated update");
-    let write = Write::Update { expected: first.version() };
-    conflict(
-        store.save(&key, &second, write).await,
-        &third,
-        "repeating an update that another has replaced",
-    );
+    let updated = store.save(&key, &third, update(&second)).await;
+    saved(updated, "updating after a repeated update");
+    let again = store.save(&key, &second, update(&first)).await;
+    conflict(again, &third, "repeating an update that another has replaced");
 }
 
 /// A repeated write changes nothing, so a later expiry that a touch gave the row stays.
 pub async fn a_repeated_write_undoes_no_touch(store: &StoreUnderTest) {
-    let key = any_key();
     let record = store.brief_record().payload("once").build();
-    saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
+    let key = store.created(&record).await;
     saved(store.touch(&key, record.version(), store.later()).await, "touching with a later expiry");
     let touched = answered(store.load(&key).await, "loading what was touched");
     // A touch that changes the version makes the repeat a conflict, which is as good.
-    let _ = answered(
-        store.save(&key, &record, Write::Create).await,
-        "repeating a create after a touch",
-    );
+    let again = store.save(&key, &record, Write::Create).await;
+    let _ = answered(again, "repeating a create after a touch");
     let found = answered(store.load(&key).await, "loading after a repeated create");
     assert_eq!(found, touched, "repeating a create after a touch: the row changed");
 }
@@ -142,13 +116,12 @@ pub async fn destroy_removes_the_row(store: &StoreUnderTest) {
     let session = store.record().payload("session").build();
     let tombstone = store.record().tombstone().build();
     for record in [session, tombstone] {
-        let key = any_key();
-        saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
+        let key = store.created(&record).await;
         answered(store.destroy(&key).await, "destroying a row");
-        absent(store.load(&key).await, "loading after destroy");
+        store.absent(&key, "loading after destroy").await;
         let next = store.record().payload("next").build();
         saved(store.save(&key, &next, Write::Create).await, "creating after destroy");
-        holds(store.load(&key).await, &next, "loading what was created after destroy");
+        store.holds(&key, &next, "loading what was created after destroy").await;
     }
 }
 
@@ -158,73 +131,56 @@ pub async fn destroying_nothing_succeeds(store: &StoreUnderTest) {
     for _ in 0..2 {
         answered(store.destroy(&key).await, "destroying what never was");
     }
-    let record = store.record().build();
-    saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
+    let key = store.created(&store.record().build()).await;
     for _ in 0..2 {
         answered(store.destroy(&key).await, "destroying a row twice");
     }
-    absent(store.load(&key).await, "loading after destroy");
+    store.absent(&key, "loading after destroy").await;
 }
 
 /// No update or touch brings a destroyed row back.
 pub async fn gone_stays_gone(store: &StoreUnderTest) {
-    let key = any_key();
     let record = store.record().payload("ended").build();
     let late = store.record().payload("late").build();
-    let expected = record.version();
-    saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
+    let key = store.created(&record).await;
     answered(store.destroy(&key).await, "destroying a row");
-    gone(store.save(&key, &late, Write::Update { expected }).await, "updating a destroyed row");
-    gone(
-        store.save(&key, &record, Write::Update { expected }).await,
-        "repeating a write after destroy",
-    );
-    gone(store.touch(&key, expected, store.later()).await, "touching a destroyed row");
-    absent(store.load(&key).await, "loading a destroyed row after late writes");
+    gone(store.save(&key, &late, update(&record)).await, "updating a destroyed row");
+    gone(store.save(&key, &record, update(&record)).await, "repeating a write after destroy");
+    let touched = store.touch(&key, record.version(), store.later()).await;
+    gone(touched, "touching a destroyed row");
+    store.absent(&key, "loading a destroyed row after late writes").await;
 }
 
 /// `destroy_at` the version that is there is `Saved`, and the row is gone.
 pub async fn destroy_at_removes_the_version_it_expects(store: &StoreUnderTest) {
-    let key = any_key();
     let record = store.record().payload("ended").build();
-    saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-    saved(
-        store.destroy_at(&key, record.version()).await,
-        "destroying at the version that is there",
-    );
-    absent(store.load(&key).await, "loading after destroy_at");
+    let key = store.created(&record).await;
+    let destroyed = store.destroy_at(&key, record.version()).await;
+    saved(destroyed, "destroying at the version that is there");
+    store.absent(&key, "loading after destroy_at").await;
     gone(store.destroy_at(&key, record.version()).await, "destroying at a version twice");
     let late = store.record().payload("late").build();
-    let write = Write::Update { expected: record.version() };
-    gone(store.save(&key, &late, write).await, "updating after destroy_at");
+    gone(store.save(&key, &late, update(&record)).await, "updating after destroy_at");
 }
 
 /// `destroy_at` any other version is `Conflict` with what is there, a tombstone included, and removes
 /// nothing.
 pub async fn destroy_at_conflicts_with_another_version(store: &StoreUnderTest) {
-    let key = any_key();
     let record = store.record().payload("session").build();
     let tombstone = store.record().tombstone().build();
-    let write = Write::Update { expected: record.version() };
-    saved(store.save(&key, &record, Write::Create).await, "creating where no row is");
-    saved(store.save(&key, &tombstone, write).await, "updating to a tombstone");
+    let key = store.created(&record).await;
+    saved(store.save(&key, &tombstone, update(&record)).await, "updating to a tombstone");
     let destroyed = store.destroy_at(&key, record.version()).await;
     conflict(destroyed, &tombstone, "destroying at a version that became a tombstone");
-    holds(store.load(&key).await, &tombstone, "loading after a destroy_at that conflicted");
+    store.holds(&key, &tombstone, "loading after a destroy_at that conflicted").await;
 }
 
 /// `destroy_at` where there is no row, or an expired one, is `Gone`.
 pub async fn destroy_at_finds_no_row(store: &StoreUnderTest) {
-    let (never, expired) = (any_key(), any_key());
     let record = store.brief_record().build();
-    saved(store.save(&expired, &record, Write::Create).await, "creating a row that expires soon");
-    store.pass_soon().await;
-    gone(
-        store.destroy_at(&never, record.version()).await,
-        "destroying at a version where no row is",
-    );
-    gone(
-        store.destroy_at(&expired, record.version()).await,
-        "destroying an expired row at its version",
-    );
+    let destroyed = store.destroy_at(&any_key(), record.version()).await;
+    gone(destroyed, "destroying at a version where no row is");
+    let key = store.expired(&record).await;
+    let destroyed = store.destroy_at(&key, record.version()).await;
+    gone(destroyed, "destroying an expired row at its version");
 }

@@ -2,12 +2,14 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use super::{Carrier, Kind, SESSION_TOKEN, sensitive};
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    transport::{Carrier, Kind, SESSION_TOKEN, sensitive},
+};
 
 /// What a response does to the token a client holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub(super) enum Received {
     Nothing,
     Token(String),
     Removal,
@@ -15,7 +17,7 @@ pub(crate) enum Received {
 
 impl Carrier {
     /// Reads a response as a client would.
-    pub(crate) fn receive(&self, response: &HeaderMap) -> Received {
+    pub(super) fn receive(&self, response: &HeaderMap) -> Received {
         match &self.transport.kind {
             Kind::Cookie => {
                 let cookies = response.get_all(header::SET_COOKIE).iter();
@@ -37,7 +39,7 @@ impl Carrier {
     }
 
     /// Renders the request header that carries a token.
-    pub(crate) fn request_header(
+    pub(super) fn request_header(
         &self,
         token: String,
     ) -> Result<(HeaderName, HeaderValue), BoxError> {

@@ -1,0 +1,167 @@
+/// Implements methods of [`SessionStore`](crate::SessionStore) by calling the same method of another store.
+///
+/// Use it in a store that wraps a store: for metrics, for encryption, for one store per tenant. Name the methods
+/// inside the `impl` block: `all`, `all except` a list, or a list. The inner store is a field, or the reference
+/// that `|self| ..` returns. A method that you neither write nor name keeps the trait's default.
+///
+/// # Example
+///
+/// `async |method, call| ..` runs around every call of an async method. `method` is the method's name, `call`
+/// the future of the inner store's answer.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use axum_typed_session::{SessionStore, delegate_session_store};
+///
+/// struct Counting<S> { inner: S, calls: AtomicU64 }
+///
+/// impl<S: SessionStore> SessionStore for Counting<S> {
+///     delegate_session_store!(all => self.inner, async |_method, call| {
+///         self.calls.fetch_add(1, Ordering::Relaxed);
+///         call.await
+///     });
+/// }
+/// ```
+///
+/// A method with code of its own:
+///
+/// ```
+/// # use std::sync::atomic::{AtomicUsize, Ordering};
+/// # use async_trait::async_trait;
+/// # use axum_typed_session::{
+/// #     Record, SaveOutcome, SessionStore, StoreError, StoreKey, Write, delegate_session_store
+/// # };
+/// struct Largest<S> { inner: S, bytes: AtomicUsize }
+///
+/// #[async_trait]
+/// impl<S: SessionStore> SessionStore for Largest<S> {
+///     async fn save(&self, key: &StoreKey, record: &Record, write: Write) -> Result<SaveOutcome, StoreError> {
+///         self.bytes.fetch_max(record.payload().len(), Ordering::Relaxed);
+///         self.inner.save(key, record, write).await
+///     }
+///
+///     delegate_session_store!(all except save => self.inner);
+/// }
+/// ```
+#[macro_export]
+macro_rules! delegate_session_store {
+    // Which methods.
+    (all => $($to:tt)+) => {
+        $crate::delegate_session_store! { all except => $($to)+ }
+    };
+    (all except $($own:ident),* => $($to:tt)+) => {
+        $crate::delegate_session_store! {
+            @to [$($to)+] @except [$($own)*]
+            load save destroy touch destroy_at delete_expired indexes_owners find_by_owner destroy_by_owner
+        }
+    };
+    ($($method:ident),+ => $($to:tt)+) => {
+        $crate::delegate_session_store! { @to [$($to)+] @except [] $($method)+ }
+    };
+
+    // Which store, and what is done around a call.
+    (@to [$self:ident . $field:tt $(, $($around:tt)+)?] $($methods:tt)+) => {
+        $crate::delegate_session_store! { @each [[$self] [&$self.$field] $($($around)+)?] $($methods)+ }
+    };
+    (@to [|$self:ident| $store:expr $(, $($around:tt)+)?] $($methods:tt)+) => {
+        $crate::delegate_session_store! { @each [[$self] [$store] $($($around)+)?] $($methods)+ }
+    };
+    (@each $to:tt @except $own:tt $($method:ident)+) => {
+        $( $crate::delegate_session_store! { @unless $own $method $to } )+
+    };
+
+    // A method, unless it is among those that the store writes itself.
+    (@unless [load $($own:ident)*] load $to:tt) => {};
+    (@unless [save $($own:ident)*] save $to:tt) => {};
+    (@unless [destroy $($own:ident)*] destroy $to:tt) => {};
+    (@unless [touch $($own:ident)*] touch $to:tt) => {};
+    (@unless [destroy_at $($own:ident)*] destroy_at $to:tt) => {};
+    (@unless [delete_expired $($own:ident)*] delete_expired $to:tt) => {};
+    (@unless [indexes_owners $($own:ident)*] indexes_owners $to:tt) => {};
+    (@unless [find_by_owner $($own:ident)*] find_by_owner $to:tt) => {};
+    (@unless [destroy_by_owner $($own:ident)*] destroy_by_owner $to:tt) => {};
+    (@unless [$other:ident $($own:ident)*] $method:ident $to:tt) => {
+        $crate::delegate_session_store! { @unless [$($own)*] $method $to }
+    };
+    (@unless [] load $to:tt) => {
+        $crate::delegate_session_store! {
+            @fn load $to ['key] (key: &'key $crate::StoreKey) -> ::core::option::Option<$crate::Record>
+        }
+    };
+    (@unless [] save $to:tt) => {
+        $crate::delegate_session_store! {
+            @fn save $to ['key 'record]
+            (key: &'key $crate::StoreKey, record: &'record $crate::Record, write: $crate::Write)
+            -> $crate::SaveOutcome
+        }
+    };
+    (@unless [] destroy $to:tt) => {
+        $crate::delegate_session_store! { @fn destroy $to ['key] (key: &'key $crate::StoreKey) -> () }
+    };
+    (@unless [] touch $to:tt) => {
+        $crate::delegate_session_store! {
+            @fn touch $to ['key]
+            (key: &'key $crate::StoreKey, version: $crate::Version, expires_at: $crate::Timestamp)
+            -> $crate::SaveOutcome
+        }
+    };
+    (@unless [] destroy_at $to:tt) => {
+        $crate::delegate_session_store! {
+            @fn destroy_at $to ['key] (key: &'key $crate::StoreKey, version: $crate::Version)
+            -> $crate::SaveOutcome
+        }
+    };
+    (@unless [] delete_expired $to:tt) => {
+        $crate::delegate_session_store! { @fn delete_expired $to [] (limit: u32) -> u64 }
+    };
+    (@unless [] indexes_owners [[$self:ident] [$store:expr] $($around:tt)*]) => {
+        fn indexes_owners(&$self) -> bool {
+            $crate::SessionStore::indexes_owners($store)
+        }
+    };
+    (@unless [] find_by_owner $to:tt) => {
+        $crate::delegate_session_store! {
+            @fn find_by_owner $to ['owner] (owner: &'owner $crate::OwnerKey)
+            -> ::std::vec::Vec<$crate::StoreKey>
+        }
+    };
+    (@unless [] destroy_by_owner $to:tt) => {
+        $crate::delegate_session_store! {
+            @fn destroy_by_owner $to ['owner 'keep]
+            (owner: &'owner $crate::OwnerKey, keep: ::core::option::Option<&'keep $crate::StoreKey>) -> u64
+        }
+    };
+
+    // What `async_trait` makes of an `async fn`.
+    (
+        @fn $method:ident [[$self:ident] [$store:expr] $($around:tt)*]
+        [$($life:lifetime)*] ($($argument:ident: $type:ty),+) -> $answer:ty
+    ) => {
+        fn $method<'this, $($life,)* 'async_trait>(
+            &'this $self,
+            $($argument: $type),+
+        ) -> ::core::pin::Pin<::std::boxed::Box<
+            dyn ::core::future::Future<Output = ::core::result::Result<$answer, $crate::StoreError>>
+                + ::core::marker::Send
+                + 'async_trait,
+        >>
+        where
+            'this: 'async_trait,
+            $($life: 'async_trait,)*
+            Self: 'async_trait,
+        {
+            $crate::delegate_session_store! {
+                @call $method ($crate::SessionStore::$method($store, $($argument),+)) $($around)*
+            }
+        }
+    };
+    (@call $method:ident $answer:tt) => { $answer };
+    (@call $method:ident $answer:tt async |$operation:pat_param, $call:pat_param| $body:expr) => {
+        ::std::boxed::Box::pin(async move {
+            let ($operation, $call) = (::core::stringify!($method), $answer);
+            $body
+        })
+    };
+}
+
+pub(crate) use delegate_session_store;
