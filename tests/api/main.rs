@@ -12,6 +12,7 @@ mod forge;
 mod logins;
 #[path = "../common/model.rs"]
 mod model;
+mod requests;
 mod support;
 #[path = "../common/world.rs"]
 mod world;
@@ -31,6 +32,7 @@ mod events;
 mod expiry;
 mod faulty_store;
 mod first_screen;
+mod identity;
 mod keys;
 mod memory_bound;
 mod one_request;
@@ -49,3 +51,4 @@ mod test_session;
 mod third_party_store;
 mod tokens;
 mod transport;
+mod type_isolation;
