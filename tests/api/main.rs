@@ -24,6 +24,7 @@ mod bad_input;
 mod cleanup;
 mod commit_rules;
 mod config_errors;
+mod cookie_lifetimes;
 mod cookie_template;
 mod debug_output;
 mod duplicate_cookies;
