@@ -35,6 +35,7 @@ mod faulty_store;
 mod first_screen;
 mod identity;
 mod keys;
+mod logout_within_a_request;
 mod memory_bound;
 mod one_request;
 mod options;

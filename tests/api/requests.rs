@@ -176,6 +176,25 @@ pub async fn settle() {
     }
 }
 
+/// Starts `other` once `held` has come to the gate, and opens that when `other` can get no further.
+pub async fn meanwhile<A, B>(
+    gate: &Gate,
+    held: impl Future<Output = A>,
+    other: impl Future<Output = B>,
+) -> (A, B) {
+    let other = async {
+        gate.reached(1).await;
+        other.await
+    };
+    let open = async {
+        gate.reached(1).await;
+        settle().await;
+        gate.open();
+    };
+    let (held, other, ()) = tokio::join!(held, other, open);
+    (held, other)
+}
+
 /// An order in which two futures take turns; clones are the same order.
 #[derive(Clone, Default)]
 pub struct Turns(Arc<Mutex<Order>>);
