@@ -27,6 +27,7 @@ mod config_errors;
 mod cookie_lifetimes;
 mod cookie_template;
 mod debug_output;
+mod double_clicks;
 mod duplicate_cookies;
 mod error_texts;
 mod events;
