@@ -34,6 +34,8 @@ mod events;
 mod expiry;
 mod faulty_store;
 mod first_screen;
+mod guards;
+mod guards_in_random_orders;
 mod identity;
 mod keys;
 mod logout_within_a_request;
