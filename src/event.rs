@@ -80,32 +80,37 @@ pub enum SessionEventKind {
 }
 
 impl SessionEvent {
-    /// Returns the event's name in snake case, such as `invalid_token`.
+    /// Returns the name of its kind in snake case, such as `invalid_token`.
     pub const fn name(&self) -> &'static str {
-        match self.kind {
-            SessionEventKind::Missed => "missed",
-            SessionEventKind::Expired => "expired",
-            SessionEventKind::Invalid => "invalid",
-            SessionEventKind::Corrupt => "corrupt",
-            SessionEventKind::Newer => "newer",
-            SessionEventKind::Revoked => "revoked",
-            SessionEventKind::InvalidToken => "invalid_token",
-            SessionEventKind::UnknownKey => "unknown_key",
-            SessionEventKind::Ambiguous { .. } => "ambiguous",
-            SessionEventKind::Created => "created",
-            SessionEventKind::Saved => "saved",
-            SessionEventKind::Touched => "touched",
-            SessionEventKind::Regenerated { .. } => "regenerated",
-            SessionEventKind::Destroyed => "destroyed",
-            SessionEventKind::Conflict { .. } => "conflict",
-            SessionEventKind::Gone => "gone",
-            SessionEventKind::TooLarge { .. } => "too_large",
-            SessionEventKind::StoreError { .. } => "store_error",
-        }
+        self.kind.name()
     }
 }
 
 impl SessionEventKind {
+    /// Returns the name in snake case, such as `invalid_token`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Missed => "missed",
+            Self::Expired => "expired",
+            Self::Invalid => "invalid",
+            Self::Corrupt => "corrupt",
+            Self::Newer => "newer",
+            Self::Revoked => "revoked",
+            Self::InvalidToken => "invalid_token",
+            Self::UnknownKey => "unknown_key",
+            Self::Ambiguous { .. } => "ambiguous",
+            Self::Created => "created",
+            Self::Saved => "saved",
+            Self::Touched => "touched",
+            Self::Regenerated { .. } => "regenerated",
+            Self::Destroyed => "destroyed",
+            Self::Conflict { .. } => "conflict",
+            Self::Gone => "gone",
+            Self::TooLarge { .. } => "too_large",
+            Self::StoreError { .. } => "store_error",
+        }
+    }
+
     const fn is_error(&self) -> bool {
         matches!(self, Self::StoreError { .. } | Self::TooLarge { .. })
     }

@@ -107,7 +107,7 @@ where
         session.regenerate();
     }
     async fn id(session: Session<Visits>) -> String {
-        session.id().map_or_else(String::new, |id| id.store_key().to_hex())
+        session.id().map_or_else(String::new, |id| id.store_key().to_base64url())
     }
     Router::new()
         .route("/add", get(add))

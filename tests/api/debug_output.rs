@@ -4,8 +4,8 @@ use std::error::Error;
 
 use axum::{Router, response::IntoResponse, routing::post};
 use axum_typed_session::{
-    Key, KeyRing, MemoryStore, Session, SessionError, SessionEvent, SessionId, SessionManager,
-    SessionRejection, SessionStore as _, StoreError, StoreKey, Transport, testing::ManualClock,
+    Key, KeyRing, MemoryStore, Session, SessionError, SessionId, SessionManager, SessionRejection,
+    SessionStore as _, StoreError, StoreKey, Transport, testing::ManualClock,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Request;
@@ -84,8 +84,8 @@ async fn sessions_ids_managers_and_rows_show_no_id_and_no_data() {
     secrets.extend(spellings(&token[5..]));
     secrets.extend(spellings(record.payload()));
     // A fingerprint is shown; the whole store key or owner key is not.
-    secrets.push(row.key().to_hex());
-    secrets.push(row.key().to_hex()[16..].to_owned());
+    secrets.push(row.key().to_base64url());
+    secrets.push(row.key().to_base64url()[16..].to_owned());
     let owner = record.owner().unwrap();
     secrets.extend(spellings(owner.as_bytes()));
 
@@ -120,8 +120,6 @@ fn small_values_show_what_helps() {
     let key = StoreKey::from_bytes(std::array::from_fn(|index| u8::try_from(index).unwrap()));
     assert_eq!(format!("{key:?}"), "StoreKey(0001020304050607..)");
     assert_eq!(format!("{:?}", key.fingerprint()), "Fingerprint(0001020304050607)");
-    let event = SessionEvent::Created { session: key.fingerprint() };
-    assert_eq!(format!("{event:?}"), "Created { session: Fingerprint(0001020304050607) }");
     assert_eq!(format!("{:?}", Transport::bearer()), "Transport::bearer()");
 }
 

@@ -1,6 +1,6 @@
 //! Sessions of a login, and an app with a route for each thing a handler can do to one.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -8,6 +8,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     MaxAge, Session, SessionError, SessionManager, SessionManagerBuilder, testing::ManualClock,
 };
@@ -74,7 +75,7 @@ async fn read(session: Session<Login>) -> String {
 async fn id(session: Session<Login>) -> String {
     let id = session.id().unwrap();
     let secret = URL_SAFE_NO_PAD.encode(id.as_bytes());
-    format!("{} {secret}", id.store_key().to_hex())
+    format!("{} {secret}", id.store_key().to_base64url())
 }
 
 /// When the session began and ends, in milliseconds from where a manual clock starts.
@@ -83,12 +84,9 @@ async fn times(session: Session<Login>) -> String {
     format!("{} {}", since_start(created_at), since_start(expires_at))
 }
 
-pub fn since_start(time: SystemTime) -> i128 {
-    let start: SystemTime = axum_typed_session::Clock::now(&ManualClock::new());
-    match time.duration_since(start) {
-        Ok(later) => later.as_millis().cast_signed(),
-        Err(earlier) => -earlier.duration().as_millis().cast_signed(),
-    }
+pub fn since_start(time: OffsetDateTime) -> i128 {
+    let start: OffsetDateTime = axum_typed_session::Clock::now(&ManualClock::new());
+    (time - start).whole_milliseconds()
 }
 
 async fn act(

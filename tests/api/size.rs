@@ -1,6 +1,6 @@
 //! What does not fit fails before anything is sent.
 
-use axum_typed_session::{SessionEvent, cookie::Cookie, testing::ManualClock};
+use axum_typed_session::{SessionEventKind, cookie::Cookie, testing::ManualClock};
 use http::{Request, StatusCode, header};
 
 use crate::{
@@ -34,16 +34,16 @@ async fn the_largest_payload_that_fits_is_sent_and_one_byte_more_is_refused() {
         let refused = refused.expect(StatusCode::INTERNAL_SERVER_ERROR, "");
         let answer = refused.expect_no_cookie();
         assert_eq!(answer.header("cache-control"), None);
-        let events = log.take_events();
-        let too_large = SessionEvent::TooLarge { actual: 4097, limit: 4096 };
+        let events = log.take_kinds();
+        let too_large = (SessionEventKind::TooLarge { actual: 4097, limit: 4096 }, None);
         assert_eq!(events.last(), Some(&too_large));
         let kept = browser.get("/").await;
         assert_eq!(kept.body.len(), length - 1, "the old cookie stays valid");
 
         post_note(&mut browser, length + 300).await.expect_no_cookie();
         // 300 bytes more are 400 characters more.
-        let too_large = SessionEvent::TooLarge { actual: 4497, limit: 4096 };
-        assert_eq!(log.take_events(), [too_large]);
+        let too_large = (SessionEventKind::TooLarge { actual: 4497, limit: 4096 }, None);
+        assert_eq!(log.take_kinds(), [too_large]);
     }
 }
 
@@ -94,6 +94,6 @@ async fn max_payload_bounds_the_encoded_data() {
     let answer = post_note(&mut browser, 11).await;
     answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
     let (actual, limit) = (AROUND + 11, AROUND + 10);
-    assert_eq!(log.take_events(), [SessionEvent::TooLarge { actual, limit }]);
+    assert_eq!(log.take_kinds(), [(SessionEventKind::TooLarge { actual, limit }, None)]);
     browser.get("/").await.expect(StatusCode::OK, "nnnnnnnnnn");
 }

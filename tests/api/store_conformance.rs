@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     OwnerKey, Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp, Version, Write,
     testing::{
@@ -69,7 +70,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 impl Flawed {
     fn tested(flaw: Flaw) -> StoreUnderTest {
-        let clock = ManualClock::at(SystemTime::now());
+        let clock = ManualClock::at(OffsetDateTime::now_utc());
         let store = Self {
             flaw,
             clock: clock.clone(),

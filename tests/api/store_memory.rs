@@ -1,14 +1,15 @@
 //! The store for one process keeps the promises of every store.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     MemoryStore, SessionStore, session_store_conformance,
     testing::{FaultyStore, ManualClock, conformance::StoreUnderTest},
 };
 
 fn store() -> (MemoryStore, ManualClock) {
-    let clock = ManualClock::at(SystemTime::now());
+    let clock = ManualClock::at(OffsetDateTime::now_utc());
     let store = MemoryStore::builder().clock(clock.clone()).build();
     (store, clock)
 }

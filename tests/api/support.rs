@@ -14,8 +14,8 @@ use axum::{
     routing::post,
 };
 use axum_typed_session::{
-    Key, MemoryStore, Session, SessionError, SessionEvent, SessionManager, SessionManagerBuilder,
-    SessionStore, StoreError, delegate_session_store,
+    Fingerprint, Key, MemoryStore, Session, SessionError, SessionEvent, SessionEventKind,
+    SessionManager, SessionManagerBuilder, SessionStore, StoreError, delegate_session_store,
     testing::{Gate, ManualClock},
 };
 use http::{Request, StatusCode, header};
@@ -164,7 +164,7 @@ async fn run_script(
                 session = Session::from_request_parts(&mut parts, &sessions).await?;
             }
             "reverse" => guards.reverse(),
-            "id" => note = Some(session.id().map(|id| id.store_key().to_hex())),
+            "id" => note = Some(session.id().map(|id| id.store_key().to_base64url())),
             "new" => note = Some(Some(session.is_new().to_string())),
             step => act(&mut session, step),
         }
@@ -238,6 +238,11 @@ impl EventLog {
     /// Returns the events since the last call.
     pub fn take_events(&self) -> Vec<SessionEvent> {
         std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// Returns the kinds of the events since the last call, and the sessions they happened to.
+    pub fn take_kinds(&self) -> Vec<(SessionEventKind, Option<Fingerprint>)> {
+        self.take_events().into_iter().map(|event| (event.kind, event.session)).collect()
     }
 
     /// Returns the names of the events since the last call.

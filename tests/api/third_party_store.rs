@@ -3,10 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard},
-    time::SystemTime,
 };
 
 use async_trait::async_trait;
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp, Version, Write,
     session_store_conformance,
@@ -33,7 +33,7 @@ impl Row {
     }
 
     fn is_live(&self) -> bool {
-        Timestamp::from_unix_millis(self.expires_at) > SystemTime::now().into()
+        Timestamp::from_unix_millis(self.expires_at) > OffsetDateTime::now_utc().into()
     }
 
     fn record(&self) -> Result<Record, StoreError> {

@@ -1,8 +1,9 @@
 //! What a client holds: unreadable, unchangeable, of use for one purpose, and only for a while.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     Clock, Key, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie, testing::ManualClock,
 };
@@ -205,7 +206,7 @@ async fn a_token_from_the_future_is_accepted_up_to_sixty_seconds_of_clock_skew()
 const MADE_AT: u64 = 1_767_225_600_000;
 
 fn then() -> ManualClock {
-    ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_millis(MADE_AT))
+    ManualClock::at(OffsetDateTime::UNIX_EPOCH + Duration::from_millis(MADE_AT))
 }
 
 const PLAINTEXT: Plaintext = Plaintext {

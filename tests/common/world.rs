@@ -239,7 +239,8 @@ where
 
 /// The store key of a browser's session.
 pub async fn key_of(world: &World, browser: &mut Browser) -> StoreKey {
-    let tell =
-        script(async |session| Ok(session.id().unwrap().store_key().to_hex().into_response()));
+    let tell = script(async |session| {
+        Ok(session.id().unwrap().store_key().to_base64url().into_response())
+    });
     world.run(browser, tell).await.body.parse().unwrap()
 }

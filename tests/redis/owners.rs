@@ -1,7 +1,8 @@
 //! The index of an owner's sessions, beyond what every store promises.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     OwnerKey, Record, RedisStore, SaveOutcome, SessionStore as _, StoreKey, Timestamp, Write,
     testing::ManualClock,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 fn now() -> Timestamp {
-    SystemTime::now().into()
+    OffsetDateTime::now_utc().into()
 }
 
 fn entries(redis: &Redis, owner: &OwnerKey) -> Vec<(Vec<u8>, u64)> {
@@ -31,7 +32,7 @@ fn entry(key: &StoreKey, end: Timestamp) -> (Vec<u8>, u64) {
 #[tokio::test]
 async fn an_entry_ends_with_its_session_and_the_index_with_its_last_entry() {
     let redis = or_skip!(shared());
-    let clock = ManualClock::at(SystemTime::now());
+    let clock = ManualClock::at(OffsetDateTime::now_utc());
     let store = redis.store().await.clock(clock.clone());
     let (owner, short, long, next) = (any_owner(), any_key(), any_key(), any_key());
     let ending = |end: Timestamp| {

@@ -1,7 +1,6 @@
 //! What goes over the wire and what lies in the server.
 
-use std::time::SystemTime;
-
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     MaxAge, OwnerKey, SaveOutcome, SessionStore as _, StoreError, Timestamp, Write,
 };
@@ -159,7 +158,7 @@ async fn rows_live_as_long_as_the_server_is_told() {
     let redis = or_skip!(shared());
     let store = redis.store().await;
     let key = any_key();
-    let now = Timestamp::from(SystemTime::now());
+    let now = Timestamp::from(OffsetDateTime::now_utc());
     let in_an_hour = record().expires_at(now.saturating_add(HOUR)).build();
     let pttl = || redis.ask::<i64>(cmd("PTTL").arg(row_key(&key)));
 

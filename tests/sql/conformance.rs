@@ -1,7 +1,6 @@
 //! Every engine passes the suite that stores of others are judged by.
 
-use std::time::SystemTime;
-
+use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     MemoryStore, SqliteStore, session_store_conformance,
     testing::{ManualClock, conformance::StoreUnderTest},
@@ -24,7 +23,7 @@ async fn by_another_clock<E: Engine>() -> StoreUnderTest {
     let Some(database) = Database::<E>::fresh().await else {
         return StoreUnderTest::new(MemoryStore::new());
     };
-    let clock = ManualClock::at(SystemTime::now());
+    let clock = ManualClock::at(OffsetDateTime::now_utc());
     let store = database.store.clone().clock(clock.clone());
     StoreUnderTest::new(store).advance_with(move |duration| {
         // The folder of the file is the database's.
