@@ -50,6 +50,8 @@ pub(crate) struct Uncommitted {
     pub(crate) before: Bytes,
     pub(crate) after: Bytes,
     pub(crate) intents: Intents,
+    /// One of them left the identity, so that the basis counts another already.
+    pub(crate) leaves_identity: bool,
 }
 
 impl Basis {
@@ -73,8 +75,11 @@ impl Basis {
 
     /// Returns the same with the changes of dropped guards.
     pub(crate) fn with_uncommitted(&self, uncommitted: Option<Uncommitted>) -> Self {
+        let left = |basis: Option<&Uncommitted>| basis.is_some_and(|left| left.leaves_identity);
+        let leaves = left(uncommitted.as_ref()) && !left(self.uncommitted.as_ref());
+        let identity = self.identity + u32::from(leaves);
         let after = self.after(self.origin.clone(), self.told.clone());
-        Self { uncommitted, ending: self.ending.clone(), ..after }
+        Self { uncommitted, identity, ending: self.ending.clone(), ..after }
     }
 
     /// Returns what is left when a dropped guard asked for the session's end.

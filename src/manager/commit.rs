@@ -74,6 +74,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             now,
         });
         let mut identity = basis.identity;
+        let counted = uncommitted.is_some_and(|earlier| earlier.leaves_identity);
         let mut origin = match decision.row {
             RowAction::None => basis.origin.clone(),
             RowAction::Create(prepared, lifetime) => {
@@ -81,11 +82,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 Origin::Loaded(self.core.create(basis, record).await?)
             }
             RowAction::Update(save) => {
-                identity += u32::from(save.leaves_identity());
+                identity += u32::from(save.leaves_identity() && !counted);
                 Origin::Loaded(self.update_row(basis, &save).await?)
             }
             RowAction::Rotate(save) => {
-                identity += u32::from(save.leaves_identity());
+                identity += u32::from(save.leaves_identity() && !counted);
                 Origin::Loaded(Box::pin(self.rotate(basis, &save)).await?)
             }
             RowAction::Touch(live, expires_at) => {
@@ -136,7 +137,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let found = earlier.map_or(&before, |earlier| &earlier.after);
         let after = change.unwrap_or_else(|| found.clone());
         let intents = earlier.map_or(draft.intents, |earlier| earlier.intents.and(draft.intents));
-        Ok(basis.with_uncommitted(Some(Uncommitted { before, after, intents })))
+        let owner = basis.live().and_then(|live| live.record.owner);
+        let leaves_identity = (intents.clear && basis.live().is_some())
+            || (owner.is_some() && self.owner_of(&draft.data) != owner);
+        let left = Uncommitted { before, after, intents, leaves_identity };
+        Ok(basis.with_uncommitted(Some(left)))
     }
 
     /// Folds what guards left in `folded` into what a commit came to meanwhile.

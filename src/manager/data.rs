@@ -13,6 +13,7 @@ use crate::{
     codec::JSON_TAG,
     decision::Prepared,
     error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
+    id::OwnerKey,
     merge::merge,
     record::Record,
 };
@@ -138,9 +139,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         self.core.check_size(payload.len(), self.core.max_payload)?;
         self.check_reads_back(&payload)?;
-        let owner = self.data.owner.as_ref().and_then(|owner| owner(data));
-        let owner = owner.map(|name| self.core.scope.owner(&name));
-        Ok(Prepared { ours, payload, owner })
+        Ok(Prepared { ours, payload, owner: self.owner_of(data) })
+    }
+
+    pub(super) fn owner_of(&self, data: &T) -> Option<OwnerKey> {
+        let name = self.data.owner.as_ref().and_then(|owner| owner(data))?;
+        Some(self.core.scope.owner(&name))
     }
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand
@@ -220,7 +224,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             draft.restart(self.data_of(onto)?);
             return Ok(());
         };
-        if onto.identity != from.identity && (ended || !draft.intents.clear) {
+        if onto.identity != from.identity {
             return Err(if ended {
                 self.core.gone(None)
             } else {

@@ -151,7 +151,8 @@ async fn with_revocations_a_logout_that_fails_swallows_no_new_id() {
             let (mut one, mut other) = (visit.session().await?, visit.session().await?);
             let gate = Gate::new();
             list.inject_next(1, Operation::Save, held(gate.clone()));
-            list.inject_next(1, Operation::Save, Fault::Fail);
+            // A logout asks twice before it gives up.
+            list.inject_next(2, Operation::Save, Fault::Fail);
             one.regenerate();
             other.destroy();
             let (rotation, logout) = meanwhile(&gate, one.commit(), other.commit()).await;
