@@ -1,26 +1,18 @@
-//! Carrying a decision out: the row first, then what the client is told.
+//! What a draft means for its session, alone or beside what other guards and requests did.
 
 use std::sync::Arc;
 
 use super::{
     ConflictPolicy, SessionManager,
     basis::{Basis, Draft, Uncommitted},
-    core::Core,
     data::Clash,
-    endings::Successor,
 };
 use crate::{
-    clock::Timestamp,
-    decision::{CookieAction, Live, Origin, Prepared, RowAction, Save, Situation, decide, saves},
+    decision::{Prepared, Save, Situation, decide, saves},
     error::{SessionError, SessionRejection},
     event::SessionEventKind as Kind,
-    id::{SessionId, random},
-    record::{Record, Version},
-    store::{SaveOutcome, Write},
+    record::Record,
 };
-
-/// A new id that collides with a live one is drawn again this often; once in 2^256 for random ids.
-const MAX_DRAWS: usize = 4;
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns `true` if committing an untouched draft would do nothing.
@@ -44,11 +36,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         draft: &mut Draft<T>,
     ) -> Result<Option<Basis>, SessionError> {
         let now = self.core.now();
-        let mut told = basis.told.clone();
-        if let Some(ending) = &basis.ending {
-            Box::pin(self.core.destroy_all(ending, now)).await?;
-            told = basis.incoming.arrived.then(|| self.core.carrier.removal());
-        }
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
         let intents =
@@ -73,48 +60,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             policy: &self.core.policy,
             now,
         });
-        let mut identity = basis.identity;
-        let counted = uncommitted.is_some_and(|earlier| earlier.leaves_identity);
-        let mut origin = match decision.row {
-            RowAction::None => basis.origin.clone(),
-            RowAction::Create(prepared, lifetime) => {
-                let record = self.core.record(prepared, lifetime, 0)?;
-                Origin::Loaded(self.core.create(basis, record).await?)
-            }
-            RowAction::Update(save) => {
-                identity += u32::from(save.leaves_identity() && !counted);
-                Origin::Loaded(self.update_row(basis, &save).await?)
-            }
-            RowAction::Rotate(save) => {
-                identity += u32::from(save.leaves_identity() && !counted);
-                Origin::Loaded(Box::pin(self.rotate(basis, &save)).await?)
-            }
-            RowAction::Touch(live, expires_at) => {
-                match self.core.touch(basis, live, expires_at).await? {
-                    Some(live) => Origin::Loaded(live),
-                    None => return Ok(None),
-                }
-            }
-            RowAction::Destroy => {
-                Box::pin(self.core.destroy_all(basis, now)).await?;
-                (told, identity) = (None, identity + 1);
-                Origin::New
-            }
-            RowAction::Gone => return Err(self.core.gone(None)),
-        };
-        match (decision.cookie, &mut origin) {
-            (CookieAction::Set, Origin::Loaded(live)) => {
-                live.former_key = false;
-                told = Some(self.core.deliver(live, now)?);
-            }
-            (CookieAction::Remove, _) => told = Some(self.core.carrier.removal()),
-            (CookieAction::None | CookieAction::Set, _) => {}
-        }
-        let did_nothing = matches!(decision.row, RowAction::None)
-            && decision.cookie == CookieAction::None
-            && basis.ending.is_none()
-            && uncommitted.is_none();
-        Ok((!did_nothing).then(|| Basis { identity, ..basis.after(origin, told) }))
+        let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
+        self.core.carry_out(basis, decision, &merge, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
@@ -163,125 +110,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         draft.encoded = Some(left.after.clone());
         self.rebase(folded, &onto, &mut draft)?;
         self.fold(&onto, &mut draft).map(Arc::new)
-    }
-
-    async fn update_row(&self, basis: &Basis, save: &Save<'_>) -> Result<Live, SessionError> {
-        let core = &self.core;
-        let key = save.live.key();
-        let record = core.record(save.prepared, save.lifetime, self.epoch_after(save)?)?;
-        let record = match core.rows(basis.incoming.store.as_ref()) {
-            Some(rows) => {
-                let epoch = record.epoch;
-                let again = |theirs: &Record| self.reconciled(save, epoch, theirs).map(Some);
-                let written = rows.overwrite(&key, record, save.live.record.version, again);
-                written.await?.map_err(|_| core.gone(Some(key)))?
-            }
-            None => {
-                core.check_fits(&record)?;
-                if let Some(list) = &basis.incoming.store
-                    && core.revocation(list, &key).await?.is_some()
-                {
-                    return Err(core.gone(Some(key)));
-                }
-                record
-            }
-        };
-        core.report(Kind::Saved, || key);
-        Ok(save.live.with(record))
-    }
-
-    /// Gives a session a new id. The new row comes first and ends by itself soon; then a tombstone replaces
-    /// the old row at the version this request loaded, so that no write of another request is lost and no
-    /// logout undone; then the new row gets its life. Dropped anywhere, it leaves one session at most.
-    async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Live, SessionError> {
-        let core = &self.core;
-        let epoch = self.epoch_after(save)?;
-        let mut record = core.record(save.prepared, save.lifetime, epoch)?;
-        let soon = save.now.saturating_add(core.tombstone_life());
-        let store = basis.incoming.store.as_ref();
-        let rotated = match (core.rows(store), store) {
-            (Some(rows), Some(store)) => {
-                let first = record.clone().with_expires_at(soon.min(record.expires_at()));
-                let id = core.insert(basis, &first).await?;
-                let old = save.live.key();
-                let successor = self.successor(&id, save);
-                let tombstone = core.tombstone(save.now, soon, Some(successor))?;
-                let mut replaced = save.live.record.clone();
-                let again = |theirs: &Record| {
-                    record = self.reconciled(save, epoch, theirs)?;
-                    replaced = theirs.clone();
-                    Ok(Some(tombstone.clone()))
-                };
-                let version = save.live.record.version;
-                let written = rows.overwrite(&old, tombstone.clone(), version, again).await;
-                let follows = match written {
-                    Ok(Ok(_)) => true,
-                    Ok(Err(Some(theirs))) => core.may_follow(store, save, &theirs).await?,
-                    Ok(Err(None)) => false,
-                    // The tombstone may be there, so the new row stays; it ends by itself.
-                    Err(error @ SessionError::Store(_)) => return Err(error),
-                    Err(error) => {
-                        // No client knows the new id, so a leftover row is harmless and expires.
-                        let _ = rows.destroy(&id.store_key()).await;
-                        return Err(error);
-                    }
-                };
-                if !follows {
-                    let _ = rows.destroy(&id.store_key()).await;
-                    return Err(core.gone(Some(old)));
-                }
-                record.version = Version::random().map_err(SessionError::Random)?;
-                let write = Write::Update { expected: first.version };
-                match rows.save_twice(&id.store_key(), &record, write).await {
-                    Ok(SaveOutcome::Saved) => {}
-                    // Every session of the owner was ended meanwhile.
-                    Ok(SaveOutcome::Conflict(_) | SaveOutcome::Gone) => {
-                        return Err(core.gone(Some(old)));
-                    }
-                    Err(error) => {
-                        let write = Write::Update { expected: tombstone.version };
-                        if let Ok(SaveOutcome::Saved) =
-                            rows.save_twice(&old, &replaced, write).await
-                        {
-                            // The session lives on under its old id.
-                            let _ = rows.destroy(&id.store_key()).await;
-                        }
-                        return Err(error.into());
-                    }
-                }
-                Live::new(id, record)
-            }
-            (_, list) => {
-                let id = core.insert(basis, &record).await?;
-                if let Some(list) = list {
-                    let old = save.live.key();
-                    let (replaced, successor) = (&save.live.record, self.successor(&id, save));
-                    let entered =
-                        core.revoke(list, &old, Some(replaced), Some(successor), save.now);
-                    if let Some(earlier) = entered.await?
-                        && !core.may_follow(list, save, &earlier).await?
-                    {
-                        return Err(core.gone(Some(old)));
-                    }
-                }
-                Live::new(id, record)
-            }
-        };
-        let former = save.live.key().fingerprint();
-        core.report(Kind::Regenerated { former }, || rotated.key());
-        Ok(rotated)
-    }
-
-    fn successor(&self, id: &SessionId, save: &Save<'_>) -> Successor {
-        Successor { key: id.store_key(), is_other_identity: save.leaves_identity() }
-    }
-
-    fn epoch_after(&self, save: &Save<'_>) -> Result<u64, SessionError> {
-        if save.begins_identity(self.core.owner_is_told) {
-            self.core.new_epoch()
-        } else {
-            Ok(save.live.record.epoch)
-        }
     }
 
     /// Makes the record that holds a save and what others wrote before it; `epoch` is the one of the save.
@@ -354,56 +182,5 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                  make the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update(..)`"
             );
         }
-    }
-}
-
-impl Core {
-    async fn create(&self, basis: &Basis, record: Record) -> Result<Live, SessionError> {
-        let id = self.insert(basis, &record).await?;
-        self.report(Kind::Created, || id.store_key());
-        Ok(Live::new(id, record))
-    }
-
-    /// Puts a record under a new id, which it returns.
-    async fn insert(&self, basis: &Basis, record: &Record) -> Result<SessionId, SessionError> {
-        self.check_fits(record)?;
-        for _ in 0..MAX_DRAWS {
-            let id = self.draw_id(basis)?;
-            let Some(rows) = self.rows(basis.incoming.store.as_ref()) else {
-                return Ok(id);
-            };
-            if matches!(
-                rows.save(&id.store_key(), record, Write::Create).await?,
-                SaveOutcome::Saved
-            ) {
-                return Ok(id);
-            }
-        }
-        Err(SessionError::IdInUse)
-    }
-
-    fn draw_id(&self, basis: &Basis) -> Result<SessionId, SessionError> {
-        let secret = match (&self.generate_id, &basis.incoming.parts) {
-            (Some(generate), Some(parts)) => generate(parts),
-            _ => random().map_err(SessionError::Random)?,
-        };
-        Ok(self.scope.id(secret))
-    }
-
-    /// Moves a row's expiry; `None` if another request changed the row first: its cookie counts.
-    async fn touch(
-        &self,
-        basis: &Basis,
-        live: &Live,
-        expires_at: Timestamp,
-    ) -> Result<Option<Live>, SessionError> {
-        if let Some(rows) = self.rows(basis.incoming.store.as_ref()) {
-            match rows.touch(&live.key(), live.record.version(), expires_at).await? {
-                SaveOutcome::Saved => {}
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Ok(None),
-            }
-        }
-        self.report(Kind::Touched, || live.key());
-        Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
     }
 }

@@ -36,6 +36,10 @@ pub(super) struct Successor {
 }
 
 impl Successor {
+    pub(super) fn new(key: StoreKey, save: &Save<'_>) -> Self {
+        Self { key, is_other_identity: save.leaves_identity() }
+    }
+
     /// Reads what a tombstone or an entry of the revocation list holds.
     pub(super) fn of(tombstone: &Record) -> Option<Self> {
         let (flag, key) = tombstone.payload.split_first()?;

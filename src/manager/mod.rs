@@ -9,6 +9,7 @@ mod incoming;
 mod rows;
 mod stored;
 mod tokens;
+mod writes;
 
 use std::{
     fmt,
