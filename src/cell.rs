@@ -130,7 +130,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return Ok(());
         }
         // Boxed for the same reason as `open`.
-        Box::pin(self.commit_in_turn(basis, draft)).await.inspect_err(|_| self.fate.fail())
+        Box::pin(self.commit_in_turn(basis, draft))
+            .await
+            .inspect_err(|_| _ = self.fate.set(Fate::FAILED))
     }
 
     async fn commit_in_turn(
@@ -139,7 +141,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         mut draft: Box<Draft<T>>,
     ) -> Result<(), SessionError> {
         let is_changed = draft.intents.any() || self.manager.change(&mut draft)?.is_some();
-        if !is_changed && (self.fate.is_closed() || !Arc::ptr_eq(basis, &self.basis()?)) {
+        if !is_changed && (self.fate.is(Fate::CLOSED) || !Arc::ptr_eq(basis, &self.basis()?)) {
             return Ok(());
         }
         let Some(_turn) = self.turn(is_changed).await? else {
@@ -175,7 +177,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 wait.await.map_err(|_| SessionError::Conflict)?
             }
         };
-        if self.fate.is_closed() { Err(SessionError::Closed) } else { Ok(Some(turn)) }
+        if self.fate.is(Fate::CLOSED) { Err(SessionError::Closed) } else { Ok(Some(turn)) }
     }
 
     /// Makes what a commit came to the current basis, together with what guards that were dropped
@@ -191,7 +193,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         let mut committed = Arc::new(committed);
         loop {
             {
-                let Some(mut state) = self.state().filter(|_| !self.fate.is_closed()) else {
+                let Some(mut state) = self.state().filter(|_| !self.fate.is(Fate::CLOSED)) else {
                     return Err(SessionError::Closed);
                 };
                 if Arc::ptr_eq(&state.basis, &started_from) {
@@ -210,7 +212,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Takes a dropped guard's draft back.
     pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>) {
-        if self.fate.is_poisoned() {
+        if self.fate.is(Fate::POISONED) {
             return;
         }
         let is_changed = draft.is_touched()
@@ -218,7 +220,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 || self.manager.change(&mut draft).map_or(true, |change| change.is_some()));
         if !is_changed {
             self.give_back(basis, draft);
-        } else if self.fate.is_layered() {
+        } else if self.fate.is(Fate::LAYERED) {
             self.leave(basis.clone(), draft);
         } else if !self.fate.excuses() {
             self.discard();
@@ -397,7 +399,7 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
                      response, as in `Ok((session.commit().await?, body))`"
                 );
             });
-        } else if is_read && !self.fate.is_layered() {
+        } else if is_read && !self.fate.is(Fate::LAYERED) {
             self.warn("read", &basis, |route| {
                 tracing::warn!(
                     session = type_name::<T>(),

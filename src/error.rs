@@ -205,24 +205,16 @@ impl SessionError {
 
 impl From<StoreError> for SessionRejection {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Newer => Self::Newer,
-            error @ (StoreError::Unavailable(_)
-            | StoreError::Timeout { .. }
-            | StoreError::Full
-            | StoreError::Corrupt
-            | StoreError::Unsupported { .. }) => Self::Store(error),
-        }
+        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
     }
 }
 
 impl From<StoreError> for SessionError {
     fn from(error: StoreError) -> Self {
-        match SessionRejection::from(error) {
-            SessionRejection::Store(error) => Self::Store(error),
-            rejection @ (SessionRejection::Newer | SessionRejection::SharedName { .. }) => {
-                Self::Rejected(rejection)
-            }
+        if matches!(error, StoreError::Newer) {
+            Self::Rejected(SessionRejection::Newer)
+        } else {
+            Self::Store(error)
         }
     }
 }

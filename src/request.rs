@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
 };
 
@@ -34,48 +34,39 @@ pub(crate) struct Registry {
     fate: Arc<Fate>,
 }
 
-/// What happened to the request as a whole.
+/// What happened to the request as a whole: flags that are only ever set.
 #[derive(Default)]
-pub(crate) struct Fate {
-    /// An `AutoCommitLayer` will commit what handlers leave.
-    layered: AtomicBool,
-    /// A handler panicked.
-    poisoned: AtomicBool,
-    /// The response is on its way.
-    closed: AtomicBool,
-    /// A commit failed, so the response is an error.
-    failed: AtomicBool,
-}
+pub(crate) struct Fate(AtomicU8);
 
 impl Fate {
+    /// An `AutoCommitLayer` will commit what handlers leave.
+    pub(crate) const LAYERED: u8 = 1;
+    /// A handler panicked.
+    pub(crate) const POISONED: u8 = 2;
+    /// The response is on its way.
+    pub(crate) const CLOSED: u8 = 4;
+    /// A commit failed, so the response is an error.
+    pub(crate) const FAILED: u8 = 8;
+
+    /// Sets a flag. Returns `true` if it was set before.
+    pub(crate) fn set(&self, flag: u8) -> bool {
+        self.0.fetch_or(flag, Ordering::AcqRel) & flag != 0
+    }
+
+    pub(crate) fn is(&self, flag: u8) -> bool {
+        self.0.load(Ordering::Acquire) & flag != 0
+    }
+
     pub(crate) fn poison_if_panicking(&self) {
         if std::thread::panicking() {
-            self.poisoned.store(true, Ordering::Release);
+            self.set(Self::POISONED);
         }
-    }
-
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_layered(&self) -> bool {
-        self.layered.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
     }
 
     /// Returns `true` if uncommitted changes are no mistake: a commit failed, a handler panicked, or the
     /// request was dropped before the layer was through, as when its client went away.
     pub(crate) fn excuses(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-            || self.is_poisoned()
-            || (self.is_layered() && !self.is_closed())
+        self.is(Self::FAILED | Self::POISONED) || (self.is(Self::LAYERED) && !self.is(Self::CLOSED))
     }
 }
 
@@ -95,7 +86,7 @@ impl RequestSessions {
     /// Makes the caller the layer that commits; `None` if an outer layer already is.
     pub(crate) fn claim(extensions: &mut Extensions) -> Option<Arc<Registry>> {
         let sessions = extensions.get_or_insert_with(|| Self(Arc::default()));
-        let taken = sessions.0.fate.layered.swap(true, Ordering::AcqRel);
+        let taken = sessions.0.fate.set(Fate::LAYERED);
         (!taken).then(|| sessions.0.clone())
     }
 
@@ -138,7 +129,7 @@ impl Registry {
 
     /// Closes a request of which nothing is to be committed.
     pub(crate) fn close(&self) {
-        self.fate.closed.store(true, Ordering::Release);
+        self.fate.set(Fate::CLOSED);
     }
 
     /// Commits what handlers left, and closes the request. Of an unwanted response, and after a panic, only
@@ -146,7 +137,7 @@ impl Registry {
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());
-        if !self.fate.is_poisoned() {
+        if !self.fate.is(Fate::POISONED) {
             for cell in &cells {
                 let committed = cell.commit_left(wanted).await;
                 result = result.and(committed);
