@@ -27,7 +27,7 @@ install_missing() {
 # Debian keeps the programs of each PostgreSQL release off the path.
 postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1 || true)
 install_missing cc gcc chromium chromium redis-server redis-server \
-    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server
+    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server nginx nginx
 
 say "the declared rust-version"
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
