@@ -53,8 +53,9 @@ struct Login {
 
 type Answer = Result<axum::response::Response, SessionError>;
 
-async fn list_items(session: Session<Shopper>) -> impl IntoResponse {
-    Json(session.items.clone())
+async fn list_items(session: Session<Shopper>) -> Answer {
+    let items = Json(session.items.clone());
+    Ok((session.commit().await?, items).into_response())
 }
 
 /// `update` runs again on the fresh row until its write lands, so no item is lost however many requests
@@ -70,11 +71,12 @@ async fn add_item(mut session: Session<Shopper>, Form(item): Form<Item>) -> Answ
     Ok((session.commit().await?, items).into_response())
 }
 
-async fn me(session: Session<Shopper>) -> impl IntoResponse {
-    match &session.name {
+async fn me(session: Session<Shopper>) -> Answer {
+    let answer = match &session.name {
         Some(name) => (StatusCode::OK, name.clone()),
         None => (StatusCode::UNAUTHORIZED, "not logged in".to_owned()),
-    }
+    };
+    Ok((session.commit().await?, answer).into_response())
 }
 
 /// The cart stays; the id does not, so that one learnt before the login is worth nothing after it.

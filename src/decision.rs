@@ -24,6 +24,7 @@ use crate::{
 
 /// Where the session of this request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "it stands in a basis, which is shared, not moved")]
 pub(crate) enum Origin {
     /// No token came in, or none that opens.
     New,
@@ -61,10 +62,6 @@ impl Live {
 
 /// What a handler asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "independent flags, one for each method of the session"
-)]
 pub(crate) struct Intents {
     pub(crate) destroy: bool,
     pub(crate) regenerate: bool,

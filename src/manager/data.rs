@@ -244,7 +244,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 let parsed = serde_json::from_slice(&theirs);
                 let parsed = parsed.map_err(|_| self.clash_in_request(from, None))?;
                 let merged = self.merge(&base, &ours, parsed);
-                draft.data = merged.map_err(|clash| self.clash_in_request(from, clash.field))?;
+                draft.data =
+                    merged.map_err(|clash| self.clash_in_request(from, clash.field.as_deref()))?;
                 draft.encoded = None;
             }
         }
@@ -253,7 +254,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Reports two guards of one request that changed the same, which is a mistake of the application.
-    fn clash_in_request(&self, basis: &Basis, field: Option<String>) -> SessionError {
+    fn clash_in_request(&self, basis: &Basis, field: Option<&str>) -> SessionError {
         let route = basis.incoming.route.describe();
         if self.core.warnings.is_due("guards", route.clone(), self.core.now()) {
             tracing::warn!(

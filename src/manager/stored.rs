@@ -212,7 +212,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let store = self.core.store("destroy_of")?;
         let owner = Some(self.core.scope.owner(owner));
         let found = self.load_valid(store, &key).await?;
-        if !found.is_some_and(|(record, _)| record.owner == owner) {
+        if found.is_none_or(|(record, _)| record.owner != owner) {
             return Ok(false);
         }
         self.destroy(key).await?;
