@@ -172,6 +172,7 @@ mod clock;
 mod error;
 mod event;
 mod expiry;
+mod fields;
 mod id;
 mod keys;
 
@@ -213,6 +214,7 @@ pub use crate::{
     error::{ConfigError, SessionError, SessionRejection, StoreError},
     event::SessionEvent,
     expiry::MaxAge,
+    fields::{Counter, Latest, Once, Set},
     handle::SessionHandle,
     id::{Fingerprint, OwnerKey, SessionId, StoreKey, StoreKeyFromStrError},
     keys::{Key, KeyRing},
