@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     clock::{Clock, SystemClock},
-    codec::{Codec, Custom, Encoding, JSON_TAG, JsonCodec},
+    codec::{Codec, JSON_TAG, JsonCodec},
     cookies::CookieTemplate,
     error::{BoxError, ConfigError, StoreError},
     event::{Events, Hook, SessionEvent},
@@ -17,7 +17,7 @@ use crate::{
     id::Scope,
     keys::KeyRing,
     manager::{Backing, Config, ConflictPolicy, Hooks, SessionManager, Warned},
-    merge::Pointer,
+    merge::Shape,
     seal::{Content, Protection, Sealer},
     store::SessionStore,
     transport::{Carrier, Transport},
@@ -60,12 +60,12 @@ where
             hooks: Hooks::default(),
             on_event: None,
             on_conflict: None,
-            last_write_wins: Vec::new(),
             schema: 1,
             accept_schema: None,
             store_timeout: None,
             clock: Arc::new(SystemClock),
             default: T::default,
+            shape: Shape::of::<T>,
         }
     }
 }
@@ -92,16 +92,16 @@ pub struct SessionManagerBuilder<T> {
     absolute_timeout: Duration,
     anonymous_ttl: Option<Duration>,
     max_payload: usize,
-    codec: Arc<dyn Encoding<T>>,
+    codec: Arc<dyn Codec<T>>,
     hooks: Hooks<T>,
     on_event: Option<Arc<Hook>>,
     on_conflict: Option<ConflictPolicy>,
-    last_write_wins: Vec<String>,
     schema: u32,
     accept_schema: Option<u32>,
     store_timeout: Option<Duration>,
     clock: Arc<dyn Clock>,
     default: fn() -> T,
+    shape: fn([&Value; 3]) -> Shape,
 }
 
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
@@ -319,7 +319,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// With a store, [`ConflictPolicy::Merge`] needs JSON, as does [`migrate`](Self::migrate).
     pub fn codec(mut self, codec: impl Codec<T>) -> Self {
-        self.codec = Arc::new(Custom(codec));
+        self.codec = Arc::new(codec);
         self
     }
 
@@ -335,13 +335,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets what happens when two requests change one stored session. Default: [`ConflictPolicy::Merge`].
     pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
         self.on_conflict = Some(policy);
-        self
-    }
-
-    /// Names fields, as JSON pointers (RFC 6901), that a merge may overwrite: a last-seen time.
-    pub fn last_write_wins<P: AsRef<str>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
-        let pointers = pointers.into_iter();
-        self.last_write_wins.extend(pointers.map(|pointer| pointer.as_ref().to_owned()));
         self
     }
 
@@ -433,7 +426,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
         self.check_durations()?;
         self.check_combinations()?;
-        let last_write_wins = self.pointers()?;
         let template =
             CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
         let carrier = Carrier::new(self.transport, template);
@@ -464,6 +456,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             clock: self.clock,
             codec: self.codec,
             default: self.default,
+            shape: self.shape,
             hooks: self.hooks,
             schema: self.schema,
             accept_schema: self.accept_schema.unwrap_or(self.schema),
@@ -471,7 +464,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             max_payload: self.max_payload,
             store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
             on_conflict: self.on_conflict.unwrap_or_default(),
-            last_write_wins,
             warned: Warned::default(),
         };
         Ok(SessionManager::new(config, backing))
@@ -522,9 +514,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 );
             }
         } else {
-            if !self.last_write_wins.is_empty() {
-                return needs("last_write_wins", "`.store(..)`");
-            }
             if self.on_conflict.is_some() {
                 return needs(
                     "on_conflict",
@@ -534,9 +523,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             if self.store_timeout.is_some() && self.revocations.is_none() {
                 return needs("store_timeout", "`.store(..)` or `.revocations(..)`");
             }
-        }
-        if !merges && !self.last_write_wins.is_empty() {
-            return needs("last_write_wins", "`.on_conflict(ConflictPolicy::Merge)`");
         }
         if self.hooks.migrate.is_some() && !is_json {
             return needs("migrate", "JSON; it cannot be combined with a `.codec(..)`");
@@ -578,14 +564,6 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             }
         }
         Ok(())
-    }
-
-    fn pointers(&self) -> Result<Vec<Pointer>, ConfigError> {
-        let pointers = self.last_write_wins.iter().map(|pointer| pointer.parse());
-        pointers.collect::<Result<_, _>>().map_err(|_| ConfigError::Invalid {
-            option: "last_write_wins",
-            problem: "a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`",
-        })
     }
 }
 

@@ -97,7 +97,7 @@
 //! | `before_save` | nothing | changing what is saved |
 //! | `codec` | JSON | other encodings |
 //! | `schema_version`, `migrate`, `accept_schema` | 1, none, none newer | data whose type changes |
-//! | `on_conflict`, `last_write_wins` | `Merge`, no fields | two requests that change one session |
+//! | `on_conflict` | `Merge` | two requests that change one session |
 //! | `store_timeout` | 2 s | when a store counts as down |
 //! | `on_event` | `tracing` alone | metrics and audits |
 //! | `clock` | the system's | tests |
@@ -180,7 +180,6 @@ mod codec;
 mod decision;
 mod merge;
 mod record;
-mod sets;
 
 mod cookies;
 mod seal;

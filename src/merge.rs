@@ -1,320 +1,296 @@
-//! The three-way merge of session data: two requests loaded the same row, both changed it.
+//! The three-way merge of session data: two requests loaded the same row, and both changed it.
 //!
-//! Changes that cannot stand side by side are a [`MergeConflict`], never a mixture and never a
-//! loss. What happens to one value depends on what each side made of it, compared with `==`:
+//! `base` is the data that both loaded, `theirs` is in the store now, and `ours` is about to be saved. Two
+//! changes that cannot both hold are a [`MergeConflict`], never a mixture and never a loss. The [`Shape`] of
+//! the data says how each place merges:
 //!
-//! | one side | other side | result |
+//! | place | changes | result |
 //! |---|---|---|
-//! | unchanged | anything, even removed | the other side |
-//! | removed | removed | removed |
-//! | removed | edited | conflict |
-//! | edited object | edited object | member by member |
-//! | list that grew | list that grew | the base, their tail, our tail |
-//! | list that only lost items | an equal list | that list |
-//! | edited set | edited set | the base without what either removed, and what either added |
-//! | scalar or new object | an equal one | that value, if it holds neither numbers nor list items |
-//! | anything else | anything else | conflict |
+//! | any | one side is as `base` | the other side, even if removed |
+//! | members | both sides have some | merged key by key |
+//! | list | both only grew | `base`, the tail of `theirs`, the tail of `ours` |
+//! | list | both lost the same items | that list |
+//! | text | both are a text | `ours` |
+//! | `Counter` | both are a 64-bit integer | `base` and both differences |
+//! | `Latest` | any | `ours` |
+//! | `Set` | any | `base` without the items that either side removed, with those that either added |
+//! | `Once` | any | conflict |
+//! | any | both removed it | removed |
+//! | any | the same, and no number or list item in it | that value |
+//! | any | all others, such as an edit beside a removal | conflict |
 //!
-//! **Lists.** An item that both sides added was added twice: two requests that put the same
-//! article into a cart leave two of it. So equal tails are both kept, and where that is impossible
-//! (beside edits and removals, or inside a value where there was none) even equal lists conflict.
-//! An absent list is an empty one, since `skip_serializing_if = "Vec::is_empty"` writes it so;
-//! `null` is not, since an `Option` that two sides filled did not grow. Items are never merged.
-//!
-//! **Sets.** Lists that are known to be [`Sets`] never conflict. An edited item is one removed and one
-//! added, so that of two edits both stay. Where `T` calls equal what is written differently, `T` keeps one.
-//!
-//! **Numbers.** Two requests that count from 1 to 2 must not leave 2, and nothing tells them from two
-//! that set a page number. So a number that both changed is a conflict even if equal; counters belong
-//! into `update`, and what may be overwritten into `last_write_wins`.
-//!
-//! **Enums.** JSON does not tell an enum from a map, so two patterns count as a change of variant.
-//! In maps and structs they are rare, and there they conflict without need:
-//!
-//! - Both sides removed the same key and added some, as from `{"A": ..}` to `{"B": ..}`: what they
-//!   added must be equal.
-//! - One side removed a key, added a key and changed a string, as from `{"type": "a", "x": 1}` to
-//!   `{"type": "b", "y": 1}`, or did that to the keys of `c` in `{"t": "a", "c": {..}}`: the other
-//!   side must have left this object alone, or made the same of it.
-//!
-//! No rule can see every change of variant. One that keeps all keys, or only adds or only removes
-//! some, looks like a struct with a string field: if the other side edits a field that both variants
-//! have, the new variant gets that edit. An untagged enum looks like a struct, a tuple or a
-//! `Vec<u8>` like a list. So the caller still has to decode and validate the result.
-//!
-//! **Depth.** Recursion follows members that all sides have, and what the store held was parsed by
-//! `serde_json`, which refuses more than 127 levels.
+//! - **Order.** A value that differs from `base` only in the order of lists counts as unchanged, since a
+//!   `HashSet` is written in another order each time.
+//! - **Absence.** A list, map or set that `base` lacks was empty, since `skip_serializing_if` leaves it out.
+//!   `null` is an `Option` without a value, not an empty list.
+//! - **Equal changes.** Two requests that count from 1 to 2 must not leave 2, and two that put the same article
+//!   into a cart leave two of it.
+//! - **Bytes.** A list that holds only numbers or only booleans may be bytes or a date, and merges as a value.
+//! - **Flattened members.** They may be the fields of one enum, so all of them together are one value.
+//! - **Large integers.** [`Value`] rounds integers beyond 64 bits, so a document that holds one does not merge.
+//! - **Depth.** `serde_json` parses no more than 127 levels, which bounds the recursion.
 
-use std::{collections::BTreeMap, str::FromStr};
-
-use serde_json::{Map, Value};
-
-use crate::sets::{Sets, is_alike};
-
+mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Number, Value};
+
+pub(crate) use self::shape::Shape;
+use self::shape::{Kind, Members};
+use crate::codec::is_exact;
+
 type Object = Map<String, Value>;
 
-/// Both sides changed the same thing, and the two changes cannot both hold.
-///
-/// Carries nothing of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MergeConflict;
-
-/// Merges two changes of one session: what was loaded, what this request made of it, what the
-/// store holds now.
-///
-/// Under `last_write_wins`, ours is taken whenever ours changed the value, otherwise theirs.
-/// When theirs changes once more, merge the same `base` and `ours` again, not the previous result:
-/// it already holds their tails.
-///
-/// # Errors
-///
-/// [`MergeConflict`], by the rules of this module.
-pub(crate) fn merge(
-    base: &Value,
-    mut ours: Value,
-    mut theirs: Value,
-    last_write_wins: &[Pointer],
-    sets: &Sets,
-) -> Result<Value, MergeConflict> {
-    if last_write_wins.is_empty() && sets.is_empty() {
-        return merge_value(base, ours, theirs, sets);
-    }
-    let mut base = base.clone();
-    for side in [&mut base, &mut ours, &mut theirs] {
-        sets.sort(side);
-    }
-    let mut widest_first: Vec<_> = last_write_wins.iter().collect();
-    widest_first.sort_by_key(|pointer| pointer.keys.len());
-    for pointer in widest_first {
-        pointer.settle([&mut base, &mut ours, &mut theirs]);
-    }
-    merge_value(&base, ours, theirs, sets)
+/// Both sides changed the same place, and the two changes cannot both hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MergeConflict {
+    /// A JSON pointer (RFC 6901) to the place. It ends before the first key of a map, since that is data.
+    pub(crate) pointer: String,
 }
 
-/// Here and below, sets are sorted, so that equal ones are equal lists.
-fn merge_value(
+impl MergeConflict {
+    fn here() -> Self {
+        Self { pointer: String::new() }
+    }
+
+    fn in_field(self, name: &str) -> Self {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        Self { pointer: format!("/{name}{}", self.pointer) }
+    }
+}
+
+/// Merges two changes of one session by the rules of this module.
+///
+/// If the store's document changes once more, merge the same `base` and `ours` again. The result of the first
+/// merge already holds the tails of `theirs`.
+pub(crate) fn merge(
     base: &Value,
     ours: Value,
     theirs: Value,
-    sets: &Sets,
+    shape: &Shape,
 ) -> Result<Value, MergeConflict> {
-    if theirs == *base {
+    if ![base, &ours, &theirs].into_iter().all(is_exact) {
+        return Err(MergeConflict::here());
+    }
+    let merged = merge_place(Some(base), Some(ours), Some(theirs), shape)?;
+    // `None` would be a document that was removed.
+    Ok(merged.unwrap_or_default())
+}
+
+/// Merges one place. `None` stands for a member that is absent.
+fn merge_place(
+    base: Option<&Value>,
+    ours: Option<Value>,
+    theirs: Option<Value>,
+    shape: &Shape,
+) -> Result<Option<Value>, MergeConflict> {
+    if theirs.as_ref() == base {
         return Ok(ours);
     }
-    if ours == *base {
+    if ours.as_ref() == base {
         return Ok(theirs);
     }
-    match (base, ours, theirs) {
-        (Value::Object(base), Value::Object(ours), Value::Object(theirs)) => {
-            merge_objects(base, ours, theirs, sets).map(Value::Object)
+    match (shape, base, ours, theirs) {
+        (
+            Shape::Members(members),
+            None | Some(Value::Object(_)),
+            Some(Value::Object(ours)),
+            Some(Value::Object(theirs)),
+        ) => {
+            let base = base.and_then(Value::as_object);
+            merge_members(base, ours, theirs, members).map(|merged| Some(merged.into()))
         }
-        (Value::Array(base), Value::Array(ours), Value::Array(theirs)) => {
-            merge_lists(base, ours, theirs, sets).map(Value::Array)
-        }
-        (_, ours, theirs) => agreed(ours, &theirs),
+        (_, Some(base), ours, Some(theirs)) if is_alike(base, &theirs) => Ok(ours),
+        (_, Some(base), Some(ours), theirs) if is_alike(base, &ours) => Ok(theirs),
+        (_, base, ours, theirs) => merge_changes(base, ours, theirs, shape),
     }
 }
 
-fn merge_objects(
-    base: &Object,
-    mut ours: Object,
+/// Merges members one by one, but for those that `#[serde(flatten)]` takes in: they are one value.
+fn merge_members(
+    base: Option<&Object>,
+    ours: Object,
     theirs: Object,
-    sets: &Sets,
+    members: &Members,
 ) -> Result<Object, MergeConflict> {
-    if ours != theirs && (changes_variant(base, &ours) || changes_variant(base, &theirs)) {
-        return Err(MergeConflict);
+    if members.kind != Kind::Flattening {
+        return merge_keys(base, ours, theirs, members);
     }
-    let replaced_by_both = adds_key(base, &ours)
-        && adds_key(base, &theirs)
-        && base.keys().any(|key| !ours.contains_key(key) && !theirs.contains_key(key));
-    let merge_member = |key: &str, ours, theirs| match (base.get(key), ours, theirs) {
-        (None, Some(ours), Some(theirs)) if replaced_by_both => agreed(ours, &theirs).map(Some),
-        (None, ..) if replaced_by_both => Err(MergeConflict),
-        (base, ours, theirs) => merge_optional(base, ours, theirs, sets.member(key)),
+    let split = |object: Object| -> (Object, Object) {
+        object.into_iter().partition(|(key, _)| members.is_field(key))
     };
+    let (base, base_rest) = split(base.cloned().unwrap_or_default());
+    let (ours, our_rest) = split(ours);
+    let (theirs, their_rest) = split(theirs);
+    let [base_rest, our_rest, their_rest] = [base_rest, our_rest, their_rest].map(Value::Object);
 
-    let mut merged = Object::new();
-    for (key, theirs) in theirs {
-        let ours = ours.remove(&key);
-        if let Some(value) = merge_member(&key, ours, Some(theirs))? {
-            merged.insert(key, value);
-        }
+    let rest = merge_place(Some(&base_rest), Some(our_rest), Some(their_rest), &Shape::Value)?;
+    let mut merged = merge_keys(Some(&base), ours, theirs, members)?;
+    if let Some(Value::Object(rest)) = rest {
+        merged.extend(rest);
     }
-    for (key, ours) in ours {
-        if let Some(value) = merge_member(&key, Some(ours), None)? {
-            merged.insert(key, value);
+    Ok(merged)
+}
+
+fn merge_keys(
+    base: Option<&Object>,
+    mut ours: Object,
+    mut theirs: Object,
+    members: &Members,
+) -> Result<Object, MergeConflict> {
+    let base_keys = base.into_iter().flat_map(Object::keys);
+    let keys: BTreeSet<_> = base_keys.chain(ours.keys()).chain(theirs.keys()).cloned().collect();
+    let mut merged = Object::new();
+    for key in keys {
+        let base = base.and_then(|base| base.get(&key));
+        let shape = members.shapes.get(&key).unwrap_or(&Shape::Unknown);
+        let member = merge_place(base, ours.remove(&key), theirs.remove(&key), shape);
+        let member = member.map_err(|conflict| match members.kind {
+            Kind::Map => MergeConflict::here(),
+            Kind::Struct | Kind::Flattening => conflict.in_field(&key),
+        })?;
+        if let Some(member) = member {
+            merged.insert(key, member);
         }
     }
     Ok(merged)
 }
 
-fn merge_optional(
+/// Merges a place that both sides changed.
+fn merge_changes(
     base: Option<&Value>,
     ours: Option<Value>,
     theirs: Option<Value>,
-    sets: &Sets,
+    shape: &Shape,
 ) -> Result<Option<Value>, MergeConflict> {
-    match (base, ours, theirs) {
-        (Some(base), Some(ours), Some(theirs)) => merge_value(base, ours, theirs, sets).map(Some),
-        (Some(base), Some(left), None) | (Some(base), None, Some(left)) if left != *base => {
-            Err(MergeConflict)
+    let merged = match (shape, ours, theirs) {
+        (Shape::Once, ..) => None,
+        (Shape::Latest, ours, _) => return Ok(ours),
+        (_, None, None) => return Ok(None),
+        (Shape::Text, Some(ours @ Value::String(_)), Some(Value::String(_))) => Some(ours),
+        (Shape::Counter, Some(Value::Number(ours)), Some(Value::Number(theirs))) => {
+            add_up(base, &ours, &theirs)
         }
-        (Some(_), ..) => Ok(None),
-        (None, added, None) | (None, None, added) => Ok(added),
-        (None, Some(Value::Array(ours)), Some(Value::Array(theirs))) => {
-            merge_lists(&[], ours, theirs, sets).map(|list| Some(Value::Array(list)))
+        (
+            Shape::Set,
+            ours @ (None | Some(Value::Array(_))),
+            theirs @ (None | Some(Value::Array(_))),
+        ) => Some(unite(base, ours, theirs)),
+        (Shape::List, Some(Value::Array(ours)), Some(Value::Array(theirs))) => {
+            merge_lists(base, ours, theirs)
         }
-        (None, Some(ours), Some(theirs)) => agreed(ours, &theirs).map(Some),
-    }
-}
-
-fn merge_lists(
-    base: &[Value],
-    ours: Vec<Value>,
-    mut theirs: Vec<Value>,
-    sets: &Sets,
-) -> Result<Vec<Value>, MergeConflict> {
-    if sets.is_set() {
-        Ok(merge_sets(base, ours, theirs))
-    } else if ours.starts_with(base) && theirs.starts_with(base) {
-        theirs.extend(ours.into_iter().skip(base.len()));
-        Ok(theirs)
-    } else if ours == theirs && only_removes(base, &ours) {
-        Ok(ours)
-    } else {
-        Err(MergeConflict)
-    }
-}
-
-fn merge_sets(base: &[Value], ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value> {
-    let by_text = |items: Vec<Value>| -> BTreeMap<_, _> {
-        let keyed = items.into_iter().map(|item| (item.to_string(), item));
-        keyed.collect()
+        (_, Some(ours), Some(theirs)) => agreed(ours, &theirs),
+        (_, None, _) | (_, _, None) => None,
     };
-    let [base, ours, mut merged] = [base.to_vec(), ours, theirs].map(by_text);
+    merged.ok_or_else(MergeConflict::here).map(Some)
+}
+
+/// Adds to the base what each side added; `None` beyond 64 bits.
+fn add_up(base: Option<&Value>, ours: &Number, theirs: &Number) -> Option<Value> {
+    let base = match base {
+        None | Some(Value::Null) => 0,
+        Some(base) => base.as_i64()?,
+    };
+    let sum = i128::from(ours.as_i64()?) + i128::from(theirs.as_i64()?) - i128::from(base);
+    i64::try_from(sum).ok().map(Value::from)
+}
+
+fn unite(base: Option<&Value>, ours: Option<Value>, theirs: Option<Value>) -> Value {
+    let [base, ours, mut merged] = [base.cloned(), ours, theirs].map(|side| match side {
+        Some(Value::Array(items)) => {
+            items.into_iter().map(|item| (item.to_string(), item)).collect()
+        }
+        _ => BTreeMap::new(),
+    });
     merged.retain(|text, _| ours.contains_key(text) || !base.contains_key(text));
-    let added = ours.into_iter().filter(|(text, _)| !base.contains_key(text));
-    merged.extend(added);
+    merged.extend(ours.into_iter().filter(|(text, _)| !base.contains_key(text)));
     merged.into_values().collect()
 }
 
-/// Settles two values without a base that they could have been grown from.
-fn agreed(ours: Value, theirs: &Value) -> Result<Value, MergeConflict> {
-    if ours == *theirs && !accumulates(&ours) { Ok(ours) } else { Err(MergeConflict) }
-}
-
-/// Whether equal changes of both sides may be two that add up: a count, or items of a list.
-fn accumulates(value: &Value) -> bool {
-    match value {
-        Value::Number(_) => true,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => members.values().any(accumulates),
-        Value::Null | Value::Bool(_) | Value::String(_) => false,
+fn merge_lists(base: Option<&Value>, ours: Vec<Value>, mut theirs: Vec<Value>) -> Option<Value> {
+    let no_items = Vec::new();
+    let base = base.map_or(Some(&no_items), Value::as_array);
+    let is_list =
+        |base: &&Vec<Value>| ![base, &ours, &theirs].into_iter().any(|list| is_data(list));
+    let Some(base) = base.filter(is_list) else {
+        return agreed(ours.into(), &theirs.into());
+    };
+    let texts = |items: &[Value]| items.iter().map(sorted_text).collect::<Vec<_>>();
+    let [base, our_texts, their_texts] = [base, &ours, &theirs].map(|list| texts(list));
+    if our_texts.starts_with(&base) && their_texts.starts_with(&base) {
+        theirs.extend(ours.into_iter().skip(base.len()));
+        Some(theirs.into())
+    } else if our_texts == their_texts && only_removes(&base, &our_texts) {
+        Some(ours.into())
+    } else {
+        None
     }
 }
 
-/// Whether `list` is `base` without some items, the rest in their order.
-fn only_removes(base: &[Value], list: &[Value]) -> bool {
+/// Returns `true` if a list has items, and all are numbers or booleans.
+fn is_data(list: &[Value]) -> bool {
+    !list.is_empty() && list.iter().all(|item| item.is_number() || item.is_boolean())
+}
+
+/// Returns `true` if `list` is `base` without some items, the rest in their order.
+fn only_removes(base: &[String], list: &[String]) -> bool {
     let mut rest = base.iter();
     list.iter().all(|item| rest.any(|kept| kept == item))
 }
 
-/// Whether one side looks like another variant of an internally or adjacently tagged enum.
-fn changes_variant(base: &Object, side: &Object) -> bool {
-    let swaps_keys = |base, side| adds_key(base, side) && adds_key(side, base);
-    let changes_tag = base.iter().any(|(key, old)| {
-        side.get(key).is_some_and(|new| old.is_string() && new.is_string() && old != new)
-    });
-    let swaps_keys_of_content = || {
-        base.len() == 2
-            && base.iter().any(|(key, old)| match (old, side.get(key)) {
-                (Value::Object(old), Some(Value::Object(new))) => swaps_keys(old, new),
-                _ => false,
-            })
-    };
-    changes_tag && (swaps_keys(base, side) || swaps_keys_of_content())
+/// Merges two changes of one value: they have to be the same, and must not be two that add up.
+fn agreed(ours: Value, theirs: &Value) -> Option<Value> {
+    (ours == *theirs && !adds_up(&ours)).then_some(ours)
 }
 
-fn adds_key(base: &Object, side: &Object) -> bool {
-    side.keys().any(|key| !base.contains_key(key))
-}
-
-/// The path of an object member as a JSON pointer ([RFC 6901]), such as `/device/last_seen`.
-///
-/// It covers that member and all below it as one value. It does not enter lists, does not bring
-/// back an object that theirs removed, and has no place inside an enum, where it could give a field
-/// of one variant to another. The empty pointer, which is the whole document, is refused: that is
-/// what `ConflictPolicy::Overwrite` is for.
-///
-/// [RFC 6901]: https://www.rfc-editor.org/rfc/rfc6901
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pointer {
-    keys: Vec<String>,
-}
-
-/// The text does not start with `/`, or has a `~` that is not `~0` (for `~`) or `~1` (for `/`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct InvalidPointer;
-
-impl FromStr for Pointer {
-    type Err = InvalidPointer;
-
-    fn from_str(text: &str) -> Result<Self, InvalidPointer> {
-        let path = text.strip_prefix('/').ok_or(InvalidPointer)?;
-        let keys = path.split('/').map(unescape).collect::<Result<_, _>>()?;
-        Ok(Self { keys })
+/// Returns `true` if two changes to this value may be two that add up: a number, or a list with items.
+fn adds_up(value: &Value) -> bool {
+    match value {
+        Value::Number(_) => true,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => members.values().any(adds_up),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 
-fn unescape(token: &str) -> Result<String, InvalidPointer> {
-    let mut key = String::with_capacity(token.len());
-    let mut chars = token.chars();
-    while let Some(char) = chars.next() {
-        key.push(match char {
-            '~' => match chars.next() {
-                Some('0') => '~',
-                Some('1') => '/',
-                _ => return Err(InvalidPointer),
-            },
-            other => other,
-        });
-    }
-    Ok(key)
-}
-
-impl Pointer {
-    /// Says whether what it covers differs between two documents, but for the order of lists does not.
-    pub(crate) fn sees_reordered(&self, one: &Value, other: &Value) -> bool {
-        let covered = |value| {
-            let mut keys = self.keys.iter();
-            keys.try_fold(value, |value: &Value, key| value.get(key))
-        };
-        match (covered(one), covered(other)) {
-            (Some(one), Some(other)) => one != other && is_alike(one, other),
-            (None, _) | (_, None) => false,
-        }
-    }
-
-    /// Gives the winner to all three sides (base, ours, theirs), so that for the merge nobody
-    /// changed it: it neither conflicts nor counts as a changed tag.
-    fn settle(&self, sides: [&mut Value; 3]) {
-        let Some((key, parents)) = self.keys.split_last() else {
-            return;
-        };
-        let parents = sides.map(|side| {
-            let parent = parents.iter().try_fold(side, |value, key| value.get_mut(key));
-            parent.and_then(Value::as_object_mut)
-        });
-        let [base, ours, theirs] = parents.each_ref().map(|parent| parent.as_ref()?.get(key));
-        let winner = if ours == base { theirs } else { ours }.cloned();
-        for parent in parents.into_iter().flatten() {
-            match &winner {
-                Some(value) => parent.insert(key.clone(), value.clone()),
-                None => parent.remove(key),
+/// Returns `true` if two values differ in nothing but the order of lists.
+fn is_alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Array(one), Value::Array(other)) => is_alike_list(one, other),
+        (Value::Object(one), Value::Object(other)) => {
+            let is_in_other = |(key, member): (&String, &Value)| {
+                other.get(key).is_some_and(|other| is_alike(member, other))
             };
+            one.len() == other.len() && one.iter().all(is_in_other)
         }
+        (one, other) => one == other,
+    }
+}
+
+fn is_alike_list(one: &[Value], other: &[Value]) -> bool {
+    let sorted = |items: &[Value]| {
+        let mut texts: Vec<_> = items.iter().map(sorted_text).collect();
+        texts.sort_unstable();
+        texts
+    };
+    one.len() == other.len() && (one == other || sorted(one) == sorted(other))
+}
+
+/// Returns a text that two values share if they differ in nothing but the order of lists.
+fn sorted_text(value: &Value) -> String {
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort_unstable();
+        texts.join(",")
+    };
+    match value {
+        Value::Array(items) => format!("[{}]", sorted(items.iter().map(sorted_text).collect())),
+        Value::Object(members) => {
+            let text = |(key, member)| format!("{key:?}:{}", sorted_text(member));
+            format!("{{{}}}", sorted(members.iter().map(text).collect()))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
     }
 }

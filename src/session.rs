@@ -295,7 +295,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             let handed_out = if stored.is_some_and(|record| manager.is_current(record)) {
                 None
             } else {
-                manager.encode(&self.draft().data).ok().map(|encoded| encoded.bytes)
+                manager.encode(&self.draft().data).ok()
             };
             self.draft_mut().lend(handed_out);
         }

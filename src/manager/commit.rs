@@ -121,7 +121,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             (None, Some(live)) => Some(&live.record.payload),
             (None, None) => None,
         };
-        let same = handed_out.is_some_and(|before| self.is_same_data(before, &encoded.bytes));
+        let same = handed_out.is_some_and(|before| self.is_same_data(before, &encoded));
         let compared = if same { Ours::Same(encoded) } else { Ours::Changed(encoded) };
         Ok(draft.compared.insert(compared).clone())
     }

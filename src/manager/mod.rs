@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::request::Parts;
 use serde_json::Value;
 
@@ -30,13 +31,13 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    codec::{Encoded, Encoding},
+    codec::Codec,
     decision::Origin,
     error::{BoxError, SessionError, StoreError},
     event::{Events, SessionEvent},
     expiry::ExpiryPolicy,
     id::{ID_BYTES, Scope, SessionId, StoreKey, random},
-    merge::Pointer,
+    merge::Shape,
     record::Record,
     seal::Sealer,
     store::SessionStore,
@@ -48,12 +49,15 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConflictPolicy {
-    /// Changes to different fields both survive and lists that only grew keep both tails. A `HashSet`, or
-    /// whatever is encoded in another order each time, keeps the additions and removals of both. Where
-    /// both cannot hold, the later commit is [`SessionError::Conflict`].
+    /// Changes to different fields of the data, and to different keys of maps in it, both survive. Lists that
+    /// only grew keep both tails, unless they are of numbers or booleans. Of two strings the later commit's
+    /// stands. [`Counter`](crate::Counter), [`Latest`](crate::Latest), [`Set`](crate::Set) and
+    /// [`Once`](crate::Once) merge as they say. Anything else that both changed is
+    /// [`SessionError::Conflict`] for the later commit, numbers even if they are equal.
     ///
-    /// It works on the data as JSON, and in doubt is a conflict: where a map lost one key and got another,
-    /// which is also how an enum changes its variant; and with integers beyond 64 bits.
+    /// A nested struct, an enum, a tuple and all that `#[serde(flatten)]` brings in are one value each: fields
+    /// that only make sense together go into a nested struct. The order of a list is no change, since a
+    /// `HashSet` is written in another order each time. Data with integers beyond 64 bits does not merge.
     #[default]
     Merge,
     /// The later commit is [`SessionError::Conflict`].
@@ -111,8 +115,9 @@ pub(crate) struct Config<T> {
     pub(crate) carrier: Carrier,
     pub(crate) policy: ExpiryPolicy,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) codec: Arc<dyn Encoding<T>>,
+    pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) default: fn() -> T,
+    pub(crate) shape: fn([&Value; 3]) -> Shape,
     pub(crate) hooks: Hooks<T>,
     pub(crate) schema: u32,
     pub(crate) accept_schema: u32,
@@ -120,7 +125,6 @@ pub(crate) struct Config<T> {
     pub(crate) max_payload: usize,
     pub(crate) store_timeout: Duration,
     pub(crate) on_conflict: ConflictPolicy,
-    pub(crate) last_write_wins: Vec<Pointer>,
     pub(crate) warned: Warned,
 }
 
@@ -300,8 +304,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Encodes session data, as it is.
-    pub(crate) fn encode(&self, data: &T) -> Result<Encoded, SessionError> {
-        self.config.codec.encode(data).map_err(SessionError::Encode)
+    pub(crate) fn encode(&self, data: &T) -> Result<Bytes, SessionError> {
+        self.config.codec.encode(data).map(Bytes::from).map_err(SessionError::Encode)
     }
 }
 

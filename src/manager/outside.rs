@@ -389,7 +389,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         expiry: Expiry,
     ) -> Result<Option<Record>, SessionError> {
         let ours = self.encode(data)?;
-        if self.is_current(record) && self.is_same_data(&record.payload, &ours.bytes) {
+        if self.is_current(record) && self.is_same_data(&record.payload, &ours) {
             return Ok(None);
         }
         let prepared = self.prepare(data, Some(ours))?;

@@ -5,14 +5,13 @@ use serde_json::Value;
 
 use super::{Basis, ConflictPolicy, SessionManager};
 use crate::{
-    codec::{Encoded, JSON_TAG},
+    codec::JSON_TAG,
     decision::Intents,
     error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
     event::SessionEvent,
     id::OwnerKey,
-    merge::{Pointer, merge},
+    merge::merge,
     record::Record,
-    sets::Sets,
 };
 
 /// A handler's copy of the data, and what it asked for.
@@ -32,12 +31,12 @@ pub(crate) struct Draft<T> {
 pub(super) enum Ours {
     /// Never lent out mutably, so not even encoded.
     Untouched,
-    Same(Encoded),
-    Changed(Encoded),
+    Same(Bytes),
+    Changed(Bytes),
 }
 
 impl Ours {
-    pub(super) fn into_encoded(self) -> Option<Encoded> {
+    pub(super) fn into_encoded(self) -> Option<Bytes> {
         match self {
             Self::Untouched => None,
             Self::Same(encoded) | Self::Changed(encoded) => Some(encoded),
@@ -161,7 +160,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub(super) fn prepare(
         &self,
         data: &mut T,
-        ours: Option<Encoded>,
+        ours: Option<Bytes>,
     ) -> Result<Prepared, SessionError> {
         let ours = match ours {
             Some(ours) => ours,
@@ -174,18 +173,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
             None => ours.clone(),
         };
-        self.check_size(payload.bytes.len(), self.config.max_payload)?;
+        self.check_size(payload.len(), self.config.max_payload)?;
         self.check_reads_back(&payload)?;
         let owner = self.owner_of(data);
-        Ok(Prepared { ours: ours.bytes, payload: payload.bytes, owner })
+        Ok(Prepared { ours, payload, owner })
     }
 
-    /// Always where it can be afforded, so that the first test of a type finds what it lacks.
-    fn check_reads_back(&self, payload: &Encoded) -> Result<(), SessionError> {
-        if !payload.is_doubtful && !cfg!(debug_assertions) {
-            return Ok(());
-        }
-        match self.config.codec.decode(&payload.bytes) {
+    fn check_reads_back(&self, payload: &[u8]) -> Result<(), SessionError> {
+        match self.config.codec.decode(payload) {
             Ok(_) => Ok(()),
             // Not the reason: serde puts data into its texts.
             Err(_) => Err(SessionError::Encode(DoesNotReadBack.into())),
@@ -248,38 +243,25 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Returns `None` for a conflict.
     fn merge_data(&self, base: &Record, ours: &[u8], theirs: &Record) -> Option<T> {
-        let config = &self.config;
-        let encode = |data: &T| {
-            let encoded = config.codec.encode(data).ok()?;
-            serde_json::from_slice::<Value>(&encoded.bytes).ok()
-        };
-        let decode = |value: &Value| {
-            let bytes = serde_json::to_vec(value).ok()?;
-            config.codec.decode(&bytes).ok()
-        };
+        let codec = &self.config.codec;
         // Through `T`, so that defaults and renames look as they do in ours.
-        let base = encode(&self.decode(base).ok()?)?;
-        let ours: Value = serde_json::from_slice(ours).ok()?;
+        let base = codec.encode(&self.decode(base).ok()?).ok()?;
+        let base = serde_json::from_slice(&base).ok()?;
+        let ours = serde_json::from_slice(ours).ok()?;
         let theirs = self.migrate(theirs).ok()?;
-        let merged = |sets: &Sets| {
-            let (ours, theirs) = (ours.clone(), theirs.clone());
-            let merged = merge(&base, ours, theirs, &config.last_write_wins, sets).ok()?;
-            decode(&merged)
-        };
-        // What merges as lists merges alike as sets, unless a pointer takes a set that only looks edited.
-        let looks_edited = |pointer: &Pointer| pointer.sees_reordered(&base, &ours);
-        if !config.last_write_wins.iter().any(looks_edited)
-            && let Some(data) = merged(&Sets::default())
-        {
-            return Some(data);
+        let shape = (self.config.shape)([&base, &ours, &theirs]);
+        match merge(&base, ours, theirs, &shape) {
+            Ok(merged) => codec.decode(&serde_json::to_vec(&merged).ok()?).ok(),
+            Err(conflict) => {
+                tracing::warn!(
+                    pointer = conflict.pointer,
+                    "two requests changed the same part of a session, so one is a conflict; give the field \
+                     a type that merges (`Counter`, `Latest`, `Set`, `Once`), or change it in \
+                     `session.update`"
+                );
+                None
+            }
         }
-        let mut sets = Sets::default();
-        let sides =
-            [(&base, [&ours, &theirs]), (&ours, [&theirs, &base]), (&theirs, [&base, &ours])];
-        for (side, others) in sides {
-            sets.find(side, others, || encode(&decode(side)?));
-        }
-        merged(&sets)
     }
 
     pub(super) fn is_valid_data(&self, data: &T) -> bool {

@@ -129,11 +129,6 @@ fn options_that_lack_what_they_need_are_refused() {
             cookie_mode().store_timeout(SECOND),
             "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`",
         ),
-        (cookie_mode().last_write_wins(["/note"]), "`.last_write_wins(..)` needs `.store(..)`"),
-        (
-            store_mode().last_write_wins(["/note"]).on_conflict(ConflictPolicy::Reject),
-            "`.last_write_wins(..)` needs `.on_conflict(ConflictPolicy::Merge)`",
-        ),
         (
             cookie_mode().codec(Bar).migrate(same_shape),
             "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`",
@@ -173,17 +168,6 @@ fn options_that_contradict_each_other_are_refused() {
             cookie_mode().cookie(Cookie::new("id", "")).transport(transport),
             "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie",
         );
-    }
-}
-
-#[test]
-fn json_pointers_of_the_wrong_form_are_refused() {
-    let text = "`.last_write_wins(..)`: a JSON pointer starts with `/` and escapes `~` as `~0`, `/` as `~1`";
-    for pointer in ["note", "note/", "/a~", "/a~2"] {
-        expect_refusal(store_mode().last_write_wins(["/fine", pointer]), text);
-    }
-    for pointer in ["/note", "/a/b", "/a~0b", "/a~1b"] {
-        assert!(store_mode().last_write_wins([pointer]).build().is_ok(), "{pointer}");
     }
 }
 

@@ -39,7 +39,6 @@ mod outside;
 mod revocation_list;
 mod revocations;
 mod round_trip;
-mod sets;
 mod size;
 mod state;
 mod store_conformance;

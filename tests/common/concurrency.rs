@@ -32,7 +32,6 @@ macro_rules! concurrency_over {
             a_slow_reader_writes_nothing
             reject_and_overwrite_do_what_they_say_and_absence_is_still_gone
             merging_refuses_two_owners_removed_roles_and_invalid_results
-            last_write_wins_names_fields_that_may_be_overwritten
             update_refuses_uncommitted_changes_and_is_local_on_a_fresh_session
             after_an_update_that_failed_or_was_dropped_its_guard_goes_on
             update_and_commit_write_once_and_move_the_cookie_with_the_expiry
@@ -91,15 +90,18 @@ pub async fn a_hundred_changes_to_different_keys_and_appends_all_survive(backend
             let (world, mut browser) = (world.clone(), browser.clone());
             let change = change(move |session| {
                 session.map.insert(format!("key {number}"), number);
-                session.list.push(number);
+                session.notes.push(format!("note {number:02}"));
             });
             async move { world.run(&mut browser, change).await.status }
         });
         assert_eq!(answers.await, vec![StatusCode::OK; 100]);
         let mut data = world.read(&mut browser).await.unwrap();
         assert_eq!(data.map.len(), 100);
-        data.list.sort_unstable();
-        assert_eq!(data.list, (0..100).collect::<Vec<_>>());
+        data.notes.sort_unstable();
+        assert_eq!(
+            data.notes,
+            (0..100).map(|number| format!("note {number:02}")).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -394,15 +396,6 @@ pub async fn merging_refuses_two_owners_removed_roles_and_invalid_results(backen
     )
     .await;
     assert_eq!((status, data.map.len()), (conflict, 2));
-}
-
-pub async fn last_write_wins_names_fields_that_may_be_overwritten(backend: &impl Backend) {
-    let world = World::over_with(backend, |builder| builder.last_write_wins(["/count"])).await;
-    let browser = world.browser_with(Data::of("ann")).await;
-    let (slow, _, _, mut after) =
-        overlap(&world, &browser, |session| session.count = 7, |session| session.count = 8).await;
-    assert_eq!(slow.status, StatusCode::OK);
-    assert_eq!(world.read(&mut after).await.unwrap().count, 7);
 }
 
 pub async fn update_refuses_uncommitted_changes_and_is_local_on_a_fresh_session(
