@@ -12,7 +12,7 @@ use crate::{
     error::{SessionError, SessionRejection},
     id::SessionId,
     manager::{Basis, CONTENTION, Core, Draft, SessionManager},
-    request::{AnyCell, CommitLeft, Fate, RequestSessions, lock},
+    request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
 };
 
 /// One session of one request.
@@ -38,6 +38,30 @@ struct State<T> {
     is_delivered: bool,
     /// A token went into a response already, and may have to come out of it again.
     is_sent: bool,
+}
+
+impl Registry {
+    /// Returns the cell of a manager's session, made by whoever comes first.
+    pub(crate) fn cell<T: Send + Sync + 'static>(
+        &self,
+        manager: &SessionManager<T>,
+    ) -> Result<Arc<Cell<T>>, SessionRejection> {
+        let mut cells = lock(&self.cells);
+        for cell in cells.iter() {
+            if let Ok(cell) = cell.clone().into_any().downcast::<Cell<T>>()
+                && cell.core().is_same(manager.core())
+            {
+                return Ok(cell);
+            }
+            let carrier = &manager.core().carrier;
+            if cell.core().carrier.clashes_with(carrier) {
+                return Err(SessionRejection::SharedName { carrier: carrier.describe() });
+            }
+        }
+        let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
+        cells.push(cell.clone());
+        Ok(cell)
+    }
 }
 
 impl<T> State<T> {

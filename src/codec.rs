@@ -14,12 +14,12 @@ use crate::error::BoxError;
 /// 1,000 saves and every 64th after. Data that does not read back is
 /// [`SessionError::Encode`](crate::SessionError::Encode). In JSON:
 ///
-/// | data | what comes of it |
+/// | data | result |
 /// |---|---|
 /// | NaN or infinity in an `f64` | written as `null`, which does not read back |
 /// | NaN or infinity in an `Option<f64>` | comes back as `None` |
 /// | `Some(None)` | comes back as `None` |
-/// | integers beyond 64 bits | kept exactly, but data that holds one does not merge: two requests that change it at once are a [`Conflict`](crate::SessionError::Conflict) |
+/// | integers beyond 64 bits | kept exactly, but data that holds one does not merge: of two requests that change it at once one is a [`Conflict`](crate::SessionError::Conflict) |
 /// | more than 127 levels | does not read back |
 /// | `skip_serializing_if` without `#[serde(default)]` | does not read back where the field was left out |
 ///

@@ -1,8 +1,8 @@
-//! Field types that say what concurrent changes of one field come to.
+//! Field types whose concurrent changes merge.
 //!
-//! Each is written as a serde newtype struct, so the JSON holds the value alone: a field of today can
-//! become one of these without a migration, and nothing in the data can pretend to be one. The merge knows
-//! them by the name that their `Deserialize` asks for.
+//! Each is a serde newtype struct, so the JSON holds the value alone: an existing field can become one of these
+//! without a migration, and no data can pretend to be one. The merge knows them by the name that their
+//! `Deserialize` asks for.
 
 mod counter;
 mod latest;

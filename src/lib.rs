@@ -97,7 +97,7 @@
 //! | `before_save` | nothing | changing what is saved |
 //! | `codec` | JSON | other encodings |
 //! | `schema_version`, `migrate`, `accept_schema` | 1, none, none newer | data whose type changes |
-//! | `on_conflict`, `last_write_wins` | `Merge`, no fields | two requests that change one session |
+//! | `on_conflict` | `Merge` | two requests that change one session |
 //! | `store_timeout` | 2 s | when a store counts as down |
 //! | `on_event` | `tracing` alone | metrics and audits |
 //! | `clock` | the system's | tests |
@@ -172,13 +172,13 @@ mod clock;
 mod error;
 mod event;
 mod expiry;
+mod fields;
 mod id;
 mod keys;
 mod warnings;
 
 mod codec;
 mod decision;
-mod fields;
 mod merge;
 mod record;
 
@@ -190,11 +190,12 @@ mod transport;
 mod builder;
 mod manager;
 
+mod request;
+
 mod auto_commit;
 mod cell;
 mod commit;
 mod handle;
-mod request;
 mod session;
 
 #[cfg(feature = "testing")]

@@ -1,33 +1,34 @@
 //! The three-way merge of session data: two requests loaded the same row, and both changed it.
 //!
-//! Changes that cannot both hold are a [`MergeConflict`], never a mixture and never a loss. The [`Shape`] of
-//! the data says how each place merges. `ours` is the later commit.
+//! `base` is the data that both loaded, `theirs` is in the store now, and `ours` is about to be saved. Two
+//! changes that cannot both hold are a [`MergeConflict`], never a mixture and never a loss. The [`Shape`] of
+//! the data says how each place merges:
 //!
-//! | place | both sides changed it | result |
+//! | place | changes | result |
 //! |---|---|---|
-//! | any | no: one side is as it was | the other side, even if removed |
-//! | members | both have them | key by key |
-//! | list | it only grew | the base, their tail, our tail |
-//! | list | it only lost items, the same | that list |
-//! | text | to two texts | ours |
-//! | `Counter` | to two integers | the base and both differences |
-//! | `Latest` | in any way | ours |
-//! | `Set` | in any way | the base without what either removed, and what either added |
-//! | `Once` | in any way | conflict |
-//! | any | removed by both | removed |
-//! | any | to the same, without numbers and list items in it | that value |
-//! | any | all else, such as removed here and edited there | conflict |
+//! | any | one side is as `base` | the other side, even if removed |
+//! | members | both sides have some | merged key by key |
+//! | list | both only grew | `base`, the tail of `theirs`, the tail of `ours` |
+//! | list | both lost the same items | that list |
+//! | text | both are a text | `ours` |
+//! | `Counter` | both are a 64-bit integer | `base` and both differences |
+//! | `Latest` | any | `ours` |
+//! | `Set` | any | `base` without the items that either side removed, with those that either added |
+//! | `Once` | any | conflict |
+//! | any | both removed it | removed |
+//! | any | the same, and no number or list item in it | that value |
+//! | any | all others, such as an edit beside a removal | conflict |
 //!
-//! - **Order.** A value is as it was if only lists in it are in another order: a `HashSet` that nobody touched
-//!   is written in another order each time.
-//! - **Absence.** A list, map or set that is absent from the base was empty, since `skip_serializing_if` leaves
-//!   those out. `null` is an `Option` without a value, and no list.
+//! - **Order.** A value that differs from `base` only in the order of lists counts as unchanged, since a
+//!   `HashSet` is written in another order each time.
+//! - **Absence.** A list, map or set that `base` lacks was empty, since `skip_serializing_if` leaves it out.
+//!   `null` is an `Option` without a value, not an empty list.
 //! - **Equal changes.** Two requests that count from 1 to 2 must not leave 2, and two that put the same article
 //!   into a cart leave two of it.
-//! - **Bytes.** A list of numbers or booleans alone may be bytes or a date, so it merges as a value.
-//! - **Flattened members.** They may be the fields of one enum, so all of them are one value.
-//! - **Large integers.** `Value` rounds integers beyond 64 bits, so data that holds one does not merge.
-//! - **Depth.** Recursion ends, since `serde_json` parses no more than 127 levels.
+//! - **Bytes.** A list that holds only numbers or only booleans may be bytes or a date, and merges as a value.
+//! - **Flattened members.** They may be the fields of one enum, so all of them together are one value.
+//! - **Large integers.** [`Value`] rounds integers beyond 64 bits, so a document that holds one does not merge.
+//! - **Depth.** `serde_json` parses no more than 127 levels, which bounds the recursion.
 
 mod shape;
 #[cfg(test)]
@@ -46,8 +47,7 @@ type Object = Map<String, Value>;
 /// Both sides changed the same place, and the two changes cannot both hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MergeConflict {
-    /// The place as a JSON pointer (RFC 6901), as far as fields of the type lead to it. Keys of maps are data,
-    /// and not in it.
+    /// A JSON pointer (RFC 6901) to the place. It ends before the first key of a map, since that is data.
     pub(crate) pointer: String,
 }
 
@@ -62,13 +62,10 @@ impl MergeConflict {
     }
 }
 
-/// Merges two changes of one session: what was loaded, what this request made of it, what the store holds now.
+/// Merges two changes of one session by the rules of this module.
 ///
-/// If theirs changes once more, merge the same `base` and `ours` again: a merged value has their tails in it.
-///
-/// # Errors
-///
-/// [`MergeConflict`], by the rules of this module.
+/// If the store's document changes once more, merge the same `base` and `ours` again. The result of the first
+/// merge already holds the tails of `theirs`.
 pub(crate) fn merge(
     base: &Value,
     ours: Value,
@@ -79,11 +76,11 @@ pub(crate) fn merge(
         return Err(MergeConflict::here());
     }
     let merged = merge_place(Some(base), Some(ours), Some(theirs), shape)?;
-    // Never `None`, which is a place that was removed.
+    // `None` would be a document that was removed.
     Ok(merged.unwrap_or_default())
 }
 
-/// Merges one place; `None` is a place that is not there.
+/// Merges one place. `None` stands for a member that is absent.
 fn merge_place(
     base: Option<&Value>,
     ours: Option<Value>,
@@ -112,6 +109,7 @@ fn merge_place(
     }
 }
 
+/// Merges members one by one, but for those that `#[serde(flatten)]` takes in: they are one value.
 fn merge_members(
     base: Option<&Object>,
     ours: Object,
@@ -215,39 +213,40 @@ fn unite(base: Option<&Value>, ours: Option<Value>, theirs: Option<Value>) -> Va
 fn merge_lists(base: Option<&Value>, ours: Vec<Value>, mut theirs: Vec<Value>) -> Option<Value> {
     let no_items = Vec::new();
     let base = base.map_or(Some(&no_items), Value::as_array);
-    let Some(base) = base.filter(|base| ![*base, &ours, &theirs].into_iter().any(is_data)) else {
+    let is_list =
+        |base: &&Vec<Value>| ![base, &ours, &theirs].into_iter().any(|list| is_data(list));
+    let Some(base) = base.filter(is_list) else {
         return agreed(ours.into(), &theirs.into());
     };
-    let grew = |list: &[Value]| {
-        list.len() >= base.len() && list.iter().zip(base).all(|(item, old)| is_alike(item, old))
-    };
-    if grew(&ours) && grew(&theirs) {
+    let texts = |items: &[Value]| items.iter().map(sorted_text).collect::<Vec<_>>();
+    let [base, our_texts, their_texts] = [base, &ours, &theirs].map(|list| texts(list));
+    if our_texts.starts_with(&base) && their_texts.starts_with(&base) {
         theirs.extend(ours.into_iter().skip(base.len()));
         Some(theirs.into())
-    } else if only_removes(base, &ours) && is_alike_list(&ours, &theirs) {
+    } else if our_texts == their_texts && only_removes(&base, &our_texts) {
         Some(ours.into())
     } else {
         None
     }
 }
 
-/// Returns `true` if a list has items, and they are numbers or booleans alone.
-fn is_data(list: &Vec<Value>) -> bool {
+/// Returns `true` if a list has items, and all are numbers or booleans.
+fn is_data(list: &[Value]) -> bool {
     !list.is_empty() && list.iter().all(|item| item.is_number() || item.is_boolean())
 }
 
 /// Returns `true` if `list` is `base` without some items, the rest in their order.
-fn only_removes(base: &[Value], list: &[Value]) -> bool {
+fn only_removes(base: &[String], list: &[String]) -> bool {
     let mut rest = base.iter();
-    list.iter().all(|item| rest.any(|kept| is_alike(kept, item)))
+    list.iter().all(|item| rest.any(|kept| kept == item))
 }
 
-/// Merges two values that cannot be taken apart: they have to be the same, and must not add up.
+/// Merges two changes of one value: they have to be the same, and must not be two that add up.
 fn agreed(ours: Value, theirs: &Value) -> Option<Value> {
     (ours == *theirs && !adds_up(&ours)).then_some(ours)
 }
 
-/// Returns `true` if two changes to this value may be two that add up: a count, or items of a list.
+/// Returns `true` if two changes to this value may be two that add up: a number, or a list with items.
 fn adds_up(value: &Value) -> bool {
     match value {
         Value::Number(_) => true,
@@ -280,17 +279,18 @@ fn is_alike_list(one: &[Value], other: &[Value]) -> bool {
     one.len() == other.len() && (one == other || sorted(one) == sorted(other))
 }
 
-/// Returns a text that is the same for values that are alike.
+/// Returns a text that two values share if they differ in nothing but the order of lists.
 fn sorted_text(value: &Value) -> String {
-    let mut texts: Vec<_> = match value {
-        Value::Array(items) => items.iter().map(sorted_text).collect(),
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort_unstable();
+        texts.join(",")
+    };
+    match value {
+        Value::Array(items) => format!("[{}]", sorted(items.iter().map(sorted_text).collect())),
         Value::Object(members) => {
             let text = |(key, member)| format!("{key:?}:{}", sorted_text(member));
-            members.iter().map(text).collect()
+            format!("{{{}}}", sorted(members.iter().map(text).collect()))
         }
-        scalar => return scalar.to_string(),
-    };
-    texts.sort_unstable();
-    let text = texts.join(",");
-    if value.is_array() { format!("[{text}]") } else { format!("{{{text}}}") }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
 }

@@ -14,10 +14,9 @@ use axum::response::Response;
 use http::{Extensions, HeaderMap, request::Parts};
 
 use crate::{
-    cell::Cell,
-    error::{Failed, SessionError, SessionRejection},
+    error::{Failed, SessionError},
     id::SessionId,
-    manager::{Core, SessionManager},
+    manager::Core,
 };
 
 /// The registry as it sits in a request's extensions.
@@ -30,8 +29,8 @@ pub(crate) struct RequestSessions(Arc<Registry>);
 /// All sessions of one request.
 #[derive(Default)]
 pub(crate) struct Registry {
-    cells: Mutex<Vec<Arc<dyn AnyCell>>>,
-    fate: Arc<Fate>,
+    pub(crate) cells: Mutex<Vec<Arc<dyn AnyCell>>>,
+    pub(crate) fate: Arc<Fate>,
 }
 
 /// What happened to the request as a whole: flags that are only ever set.
@@ -100,28 +99,6 @@ impl RequestSessions {
 }
 
 impl Registry {
-    /// Returns the cell of a manager's session, made by whoever comes first.
-    pub(crate) fn cell<T: Send + Sync + 'static>(
-        &self,
-        manager: &SessionManager<T>,
-    ) -> Result<Arc<Cell<T>>, SessionRejection> {
-        let mut cells = lock(&self.cells);
-        for cell in cells.iter() {
-            if let Ok(cell) = cell.clone().into_any().downcast::<Cell<T>>()
-                && cell.core().is_same(manager.core())
-            {
-                return Ok(cell);
-            }
-            let carrier = &manager.core().carrier;
-            if cell.core().carrier.clashes_with(carrier) {
-                return Err(SessionRejection::SharedName { carrier: carrier.describe() });
-            }
-        }
-        let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
-        cells.push(cell.clone());
-        Ok(cell)
-    }
-
     /// Returns `true` if a handler may still have something to commit.
     pub(crate) fn is_used(&self) -> bool {
         !lock(&self.cells).is_empty()

@@ -1,20 +1,21 @@
-//! How the parts of session data merge, by what the data's type asks for when it is decoded.
+//! The shape of session data: which of its places are maps, lists, texts or field types, and which are one value.
 //!
 //! JSON does not tell a struct from a map or an enum. A `Deserialize` asks for each by a method of its own,
 //! and for the field types by name. So [`Shape::of`] decodes data once more, through a [`Deserializer`] that
-//! notes the questions:
+//! notes what is asked for:
 //!
-//! | question | shape |
+//! | asked for | shape |
 //! |---|---|
-//! | the struct that the type is | members by name |
-//! | a map: the type itself, or in that struct, or in a map | members by key |
+//! | a struct, by the data's own type | members |
+//! | a map, by that type or in such members | members |
 //! | a sequence | list |
 //! | a string or character | text |
-//! | a field type | the one it is |
-//! | anything, as untagged enums and flattened members ask | untyped |
-//! | all others: nested structs, enums, tuples, numbers | value |
+//! | a newtype struct with the name of a field type | that type |
+//! | anything, as by untagged enums and for flattened members | untyped |
+//! | anything else: a nested struct, an enum, a tuple, a number | value |
 //!
-//! `Option`s and newtypes are looked through. Nothing is noted below a list, a value or a field type.
+//! `Option`s and newtypes are looked through, but a struct in an `Option` counts as nested. Nothing is noted
+//! within a list, a value or a field type.
 
 use std::{collections::HashMap, fmt};
 
@@ -31,7 +32,7 @@ mod tests;
 /// How the data at one place merges.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Shape {
-    /// Never asked for, or an `Option` that was `None`.
+    /// Not asked for, or an `Option` that was `None`.
     #[default]
     Unknown,
     Untyped,
@@ -63,9 +64,9 @@ pub(super) enum Kind {
 }
 
 impl Shape {
-    /// Decodes documents of one type, and returns what the type asked for in any of them.
+    /// Decodes three documents, and returns what `T` asked for in any of them.
     ///
-    /// An error leaves unknown what would have come next.
+    /// After an error the rest of a document is unknown.
     pub(crate) fn of<T: DeserializeOwned>(documents: [&Value; 3]) -> Self {
         let mut shape = Self::Unknown;
         for data in documents {
@@ -74,7 +75,7 @@ impl Shape {
         shape
     }
 
-    /// A place that is asked for in two ways is a plain value.
+    /// Notes one question. A place that is asked for in two ways is a plain value.
     fn note(&mut self, asked: Self) {
         if *self == Self::Unknown {
             *self = asked;
@@ -117,6 +118,22 @@ macro_rules! forward {
             self.$inner().$method($($name,)* visitor)
         }
     )*};
+}
+
+/// Hands on all methods that ask for one value, without names or keys of members in it.
+macro_rules! forward_values {
+    ($inner:ident) => {
+        forward! { $inner:
+            deserialize_bool()
+            deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
+            deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
+            deserialize_f32() deserialize_f64()
+            deserialize_bytes() deserialize_byte_buf()
+            deserialize_unit() deserialize_unit_struct(name: &'static str)
+            deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
+            deserialize_enum(name: &'static str, variants: &'static [&'static str])
+        }
+    };
 }
 
 /// Decodes `data`, and notes in `shape` how it is asked for.
@@ -174,20 +191,15 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
 
     forward! { list: deserialize_seq() }
 
-    forward! { value:
-        deserialize_bool()
-        deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
-        deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
-        deserialize_f32() deserialize_f64()
-        deserialize_bytes() deserialize_byte_buf()
-        deserialize_unit() deserialize_unit_struct(name: &'static str)
-        deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
-        deserialize_enum(name: &'static str, variants: &'static [&'static str])
-        deserialize_identifier()
-    }
+    forward! { value: deserialize_identifier() }
+
+    forward_values! { value }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.data.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.data.is_null() {
+            return visitor.visit_none();
+        }
+        visitor.visit_some(Self { is_top: false, ..self })
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -313,17 +325,10 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for KeyTracer<'_, D> {
     forward! { any_key:
         deserialize_any() deserialize_ignored_any()
         deserialize_char() deserialize_str() deserialize_string()
-        deserialize_bool()
-        deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
-        deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
-        deserialize_f32() deserialize_f64()
-        deserialize_bytes() deserialize_byte_buf()
-        deserialize_option()
-        deserialize_unit() deserialize_unit_struct(name: &'static str)
-        deserialize_newtype_struct(name: &'static str)
+        deserialize_option() deserialize_newtype_struct(name: &'static str)
         deserialize_seq() deserialize_map()
-        deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
         deserialize_struct(name: &'static str, fields: &'static [&'static str])
-        deserialize_enum(name: &'static str, variants: &'static [&'static str])
     }
+
+    forward_values! { any_key }
 }

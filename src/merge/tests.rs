@@ -49,7 +49,7 @@ fn map(of: fn() -> Shape) -> impl Fn() -> Shape {
 }
 
 #[test]
-fn what_one_side_left_alone_is_as_the_other_has_it() {
+fn a_place_that_one_side_left_alone_is_as_the_other_side_has_it() {
     let shapes: [fn() -> Shape; 8] = [
         || Shape::Unknown,
         || Shape::Value,
@@ -252,7 +252,7 @@ fn sets_unite() {
 }
 
 #[test]
-fn what_is_used_once_conflicts_even_where_both_did_the_same() {
+fn a_once_that_both_changed_is_a_conflict_even_if_both_did_the_same() {
     check_both_ways(
         || Shape::Once,
         &[

@@ -75,15 +75,18 @@ pub async fn a_hundred_changes_to_different_keys_and_appends_all_survive(backend
             let (world, mut browser) = (world.clone(), browser.clone());
             let change = change(move |session| {
                 session.map.insert(format!("key {number}"), number);
-                session.list.push(number);
+                session.notes.push(format!("note {number:02}"));
             });
             async move { world.run(&mut browser, change).await.status }
         });
         assert_eq!(answers.await, vec![StatusCode::OK; 100]);
         let mut data = world.read(&mut browser).await.unwrap();
         assert_eq!(data.map.len(), 100);
-        data.list.sort_unstable();
-        assert_eq!(data.list, (0..100).collect::<Vec<_>>());
+        data.notes.sort_unstable();
+        assert_eq!(
+            data.notes,
+            (0..100).map(|number| format!("note {number:02}")).collect::<Vec<_>>()
+        );
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Data {
     pub user: Option<String>,
     pub count: u32,
     pub list: Vec<u32>,
+    pub notes: Vec<String>,
     pub map: BTreeMap<String, u32>,
 }
 

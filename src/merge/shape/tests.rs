@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::*;
-use crate::{Counter, Latest, Once, Set};
+use crate::fields::{Counter, Latest, Once, Set};
 
 fn shape_of<T: DeserializeOwned>(data: &Value) -> Shape {
     Shape::of::<T>([data; 3])
 }
 
 /// The shape of the one field of a struct, whose value this is.
-fn field<V: DeserializeOwned>(value: Value) -> Shape {
+fn field<V: DeserializeOwned>(value: &Value) -> Shape {
     #[derive(Deserialize)]
     struct One<V> {
         #[serde(rename = "k")]
@@ -23,10 +23,9 @@ fn field<V: DeserializeOwned>(value: Value) -> Shape {
 
 #[track_caller]
 fn members(shape: Shape, expected: Kind) -> HashMap<String, Shape> {
-    match shape {
-        Shape::Members(Members { kind, shapes }) if kind == expected => shapes,
-        other => panic!("{other:?}"),
-    }
+    let Shape::Members(Members { kind, shapes }) = shape else { panic!("{shape:?}") };
+    assert_eq!(kind, expected);
+    shapes
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,38 +83,38 @@ enum Key {
 fn a_field_is_what_its_type_asks_for() {
     let texts = json!(["a", "b"]);
     for (shape, expected) in [
-        (field::<String>(json!("a")), Shape::Text),
-        (field::<char>(json!("a")), Shape::Text),
-        (field::<Option<String>>(json!("a")), Shape::Text),
-        (field::<Option<String>>(json!(null)), Shape::Unknown),
-        (field::<Box<Name>>(json!("a")), Shape::Text),
-        (field::<Vec<String>>(texts.clone()), Shape::List),
-        (field::<HashSet<String>>(texts.clone()), Shape::List),
-        (field::<Option<Transparent>>(texts.clone()), Shape::List),
-        (field::<Counter>(json!(5)), Shape::Counter),
-        (field::<Option<Counter>>(json!(5)), Shape::Counter),
-        (field::<Latest<u32>>(json!(5)), Shape::Latest),
-        (field::<Set<String>>(texts.clone()), Shape::Set),
-        (field::<Once<String>>(json!("a")), Shape::Once),
-        (field::<Once<String>>(json!(null)), Shape::Once),
-        (field::<Once<Vec<Counter>>>(json!([1])), Shape::Once),
-        (field::<u32>(json!(5)), Shape::Value),
-        (field::<u128>(json!(5)), Shape::Value),
-        (field::<Option<f64>>(json!(0.5)), Shape::Value),
-        (field::<bool>(json!(true)), Shape::Value),
-        (field::<()>(json!(null)), Shape::Value),
-        (field::<[u32; 2]>(json!([1, 2])), Shape::Value),
-        (field::<(String, u32)>(json!(["a", 2])), Shape::Value),
-        (field::<Point>(json!([1, 2])), Shape::Value),
-        (field::<Nested>(json!({ "hits": 5 })), Shape::Value),
-        (field::<Nested>(json!([5])), Shape::Value),
-        (field::<NestedFlattening>(json!({ "hits": 5, "a": 1 })), Shape::Value),
-        (field::<External>(json!("Unit")), Shape::Value),
-        (field::<External>(json!({ "Text": "a" })), Shape::Value),
-        (field::<Adjacent>(json!({ "t": "Text", "c": "a" })), Shape::Value),
-        (field::<Internal>(json!({ "t": "Text", "text": "a" })), Shape::Untyped),
-        (field::<Untagged>(json!("a")), Shape::Untyped),
-        (field::<Value>(json!({ "a": 1 })), Shape::Untyped),
+        (field::<String>(&json!("a")), Shape::Text),
+        (field::<char>(&json!("a")), Shape::Text),
+        (field::<Option<String>>(&json!("a")), Shape::Text),
+        (field::<Option<String>>(&json!(null)), Shape::Unknown),
+        (field::<Box<Name>>(&json!("a")), Shape::Text),
+        (field::<Vec<String>>(&texts), Shape::List),
+        (field::<HashSet<String>>(&texts), Shape::List),
+        (field::<Option<Transparent>>(&texts), Shape::List),
+        (field::<Counter>(&json!(5)), Shape::Counter),
+        (field::<Option<Counter>>(&json!(5)), Shape::Counter),
+        (field::<Latest<u32>>(&json!(5)), Shape::Latest),
+        (field::<Set<String>>(&texts), Shape::Set),
+        (field::<Once<String>>(&json!("a")), Shape::Once),
+        (field::<Once<String>>(&json!(null)), Shape::Once),
+        (field::<Once<Vec<Counter>>>(&json!([1])), Shape::Once),
+        (field::<u32>(&json!(5)), Shape::Value),
+        (field::<u128>(&json!(5)), Shape::Value),
+        (field::<Option<f64>>(&json!(0.5)), Shape::Value),
+        (field::<bool>(&json!(true)), Shape::Value),
+        (field::<()>(&json!(null)), Shape::Value),
+        (field::<[u32; 2]>(&json!([1, 2])), Shape::Value),
+        (field::<(String, u32)>(&json!(["a", 2])), Shape::Value),
+        (field::<Point>(&json!([1, 2])), Shape::Value),
+        (field::<Nested>(&json!({ "hits": 5 })), Shape::Value),
+        (field::<Nested>(&json!([5])), Shape::Value),
+        (field::<NestedFlattening>(&json!({ "hits": 5, "a": 1 })), Shape::Value),
+        (field::<External>(&json!("Unit")), Shape::Value),
+        (field::<External>(&json!({ "Text": "a" })), Shape::Value),
+        (field::<Adjacent>(&json!({ "t": "Text", "c": "a" })), Shape::Value),
+        (field::<Internal>(&json!({ "t": "Text", "text": "a" })), Shape::Untyped),
+        (field::<Untagged>(&json!("a")), Shape::Untyped),
+        (field::<Value>(&json!({ "a": 1 })), Shape::Untyped),
     ] {
         assert_eq!(shape, expected);
     }
@@ -125,19 +124,19 @@ fn a_field_is_what_its_type_asks_for() {
 fn maps_are_looked_into_and_their_keys_may_be_of_any_type() {
     type Counts<K> = HashMap<K, Counter>;
     let maps = [
-        ("a", field::<Counts<String>>(json!({ "a": 1 }))),
-        ("7", field::<Counts<u64>>(json!({ "7": 1 }))),
-        ("-7", field::<Counts<i8>>(json!({ "-7": 1 }))),
-        ("true", field::<Counts<bool>>(json!({ "true": 1 }))),
-        ("x", field::<Counts<char>>(json!({ "x": 1 }))),
-        ("A", field::<Counts<Key>>(json!({ "A": 1 }))),
+        ("a", field::<Counts<String>>(&json!({ "a": 1 }))),
+        ("7", field::<Counts<u64>>(&json!({ "7": 1 }))),
+        ("-7", field::<Counts<i8>>(&json!({ "-7": 1 }))),
+        ("true", field::<Counts<bool>>(&json!({ "true": 1 }))),
+        ("x", field::<Counts<char>>(&json!({ "x": 1 }))),
+        ("A", field::<Counts<Key>>(&json!({ "A": 1 }))),
         ("a", shape_of::<Option<BTreeMap<String, Counter>>>(&json!({ "a": 1 }))),
     ];
     for (key, shape) in maps {
         assert_eq!(members(shape, Kind::Map).remove(key), Some(Shape::Counter), "{key}");
     }
     let nested =
-        field::<HashMap<u8, Option<HashMap<String, String>>>>(json!({ "1": { "a": "b" } }));
+        field::<HashMap<u8, Option<HashMap<String, String>>>>(&json!({ "1": { "a": "b" } }));
     let inner = members(nested, Kind::Map).remove("1").unwrap();
     assert_eq!(members(inner, Kind::Map).remove("a"), Some(Shape::Text));
 }
@@ -148,6 +147,7 @@ fn the_type_itself_is_looked_at_through_newtypes() {
     struct Wrapper(#[allow(dead_code, reason = "decoded")] Nested);
     let wrapped = members(shape_of::<Wrapper>(&json!({ "hits": 5 })), Kind::Struct);
     assert_eq!(wrapped["hits"], Shape::Counter);
+    assert_eq!(shape_of::<Option<Nested>>(&json!({ "hits": 5 })), Shape::Value);
     assert_eq!(shape_of::<Counter>(&json!(5)), Shape::Counter);
     assert_eq!(shape_of::<Internal>(&json!({ "t": "Text", "text": "a" })), Shape::Untyped);
     assert_eq!(shape_of::<External>(&json!("Unit")), Shape::Value);
@@ -216,7 +216,7 @@ fn documents_complete_each_other_and_a_place_asked_for_in_two_ways_is_a_value() 
 }
 
 #[test]
-fn what_does_not_decode_is_unknown() {
+fn data_that_does_not_decode_is_unknown() {
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "decoded")]
     struct Visits {
@@ -230,5 +230,5 @@ fn what_does_not_decode_is_unknown() {
     assert_eq!(fields.get("c"), None);
     assert_eq!(shape_of::<Visits>(&json!(["x", 1, "x"])), Shape::Value);
     assert_eq!(shape_of::<Visits>(&json!(5)), Shape::Value);
-    assert_eq!(field::<HashMap<String, u32>>(json!([1])), Shape::Value);
+    assert_eq!(field::<HashMap<String, u32>>(&json!([1])), Shape::Value);
 }
