@@ -7,7 +7,7 @@ use axum_typed_session::{ConfigError, SessionError, SessionRejection, StoreError
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 
-use crate::support::traced;
+use crate::{common::assert_matches, support::traced};
 
 fn broken() -> Box<dyn Error + Send + Sync> {
     Box::new(io::Error::other("connection refused by 10.0.0.7"))
@@ -161,7 +161,7 @@ fn texts_name_the_way_out_and_sources_repeat_nothing() {
 fn sources_lead_to_the_cause() {
     let error = SessionError::Store(StoreError::unavailable(broken()));
     let store = error.source().unwrap();
-    assert!(matches!(store.downcast_ref(), Some(StoreError::Unavailable(_))));
+    assert_matches!(store.downcast_ref(), Some(StoreError::Unavailable(_)));
     let cause = store.source().unwrap();
     assert_eq!(cause.to_string(), "connection refused by 10.0.0.7");
     assert!(SessionError::Gone.source().is_none());

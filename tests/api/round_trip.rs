@@ -14,8 +14,11 @@ use axum_typed_session::{
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::support::{
-    Answer, Browser, Change, EventLog, Mode, ProbeStore, changing, in_both_modes, key, send,
+use crate::{
+    common::assert_matches,
+    support::{
+        Answer, Browser, Change, EventLog, Mode, ProbeStore, changing, in_both_modes, key, send,
+    },
 };
 
 in_both_modes! {
@@ -197,9 +200,9 @@ async fn no_update_stores_what_would_not_read_back() {
             *seen.lock().unwrap() = session.id().map(SessionId::store_key);
             let handle = session.handle()?;
             let by_handle = handle.update(|player| player.score = f64::NAN).await;
-            assert!(matches!(by_handle, Err(SessionError::Encode(_))));
+            assert_matches!(by_handle, Err(SessionError::Encode(_)));
             let by_session = session.update(|player| player.score = f64::NAN).await;
-            assert!(matches!(by_session, Err(SessionError::Encode(_))));
+            assert_matches!(by_session, Err(SessionError::Encode(_)));
             // The guard goes on as it was.
             session.name = Some("bob".to_owned());
             session.commit().await
@@ -213,7 +216,7 @@ async fn no_update_stores_what_would_not_read_back() {
     assert_eq!(answer.status, StatusCode::OK);
     let key = seen.lock().unwrap().unwrap();
     let outside = sessions.update(key, |player| player.score = f64::NAN).await;
-    assert!(matches!(outside, Err(SessionError::Encode(_))));
+    assert_matches!(outside, Err(SessionError::Encode(_)));
     let data = session.data().await.unwrap().unwrap();
     assert_eq!((data.name.as_deref(), data.score), (Some("bob"), 0.0));
 }

@@ -8,7 +8,10 @@ use axum_typed_session::{
 };
 use sqlx::{MySql, Postgres, Sqlite};
 
-use crate::engines::{Database, Engine, Remote, on_every_engine};
+use crate::{
+    common::assert_matches,
+    engines::{Database, Engine, Remote, on_every_engine},
+};
 
 on_every_engine! {
     a_hundred_updates_lose_none
@@ -168,7 +171,7 @@ async fn a_locked_sqlite_file_is_waited_for_and_then_unavailable() {
     Sqlite::run_on(&mut lock, "BEGIN IMMEDIATE").await.unwrap();
 
     let saved = database.store.save(&KEY, &record, Write::Create).await;
-    assert!(matches!(saved, Err(StoreError::Unavailable(_))), "{saved:?}");
+    assert_matches!(saved, Err(StoreError::Unavailable(_)));
     // Readers do not wait for writers.
     assert!(database.store.load(&KEY).await.unwrap().is_none());
 

@@ -9,7 +9,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum_typed_session::{SqlEngine, SqlStore};
@@ -21,7 +21,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::servers::{self, Server, find, free_port, wait_until};
+use crate::servers::{self, Server, eventually, find, free_port, wait_until};
 
 /// An engine, and what tests do to it that the store never does.
 pub trait Engine: SqlEngine {
@@ -298,14 +298,14 @@ async fn open_shared<E: Remote>(
 
 /// Connects as soon as the server is ready.
 async fn patiently<E: Engine>(connect: impl AsyncFn() -> Result<Pool<E>, sqlx::Error>) -> Pool<E> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match connect().await {
-            Ok(pool) => return pool,
-            Err(error) => assert!(Instant::now() < deadline, "cannot connect: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let mut pool = None;
+    eventually("a connection", async || {
+        let connected = connect().await;
+        pool = connected.inspect_err(|error| eprintln!("cannot connect: {error}")).ok();
+        pool.is_some()
+    })
+    .await;
+    pool.unwrap()
 }
 
 impl Engine for Postgres {

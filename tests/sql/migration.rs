@@ -9,7 +9,10 @@ use axum_typed_session::{
 use sqlx::{Database as _, MySql, MySqlPool, PgPool, Postgres, SqlitePool};
 use tokio::time::timeout;
 
-use crate::engines::{Database, Engine, Remote, on_every_engine, options};
+use crate::{
+    common::assert_matches,
+    engines::{Database, Engine, Remote, on_every_engine, options},
+};
 
 on_every_engine! {
     many_nodes_migrate_at_once
@@ -135,8 +138,7 @@ async fn who_may_only_read_and_write_migrates<E: Remote>() {
     let user = format!("{}_clerk", database.table);
     let pool = E::connect_as(&user, E::port(&database.pool), options()).await;
     let store = SqlStore::new(pool);
-    let missing = store.migrate().await;
-    assert!(matches!(missing, Err(StoreError::Unavailable(_))), "{missing:?}");
+    assert_matches!(store.migrate().await, Err(StoreError::Unavailable(_)));
     let store = store.table_name(&database.table).unwrap();
     store.migrate().await.unwrap();
     assert_eq!(works(&store).await, SaveOutcome::Saved);

@@ -9,6 +9,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     browser::{MILLISECOND, MINUTE},
+    common::assert_matches,
     engines::{Database, Engine, on_every_engine},
 };
 
@@ -69,12 +70,12 @@ async fn a_damaged_row_is_corrupt_and_stays<E: Engine>(database: Database<E>) {
         database.execute(&format!("UPDATE {{t}} SET {damage}")).await;
 
         let loaded = database.store.load(&KEY).await;
-        assert!(matches!(loaded, Err(StoreError::Corrupt)), "{damage}: {loaded:?}");
+        assert_matches!(loaded, Err(StoreError::Corrupt), "{damage}");
         let other = RecordBuilder::new().build();
         let expected = other.version();
         for write in [Write::Create, Write::Update { expected }] {
             let saved = database.store.save(&KEY, &RecordBuilder::new().build(), write).await;
-            assert!(matches!(saved, Err(StoreError::Corrupt)), "{damage}: {saved:?}");
+            assert_matches!(saved, Err(StoreError::Corrupt), "{damage}");
         }
         assert_eq!(database.store.delete_expired(100).await.unwrap(), 0);
         assert_eq!(database.rows().await, 1, "{damage}");
@@ -91,8 +92,7 @@ async fn a_foreign_key_is_corrupt<E: Engine>(database: Database<E>) {
     create(&database, &RecordBuilder::new().owner(owner).build()).await;
     let damage = format!("UPDATE {{t}} SET session_key = {}", E::blob("0123"));
     database.execute(&damage).await;
-    let found = database.store.find_by_owner(&owner).await;
-    assert!(matches!(found, Err(StoreError::Corrupt)), "{found:?}");
+    assert_matches!(database.store.find_by_owner(&owner).await, Err(StoreError::Corrupt));
     // What cannot be named can still be ended.
     assert_eq!(database.store.destroy_by_owner(&owner, None).await.unwrap(), 1);
 }
@@ -100,10 +100,9 @@ async fn a_foreign_key_is_corrupt<E: Engine>(database: Database<E>) {
 async fn a_row_of_a_newer_format_is_newer_and_stays<E: Engine>(database: Database<E>) {
     create(&database, &RecordBuilder::new().build()).await;
     database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff"))).await;
-    assert!(matches!(database.store.load(&KEY).await, Err(StoreError::Newer)));
+    assert_matches!(database.store.load(&KEY).await, Err(StoreError::Newer));
     let other = RecordBuilder::new().build();
-    let saved = database.store.save(&KEY, &other, Write::Create).await;
-    assert!(matches!(saved, Err(StoreError::Newer)), "{saved:?}");
+    assert_matches!(database.store.save(&KEY, &other, Write::Create).await, Err(StoreError::Newer));
     assert_eq!(database.rows().await, 1);
 }
 
