@@ -23,7 +23,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::{
     browser,
-    engines::{Database, Private, Remote, options},
+    engines::{Database, Private, Remote, create, on_every_server, options},
     proxy::Proxy,
     servers::eventually,
 };
@@ -54,7 +54,7 @@ async fn count(
 }
 
 impl<E: Remote> App<E> {
-    async fn start() -> Option<Self> {
+    async fn fresh() -> Option<Self> {
         let server = E::start()?;
         let options = PoolOptions::new().max_connections(MOST_CONNECTIONS);
         let pool = E::connect(server.port, options).await;
@@ -171,31 +171,13 @@ impl Answer {
     }
 }
 
-macro_rules! on_every_server {
-    ($($test:ident)*) => {
-        on_every_server! { @engine postgres sqlx::Postgres; $($test)* }
-        on_every_server! { @engine mariadb sqlx::MySql; $($test)* }
-    };
-    (@engine $name:ident $Engine:ty; $($test:ident)*) => {
-        mod $name {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    if let Some(app) = super::App::<$Engine>::start().await {
-                        super::$test(app).await;
-                    }
-                }
-            )*
-        }
-    };
-}
-
-on_every_server! {
+on_every_server! { App;
     crashes
     crashes_during_commits
     hangs
     cut_connections
     a_thousand_faults
+    a_fail_over_needs_no_restart
 }
 
 async fn crashes<E: Remote>(mut app: App<E>) {
@@ -356,18 +338,14 @@ async fn a_thousand_faults<E: Remote>(app: App<E>) {
     admin.close().await;
     app.expect_no_leak().await;
     eventually("no task is left", async || tasks.num_alive_tasks() <= tasks_before).await;
-    let record = RecordBuilder::new().build();
     store.destroy(&key).await.unwrap();
-    let saved = store.save(&key, &record, Write::Create).await.unwrap();
-    assert_eq!(saved, SaveOutcome::Saved);
+    create(store, key, &RecordBuilder::new().build()).await;
 }
 
 /// The name moves to another server, while the one before lives on and refuses to write.
-async fn a_fail_over_needs_no_restart<E: Remote>() {
+async fn a_fail_over_needs_no_restart<E: Remote>(app: App<E>) {
     const CONNECTIONS: u32 = 4;
-    let (Some(old), Some(new)) = (E::start(), E::start()) else {
-        return;
-    };
+    let (old, new) = (app.server, E::start().unwrap());
     let mut admins = Vec::new();
     for server in [&old, &new] {
         let admin = E::connect(server.port, options()).await;
@@ -419,14 +397,4 @@ async fn a_fail_over_needs_no_restart<E: Remote>() {
     for _ in 0..3 * CONNECTIONS {
         assert_eq!(save().await.unwrap(), SaveOutcome::Saved);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fail_over_of_postgres_needs_no_restart() {
-    a_fail_over_needs_no_restart::<sqlx::Postgres>().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fail_over_of_mariadb_needs_no_restart() {
-    a_fail_over_needs_no_restart::<sqlx::MySql>().await;
 }
