@@ -108,8 +108,7 @@ async fn refused<T>(
     T: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let (answer, told, is_changed) = changed(builder, start, change).await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    answer.expect_no_cookie();
+    answer.expect_status(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     assert_eq!((told, is_changed), (vec![], false));
 }
 

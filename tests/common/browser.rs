@@ -86,6 +86,12 @@ impl Answer {
     }
 
     #[track_caller]
+    pub fn expect_status(self, status: StatusCode) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+
+    #[track_caller]
     pub fn expect_no_cookie(self) -> Self {
         assert_eq!(self.set_cookies(), Vec::<&str>::new());
         self
