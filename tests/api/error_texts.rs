@@ -85,8 +85,10 @@ fn texts_name_the_way_out_and_sources_repeat_nothing() {
     let error = "not hex".parse::<StoreKey>().unwrap_err();
     lines.push(format!("StoreKeyFromStrError: {error}"));
     expect_file("error_texts.txt", &lines);
-    store_errors().map(|error| expect_form(&SessionRejection::Store(error)));
-    store_errors().map(|error| expect_form(&SessionError::Store(error)));
+    for (one, other) in store_errors().into_iter().zip(store_errors()) {
+        expect_form(&SessionRejection::Store(one));
+        expect_form(&SessionError::Store(other));
+    }
 }
 
 /// Compares lines to those of a file beside this one, which the variable `UPDATE_TEXTS` has written anew.
