@@ -39,8 +39,7 @@ async fn three_visits_count_one_two_three() {
 async fn logout_removes_the_cookie_and_starts_again_at_one() {
     let mut browser = Browser::new(app());
     browser.get("/").await;
-    let answer = browser.post("/logout").await;
-    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    browser.post("/logout").await.expect_status(StatusCode::SEE_OTHER);
     assert!(!browser.has_session());
     browser.get("/").await.expect(StatusCode::OK, "1 visits");
 }

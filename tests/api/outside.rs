@@ -221,8 +221,7 @@ async fn a_fresh_session_has_no_handle_until_it_is_committed() {
         assert!(matches!(error, SessionError::NotSaved), "{error}");
         Ok(session.commit().await?.into_response())
     });
-    let answer = world.run(&mut world.browser(), handles).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    world.run(&mut world.browser(), handles).await.expect_status(StatusCode::OK);
 }
 
 #[tokio::test]

@@ -88,8 +88,7 @@ where
     let sessions = builder.on_event(events.hook()).build().unwrap();
     let mut browser = Browser::new(changing(sessions));
     let fill = Change::new(move |session: &mut Session<T>| **session = start.clone());
-    let answer = browser.send_with(Request::post("/"), fill).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    browser.send_with(Request::post("/"), fill).await.expect_status(StatusCode::OK);
     events.take();
     let before = browser.get("/").await.body;
     let change = Change::new(move |session: &mut Session<T>| change(session));
@@ -211,8 +210,7 @@ async fn no_update_stores_what_would_not_read_back() {
     let (name, value) = session.header();
     let request = Request::get("/").header(name, value);
     let app = app.with_state(sessions.clone());
-    let answer = send(&app, request).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    send(&app, request).await.expect_status(StatusCode::OK);
     let key = seen.lock().unwrap().unwrap();
     let outside = sessions.update(key, |player| player.score = f64::NAN).await;
     assert_matches!(outside, Err(SessionError::Encode(_)));
