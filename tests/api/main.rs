@@ -21,6 +21,7 @@ mod applications;
 mod auto_commit;
 mod auto_traits;
 mod bad_input;
+mod caching;
 mod cleanup;
 mod commit_rules;
 mod config_errors;
