@@ -58,3 +58,4 @@ mod third_party_store;
 mod tokens;
 mod transport;
 mod type_isolation;
+mod warnings;
