@@ -30,6 +30,7 @@ mod cookie_template;
 mod debug_output;
 mod double_clicks;
 mod duplicate_cookies;
+mod error_responses;
 mod error_texts;
 mod events;
 mod expiry;
