@@ -45,6 +45,7 @@ mod memory_bound;
 mod one_request;
 mod options;
 mod outside;
+mod reading_back;
 mod revocation_list;
 mod revocations;
 mod round_trip;
