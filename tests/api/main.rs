@@ -60,4 +60,5 @@ mod third_party_store;
 mod tokens;
 mod transport;
 mod type_isolation;
+mod unfinished_commits;
 mod warnings;
