@@ -37,6 +37,7 @@ mod expiry;
 mod faulty_store;
 mod first_screen;
 mod guards;
+mod guards_at_once;
 mod guards_in_random_orders;
 mod identity;
 mod keys;

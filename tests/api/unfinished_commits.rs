@@ -95,7 +95,7 @@ async fn of_a_commit_in_a_task_the_client_is_told_or_nothing_came() {
                 Ok(()) => {
                     assert_eq!((answer.status, answer.told()), (StatusCode::OK, told), "{at}");
                     let count = u32::from(name == "a change") * 5;
-                    let expected = (name != "a logout").then(|| count);
+                    let expected = (name != "a logout").then_some(count);
                     assert_eq!(left.as_ref().map(|data| data.count), expected, "{at}");
                     let user = left.and_then(|data| data.user);
                     assert_eq!(user.is_some(), name != "a logout", "{at}");
