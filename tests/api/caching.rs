@@ -245,7 +245,6 @@ async fn a_page_for_whoever_is_signed_in_is_nobody_elses() {
 }
 
 // Needs `SessionManager::no_session`.
-#[cfg(any())]
 mod without_a_session {
     use axum::{extract::State, response::Response};
 

@@ -200,7 +200,6 @@ async fn data_that_does_not_fit_has_a_face() {
 }
 
 // Needs `SessionManagerBuilder::error_response` and `SessionManager::error_response`.
-#[cfg(any())]
 mod of_the_application {
     use axum::extract::State;
     use axum_typed_session::SessionCommit;

@@ -254,7 +254,6 @@ async fn no_update_stores_what_the_validator_refuses() {
 }
 
 // Needs `SessionError::Invalid`.
-#[cfg(any())]
 #[tokio::test]
 async fn what_the_validator_refuses_is_an_error_of_its_own() {
     for mode in [Mode::Cookie, Mode::Store] {
