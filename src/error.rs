@@ -249,8 +249,10 @@ impl SessionError {
             tracing::info!(error, "session error");
         }
         let text = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable. Please try again soon.\n",
-            StatusCode::CONFLICT => "Your session changed meanwhile. Please try again.\n",
+            StatusCode::SERVICE_UNAVAILABLE => {
+                "The service is unavailable at the moment, please try again.\n"
+            }
+            StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
             _ => "The session could not be handled.\n",
         };
         (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
