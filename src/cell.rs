@@ -55,7 +55,7 @@ impl Registry {
             }
             let carrier = &manager.core().carrier;
             if cell.core().carrier.clashes_with(carrier) {
-                return Err(SessionRejection::SharedName { carrier: carrier.describe() });
+                return Err(SessionRejection::DuplicateName { carrier: carrier.describe() });
             }
         }
         let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));

@@ -85,8 +85,8 @@ const RULES: [Rule; 9] = [
         |s| s.origin == Origin::Loaded && asks_save(s) && !rotates(s) && !asks_destroy(s),
         |_| Row::Updated,
         |s| {
-            let chosen = s.intents.max_age.or(s.stored.unwrap().max_age);
-            let held = browser_end(s, s.stored.unwrap().max_age, s.stored.unwrap().expires_at);
+            let chosen = s.intents.idle_timeout.or(s.stored.unwrap().idle_timeout);
+            let held = browser_end(s, s.stored.unwrap().idle_timeout, s.stored.unwrap().expires_at);
             let next = browser_end(s, chosen, expiry_if_saved(s));
             if s.data_in_token || s.retired_key || held != next {
                 CookieAction::Set
@@ -101,7 +101,7 @@ const RULES: [Rule; 9] = [
         |_| Row::Touched,
         |s| {
             let stored = s.stored.unwrap();
-            let persistent = browser_end(s, stored.max_age, stored.expires_at).is_some();
+            let persistent = browser_end(s, stored.idle_timeout, stored.expires_at).is_some();
             if s.data_in_token || s.retired_key || persistent {
                 CookieAction::Set
             } else {
@@ -124,7 +124,7 @@ fn asks_destroy(s: &Situation<'_>) -> bool {
 }
 
 fn asks_save(s: &Situation<'_>) -> bool {
-    s.changed || s.intents.force_save || s.intents.max_age.is_some()
+    s.changed || s.intents.force_save || s.intents.idle_timeout.is_some()
 }
 
 fn rotates(s: &Situation<'_>) -> bool {
@@ -144,9 +144,9 @@ fn replaced(s: &Situation<'_>) -> bool {
 }
 
 /// The time to live of a session, in milliseconds.
-fn ttl(s: &Situation<'_>, chosen: Option<MaxAge>, owned: bool) -> u64 {
-    let configured = whole(chosen.unwrap_or(s.policy.max_age).ttl());
-    match s.policy.anonymous_ttl {
+fn ttl(s: &Situation<'_>, chosen: Option<IdleTimeout>, owned: bool) -> u64 {
+    let configured = whole(chosen.unwrap_or(s.policy.idle_timeout).duration());
+    match s.policy.anonymous_idle_timeout {
         Some(anonymous) if !owned => configured.min(whole(anonymous)),
         _ => configured,
     }
@@ -160,7 +160,7 @@ fn end(s: &Situation<'_>, stored: Lifetime) -> u64 {
 
 fn expiry_if_saved(s: &Situation<'_>) -> Timestamp {
     let stored = s.stored.unwrap();
-    let chosen = s.intents.max_age.or(stored.max_age);
+    let chosen = s.intents.idle_timeout.or(stored.idle_timeout);
     let restarted = millis(s.now) + ttl(s, chosen, s.owned);
     at(if s.owner_arrived {
         restarted.min(millis(s.now) + whole(s.policy.absolute_timeout))
@@ -172,19 +172,19 @@ fn expiry_if_saved(s: &Situation<'_>) -> Timestamp {
 /// When the browser drops the cookie by itself; `None` is when it closes.
 fn browser_end(
     s: &Situation<'_>,
-    chosen: Option<MaxAge>,
+    chosen: Option<IdleTimeout>,
     expires_at: Timestamp,
 ) -> Option<Timestamp> {
-    match chosen.unwrap_or(s.policy.max_age) {
-        MaxAge::Persistent(_) => Some(expires_at),
-        MaxAge::BrowserSession(_) => None,
+    match chosen.unwrap_or(s.policy.idle_timeout) {
+        IdleTimeout::Persistent(_) => Some(expires_at),
+        IdleTimeout::BrowserSession(_) => None,
     }
 }
 
 /// Whether `rolling` or `renew` moves the expiry of an unchanged session, and where to.
 fn extension(s: &Situation<'_>) -> Option<u64> {
     let stored = s.stored.unwrap();
-    let ttl = ttl(s, stored.max_age, s.was_owned);
+    let ttl = ttl(s, stored.idle_timeout, s.was_owned);
     let left = millis(stored.expires_at) - millis(s.now);
     let wanted = match s.policy.extension {
         Extension::OnSave => false,
@@ -216,13 +216,13 @@ fn check_times(s: &Situation<'_>, decision: &Decision) {
     let timeout = s.policy.absolute_timeout;
     match decision.row {
         RowAction::Create(lifetime) => {
-            let expires = (millis(s.now) + ttl(s, s.intents.max_age, s.owned))
+            let expires = (millis(s.now) + ttl(s, s.intents.idle_timeout, s.owned))
                 .min(millis(s.now.saturating_add(timeout)));
             let expected = Lifetime {
                 created_at: s.now,
                 expires_at: at(expires),
                 absolute_end: s.now.saturating_add(timeout),
-                max_age: s.intents.max_age,
+                idle_timeout: s.intents.idle_timeout,
             };
             assert_eq!(lifetime, expected, "{s:?}");
         }
@@ -237,7 +237,7 @@ fn check_times(s: &Situation<'_>, decision: &Decision) {
                 created_at,
                 expires_at: expiry_if_saved(s),
                 absolute_end,
-                max_age: s.intents.max_age.or(stored.max_age),
+                idle_timeout: s.intents.idle_timeout.or(stored.idle_timeout),
             };
             assert_eq!(lifetime, expected, "{s:?}");
         }
@@ -265,42 +265,42 @@ const TTL: u64 = 1_000_000;
 const TIMEOUT: u64 = 5_000_000;
 const CREATED: u64 = 7_000_000;
 
-const fn persistent(millis: u64) -> MaxAge {
-    MaxAge::Persistent(Duration::from_millis(millis))
+const fn persistent(millis: u64) -> IdleTimeout {
+    IdleTimeout::Persistent(Duration::from_millis(millis))
 }
 
-const fn until_closed(millis: u64) -> MaxAge {
-    MaxAge::BrowserSession(Duration::from_millis(millis))
+const fn until_closed(millis: u64) -> IdleTimeout {
+    IdleTimeout::BrowserSession(Duration::from_millis(millis))
 }
 
 fn policy(extension: Extension) -> ExpiryPolicy {
     ExpiryPolicy {
-        max_age: persistent(TTL),
+        idle_timeout: persistent(TTL),
         extension,
         absolute_timeout: Duration::from_millis(TIMEOUT),
-        anonymous_ttl: None,
+        anonymous_idle_timeout: None,
     }
 }
 
-fn stored(expires_at: u64, max_age: Option<MaxAge>) -> Lifetime {
+fn stored(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
     Lifetime {
         created_at: at(CREATED),
         expires_at: at(expires_at),
         absolute_end: at(CREATED + TIMEOUT),
-        max_age,
+        idle_timeout,
     }
 }
 
 fn all_intents() -> Vec<Intents> {
     let mut all = Vec::new();
     for bits in 0..16_u8 {
-        for max_age in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
+        for idle_timeout in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
             all.push(Intents {
                 destroy: bits & 1 != 0,
                 regenerate: bits & 2 != 0,
                 reset: bits & 4 != 0,
                 force_save: bits & 8 != 0,
-                max_age,
+                idle_timeout,
             });
         }
     }
@@ -310,9 +310,13 @@ fn all_intents() -> Vec<Intents> {
 fn all_policies() -> Vec<ExpiryPolicy> {
     let mut all = Vec::new();
     for extension in [Extension::OnSave, Extension::Renew, Extension::Rolling] {
-        for max_age in [persistent(TTL), until_closed(TTL)] {
-            for anonymous_ttl in [None, Some(Duration::from_millis(TTL / 4))] {
-                all.push(ExpiryPolicy { max_age, anonymous_ttl, ..policy(extension) });
+        for idle_timeout in [persistent(TTL), until_closed(TTL)] {
+            for anonymous_idle_timeout in [None, Some(Duration::from_millis(TTL / 4))] {
+                all.push(ExpiryPolicy {
+                    idle_timeout,
+                    anonymous_idle_timeout,
+                    ..policy(extension)
+                });
             }
         }
     }
@@ -481,7 +485,7 @@ fn rolling_touches_with_the_first_millisecond() {
 
 #[test]
 fn rolling_a_browser_session_in_a_store_moves_the_row_alone() {
-    let policy = ExpiryPolicy { max_age: until_closed(TTL), ..policy(Extension::Rolling) };
+    let policy = ExpiryPolicy { idle_timeout: until_closed(TTL), ..policy(Extension::Rolling) };
     let rolled = loaded(&policy);
     let touch = RowAction::Touch(at(CREATED + 1_000 + TTL));
     expect(&rolled, touch, CookieAction::None);
@@ -533,7 +537,7 @@ fn a_login_restarts_created_at_and_a_logout_does_not() {
         created_at: at(now),
         expires_at: at(now + TTL),
         absolute_end: at(now + TIMEOUT),
-        max_age: None,
+        idle_timeout: None,
     };
     expect(&login, RowAction::Rotate(restarted), CookieAction::Set);
     let logout = Situation { intents: regenerate, owned: false, ..loaded(&policy) };
@@ -558,7 +562,7 @@ fn a_chosen_max_age_stays_across_later_saves() {
 fn choosing_a_browser_session_tells_the_browser_even_if_the_expiry_stays() {
     let policy = policy(Extension::OnSave);
     let chosen = Some(until_closed(TTL));
-    let intents = Intents { max_age: chosen, ..Intents::default() };
+    let intents = Intents { idle_timeout: chosen, ..Intents::default() };
     let moved = Situation { intents, now: at(CREATED), ..loaded(&policy) };
     let update = RowAction::Update(stored(CREATED + TTL, chosen));
     expect(&moved, update, CookieAction::Set);

@@ -27,7 +27,7 @@ fn rejections() -> [SessionRejection; 3] {
     [
         SessionRejection::Store(StoreError::Full),
         SessionRejection::Newer,
-        SessionRejection::SharedName { carrier: "cookie \"__Host-session\"".to_owned() },
+        SessionRejection::DuplicateName { carrier: "cookie \"__Host-session\"".to_owned() },
     ]
 }
 

@@ -55,7 +55,7 @@ async fn a_refused_session_is_replaced_by_one_with_a_new_id() {
     assert_ne!(browser.get("/id").await.body, id);
     browser.post("/note?old").await.set_cookie();
     browser.get("/").await.expect(StatusCode::OK, FRESH);
-    assert_eq!(browser.post("/destroy").await.max_age(), Some(0));
+    assert_eq!(browser.post("/destroy").await.idle_timeout(), Some(0));
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ impl Codec<Login> for Bar {
 async fn a_codec_writes_and_reads_the_data() {
     let log = EventLog::default();
     let clock = ManualClock::new();
-    let other = app(logins(&clock).codec(Bar).signed().on_event(log.hook()));
+    let other = app(logins(&clock).codec(Bar).signed(true).on_event(log.hook()));
     let mut browser = Browser::new(other.clone());
     browser.post("/user?ada").await;
     browser.post("/note?mine").await;
@@ -146,7 +146,7 @@ async fn a_codec_writes_and_reads_the_data() {
     answer.expect_no_cookie();
     browser.get("/").await.expect(StatusCode::OK, "mine");
 
-    let json = issue_cookie(&app(logins(&clock).signed()), "json").await;
+    let json = issue_cookie(&app(logins(&clock).signed(true)), "json").await;
     get_with_cookies(&other, &json).await.expect(StatusCode::OK, FRESH);
     assert_eq!(log.take(), ["corrupt"], "JSON is not this codec's");
 }
