@@ -4,41 +4,234 @@
 //! without a migration, and no data can pretend to be one. The merge knows them by the name that their
 //! `Deserialize` asks for.
 
-mod counter;
-mod latest;
-mod once;
-mod set;
+use std::{
+    collections::{BTreeSet, btree_set},
+    fmt,
+    ops::{AddAssign, Deref, DerefMut, SubAssign},
+};
 
-use std::{fmt, marker::PhantomData};
-
-use serde::{Deserialize, Deserializer, de::Visitor};
-
-pub use self::{counter::Counter, latest::Latest, once::Once, set::Set};
+use serde::{Deserialize, Serialize};
 
 pub(crate) const COUNTER: &str = "axum_typed_session::Counter";
 pub(crate) const LATEST: &str = "axum_typed_session::Latest";
 pub(crate) const ONCE: &str = "axum_typed_session::Once";
 pub(crate) const SET: &str = "axum_typed_session::Set";
 
-/// Reads the value inside the newtype struct of this name.
-fn read<'de, D, V>(deserializer: D, name: &'static str) -> Result<V, D::Error>
-where
-    D: Deserializer<'de>,
-    V: Deserialize<'de>,
-{
-    deserializer.deserialize_newtype_struct(name, Inside(PhantomData))
+/// Makes a newtype that derefs to what it holds.
+macro_rules! field_type {
+    ($(#[$meta:meta])* $name:ident$(<$v:ident>)?($inner:ty)) => {
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        $(#[$meta])*
+        pub struct $name$(<$v>)?($inner);
+
+        impl$(<$v>)? Deref for $name$(<$v>)? {
+            type Target = $inner;
+
+            fn deref(&self) -> &$inner {
+                &self.0
+            }
+        }
+
+        impl$(<$v>)? DerefMut for $name$(<$v>)? {
+            fn deref_mut(&mut self) -> &mut $inner {
+                &mut self.0
+            }
+        }
+
+        impl$(<$v>)? From<$inner> for $name$(<$v>)? {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+    };
 }
 
-struct Inside<V>(PhantomData<V>);
+field_type! {
+    /// A number whose concurrent changes add up: two requests that each count one leave two more.
+    ///
+    /// The JSON is the plain number, so a field of an integer type can become a `Counter` without a migration.
+    /// Setting it is a change by the difference: while one request sets 5 to 0, another may still count one, and
+    /// 1 is left. `+=` and `-=` stop at the ends of 64 bits; a sum of two requests beyond them is a
+    /// [`Conflict`](crate::SessionError::Conflict).
+    ///
+    /// It adds up as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or below `#[serde(flatten)]` it is a part of that one value.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Counter, Session, SessionCommit, SessionError};
+    ///
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Visits { count: Counter }
+    ///
+    /// async fn index(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
+    ///     session.count += 1;     // a hundred requests at once count a hundred
+    ///     session.commit().await
+    /// }
+    /// ```
+    #[derive(Copy, Default, PartialOrd, Ord)]
+    #[serde(rename = "axum_typed_session::Counter")]
+    Counter(i64)
+}
 
-impl<'de, V: Deserialize<'de>> Visitor<'de> for Inside<V> {
-    type Value = V;
+field_type! {
+    /// A value that may be overwritten: of two concurrent changes the later commit's stands.
+    ///
+    /// For a page number, a filter or a time that was last seen. A plain `String` merges so by itself. The JSON
+    /// is the value alone, so a field of type `V` can become a `Latest<V>` without a migration.
+    ///
+    /// It does so as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or below `#[serde(flatten)]` it is a part of that one value.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Latest, Session, SessionCommit, SessionError};
+    ///
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Visits { page: Latest<u32> }
+    ///
+    /// async fn turn(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
+    ///     *session.page = 7;
+    ///     session.commit().await  // no conflict with a request that turns to page 8
+    /// }
+    /// ```
+    #[derive(Copy, Default)]
+    #[serde(rename = "axum_typed_session::Latest")]
+    Latest<V>(V)
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a newtype struct")
+field_type! {
+    /// An `Option` that only one of two concurrent requests may change: the later commit is a
+    /// [`Conflict`](crate::SessionError::Conflict), even if both made the same of it.
+    ///
+    /// For what is used once: a challenge, a coupon, a form's token. Two requests that both `take` it do not both
+    /// succeed. The JSON is that of the `Option`, so an `Option<V>` can become a `Once<V>` without a migration;
+    /// other than an `Option`, it needs `#[serde(default)]` where the data may lack the field.
+    ///
+    /// It holds as a field of the session's own type and as a value of a map in it. A nested struct, an enum, a
+    /// list and all that `#[serde(flatten)]` brings in are one value each, in which it is a part.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Once, Session, SessionCommit, SessionError};
+    ///
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Login { challenge: Once<String> }
+    ///
+    /// async fn prove(mut session: Session<Login>) -> Result<SessionCommit, SessionError> {
+    ///     let _challenge = session.challenge.take();
+    ///     session.commit().await  // an error if another request has taken it
+    /// }
+    /// ```
+    #[derive(Copy)]
+    #[serde(rename = "axum_typed_session::Once")]
+    Once<V>(Option<V>)
+}
+
+field_type! {
+    /// A [`BTreeSet`](std::collections::BTreeSet) whose concurrent changes unite: what either request added is in, what either removed is out.
+    ///
+    /// It never conflicts. The JSON is the list of its items, so a `Vec<V>` or a `HashSet<V>` can become a
+    /// `Set<V>` without a migration. An item that was edited counts as one removed and one added.
+    ///
+    /// It unites as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or below `#[serde(flatten)]` it is a part of that one value.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Session, SessionCommit, SessionError, Set};
+    ///
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Visits { pages: Set<String> }
+    ///
+    /// async fn about(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
+    ///     session.pages.insert("about".to_owned());
+    ///     session.commit().await  // beside what other requests insert
+    /// }
+    /// ```
+    #[serde(rename = "axum_typed_session::Set", bound(deserialize = "V: Deserialize<'de> + Ord"))]
+    Set<V>(BTreeSet<V>)
+}
+
+impl AddAssign<i64> for Counter {
+    fn add_assign(&mut self, more: i64) {
+        self.0 = self.0.saturating_add(more);
     }
+}
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V, D::Error> {
-        V::deserialize(inner)
+impl SubAssign<i64> for Counter {
+    fn sub_assign(&mut self, less: i64) {
+        self.0 = self.0.saturating_sub(less);
+    }
+}
+
+impl PartialEq<i64> for Counter {
+    fn eq(&self, other: &i64) -> bool {
+        self.0 == *other
+    }
+}
+
+impl PartialOrd<i64> for Counter {
+    fn partial_cmp(&self, other: &i64) -> Option<std::cmp::Ordering> {
+        self.0.partial_cmp(other)
+    }
+}
+
+impl fmt::Display for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<V> Latest<V> {
+    /// Returns the value.
+    pub fn into_inner(self) -> V {
+        self.0
+    }
+}
+
+impl<V> Default for Once<V> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<V> From<V> for Once<V> {
+    fn from(value: V) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<V> Default for Set<V> {
+    fn default() -> Self {
+        Self(BTreeSet::new())
+    }
+}
+
+impl<V: Ord> FromIterator<V> for Set<V> {
+    fn from_iter<I: IntoIterator<Item = V>>(items: I) -> Self {
+        Self(items.into_iter().collect())
+    }
+}
+
+impl<'a, V> IntoIterator for &'a Set<V> {
+    type Item = &'a V;
+    type IntoIter = btree_set::Iter<'a, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<V> IntoIterator for Set<V> {
+    type Item = V;
+    type IntoIter = btree_set::IntoIter<V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
