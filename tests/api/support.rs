@@ -281,6 +281,10 @@ impl io::Write for LogBuffer {
     }
 }
 
+/// What warnings of managers that share a kind have in common. All tests of a process share the registry
+/// of managers behind them.
+const OF_OTHER_MANAGERS: [&str; 2] = ["open each other's sessions", "are of one kind"];
+
 /// The warnings and errors of this crate on this thread since [`Log::start`].
 pub struct Log {
     text: Buffer,
@@ -301,8 +305,15 @@ impl Log {
         Self { text, _default: tracing::subscriber::set_default(subscriber) }
     }
 
-    /// Returns the lines since the last call.
+    /// Returns the lines since the last call, without what `build` says of managers that other tests have.
     pub fn take(&self) -> Vec<String> {
+        let mut lines = self.take_all();
+        lines.retain(|line| !OF_OTHER_MANAGERS.iter().any(|part| line.contains(part)));
+        lines
+    }
+
+    /// Returns the lines since the last call.
+    pub fn take_all(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.text.0.lock().unwrap());
         let text = String::from_utf8(text).unwrap();
         let ours = text.lines().filter(|line| line.contains(" axum_typed_session"));
