@@ -177,9 +177,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if self.core.warnings.is_due("conflict", field.to_owned(), self.core.now()) {
             tracing::warn!(
                 session = std::any::type_name::<T>(),
-                field,
+                pointer = field,
                 "two requests changed the same field of a session, and the later one is answered with 409: \
-                 make the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update(..)`"
+                 make the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`"
             );
         }
     }

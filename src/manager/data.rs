@@ -260,7 +260,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             tracing::warn!(
                 session = std::any::type_name::<T>(),
                 route,
-                field,
+                pointer = field,
                 "two `Session` guards of one request changed the same data: commit or drop the first before \
                  extracting the next"
             );

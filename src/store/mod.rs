@@ -99,7 +99,8 @@ pub enum SaveOutcome {
 /// | at any other version | `Conflict` with the row | `Conflict` with the row |
 ///
 /// A write replaces the whole row, its expiry and owner included, and the new expiry may be the earlier
-/// one. With `load`, `save` and `destroy` a store is complete; the other methods have defaults. The
+/// one. With `load`, `save` and `destroy` a store is complete; the other methods have defaults. A store
+/// around another one delegates with [`delegate_session_store!`](crate::delegate_session_store). The
 /// `testing` feature checks everything on this page, from one line in the store's own tests:
 ///
 /// ```

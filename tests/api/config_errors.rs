@@ -9,21 +9,13 @@ use axum_typed_session::{
 use http::{HeaderName, header};
 
 use crate::{
-    logins::{Login, logins, without_keys},
+    logins::{Login, expect_refusal, logins, without_keys},
     options::{Bar, same_shape},
     support::{DAY, SECOND},
 };
 
 type Builder = SessionManagerBuilder<Login>;
 type With<'a> = &'a dyn Fn(Duration) -> Builder;
-
-#[track_caller]
-fn expect_refusal(manager: Builder, text: &str) {
-    match manager.build() {
-        Ok(_) => panic!("accepted, but expected: {text}"),
-        Err(error) => assert_eq!(error.to_string(), text),
-    }
-}
 
 fn cookie_mode() -> Builder {
     logins(&ManualClock::new())

@@ -271,7 +271,7 @@ async fn a_save_that_a_login_overtakes_takes_no_login_away() {
     change(&mut slow_browser, write_page).await.expect_no_cookie();
 }
 
-const A_TWENTIETH: Duration = Duration::from_mins(72);
+const A_TWENTIETH: Duration = Duration::from_secs(72 * 60);
 
 /// A browser with a cookie of its data, which was sealed just now and rolls.
 async fn rolling(

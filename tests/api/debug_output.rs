@@ -71,7 +71,7 @@ async fn sessions_ids_managers_and_rows_show_no_id_and_no_data() {
         .route("/again", post(show_again))
         .with_state(sessions.clone());
     let first = send(&app, Request::post("/show")).await;
-    let cookie = first.set_cookie().split(';').next().unwrap().to_owned();
+    let cookie = first.pair().unwrap();
     let again = send(&app, Request::post("/again").header("cookie", &cookie)).await;
     let (id, shown) = again.body.split_once(' ').unwrap();
     let id = URL_SAFE_NO_PAD.decode(id).unwrap();

@@ -8,7 +8,7 @@ use axum::{
 use axum_typed_session::{Session, SessionError, testing::ManualClock};
 use http::StatusCode;
 
-use crate::support::{Browser, COOKIE, Visits, cookie_mode, get_with_cookies};
+use crate::support::{Browser, Visits, cookie_mode};
 
 async fn index(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
     session.count += 1;
@@ -39,23 +39,7 @@ async fn three_visits_count_one_two_three() {
 async fn logout_removes_the_cookie_and_starts_again_at_one() {
     let mut browser = Browser::new(app());
     browser.get("/").await;
-    let answer = browser.post("/logout").await;
-    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    browser.post("/logout").await.expect_status(StatusCode::SEE_OTHER);
     assert!(!browser.has_session());
     browser.get("/").await.expect(StatusCode::OK, "1 visits");
-}
-
-#[tokio::test]
-async fn any_edited_byte_of_the_cookie_starts_again_at_one() {
-    let app = app();
-    let mut browser = Browser::new(app.clone());
-    browser.get("/").await;
-    let token = browser.token();
-    for index in 0..token.len() {
-        let mut edited = token.clone().into_bytes();
-        edited[index] = if edited[index] == b'A' { b'B' } else { b'A' };
-        let cookie = format!("{COOKIE}={}", String::from_utf8(edited).unwrap());
-        let answer = get_with_cookies(&app, &cookie).await;
-        answer.expect(StatusCode::OK, "1 visits");
-    }
 }

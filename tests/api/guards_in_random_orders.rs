@@ -202,8 +202,8 @@ impl Guard {
             () if self.destroys || !self.is_dirty() => Expected::Lands,
             // That of a session which was cleared meanwhile is not said to be refused.
             () if !self.changes() && !self.clears => match self.expected(model) {
-                Expected::IsRefused => Expected::Either,
-                expected => expected,
+                Expected::IsRefused | Expected::Either => Expected::Either,
+                Expected::Lands => Expected::Lands,
             },
             () => self.expected(model),
         };

@@ -362,9 +362,9 @@ async fn of_two_people_who_log_in_at_once_one_is_refused() {
         let (one, other) =
             turns.race(change(&mut ada, log_in("ada")), change(&mut bob, log_in("bob"))).await;
         let account = seen::<Account>(&ada).await.unwrap();
-        let user = account.user.unwrap();
-        assert_eq!(account.cart, [user.clone()], "{turns:?}");
-        let winner = if user == "ada" { &one } else { &other };
+        let user = account.user.as_deref();
+        assert_eq!(account.cart.first().map(String::as_str), user, "{turns:?}");
+        let winner = if user == Some("ada") { &one } else { &other };
         assert_eq!(winner.status, StatusCode::OK, "{turns:?}");
     })
     .await;

@@ -5,7 +5,7 @@ use axum_typed_session::{Key, KeyRing, MemoryStore, testing::ManualClock};
 use http::StatusCode;
 
 use crate::{
-    logins::{FRESH, app, logins},
+    logins::{FRESH, app, expect_refusal, logins, without_keys},
     support::{Browser, DAY, EventLog, HOUR, MILLISECOND},
 };
 
@@ -166,8 +166,7 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
             rings.push(KeyRing::new(bad));
         }
         for ring in rings {
-            let error = logins(&ManualClock::new()).keys(ring).build().unwrap_err();
-            assert_eq!(error.to_string(), text);
+            expect_refusal(logins(&ManualClock::new()).keys(ring), text);
         }
     }
     assert!(logins(&ManualClock::new()).keys(good).build().is_ok());
@@ -181,9 +180,8 @@ fn a_key_in_hexadecimal_digits_is_not_weak() {
 
 #[test]
 fn a_cookie_session_without_keys_is_refused() {
-    let error = crate::logins::without_keys(&ManualClock::new()).build().unwrap_err();
     let text = "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`";
-    assert_eq!(error.to_string(), text);
+    expect_refusal(without_keys(&ManualClock::new()), text);
 }
 
 #[test]
@@ -194,8 +192,7 @@ fn two_keys_of_one_key_id_are_refused() {
         Key::from(&start.to_be_bytes().into_iter().chain(rest).collect::<Vec<_>>())
     });
     let ring = KeyRing::new(one).retire(other);
-    let error = logins(&ManualClock::new()).keys(ring.clone()).build().unwrap_err();
     let text = "two keys in `.keys(..)` share a key id; replace one of them";
-    assert_eq!(error.to_string(), text);
+    expect_refusal(logins(&ManualClock::new()).keys(ring.clone()), text);
     assert!(logins(&ManualClock::new()).keys(ring).signed().build().is_ok());
 }

@@ -37,6 +37,15 @@ pub fn without_keys(clock: &ManualClock) -> SessionManagerBuilder<Login> {
     SessionManager::builder().clock(clock.clone())
 }
 
+/// Asserts what `build()` says to a manager that it refuses.
+#[track_caller]
+pub fn expect_refusal(manager: SessionManagerBuilder<Login>, text: &str) {
+    match manager.build() {
+        Ok(_) => panic!("accepted, but expected: {text}"),
+        Err(error) => assert_eq!(error.to_string(), text),
+    }
+}
+
 /// An app over a manager: `GET /` reads, `POST /{action}?{argument}` does one thing and commits.
 pub fn app(builder: SessionManagerBuilder<Login>) -> Router {
     router(builder.build().unwrap())

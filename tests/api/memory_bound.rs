@@ -6,7 +6,10 @@ use axum_typed_session::{
     testing::{ManualClock, RecordBuilder},
 };
 
-use crate::support::{HOUR, SECOND};
+use crate::{
+    common::assert_matches,
+    support::{HOUR, SECOND},
+};
 
 const ADA: OwnerKey = OwnerKey::from_bytes([0xad; 32]);
 
@@ -63,8 +66,7 @@ fn key(number: u8) -> StoreKey {
 
 #[track_caller]
 fn assert_full<R>(answer: Result<R, StoreError>) {
-    let error = answer.err();
-    assert!(matches!(error, Some(StoreError::Full)), "{error:?}");
+    assert_matches!(answer.err(), Some(StoreError::Full));
 }
 
 #[test]

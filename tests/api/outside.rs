@@ -9,6 +9,7 @@ use http::StatusCode;
 use std::sync::{Arc, Mutex};
 
 use crate::{
+    common::assert_matches,
     support::{Browser, HOUR, SECOND, Visits, cookie_mode},
     world::{Data, World, all_at_once, change, key_of, script},
 };
@@ -48,7 +49,7 @@ async fn load_update_and_destroy_work_by_key_and_keep_the_expiry() {
     world.sessions.destroy(key).await.unwrap();
     assert_eq!(world.read(&mut browser).await, None);
     assert!(world.sessions.load(key).await.unwrap().is_none());
-    assert!(matches!(world.sessions.update(key, |_| ()).await, Err(SessionError::Gone)));
+    assert_matches!(world.sessions.update(key, |_| ()).await, Err(SessionError::Gone));
     world.sessions.destroy(key).await.unwrap();
 }
 
@@ -201,14 +202,14 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
         handle.update(|data| data.count = 5).await,
         handle.destroy().await,
     ] {
-        assert!(matches!(result, Err(SessionError::Gone)));
+        assert_matches!(result, Err(SessionError::Gone));
     }
     assert_eq!(world.read(&mut browser).await.unwrap().count, 4);
 
     let handle = handle_of(&world, &mut browser).await;
     world.run(&mut browser, change(axum_typed_session::Session::destroy)).await;
-    assert!(matches!(handle.load().await, Err(SessionError::Gone)));
-    assert!(matches!(handle.update(|_| ()).await, Err(SessionError::Gone)));
+    assert_matches!(handle.load().await, Err(SessionError::Gone));
+    assert_matches!(handle.update(|_| ()).await, Err(SessionError::Gone));
     handle.destroy().await.unwrap();
 }
 
@@ -220,8 +221,7 @@ async fn a_fresh_session_has_no_handle_until_it_is_committed() {
         assert!(matches!(error, SessionError::NotSaved), "{error}");
         Ok(session.commit().await?.into_response())
     });
-    let answer = world.run(&mut world.browser(), handles).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    world.run(&mut world.browser(), handles).await.expect_status(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn ending_everything_on_a_store_that_hangs_is_an_error_in_time() {
     world.store.inject(Operation::all(), Fault::Hang);
     let end = world.sessions.destroy_all_of("ann");
     let end = tokio::time::timeout(SECOND * 31, end).await;
-    assert!(matches!(end, Ok(Err(SessionError::Store(_)))));
+    assert_matches!(end, Ok(Err(SessionError::Store(_))));
 
     // A store that only takes longer than for one session gets the time.
     world.store.heal();

@@ -34,10 +34,6 @@ impl<T: Send + Sync + 'static> Visit<T> {
     pub async fn session(&mut self) -> Result<Session<T>, SessionRejection> {
         Session::from_request_parts(&mut self.parts, &self.sessions).await
     }
-
-    pub async fn optional(&mut self) -> Result<Option<Session<T>>, SessionRejection> {
-        Option::<Session<T>>::from_request_parts(&mut self.parts, &self.sessions).await
-    }
 }
 
 type HandlerBody<T> = dyn FnOnce(Visit<T>) -> BoxFuture<'static, Handled> + Send;

@@ -14,8 +14,11 @@ use axum_typed_session::{
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::support::{
-    Answer, Browser, Change, EventLog, Mode, ProbeStore, changing, in_both_modes, key, send,
+use crate::{
+    common::assert_matches,
+    support::{
+        Answer, Browser, Change, EventLog, Mode, ProbeStore, changing, in_both_modes, key, send,
+    },
 };
 
 in_both_modes! {
@@ -85,8 +88,7 @@ where
     let sessions = builder.on_event(events.hook()).build().unwrap();
     let mut browser = Browser::new(changing(sessions));
     let fill = Change::new(move |session: &mut Session<T>| **session = start.clone());
-    let answer = browser.send_with(Request::post("/"), fill).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    browser.send_with(Request::post("/"), fill).await.expect_status(StatusCode::OK);
     events.take();
     let before = browser.get("/").await.body;
     let change = Change::new(move |session: &mut Session<T>| change(session));
@@ -105,8 +107,7 @@ async fn refused<T>(
     T: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     let (answer, told, is_changed) = changed(builder, start, change).await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    answer.expect_no_cookie();
+    answer.expect_status(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     assert_eq!((told, is_changed), (vec![], false));
 }
 
@@ -197,9 +198,9 @@ async fn no_update_stores_what_would_not_read_back() {
             *seen.lock().unwrap() = session.id().map(SessionId::store_key);
             let handle = session.handle()?;
             let by_handle = handle.update(|player| player.score = f64::NAN).await;
-            assert!(matches!(by_handle, Err(SessionError::Encode(_))));
+            assert_matches!(by_handle, Err(SessionError::Encode(_)));
             let by_session = session.update(|player| player.score = f64::NAN).await;
-            assert!(matches!(by_session, Err(SessionError::Encode(_))));
+            assert_matches!(by_session, Err(SessionError::Encode(_)));
             // The guard goes on as it was.
             session.name = Some("bob".to_owned());
             session.commit().await
@@ -209,11 +210,10 @@ async fn no_update_stores_what_would_not_read_back() {
     let (name, value) = session.header();
     let request = Request::get("/").header(name, value);
     let app = app.with_state(sessions.clone());
-    let answer = send(&app, request).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    send(&app, request).await.expect_status(StatusCode::OK);
     let key = seen.lock().unwrap().unwrap();
     let outside = sessions.update(key, |player| player.score = f64::NAN).await;
-    assert!(matches!(outside, Err(SessionError::Encode(_))));
+    assert_matches!(outside, Err(SessionError::Encode(_)));
     let data = session.data().await.unwrap().unwrap();
     assert_eq!((data.name.as_deref(), data.score), (Some("bob"), 0.0));
 }

@@ -5,17 +5,20 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-use axum::{Router, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::{FromRequestParts as _, Request, State},
+    response::IntoResponse,
+    routing::get,
+};
 use axum_typed_session::{
     Key, MemoryStore, Session, SessionError, SessionManager, SessionStore, StoreError,
-    testing::{Fault, ManualClock, Operation},
+    testing::{Fault, Operation},
 };
-use http::{Request, StatusCode};
+use http::StatusCode;
 
 use crate::{
-    support::{
-        Browser, COOKIE, EventLog, HOUR, MILLISECOND, SECOND, Visits, get_with_cookies, send,
-    },
+    support::{Browser, COOKIE, EventLog, HOUR, SECOND, Visits, get_with_cookies, scripted, send},
     world::{Data, World, change, script},
 };
 
@@ -49,9 +52,7 @@ async fn a_handler_that_does_not_ask_for_the_session_makes_no_store_call() {
         .with_state(world.sessions.clone());
     world.store.reset_calls();
     world.store.inject(Operation::all(), Fault::Fail);
-    let mut elsewhere = Browser::new(app);
-    elsewhere.jar = browser.jar.clone();
-    elsewhere.get("/").await.expect(StatusCode::OK, "hello");
+    browser.at(&app).get("/").await.expect(StatusCode::OK, "hello");
     assert_eq!(world.store.calls(Operation::all()), 0);
     assert_eq!(browser.get("/").await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -202,15 +203,8 @@ async fn an_id_that_collides_is_drawn_again_a_bounded_number_of_times() {
     world.run(&mut browser, change(|session| session.count = 3)).await;
     let mut browser = world.browser();
     let answer = world.run(&mut browser, change(|session| session.count = 4)).await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    answer.expect_no_cookie();
+    answer.expect_status(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     assert_eq!(next.load(Ordering::SeqCst), 9 + 4);
-}
-
-async fn visit(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
-    session.count += 1;
-    let body = session.count.to_string();
-    Ok((session.commit().await?, body))
 }
 
 #[tokio::test]
@@ -227,9 +221,9 @@ async fn store_for_keeps_tenants_apart_and_with_store_reaches_one_outside_a_requ
         })
         .build()
         .unwrap();
-    let app = Router::new().route("/", get(visit)).with_state(sessions.clone());
+    let app = scripted(sessions.clone());
     let mut browser = Browser::new(app.clone());
-    let tenant = |name: &str| Request::get("/").header("tenant", name);
+    let tenant = |name: &str| http::Request::get("/add").header("tenant", name);
     browser.send(tenant("red")).await.expect(StatusCode::OK, "1");
     browser.send(tenant("red")).await.expect(StatusCode::OK, "2");
     browser.send(tenant("blue")).await.expect(StatusCode::OK, "1");
@@ -294,8 +288,7 @@ async fn a_new_session_whose_row_was_not_saved_gets_no_cookie() {
     let mut browser = world.browser();
     world.store.inject(Operation::Save, Fault::Fail);
     let answer = world.run(&mut browser, change(|session| session.count = 1)).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    answer.expect_no_cookie();
+    answer.expect_status(StatusCode::SERVICE_UNAVAILABLE).expect_no_cookie();
 }
 
 #[tokio::test]
@@ -320,16 +313,14 @@ async fn regenerate_leaves_one_live_id_however_often_it_is_asked() {
 #[tokio::test]
 async fn two_commits_that_regenerate_in_one_request_leave_one_live_id() {
     async fn handler(
-        one: Session<Data>,
-        axum::extract::State(world): axum::extract::State<SessionManager<Data>>,
-        request: axum::extract::Request,
+        mut one: Session<Data>,
+        State(sessions): State<SessionManager<Data>>,
+        request: Request,
     ) -> Result<impl IntoResponse, SessionError> {
-        use axum::extract::FromRequestParts as _;
         let (mut parts, _) = request.into_parts();
-        let mut one = one;
         one.regenerate();
         let first = one.commit().await?;
-        let mut two = Session::<Data>::from_request_parts(&mut parts, &world).await?;
+        let mut two = Session::<Data>::from_request_parts(&mut parts, &sessions).await?;
         two.regenerate();
         let second = two.commit().await?;
         Ok((first, second, "done"))
@@ -337,8 +328,7 @@ async fn two_commits_that_regenerate_in_one_request_leave_one_live_id() {
     let world = World::new();
     let before = world.browser_with(Data::count_of(1)).await;
     let app = Router::new().route("/", get(handler)).with_state(world.sessions.clone());
-    let mut twice = Browser::new(app);
-    twice.jar = before.jar.clone();
+    let mut twice = before.at(&app);
     twice.get("/").await.expect(StatusCode::OK, "done");
     world.clock.advance(SECOND * 60);
     world.sessions.delete_expired(10).await.unwrap();
@@ -363,24 +353,4 @@ async fn of_two_ids_the_newest_valid_wins_and_destroy_ends_both() {
     browser.jar.insert(COOKIE.into(), format!("{one}; {COOKIE}={two}"));
     world.run(&mut browser, change(Session::destroy)).await.expect(StatusCode::OK, "");
     assert_eq!(world.rows().await, 0);
-}
-
-#[tokio::test]
-async fn the_end_of_a_session_is_the_servers_to_the_millisecond() {
-    let world = World::new();
-    let mut browser = world.browser_with(Data::count_of(1)).await;
-    world.clock.advance((HOUR * 24).checked_sub(MILLISECOND).unwrap());
-    assert!(world.read(&mut browser).await.is_some());
-    world.clock.advance(MILLISECOND);
-    assert_eq!(world.read(&mut browser).await, None);
-}
-
-#[tokio::test]
-async fn options_a_store_cannot_honour_are_refused() {
-    let store = || MemoryStore::builder().clock(ManualClock::new()).build();
-    let builder = SessionManager::<Visits>::builder;
-    let error = builder().store(store()).revocations(store()).build().unwrap_err();
-    assert!(error.to_string().contains("revocations"));
-    let error = builder().store(store()).signed().build().unwrap_err();
-    assert!(error.to_string().contains(".keys("));
 }

@@ -20,6 +20,7 @@ use axum_typed_session::{
 };
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tracing::Level;
 
 pub use crate::browser::{Answer, Browser, COOKIE, DAY, HOUR, MILLISECOND, MINUTE, SECOND, send};
 
@@ -216,7 +217,12 @@ where
         (change.change)(&mut session);
         session.commit().await
     };
-    let show = |session: Session<T>| async move { Json(T::clone(&session)) };
+    let show = |session: Session<T>| async move {
+        let data = Json(T::clone(&session));
+        // No guard: a look commits nothing.
+        session.discard();
+        data
+    };
     Router::new().route("/", post(change).get(show)).with_state(sessions)
 }
 
@@ -251,71 +257,56 @@ impl EventLog {
     }
 }
 
-/// Runs a future, and returns with its result what was logged meanwhile.
+/// Runs a future, and returns with its result all that was logged meanwhile.
 pub fn traced<R>(run: impl Future<Output = R>) -> (R, String) {
-    let log = LogBuffer::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let log = Log::of(Level::TRACE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.unwrap();
-    let result = tracing::subscriber::with_default(subscriber, || runtime.block_on(run));
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    (result, text)
-}
-
-#[derive(Clone, Default)]
-struct LogBuffer(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for LogBuffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    (runtime.unwrap().block_on(run), log.text())
 }
 
 /// What warnings of managers that share a kind have in common. All tests of a process share the registry
 /// of managers behind them.
 const OF_OTHER_MANAGERS: [&str; 2] = ["open each other's sessions", "are of one kind"];
 
-/// The warnings and errors of this crate on this thread since [`Log::start`].
+/// What is logged on this thread from its start on.
 pub struct Log {
     text: Buffer,
     _default: tracing::subscriber::DefaultGuard,
 }
 
 impl Log {
+    /// Starts a log of warnings and errors.
     pub fn start() -> Self {
+        Self::of(Level::WARN)
+    }
+
+    fn of(level: Level) -> Self {
         let text = Buffer::default();
+        let writer = text.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_writer({
-                let text = text.clone();
-                move || text.clone()
-            })
+            .with_max_level(level)
             .with_ansi(false)
+            .with_writer(move || writer.clone())
             .finish();
         Self { text, _default: tracing::subscriber::set_default(subscriber) }
     }
 
-    /// Returns the lines since the last call, without what `build` says of managers that other tests have.
+    fn text(&self) -> String {
+        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Returns the lines of this crate since the last call, without what `build` says of managers that other
+    /// tests have.
     pub fn take(&self) -> Vec<String> {
         let mut lines = self.take_all();
         lines.retain(|line| !OF_OTHER_MANAGERS.iter().any(|part| line.contains(part)));
         lines
     }
 
-    /// Returns the lines since the last call.
+    /// Returns the lines of this crate since the last call.
     pub fn take_all(&self) -> Vec<String> {
-        let text = std::mem::take(&mut *self.text.0.lock().unwrap());
-        let text = String::from_utf8(text).unwrap();
+        let text = self.text();
         let ours = text.lines().filter(|line| line.contains(" axum_typed_session"));
         ours.map(str::to_owned).collect()
     }

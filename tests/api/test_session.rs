@@ -1,45 +1,18 @@
 //! A test of an application logs in with one line, whatever the configuration.
 
-use axum::{Router, body::Body, response::IntoResponse, routing::post};
+use axum::Router;
 use axum_typed_session::{
-    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder, Transport,
+    MemoryStore, SessionManager, SessionManagerBuilder, Transport,
     cookie::Cookie,
     testing::{Fault, FaultyStore, ManualClock, Operation, TestSession},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
-use tower::ServiceExt as _;
 
 use crate::support::{Browser, DAY, Visits, cookie_mode, key, scripted};
 
-async fn visit(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
-    session.count += 1;
-    session.commit().await
-}
-
-async fn rotate(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
-    session.regenerate();
-    session.commit().await
-}
-
-async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
-    session.destroy();
-    session.commit().await
-}
-
-fn app(sessions: &SessionManager<Visits>) -> Router {
-    Router::new()
-        .route("/visit", post(visit))
-        .route("/rotate", post(rotate))
-        .route("/logout", post(logout))
-        .with_state(sessions.clone())
-}
-
 async fn send(app: &Router, path: &str, header: (HeaderName, HeaderValue)) -> HeaderMap {
     let request = Request::post(path).header(header.0, header.1);
-    let request = request.body(Body::empty()).unwrap();
-    let response = app.clone().oneshot(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    response.headers().clone()
+    crate::support::send(app, request).await.expect_status(StatusCode::OK).headers
 }
 
 fn transports() -> [Transport; 4] {
@@ -78,24 +51,24 @@ fn managers(clock: &ManualClock) -> Vec<(String, SessionManager<Visits>)> {
 async fn the_application_sees_the_data_and_the_test_sees_what_became_of_it() {
     let clock = ManualClock::new();
     for (case, sessions) in managers(&clock) {
-        let app = app(&sessions);
+        let app = scripted(sessions.clone());
         let mut ada = TestSession::start(&sessions, Visits { count: 41 }).await.unwrap();
-        let response = send(&app, "/visit", ada.header()).await;
+        let response = send(&app, "/add", ada.header()).await;
         let data = ada.after(&response).await.unwrap();
         assert_eq!(data, Some(Visits { count: 42 }), "{case}");
 
         let former = ada.clone();
-        let response = send(&app, "/rotate", ada.header()).await;
+        let response = send(&app, "/regenerate", ada.header()).await;
         let data = ada.after(&response).await.unwrap();
         assert_eq!(data, Some(Visits { count: 42 }), "{case}");
         assert_ne!(ada.header().1, former.header().1, "{case}");
 
-        let response = send(&app, "/logout", ada.header()).await;
+        let response = send(&app, "/destroy", ada.header()).await;
         assert_eq!(ada.after(&response).await.unwrap(), None, "{case}");
         assert_eq!(ada.header().1, "", "{case}");
 
         // What a logged-out client does next is what a stranger does.
-        let response = send(&app, "/visit", ada.header()).await;
+        let response = send(&app, "/add", ada.header()).await;
         let data = ada.after(&response).await.unwrap();
         assert_eq!(data, Some(Visits { count: 1 }), "{case}");
     }
@@ -154,7 +127,7 @@ async fn the_removal_of_an_unpartitioned_twin_is_no_logout() {
         .build()
         .unwrap();
     let mut ada = TestSession::start(&sessions, Visits { count: 1 }).await.unwrap();
-    let response = send(&app(&sessions), "/visit", ada.header()).await;
+    let response = send(&scripted(sessions), "/add", ada.header()).await;
     assert_eq!(response.get_all(header::SET_COOKIE).iter().count(), 2);
     assert_eq!(ada.after(&response).await.unwrap(), Some(Visits { count: 2 }));
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_typed_session::{
-    Clock, Key, MemoryStore, Record, SessionManagerBuilder, SessionStore, StoreKey, Transport,
-    Version, Write, cookie::Cookie, testing::ManualClock, time::OffsetDateTime,
+    Clock, Key, MemoryStore, Record, SaveOutcome, SessionManagerBuilder, SessionStore, StoreKey,
+    Transport, Version, Write, cookie::Cookie, testing::ManualClock, time::OffsetDateTime,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, Request, StatusCode, header};
@@ -371,7 +371,7 @@ async fn rows_of_format_1_are_found_under_the_kind_of_0_1_and_saved_in_todays_fo
     let key = std::array::from_fn(|at| u8::from_str_radix(&key[2 * at..2 * at + 2], 16).unwrap());
     let key = StoreKey::from_bytes(key);
     let store = MemoryStore::builder().clock(clock.clone()).build();
-    store.save(&key, &row, Write::Create).await.unwrap();
+    assert_eq!(store.save(&key, &row, Write::Create).await.unwrap(), SaveOutcome::Saved);
 
     let manager = without_keys(&clock).owner(|login: &Login| login.user.clone());
     let mut browser = Browser::new(app(manager.store(store.clone()).kind(COOKIE)));

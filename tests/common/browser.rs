@@ -38,6 +38,13 @@ impl Answer {
         }
     }
 
+    /// The name and value of the one `Set-Cookie` header, if there is one, as a browser sends them back.
+    #[track_caller]
+    pub fn pair(&self) -> Option<String> {
+        let has_one = !self.set_cookies().is_empty();
+        has_one.then(|| self.set_cookie().split(';').next().unwrap().to_owned())
+    }
+
     /// What `Set-Cookie` says of the one cookie: nothing, set or removed.
     #[track_caller]
     pub fn told(&self) -> &'static str {
@@ -54,8 +61,7 @@ impl Answer {
     /// The value of the one `Set-Cookie` header.
     #[track_caller]
     pub fn token(&self) -> String {
-        let pair = self.set_cookie().split(';').next().unwrap();
-        pair.split_once('=').unwrap().1.to_owned()
+        self.pair().expect("a cookie").split_once('=').unwrap().1.to_owned()
     }
 
     /// The `Max-Age` of the one `Set-Cookie` header, in seconds.
@@ -89,6 +95,12 @@ impl Answer {
         };
         assert_eq!(self.header("cache-control").as_deref(), Some("no-store"));
         self.expect(status, text)
+    }
+
+    #[track_caller]
+    pub fn expect_status(self, status: StatusCode) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
     }
 
     #[track_caller]

@@ -44,7 +44,7 @@ impl SessionStore for PausingStore {
     delegate_session_store!(all => self.0, async |_, call| between(call).await);
 }
 
-type Wish = fn(&mut Session<Data>);
+pub type Wish = fn(&mut Session<Data>);
 
 const WISHES: [(&str, Wish); 5] = [
     ("touch", |_| {}),
@@ -58,15 +58,15 @@ const WISHES: [(&str, Wish); 5] = [
 ];
 
 /// A request that goes on only while it is polled.
-type Request = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub type Request = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-fn request(world: &World, browser: &Browser, wish: Wish) -> Request {
+pub fn request(world: &World, browser: &Browser, wish: Wish) -> Request {
     let (world, mut browser) = (world.clone(), browser.clone());
     Box::pin(async move { world.run(&mut browser, change(wish)).await })
 }
 
 /// Polls at most so many times; says whether the request came to its end.
-async fn poll(request: &mut Request, mut times: usize) -> bool {
+pub async fn poll(request: &mut Request, mut times: usize) -> bool {
     poll_fn(|cx| {
         if times == 0 {
             return Poll::Ready(false);

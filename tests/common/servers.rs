@@ -133,12 +133,32 @@ pub fn free_port(also: u16) -> u16 {
     }
 }
 
-/// Asks again and again until the answer is yes; says what it waited for if it never is.
-#[track_caller]
-pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+/// How long something may take that is only a matter of time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until the answer is yes; returns `false` if it never is.
+pub fn comes_true(mut ready: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     while !ready() {
-        assert!(started.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
+        if started.elapsed() > PATIENCE {
+            return false;
+        }
         thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// Asks again and again until the answer is yes; says what it waited for if it never is.
+#[track_caller]
+pub fn wait_until(what: &str, ready: impl FnMut() -> bool) {
+    assert!(comes_true(ready), "waited {PATIENCE:?} for {what}");
+}
+
+/// Does the same without blocking the thread.
+pub async fn eventually(what: &str, mut ready: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !ready().await {
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

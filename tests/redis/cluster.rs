@@ -111,7 +111,7 @@ fn is_unavailable(error: &StoreError) -> bool {
 }
 
 fn slot(node: &Redis, key: &StoreKey) -> u16 {
-    node.ask(cmd("CLUSTER").arg("KEYSLOT").arg(row_key(key)))
+    node.slot(row_key(key))
 }
 
 /// Moves a slot, slowly enough for the load to find it in between.
@@ -152,7 +152,7 @@ async fn moving_slots_under_load_loses_nothing() {
         let rows: Vec<Vec<u8>> = from.keys();
         let mut slots: Vec<u16> = Vec::new();
         for row in rows {
-            slots.push(from.ask(cmd("CLUSTER").arg("KEYSLOT").arg(row)));
+            slots.push(from.slot(row));
         }
         slots.sort_unstable();
         slots.dedup();

@@ -8,7 +8,8 @@ use redis::{aio::ConnectionManager, cluster::ClusterClient, cmd};
 use crate::{
     servers,
     support::{
-        Redis, SECOND, any_key, any_owner, or_skip, record, saved, shared, shared_cluster, update,
+        Redis, SECOND, any_key, any_owner, created, or_skip, record, saved, shared, shared_cluster,
+        update,
     },
 };
 
@@ -163,7 +164,7 @@ async fn one_node_is_enough_to_find_the_cluster() {
     let cluster = or_skip!(shared_cluster());
     let store = RedisStore::connect_cluster([cluster.masters[1].url()]).await.unwrap();
     for _ in 0..20 {
-        saved(store.save(&any_key(), &record().build(), Write::Create).await);
+        created(&store, &record().build()).await;
     }
 }
 

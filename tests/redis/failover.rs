@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use axum_typed_session::{RedisStore, SessionStore as _, StoreError, StoreKey, Write};
+use axum_typed_session::{RedisStore, SessionStore as _, StoreKey, Write};
 use redis::cmd;
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 
 use crate::{
     cluster::move_slot,
-    proxy::Proxy,
-    servers::wait_until,
-    support::{Cluster, Redis, SECOND, SLOTS, any_key, or_skip, record, row_key, saved},
+    servers::{eventually, wait_until},
+    support::{
+        Cluster, Redis, SECOND, SLOTS, any_key, created, or_skip, record, row_key, unavailable,
+    },
 };
 
 /// A primary and a replica that has all it has.
@@ -37,16 +38,17 @@ fn connections(redis: &Redis) -> usize {
     clients.lines().count() - 1
 }
 
-/// Loads a row until it is there, and says after how long and how many errors.
-async fn until_found(store: &RedisStore, key: &StoreKey) -> (Duration, u32) {
+/// Loads a row until it is there, and returns how long that took.
+async fn until_found(store: &RedisStore, key: &StoreKey) -> Duration {
     let (started, mut errors) = (Instant::now(), 0);
     loop {
         match store.load(key).await {
             Ok(found) => {
                 assert!(found.is_some());
-                return (started.elapsed(), errors);
+                println!("found again after {:?} and {errors} errors", started.elapsed());
+                return started.elapsed();
             }
-            Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
+            failed => unavailable(failed),
         }
         errors += 1;
         assert!(started.elapsed() < 25 * SECOND, "{errors} errors");
@@ -57,10 +59,8 @@ async fn until_found(store: &RedisStore, key: &StoreKey) -> (Duration, u32) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_became_a_replica_is_left_at_once() {
     let (primary, replica) = or_skip!(pair());
-    let name = Proxy::start(primary.port).await;
-    let store = RedisStore::connect(&name.url).await.unwrap();
-    let key = any_key();
-    saved(store.save(&key, &record().build(), Write::Create).await);
+    let (name, store) = primary.proxied_store().await;
+    let key = created(&store, &record().build()).await;
     let mut nodes = [primary, replica];
     for _ in 0..3 {
         let [from, to] = &nodes;
@@ -71,7 +71,7 @@ async fn a_primary_that_became_a_replica_is_left_at_once() {
         wait_until("the link", || from.info("replication", "master_link_status") == "up");
         // The connection to the former primary is still open.
         let started = Instant::now();
-        saved(store.save(&any_key(), &record().build(), Write::Create).await);
+        created(&store, &record().build()).await;
         println!("saved {:?} after the failover", started.elapsed());
         assert!(store.load(&key).await.unwrap().is_some());
         wait_until("the old connection to end", || connections(from) == 0);
@@ -85,8 +85,7 @@ async fn a_primary_that_became_a_replica_is_left_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_under_the_old_name_is_asked_in_vain_but_not_stormed() {
     let (primary, replica) = or_skip!(pair());
-    let name = Proxy::start(replica.port).await;
-    let store = RedisStore::connect(&name.url).await.unwrap();
+    let (name, store) = replica.proxied_store().await;
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     let made = || -> u32 {
@@ -100,8 +99,7 @@ async fn a_replica_under_the_old_name_is_asked_in_vain_but_not_stormed() {
         saves.spawn(async move {
             for _ in 0..8 {
                 let (key, row) = (any_key(), record().build());
-                let error = store.save(&key, &row, Write::Create).await.unwrap_err();
-                assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+                unavailable(store.save(&key, &row, Write::Create).await);
             }
         });
     }
@@ -112,32 +110,32 @@ async fn a_replica_under_the_old_name_is_asked_in_vain_but_not_stormed() {
     assert_eq!(connections(&replica), 1);
     name.move_to(primary.port);
     sleep(SECOND + SECOND / 5).await;
-    saved(store.save(&any_key(), &record().build(), Write::Create).await);
+    created(&store, &record().build()).await;
     // Two of the proxy's for each connection that there is.
-    for _ in 0..100 {
-        if tasks() <= before {
-            break;
-        }
-        sleep(SECOND / 20).await;
-    }
-    assert!(tasks() <= before, "{} {before}", tasks());
+    eventually("tasks to end", async || tasks() <= before).await;
+}
+
+/// A store with a row, on a primary that hangs by now and whose name has moved to the replica.
+async fn with_a_row_and_a_primary_that_hangs(
+    primary: &Redis,
+    replica: &Redis,
+) -> (RedisStore, StoreKey) {
+    let (name, store) = primary.proxied_store().await;
+    let key = created(&store, &record().build()).await;
+    wait_until("the row", || replica.keys().len() == 1);
+    primary.signal("STOP");
+    promote(replica);
+    name.move_to(replica.port);
+    (store, key)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_is_left_when_its_name_has_moved() {
     let (primary, replica) = or_skip!(pair());
-    let name = Proxy::start(primary.port).await;
-    let store = RedisStore::connect(&name.url).await.unwrap();
-    let key = any_key();
-    saved(store.save(&key, &record().build(), Write::Create).await);
-    wait_until("the row", || replica.keys().len() == 1);
-    primary.signal("STOP");
-    promote(&replica);
-    name.move_to(replica.port);
-    let (took, errors) = until_found(&store, &key).await;
-    println!("found again after {took:?} and {errors} errors");
+    let (store, key) = with_a_row_and_a_primary_that_hangs(&primary, &replica).await;
+    let took = until_found(&store, &key).await;
     assert!(took < 6 * SECOND, "{took:?}");
-    saved(store.save(&any_key(), &record().build(), Write::Create).await);
+    created(&store, &record().build()).await;
     primary.signal("CONT");
     wait_until("the old connection to end", || connections(&primary) == 0);
 }
@@ -146,14 +144,7 @@ async fn a_primary_that_hangs_is_left_when_its_name_has_moved() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_is_left_also_if_nobody_waits_for_it() {
     let (primary, replica) = or_skip!(pair());
-    let name = Proxy::start(primary.port).await;
-    let store = RedisStore::connect(&name.url).await.unwrap();
-    let key = any_key();
-    saved(store.save(&key, &record().build(), Write::Create).await);
-    wait_until("the row", || replica.keys().len() == 1);
-    primary.signal("STOP");
-    promote(&replica);
-    name.move_to(replica.port);
+    let (store, key) = with_a_row_and_a_primary_that_hangs(&primary, &replica).await;
     let started = Instant::now();
     while tokio::time::timeout(SECOND / 2, store.load(&key)).await.is_err() {
         assert!(started.elapsed() < 6 * SECOND);
@@ -166,15 +157,13 @@ async fn a_primary_that_hangs_is_left_also_if_nobody_waits_for_it() {
 async fn a_server_that_hangs_and_comes_back_keeps_its_connection() {
     let redis = or_skip!(Redis::start());
     let store = redis.store().await;
-    let key = any_key();
-    saved(store.save(&key, &record().build(), Write::Create).await);
+    let key = created(&store, &record().build()).await;
     redis.signal("STOP");
     for _ in 0..5 {
         store.load(&key).await.unwrap_err();
     }
     redis.signal("CONT");
-    let (took, errors) = until_found(&store, &key).await;
-    println!("found again after {took:?} and {errors} errors");
+    let took = until_found(&store, &key).await;
     assert!(took < 2 * SECOND);
     sleep(3 * SECOND).await;
     assert_eq!(connections(&redis), 1);
@@ -187,16 +176,14 @@ async fn a_password_that_was_refused_is_tried_again() {
     redis.ask::<()>(cmd("ACL").arg(&["SETUSER", "shop", "on", ">right", "~*", "+@all"]));
     let url = format!("redis://shop:right@127.0.0.1:{}", redis.port);
     let store = RedisStore::connect(url).await.unwrap();
-    let key = any_key();
-    saved(store.save(&key, &record().build(), Write::Create).await);
+    let key = created(&store, &record().build()).await;
     redis.ask::<()>(cmd("ACL").arg(&["SETUSER", "shop", "off"]));
     redis.hang_up();
     for _ in 0..3 {
         store.load(&key).await.unwrap_err();
     }
     redis.ask::<()>(cmd("ACL").arg(&["SETUSER", "shop", "on"]));
-    let (took, errors) = until_found(&store, &key).await;
-    println!("found again after {took:?} and {errors} errors");
+    let took = until_found(&store, &key).await;
     assert!(took < 3 * SECOND, "{took:?}");
 }
 
@@ -204,9 +191,8 @@ async fn a_password_that_was_refused_is_tried_again() {
 async fn keys_by_master(cluster: &Cluster, store: &RedisStore) -> [Vec<StoreKey>; 3] {
     let mut keys = [(); 3].map(|()| Vec::new());
     for _ in 0..60 {
-        let key = any_key();
-        saved(store.save(&key, &record().build(), Write::Create).await);
-        let slot: u16 = cluster.masters[0].ask(cmd("CLUSTER").arg("KEYSLOT").arg(row_key(&key)));
+        let key = created(store, &record().build()).await;
+        let slot = cluster.masters[0].slot(row_key(&key));
         keys[usize::from(slot / SLOTS.div_ceil(3))].push(key);
     }
     keys
@@ -235,9 +221,7 @@ async fn a_cluster_whose_primary_hangs_is_whole_again_with_its_replica() {
     sleep(SECOND).await;
     cluster.masters[2].signal("STOP");
     let elsewhere = tokio::spawn(load_for(8 * SECOND, store.clone(), others));
-    let stopped = Instant::now();
-    let (_, errors) = until_found(&store, &of_hung[0]).await;
-    let back = stopped.elapsed();
+    let back = until_found(&store, &of_hung[0]).await;
     let cluster = spawn_blocking(move || {
         wait_until("the replica to take over", || {
             cluster.replicas[2].info("replication", "role") == "master"
@@ -247,13 +231,10 @@ async fn a_cluster_whose_primary_hangs_is_whole_again_with_its_replica() {
     let cluster = cluster.await.unwrap();
     for key in &of_hung {
         until_found(&store, key).await;
-        saved(store.save(&any_key(), &record().build(), Write::Create).await);
+        created(&store, &record().build()).await;
     }
     let (failed, slowest) = elsewhere.await.unwrap();
-    println!(
-        "found again {back:?} after the primary hung, with {errors} errors; elsewhere {failed} \
-         failed, the slowest took {slowest:?}"
-    );
+    println!("elsewhere {failed} failed, the slowest took {slowest:?}");
     assert!(back < 12 * SECOND, "{back:?}");
     cluster.masters[2].signal("CONT");
     for key in &of_hung {
@@ -283,12 +264,9 @@ async fn a_cluster_that_failed_over_before_is_followed_back() {
     until_found(&store, &key).await;
     second.signal("STOP");
     let elsewhere = tokio::spawn(load_for(6 * SECOND, store.clone(), others));
-    let (took, errors) = until_found(&store, &key).await;
+    let took = until_found(&store, &key).await;
     let (failed, slowest) = elsewhere.await.unwrap();
-    println!(
-        "found again after {took:?} and {errors} errors; elsewhere {failed} failed, the slowest \
-         took {slowest:?}"
-    );
+    println!("elsewhere {failed} failed, the slowest took {slowest:?}");
     assert!(took < 12 * SECOND, "{took:?}");
     second.signal("CONT");
 }
@@ -305,8 +283,7 @@ async fn a_cluster_whose_slots_moved_before_a_node_hangs_keeps_its_connection() 
     }
     let store = cluster.store().await;
     let [others, moving, of_hung] = keys_by_master(&cluster, &store).await;
-    let slot = cmd("CLUSTER").arg("KEYSLOT").arg(row_key(&moving[0])).clone();
-    let slot: u16 = cluster.masters[0].ask(&slot);
+    let slot = cluster.masters[0].slot(row_key(&moving[0]));
     move_slot(&cluster, slot, &cluster.masters[1], &cluster.masters[0]);
     until_found(&store, &moving[0]).await;
     sleep(3 * SECOND).await;

@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use axum_typed_session::{
-    Record, RedisStore, SaveOutcome, SessionStore, StoreError, StoreKey, Write,
+    Record, RedisStore, SaveOutcome, SessionStore as _, StoreError, StoreKey, Write,
 };
 use redis::cmd;
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
-    proxy::Proxy,
-    support::{Redis, SECOND, any_key, any_owner, or_skip, record, saved, shared, update},
+    common::assert_matches,
+    servers::eventually,
+    support::{
+        Redis, SECOND, any_key, any_owner, created, or_skip, record, saved, shared, unavailable,
+        update,
+    },
 };
 
 /// No operation may take longer, whatever is wrong: the default `store_timeout`.
@@ -39,7 +43,7 @@ async fn is_unavailable(store: &RedisStore, key: &StoreKey, row: &Record) {
         ("end all", bounded("end all", store.destroy_by_owner(&owner, None)).await.err()),
     ];
     for (doing, failure) in failures {
-        assert!(matches!(failure, Some(StoreError::Unavailable(_))), "{doing}: {failure:?}");
+        assert_matches!(failure, Some(StoreError::Unavailable(_)), "to {doing}");
     }
 }
 
@@ -68,8 +72,7 @@ async fn a_server_stopped_between_load_and_save_keeps_the_old_row() {
     let loaded = store.load(&key).await.unwrap().unwrap();
     let new = record().payload("new").build();
     redis.kill();
-    let error = bounded("save", store.save(&key, &new, update(&loaded))).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    unavailable(bounded("save", store.save(&key, &new, update(&loaded))).await);
     redis.resume();
     assert_eq!(store.load(&key).await.unwrap(), Some(old));
     saved(store.save(&key, &new, update(&loaded)).await);
@@ -125,13 +128,11 @@ async fn a_server_that_hangs_is_unavailable_and_its_unanswered_write_may_be_repe
     let (key, old) = (any_key(), record().payload("old").build());
     let (dropped, landed) = (record().payload("dropped").build(), record().payload("new").build());
     saved(store.save(&key, &old, Write::Create).await);
-    saved(store.save(&any_key(), &old, Write::Create).await);
+    created(&store, &old).await;
 
     redis.signal("STOP");
-    let error = bounded("load", store.load(&key)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    let error = bounded("save", store.save(&key, &landed, update(&old))).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    unavailable(bounded("load", store.load(&key)).await);
+    unavailable(bounded("save", store.save(&key, &landed, update(&old))).await);
     // What the core does: it drops the call.
     timeout(SECOND / 20, store.save(&any_key(), &dropped, Write::Create)).await.unwrap_err();
     redis.signal("CONT");
@@ -157,12 +158,10 @@ async fn a_server_that_comes_back_empty_has_no_sessions_and_takes_new_ones() {
     assert_eq!(store.load(&key).await.unwrap(), None);
     let next = record().owner(old.owner().unwrap()).build();
     assert_eq!(store.save(&key, &next, update(&old)).await.unwrap(), SaveOutcome::Gone);
-    assert_eq!(
-        store.touch(&key, old.version(), next.expires_at()).await.unwrap(),
-        SaveOutcome::Gone
-    );
+    let touched = store.touch(&key, old.version(), next.expires_at()).await;
+    assert_eq!(touched.unwrap(), SaveOutcome::Gone);
     assert_eq!(store.load(&key).await.unwrap(), None);
-    saved(store.save(&any_key(), &next, Write::Create).await);
+    created(&store, &next).await;
     assert_eq!(store.find_by_owner(&next.owner().unwrap()).await.unwrap().len(), 1);
 }
 
@@ -182,69 +181,48 @@ async fn a_cut_connection_is_not_noticed() {
         redis.hang_up();
         saved(store.touch(&key, row.version(), row.expires_at()).await);
         redis.hang_up();
-        saved(store.save(&any_key(), &record().owner(any_owner()).build(), Write::Create).await);
+        created(&store, &record().owner(any_owner()).build()).await;
     }
 }
 
 #[tokio::test]
 async fn a_save_whose_answer_is_lost_is_repeated_once() {
     let redis = or_skip!(shared());
-    let proxy = Proxy::start(redis.port).await;
-    let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (key, first, second) = (any_key(), record().build(), record().build());
-    saved(store.save(&key, &first, Write::Create).await);
-    let (answered, cut) = proxy.lose_next_answer();
-    let hang_up = async {
-        answered.await.unwrap();
-        cut.send(()).unwrap();
-    };
-    let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), hang_up);
+    let (proxy, store) = redis.proxied_store().await;
+    let (first, second) = (record().build(), record().build());
+    let key = created(&store, &first).await;
+    let lost = proxy.lose_next_answer(async {});
+    let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), lost);
     saved(outcome);
     assert_eq!(store.load(&key).await.unwrap(), Some(second));
 }
 
 /// The first try landed, and another save came on top of it before the second: a conflict would have the
 /// caller apply its change to a row that has it already.
-#[tokio::test]
-async fn a_repeated_save_never_reports_a_conflict_with_what_came_after_itself() {
-    let redis = or_skip!(shared());
+async fn a_repeated_save_reports_no_conflict(redis: &Redis, before_it_is_repeated: impl Fn()) {
     let direct = redis.store().await;
-    let proxy = Proxy::start(redis.port).await;
-    let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (key, first, second, third) =
-        (any_key(), record().build(), record().build(), record().build());
-    saved(store.save(&key, &first, Write::Create).await);
-    let (answered, cut) = proxy.lose_next_answer();
-    let meanwhile = async {
-        answered.await.unwrap();
+    let (proxy, store) = redis.proxied_store().await;
+    let [first, second, third] = [(); 3].map(|()| record().build());
+    let key = created(&store, &first).await;
+    let lost = proxy.lose_next_answer(async {
         saved(direct.save(&key, &third, update(&second)).await);
-        cut.send(()).unwrap();
-    };
-    let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), meanwhile);
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+        before_it_is_repeated();
+    });
+    let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), lost);
+    unavailable(outcome);
     assert_eq!(store.load(&key).await.unwrap(), Some(third));
 }
 
-/// As above, by a server that forgot the script in between.
+#[tokio::test]
+async fn a_repeated_save_never_reports_a_conflict_with_what_came_after_itself() {
+    a_repeated_save_reports_no_conflict(or_skip!(shared()), || ()).await;
+}
+
 #[tokio::test]
 async fn a_repeated_save_whose_script_was_forgotten_reports_no_conflict_either() {
     let redis = or_skip!(Redis::start());
-    let direct = redis.store().await;
-    let proxy = Proxy::start(redis.port).await;
-    let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (key, first, second, third) =
-        (any_key(), record().build(), record().build(), record().build());
-    saved(store.save(&key, &first, Write::Create).await);
-    let (answered, cut) = proxy.lose_next_answer();
-    let meanwhile = async {
-        answered.await.unwrap();
-        saved(direct.save(&key, &third, update(&second)).await);
-        redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
-        cut.send(()).unwrap();
-    };
-    let (outcome, ()) = tokio::join!(store.save(&key, &second, update(&first)), meanwhile);
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
-    assert_eq!(store.load(&key).await.unwrap(), Some(third));
+    let forget = || redis.ask::<()>(cmd("SCRIPT").arg("FLUSH"));
+    a_repeated_save_reports_no_conflict(&redis, forget).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,19 +260,12 @@ async fn a_thousand_faults_leave_neither_connections_nor_tasks_behind() {
     }
     assert_eq!(store.load(&key).await.unwrap(), Some(row));
     // The last connection's task ends some moments after it.
-    let mut after = (connections(), tasks());
-    for _ in 0..100 {
-        if after == before {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        after = (connections(), tasks());
-    }
-    println!(
-        "after 500 cut connections, {dropped} dropped and {failed} failed saves: \
-         {} connections and {} tasks, before {} and {}",
-        after.0, after.1, before.0, before.1
-    );
+    println!("after 500 cut connections, {dropped} dropped and {failed} failed saves:");
+    eventually("as few connections and tasks as before", async || {
+        let now = (connections(), tasks());
+        println!("{now:?} connections and tasks, before {before:?}");
+        now == before
+    })
+    .await;
     assert!(dropped > 0);
-    assert_eq!(after, before);
 }

@@ -5,10 +5,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod proxy;
 mod support;
 
-use common::{browser, cancellation, concurrency, model, servers, shops, world};
+use common::{browser, cancellation, concurrency, model, proxy, servers, shops, world};
 
 mod applications;
 mod cluster;

@@ -9,12 +9,9 @@ use axum_typed_session::{
 };
 use redis::cmd;
 
-use crate::{
-    proxy::Proxy,
-    support::{
-        Cluster, DAY, HOUR, Redis, SECOND, SLOTS, any_key, any_owner, index_key, or_skip, record,
-        row_key, saved, shared, shared_cluster, update,
-    },
+use crate::support::{
+    Cluster, DAY, HOUR, Redis, SECOND, SLOTS, any_key, any_owner, created, index_key, or_skip,
+    record, row_key, saved, shared, shared_cluster, update,
 };
 
 fn now() -> Timestamp {
@@ -23,6 +20,11 @@ fn now() -> Timestamp {
 
 fn entries(redis: &Redis, owner: &OwnerKey) -> Vec<(Vec<u8>, u64)> {
     redis.ask(cmd("ZRANGE").arg(index_key(owner)).arg(0).arg(-1).arg("WITHSCORES"))
+}
+
+/// A record of a session that lives for an hour and may live until `end`.
+fn ending(owner: OwnerKey, end: Timestamp) -> Record {
+    record().owner(owner).expires_at(now().saturating_add(HOUR)).absolute_end(end).build()
 }
 
 fn entry(key: &StoreKey, end: Timestamp) -> (Vec<u8>, u64) {
@@ -35,9 +37,7 @@ async fn an_entry_ends_with_its_session_and_the_index_with_its_last_entry() {
     let clock = ManualClock::at(OffsetDateTime::now_utc());
     let store = redis.store().await.clock(clock.clone());
     let (owner, short, long, next) = (any_owner(), any_key(), any_key(), any_key());
-    let ending = |end: Timestamp| {
-        record().owner(owner).expires_at(now().saturating_add(HOUR)).absolute_end(end).build()
-    };
+    let ending = |end| ending(owner, end);
     let (in_two_hours, in_a_day) = (now().saturating_add(2 * HOUR), now().saturating_add(DAY));
     saved(store.save(&long, &ending(in_a_day), Write::Create).await);
     saved(store.save(&short, &ending(in_two_hours), Write::Create).await);
@@ -59,9 +59,7 @@ async fn an_entry_never_ends_before_its_row() {
     let redis = or_skip!(shared());
     let store = redis.store().await;
     let (owner, key) = (any_owner(), any_key());
-    let ending = |end: Timestamp| {
-        record().owner(owner).expires_at(now().saturating_add(HOUR)).absolute_end(end).build()
-    };
+    let ending = |end| ending(owner, end);
     let (sooner, later) = (now().saturating_add(DAY), now().saturating_add(2 * DAY));
     let (first, second, third) = (ending(sooner), ending(later), ending(sooner));
     saved(store.save(&key, &first, Write::Create).await);
@@ -100,19 +98,16 @@ async fn without_its_entry_no_row_is_written() {
     assert_eq!(store.load(&key).await.unwrap(), None);
     let anonymous = record().build();
     saved(store.save(&key, &anonymous, Write::Create).await);
-    store
-        .save(&key, &record().owner(owner).build(), update(&anonymous))
-        .await
-        .expect_err("no entry");
+    let login = record().owner(owner).build();
+    store.save(&key, &login, update(&anonymous)).await.expect_err("no entry");
     assert_eq!(store.load(&key).await.unwrap(), Some(anonymous));
 }
 
-async fn heals_when_sessions_expire(store: &dyn axum_typed_session::SessionStore) {
+async fn heals_when_sessions_expire(store: RedisStore) {
     let owner = any_owner();
-    let (brief, lasting) = (any_key(), any_key());
-    let soon = record().owner(owner).expires_at(now().saturating_add(SECOND / 5)).build();
-    saved(store.save(&brief, &soon, Write::Create).await);
-    saved(store.save(&lasting, &record().owner(owner).build(), Write::Create).await);
+    let soon = now().saturating_add(SECOND / 5);
+    created(&store, &record().owner(owner).expires_at(soon).build()).await;
+    let lasting = login(&store, &owner).await;
     assert_eq!(store.find_by_owner(&owner).await.unwrap().len(), 2);
     tokio::time::sleep(SECOND / 4).await;
     assert_eq!(store.find_by_owner(&owner).await.unwrap(), [lasting]);
@@ -122,12 +117,12 @@ async fn heals_when_sessions_expire(store: &dyn axum_typed_session::SessionStore
 
 #[tokio::test]
 async fn expired_sessions_are_not_found_on_one_server() {
-    heals_when_sessions_expire(&or_skip!(shared()).store().await).await;
+    heals_when_sessions_expire(or_skip!(shared()).store().await).await;
 }
 
 #[tokio::test]
 async fn expired_sessions_are_not_found_on_a_cluster() {
-    heals_when_sessions_expire(&or_skip!(shared_cluster()).store().await).await;
+    heals_when_sessions_expire(or_skip!(shared_cluster()).store().await).await;
 }
 
 /// Logins while everything is being ended: what was acknowledged before is gone, what came after is found.
@@ -136,22 +131,8 @@ async fn ending_all_sessions_of_an_owner_misses_none_on_a_cluster() {
     let cluster: &Cluster = or_skip!(shared_cluster());
     let store = cluster.store().await;
     let owner = any_owner();
-    let before: Vec<StoreKey> = (0..200).map(|_| any_key()).collect();
-    for key in &before {
-        saved(store.save(key, &record().owner(owner).build(), Write::Create).await);
-    }
-    let login = tokio::spawn({
-        let store = store.clone();
-        async move {
-            let mut keys = Vec::new();
-            for _ in 0..100 {
-                let key = any_key();
-                saved(store.save(&key, &record().owner(owner).build(), Write::Create).await);
-                keys.push(key);
-            }
-            keys
-        }
-    });
+    let before = logins(store.clone(), owner, 200).await;
+    let later = tokio::spawn(logins(store.clone(), owner, 100));
     let keep = before[7];
     let destroyed = store.destroy_by_owner(&owner, Some(&keep)).await.unwrap();
     assert!(destroyed >= 199, "{destroyed}");
@@ -159,7 +140,7 @@ async fn ending_all_sessions_of_an_owner_misses_none_on_a_cluster() {
         let found = store.load(key).await.unwrap();
         assert_eq!(found.is_some(), *key == keep);
     }
-    let later = login.await.unwrap();
+    let later = later.await.unwrap();
     let mut live = Vec::new();
     for key in before.into_iter().chain(later) {
         live.extend(store.load(&key).await.unwrap().map(|_| key));
@@ -188,32 +169,19 @@ async fn regenerate(
 async fn a_session_that_gets_a_new_id_between_index_and_row_is_found_and_ended() {
     let redis = or_skip!(shared());
     let direct = redis.store().await;
-    let proxy = Proxy::start(redis.port).await;
-    let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (owner, first, second, third) = (any_owner(), any_key(), any_key(), any_key());
+    let (proxy, store) = redis.proxied_store().await;
+    let (owner, second, third) = (any_owner(), any_key(), any_key());
     let row = record().owner(owner).build();
-    saved(store.save(&first, &row, Write::Create).await);
+    let first = created(&store, &row).await;
 
-    let (read, deliver) = proxy.hold_next_answer();
-    let meanwhile = async {
-        read.await.unwrap();
-        let outcome = regenerate(&direct, &first, &row, &second).await;
-        assert_eq!(outcome, SaveOutcome::Saved);
-        deliver.send(()).unwrap();
-    };
-    let (found, ()) = tokio::join!(store.find_by_owner(&owner), meanwhile);
-    assert_eq!(found.unwrap(), [second]);
+    let meanwhile = proxy.hold_next_answer(regenerate(&direct, &first, &row, &second));
+    let (found, outcome) = tokio::join!(store.find_by_owner(&owner), meanwhile);
+    assert_eq!((found.unwrap(), outcome), (vec![second], SaveOutcome::Saved));
 
     let row = store.load(&second).await.unwrap().unwrap();
-    let (read, deliver) = proxy.hold_next_answer();
-    let meanwhile = async {
-        read.await.unwrap();
-        let outcome = regenerate(&direct, &second, &row, &third).await;
-        assert_eq!(outcome, SaveOutcome::Saved);
-        deliver.send(()).unwrap();
-    };
-    let (ended, ()) = tokio::join!(store.destroy_by_owner(&owner, None), meanwhile);
-    assert_eq!(ended.unwrap(), 1);
+    let meanwhile = proxy.hold_next_answer(regenerate(&direct, &second, &row, &third));
+    let (ended, outcome) = tokio::join!(store.destroy_by_owner(&owner, None), meanwhile);
+    assert_eq!((ended.unwrap(), outcome), (1, SaveOutcome::Saved));
     assert_eq!(store.load(&third).await.unwrap(), None);
 }
 
@@ -327,16 +295,13 @@ async fn a_session_that_is_created_again_after_a_lost_answer_has_its_entry_again
     let owner = any_owner();
     // The server learns the scripts.
     login(&direct, &any_owner()).await;
-    let proxy = Proxy::start(redis.port).await;
-    let store = RedisStore::connect(&proxy.url).await.unwrap();
-    let (indexed, deliver) = proxy.hold_next_answer();
+    let (proxy, store) = redis.proxied_store().await;
+    let ended = async { assert_eq!(direct.destroy_by_owner(&owner, None).await.unwrap(), 1) };
+    // The first answer is the index's, the second the row's.
+    let indexed = proxy.hold_next_answer(async { [proxy.lose_next_answer(ended)] });
     let meanwhile = async {
-        indexed.await.unwrap();
-        let (created, cut) = proxy.lose_next_answer();
-        deliver.send(()).unwrap();
-        created.await.unwrap();
-        assert_eq!(direct.destroy_by_owner(&owner, None).await.unwrap(), 1);
-        cut.send(()).unwrap();
+        let [saved] = indexed.await;
+        saved.await;
     };
     let (key, row) = (any_key(), record().owner(owner).build());
     let (outcome, ()) = tokio::join!(store.save(&key, &row, Write::Create), meanwhile);
@@ -376,17 +341,22 @@ async fn entries_per_second_on_one_server() {
 async fn entries_per_second_on_a_cluster() {
     let cluster = or_skip!(shared_cluster());
     let node_of = |owner: &OwnerKey| {
-        let command = cmd("CLUSTER").arg("KEYSLOT").arg(index_key(owner)).clone();
-        let slot: u16 = cluster.masters[0].ask(&command);
+        let slot = cluster.masters[0].slot(index_key(owner));
         &cluster.masters[usize::from(slot / SLOTS.div_ceil(3))]
     };
     entries_per_second(&cluster.store().await, node_of).await;
 }
 
 async fn login(store: &RedisStore, owner: &OwnerKey) -> StoreKey {
-    let (key, row) = (any_key(), record().owner(*owner).build());
-    saved(store.save(&key, &row, Write::Create).await);
-    key
+    created(store, &record().owner(*owner).build()).await
+}
+
+async fn logins(store: RedisStore, owner: OwnerKey, times: usize) -> Vec<StoreKey> {
+    let mut keys = Vec::new();
+    for _ in 0..times {
+        keys.push(login(&store, &owner).await);
+    }
+    keys
 }
 
 /// Enters sessions that ended before those that follow were begun.

@@ -2,13 +2,17 @@
 
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    MaxAge, OwnerKey, SaveOutcome, SessionStore as _, StoreError, Timestamp, Write,
+    MaxAge, OwnerKey, RedisStore, SaveOutcome, SessionStore as _, StoreError, StoreKey, Timestamp,
+    Write, testing::RecordBuilder,
 };
 use redis::cmd;
 
-use crate::support::{
-    HOUR, Redis, any_key, any_owner, index_key, or_skip, record, row_key, saved, shared,
-    shared_cluster, update,
+use crate::{
+    common::assert_matches,
+    support::{
+        HOUR, Redis, any_key, any_owner, created, index_key, or_skip, record, row_key, saved,
+        shared, shared_cluster, update,
+    },
 };
 
 #[tokio::test]
@@ -22,41 +26,26 @@ async fn an_operation_is_one_command() {
     let second = second.payload("2").build();
     let later = second.expires_at().saturating_add(HOUR);
     // The server learns the scripts.
-    let other = any_key();
-    saved(store.save(&other, &first, Write::Create).await);
+    let other = created(&store, &first).await;
     saved(store.touch(&other, first.version(), later).await);
 
     let mut monitor = redis.monitor();
-    let mut commands = |doing: &str| (doing.to_owned(), monitor.since_last_time());
-    let mut seen = Vec::new();
+    let mut takes = |commands: &str| assert_eq!(monitor.since_last_time().join(" "), commands);
     saved(store.save(&key, &first, Write::Create).await);
-    seen.push(commands("a create with an owner"));
+    takes("EVALSHA EVALSHA");
     store.load(&key).await.unwrap();
-    seen.push(commands("a load"));
+    takes("GET");
     saved(store.save(&key, &second, update(&first)).await);
-    seen.push(commands("an update that keeps the owner"));
+    takes("EVALSHA");
     let conflict = store.save(&key, &first, update(&first)).await.unwrap();
     assert_eq!(conflict, SaveOutcome::Conflict(second.clone()));
-    seen.push(commands("a conflict"));
+    takes("EVALSHA");
     saved(store.touch(&key, second.version(), later).await);
-    seen.push(commands("a touch"));
+    takes("EVALSHA");
     store.destroy(&key).await.unwrap();
-    seen.push(commands("a destroy"));
-    saved(store.save(&key, &record().build(), Write::Create).await);
-    seen.push(commands("a create without owner"));
-
-    let seen: Vec<_> =
-        seen.iter().map(|(doing, commands)| (doing.as_str(), commands.join(" "))).collect();
-    let wanted = [
-        ("a create with an owner", "EVALSHA EVALSHA"),
-        ("a load", "GET"),
-        ("an update that keeps the owner", "EVALSHA"),
-        ("a conflict", "EVALSHA"),
-        ("a touch", "EVALSHA"),
-        ("a destroy", "DEL"),
-        ("a create without owner", "EVALSHA"),
-    ];
-    assert_eq!(seen, wanted.map(|(doing, commands)| (doing, commands.to_owned())));
+    takes("DEL");
+    created(&store, &record().build()).await;
+    takes("EVALSHA");
 }
 
 #[tokio::test]
@@ -87,13 +76,8 @@ async fn only_an_update_that_changes_the_head_writes_the_index_again() {
     for (after, wanted) in chain {
         let outcome = store.save(&key, &after, update(&before)).await.unwrap();
         assert_eq!(outcome, SaveOutcome::Saved);
-        assert_eq!(
-            monitor.since_last_time().join(" "),
-            wanted,
-            "{:?} to {:?}",
-            before.owner(),
-            after.owner()
-        );
+        let commands = monitor.since_last_time().join(" ");
+        assert_eq!(commands, wanted, "{:?} to {:?}", before.owner(), after.owner());
         assert_eq!(store.load(&key).await.unwrap().as_ref(), Some(&after));
         monitor.since_last_time();
         before = after;
@@ -145,7 +129,7 @@ async fn the_prefix_begins_every_key() {
     let redis = or_skip!(Redis::start());
     let store = redis.store().await.prefix("shop:");
     let record = record().owner(any_owner()).build();
-    saved(store.save(&any_key(), &record, Write::Create).await);
+    created(&store, &record).await;
     let keys = redis.keys();
     assert_eq!(keys.len(), 2);
     assert!(keys.iter().all(|key| key.starts_with(b"shop:")));
@@ -180,16 +164,36 @@ async fn rows_live_as_long_as_the_server_is_told() {
     assert_eq!(store.load(&key).await.unwrap(), None);
 }
 
+/// Neither a load nor a write takes what is there for a row, until it is destroyed.
+async fn refuses(store: &RedisStore, key: &StoreKey, is_expected: fn(&StoreError) -> bool) {
+    let row = record().build();
+    let failures = [
+        ("load", store.load(key).await.err()),
+        ("create", store.save(key, &row, Write::Create).await.err()),
+        ("update", store.save(key, &row, update(&record().build())).await.err()),
+        ("touch", store.touch(key, row.version(), row.expires_at()).await.err()),
+    ];
+    for (doing, failure) in failures {
+        assert!(failure.as_ref().is_some_and(is_expected), "{doing}: {failure:?}");
+    }
+}
+
+async fn can_be_destroyed(store: &RedisStore, key: &StoreKey) {
+    store.destroy(key).await.unwrap();
+    assert_eq!(store.load(key).await.unwrap(), None);
+}
+
+fn is_corrupt(error: &StoreError) -> bool {
+    matches!(error, StoreError::Corrupt)
+}
+
 #[tokio::test]
 async fn what_is_not_a_row_is_corrupt_and_stays() {
     let redis = or_skip!(shared());
     let store = redis.store().await;
     let whole = record().payload("{}").build();
-    let row = {
-        let key = any_key();
-        saved(store.save(&key, &whole, Write::Create).await);
-        redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key)))
-    };
+    let key = created(&store, &whole).await;
+    let row = redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key)));
     let mut unknown_flag = row.clone();
     unknown_flag[25] = 0x80;
     let head = row.len() - whole.payload().len();
@@ -198,21 +202,9 @@ async fn what_is_not_a_row_is_corrupt_and_stays() {
     for value in values {
         let key = any_key();
         redis.ask::<()>(cmd("SET").arg(row_key(&key)).arg(&value));
-        assert!(matches!(store.load(&key).await, Err(StoreError::Corrupt)), "{value:?}");
-        assert!(
-            matches!(
-                store.save(&key, &record().build(), Write::Create).await,
-                Err(StoreError::Corrupt)
-            ),
-            "{value:?}"
-        );
-        assert!(matches!(
-            store.touch(&key, record().build().version(), whole.expires_at()).await,
-            Err(StoreError::Corrupt)
-        ));
+        refuses(&store, &key, is_corrupt).await;
         assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), value);
-        store.destroy(&key).await.unwrap();
-        assert_eq!(store.load(&key).await.unwrap(), None);
+        can_be_destroyed(&store, &key).await;
     }
 }
 
@@ -222,36 +214,19 @@ async fn a_key_of_another_type_is_corrupt_and_stays() {
     let store = redis.store().await;
     let key = any_key();
     redis.ask::<()>(cmd("LPUSH").arg(row_key(&key)).arg("a list"));
-    let row = record().build();
-    assert!(matches!(store.load(&key).await, Err(StoreError::Corrupt)));
-    assert!(matches!(store.save(&key, &row, Write::Create).await, Err(StoreError::Corrupt)));
-    assert!(matches!(store.save(&key, &row, update(&row)).await, Err(StoreError::Corrupt)));
-    assert!(matches!(
-        store.touch(&key, row.version(), row.expires_at()).await,
-        Err(StoreError::Corrupt)
-    ));
+    refuses(&store, &key, is_corrupt).await;
     assert_eq!(redis.ask::<u32>(cmd("LLEN").arg(row_key(&key))), 1);
-    store.destroy(&key).await.unwrap();
-    assert_eq!(store.load(&key).await.unwrap(), None);
+    can_be_destroyed(&store, &key).await;
 }
 
 #[tokio::test]
 async fn a_row_of_a_newer_format_is_newer_and_stays() {
     let redis = or_skip!(shared());
     let store = redis.store().await;
-    let (key, old) = (any_key(), record().build());
-    saved(store.save(&key, &old, Write::Create).await);
+    let key = created(&store, &record().build()).await;
     redis.ask::<()>(cmd("SETRANGE").arg(row_key(&key)).arg(24).arg(b"\x02"));
     let row = redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key)));
-    assert!(matches!(store.load(&key).await, Err(StoreError::Newer)));
-    assert!(matches!(
-        store.save(&key, &record().build(), Write::Create).await,
-        Err(StoreError::Newer)
-    ));
-    assert!(matches!(
-        store.save(&key, &record().build(), update(&record().build())).await,
-        Err(StoreError::Newer)
-    ));
+    refuses(&store, &key, |error| matches!(error, StoreError::Newer)).await;
     assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), row);
 }
 
@@ -269,11 +244,10 @@ async fn a_server_without_memory_is_full_and_still_ends_sessions() {
         store.save(&key, &new, update(&old)).await,
         store.touch(&key, old.version(), old.expires_at().saturating_add(HOUR)).await,
     ] {
-        assert!(matches!(write, Err(StoreError::Full)), "{write:?}");
+        assert_matches!(write, Err(StoreError::Full));
     }
     assert_eq!(store.load(&key).await.unwrap(), Some(old));
-    store.destroy(&key).await.unwrap();
-    assert_eq!(store.load(&key).await.unwrap(), None);
+    can_be_destroyed(&store, &key).await;
 }
 
 #[tokio::test]
@@ -282,7 +256,7 @@ async fn keys_spread_over_the_cluster() {
     let store = cluster.store().await;
     for _ in 0..60 {
         let record = record().owner(any_owner()).build();
-        saved(store.save(&any_key(), &record, Write::Create).await);
+        created(&store, &record).await;
     }
     for master in &cluster.masters {
         assert!(master.ask::<u32>(&cmd("DBSIZE")) > 0);
@@ -295,28 +269,20 @@ async fn memory_per_session() {
     let redis = or_skip!(Redis::start());
     let store = redis.store().await;
     let owner = any_owner();
-    let of = |owner: Option<OwnerKey>| match owner {
-        Some(owner) => record().owner(owner),
-        None => record(),
-    };
     let used = || redis.info("memory", "used_memory").parse::<f64>().unwrap();
     let each = 2_000_u16;
     let mut lines = Vec::new();
-    for (what, owners) in
-        [("without owner", 0), ("with an owner each", each), ("with one owner for all", 1)]
-    {
+    let kinds: [(&str, &dyn Fn() -> RecordBuilder); 3] = [
+        ("without owner", &record),
+        ("with an owner each", &|| record().owner(any_owner())),
+        ("with one owner for all", &|| record().owner(owner)),
+    ];
+    for (what, row) in kinds {
         redis.ask::<()>(&cmd("FLUSHALL"));
         let before = used();
         let mut last = any_key();
         for _ in 0..each {
-            let owner = match owners {
-                0 => None,
-                1 => Some(owner),
-                _ => Some(any_owner()),
-            };
-            last = any_key();
-            let row = of(owner).payload([b'x'; 243]).build();
-            saved(store.save(&last, &row, Write::Create).await);
+            last = created(&store, &row().payload([b'x'; 243]).build()).await;
         }
         let total = (used() - before) / f64::from(each);
         let row: u32 = redis.ask(cmd("MEMORY").arg("USAGE").arg(row_key(&last)));

@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use axum::{Router, body::Body, response::IntoResponse, routing::get};
+use axum::{Router, response::IntoResponse, routing::get};
 use axum_typed_session::{RedisStore, Session, SessionError, SessionManager};
 use http::{Request, StatusCode, header};
 use redis::cmd;
 use serde::{Deserialize, Serialize};
-use tower::ServiceExt as _;
 
-use crate::support::{Redis, SECOND, or_skip};
+use crate::{
+    browser,
+    support::{Redis, SECOND, or_skip},
+};
 
 #[derive(Default, Serialize, Deserialize)]
 struct Visits {
@@ -33,11 +35,8 @@ async fn send(app: &Router, cookie: Option<&str>) -> (StatusCode, Option<String>
     if let Some(cookie) = cookie {
         request = request.header(header::COOKIE, cookie);
     }
-    let request = request.body(Body::empty()).unwrap();
-    let response = app.clone().oneshot(request).await.unwrap();
-    let set = response.headers().get(header::SET_COOKIE);
-    let cookie = set.map(|set| set.to_str().unwrap().split(';').next().unwrap().to_owned());
-    (response.status(), cookie)
+    let answer = browser::send(app, request).await;
+    (answer.status, answer.pair())
 }
 
 #[tokio::test]

@@ -5,16 +5,17 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     sync::{LazyLock, OnceLock},
-    time::Duration,
 };
 
 use axum_typed_session::{
-    OwnerKey, Record, RedisStore, SaveOutcome, StoreError, StoreKey, Write, testing::RecordBuilder,
+    OwnerKey, Record, RedisStore, SaveOutcome, SessionStore, StoreError, StoreKey, Write,
+    testing::RecordBuilder,
 };
 use redis::{Cmd, Connection, FromRedisValue, cmd};
 
 pub use crate::browser::{DAY, HOUR, SECOND};
-use crate::servers::{self, Server, wait_until};
+use crate::servers::{self, Server, comes_true, wait_until};
+use crate::{common::assert_matches, proxy::Proxy};
 
 /// The bus of a cluster node is so far above its port.
 const BUS: u16 = 10_000;
@@ -64,18 +65,13 @@ impl Redis {
         let server = Server::start(&self.folder, &program, &self.arguments).expect("a shell");
         let pid = server.pid();
         self.server = Some(server);
-        let started = std::time::Instant::now();
-        loop {
-            // Another process may have taken the port in the meantime, and answer in its place.
-            match self.try_ask::<String>(cmd("INFO").arg("server")) {
-                Ok(info) if info.contains(&format!("process_id:{pid}\r")) => return,
-                _ if started.elapsed() > 20 * SECOND => {
-                    let log = self.server.as_ref().map(Server::log).unwrap_or_default();
-                    panic!("redis-server does not start:\n{log}");
-                }
-                _ => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
+        // Another process may have taken the port in the meantime, and answer in its place.
+        let answers = comes_true(|| {
+            let info = self.try_ask::<String>(cmd("INFO").arg("server"));
+            info.is_ok_and(|info| info.contains(&format!("process_id:{pid}\r")))
+        });
+        let log = || self.server.as_ref().map(Server::log).unwrap_or_default();
+        assert!(answers, "redis-server does not start:\n{}", log());
     }
 
     /// Ends the process at once.
@@ -97,6 +93,13 @@ impl Redis {
         RedisStore::connect(self.url()).await.expect("a connection")
     }
 
+    /// Connects by way of a name that may move, over a wire that may fail.
+    pub async fn proxied_store(&self) -> (Proxy, RedisStore) {
+        let proxy = Proxy::start(self.port).await;
+        let store = RedisStore::connect(format!("redis://127.0.0.1:{}", proxy.port)).await;
+        (proxy, store.expect("a connection"))
+    }
+
     pub fn connection(&self) -> redis::RedisResult<Connection> {
         redis::Client::open(self.url())?.get_connection_with_timeout(SECOND)
     }
@@ -113,10 +116,7 @@ impl Redis {
 
     /// One number of `INFO`.
     pub fn info(&self, section: &str, field: &str) -> String {
-        let info: String = self.ask(cmd("INFO").arg(section));
-        let lines = info.lines().filter_map(|line| line.split_once(':'));
-        let mut values = lines.filter(|(name, _)| *name == field).map(|(_, value)| value);
-        values.next().unwrap_or_default().to_owned()
+        self.field(cmd("INFO").arg(section), field)
     }
 
     /// Ends the connections of all clients but the one that asks.
@@ -251,10 +251,19 @@ impl Redis {
     }
 
     pub fn cluster_info(&self, field: &str) -> String {
-        let info: String = self.ask(cmd("CLUSTER").arg("INFO"));
-        let lines = info.lines().filter_map(|line| line.split_once(':'));
-        let mut values = lines.filter(|(name, _)| *name == field).map(|(_, value)| value);
-        values.next().unwrap_or_default().to_owned()
+        self.field(cmd("CLUSTER").arg("INFO"), field)
+    }
+
+    fn field(&self, command: &Cmd, field: &str) -> String {
+        let lines: String = self.ask(command);
+        let mut fields = lines.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(name, _)| *name == field);
+        found.map(|(_, value)| value).unwrap_or_default().to_owned()
+    }
+
+    /// The slot of a key.
+    pub fn slot(&self, key: impl redis::ToRedisArgs) -> u16 {
+        self.ask(cmd("CLUSTER").arg("KEYSLOT").arg(key))
     }
 }
 
@@ -295,6 +304,18 @@ pub fn update(from: &Record) -> Write {
 #[track_caller]
 pub fn saved(outcome: Result<SaveOutcome, StoreError>) {
     assert_eq!(outcome.expect("an outcome"), SaveOutcome::Saved);
+}
+
+/// Creates a row under a key of its own.
+pub async fn created(store: &dyn SessionStore, row: &Record) -> StoreKey {
+    let key = any_key();
+    saved(store.save(&key, row, Write::Create).await);
+    key
+}
+
+#[track_caller]
+pub fn unavailable<R>(answer: Result<R, StoreError>) {
+    assert_matches!(answer.err(), Some(StoreError::Unavailable(_)));
 }
 
 /// The keys a store with the default prefix uses.

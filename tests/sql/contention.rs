@@ -8,7 +8,10 @@ use axum_typed_session::{
 };
 use sqlx::{MySql, Postgres, Sqlite};
 
-use crate::engines::{Database, Engine, Remote, on_every_engine};
+use crate::{
+    common::assert_matches,
+    engines::{Database, Engine, Remote, create, on_every_engine},
+};
 
 on_every_engine! {
     a_hundred_updates_lose_none
@@ -20,8 +23,7 @@ const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
 async fn a_hundred_updates_lose_none<E: Engine>(database: Database<E>) {
     let manager = SessionManager::<u32>::builder().store(database.store.clone()).build().unwrap();
     let record = RecordBuilder::new().payload("0").build();
-    let created = database.store.save(&KEY, &record, Write::Create).await;
-    assert_eq!(created.unwrap(), SaveOutcome::Saved);
+    create(&database.store, KEY, &record).await;
     let updates = (0..100).map(|_| {
         let manager = manager.clone();
         tokio::spawn(async move { manager.update(KEY, |count| *count += 1).await })
@@ -35,8 +37,7 @@ async fn a_hundred_updates_lose_none<E: Engine>(database: Database<E>) {
 async fn racing_creates_of_an_expired_row_save_one<E: Engine>(database: Database<E>) {
     for _ in 0..20 {
         database.execute("DELETE FROM {t}").await;
-        let record = RecordBuilder::new().build();
-        let _saved = database.store.save(&KEY, &record, Write::Create).await.unwrap();
+        create(&database.store, KEY, &RecordBuilder::new().build()).await;
         database.execute("UPDATE {t} SET expires_at = 1").await;
         let creates = (0..8).map(|_| {
             let store = database.store.clone();
@@ -60,31 +61,25 @@ async fn racing_creates_of_an_expired_row_save_one<E: Engine>(database: Database
     }
 }
 
-const PG_SERIALIZABLE: &str =
-    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE";
-const MY_SERIALIZABLE: &str = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE";
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serializable_postgres() {
-    if let Some(database) = Database::<Postgres>::prepared(PG_SERIALIZABLE).await {
-        let level = "SELECT COUNT(*) FROM pg_settings \
-                     WHERE name = 'transaction_isolation' AND setting = 'serializable'";
-        assert_eq!(database.number(level).await, 1);
-        everything_at_once(database).await;
-    }
+    let level = "SELECT COUNT(*) FROM pg_settings \
+                 WHERE name = 'transaction_isolation' AND setting = 'serializable'";
+    everything_at_once::<Postgres>(level).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serializable_mariadb() {
-    if let Some(database) = Database::<MySql>::prepared(MY_SERIALIZABLE).await {
-        let level = "SELECT @@tx_isolation = 'SERIALIZABLE'";
-        assert_eq!(database.number(level).await, 1);
-        everything_at_once(database).await;
-    }
+    everything_at_once::<MySql>("SELECT @@tx_isolation = 'SERIALIZABLE'").await;
 }
 
 /// Updates of one session beside logins, lists, logouts everywhere and cleanup of others.
-async fn everything_at_once<E: Engine>(database: Database<E>) {
+async fn everything_at_once<E: Engine>(is_serializable: &str) {
+    let level = E::ISOLATION_LEVELS.last().unwrap();
+    let Some(database) = Database::<E>::prepared(level).await else {
+        return;
+    };
+    assert_eq!(database.number(is_serializable).await, 1);
     let others = (0..4_u8).map(|number| {
         let store = database.store.clone();
         tokio::spawn(async move {
@@ -92,8 +87,7 @@ async fn everything_at_once<E: Engine>(database: Database<E>) {
             for round in 0..25 {
                 let key = StoreKey::from_bytes([number * 25 + round + 10; 32]);
                 let record = RecordBuilder::new().owner(owner).build();
-                let created = store.save(&key, &record, Write::Create).await.unwrap();
-                assert_eq!(created, SaveOutcome::Saved);
+                create(&store, key, &record).await;
                 store.find_by_owner(&owner).await.unwrap();
                 store.delete_expired(10).await.unwrap();
                 store.destroy_by_owner(&owner, None).await.unwrap();
@@ -130,9 +124,8 @@ async fn a_deadlock_on_mariadb_is_repeated() {
 async fn a_deadlock_is_repeated<E: Remote>(database: Database<E>) -> Database<E> {
     let owner = OwnerKey::from_bytes([1; 32]);
     let keys = [[1; 32], [2; 32]].map(StoreKey::from_bytes);
-    for key in &keys {
-        let record = RecordBuilder::new().owner(owner).build();
-        let _saved = database.store.save(key, &record, Write::Create).await.unwrap();
+    for key in keys {
+        create(&database.store, key, &RecordBuilder::new().owner(owner).build()).await;
     }
     // Work that makes the engine rather end the other one.
     database.execute("CREATE TABLE {t}_work (n BIGINT)").await;
@@ -168,7 +161,7 @@ async fn a_locked_sqlite_file_is_waited_for_and_then_unavailable() {
     Sqlite::run_on(&mut lock, "BEGIN IMMEDIATE").await.unwrap();
 
     let saved = database.store.save(&KEY, &record, Write::Create).await;
-    assert!(matches!(saved, Err(StoreError::Unavailable(_))), "{saved:?}");
+    assert_matches!(saved, Err(StoreError::Unavailable(_)));
     // Readers do not wait for writers.
     assert!(database.store.load(&KEY).await.unwrap().is_none());
 

@@ -9,10 +9,12 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use axum_typed_session::{SqlEngine, SqlStore};
+use axum_typed_session::{
+    Record, SaveOutcome, SessionStore as _, SqlEngine, SqlStore, StoreKey, Write,
+};
 use sqlx::{
     AssertSqlSafe, MySql, Pool, Postgres, Sqlite,
     mysql::MySqlConnectOptions,
@@ -21,7 +23,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::servers::{self, Server, find, free_port, wait_until};
+use crate::servers::{self, Server, eventually, find, free_port, wait_until};
 
 /// An engine, and what tests do to it that the store never does.
 pub trait Engine: SqlEngine {
@@ -47,6 +49,9 @@ pub trait Engine: SqlEngine {
     fn blob(hex: &str) -> String {
         format!("x'{hex}'")
     }
+
+    /// SQL for each isolation level of a connection, the highest last.
+    const ISOLATION_LEVELS: &[&'static str];
 
     /// SQL that makes `count` rows without owner which expired long ago.
     fn expired_rows(table: &str, count: u32) -> String;
@@ -132,6 +137,12 @@ impl<E: Engine> Database<E> {
     pub async fn rows(&self) -> i64 {
         self.number("SELECT COUNT(*) FROM {t}").await
     }
+}
+
+/// Creates a row.
+pub async fn create<E: Engine>(store: &SqlStore<E>, key: StoreKey, record: &Record) {
+    let created = store.save(&key, record, Write::Create).await;
+    assert_eq!(created.unwrap(), SaveOutcome::Saved);
 }
 
 /// A server of one's own, which can fail in every way.
@@ -298,14 +309,14 @@ async fn open_shared<E: Remote>(
 
 /// Connects as soon as the server is ready.
 async fn patiently<E: Engine>(connect: impl AsyncFn() -> Result<Pool<E>, sqlx::Error>) -> Pool<E> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match connect().await {
-            Ok(pool) => return pool,
-            Err(error) => assert!(Instant::now() < deadline, "cannot connect: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let mut pool = None;
+    eventually("a connection", async || {
+        let connected = connect().await;
+        pool = connected.inspect_err(|error| eprintln!("cannot connect: {error}")).ok();
+        pool.is_some()
+    })
+    .await;
+    pool.unwrap()
 }
 
 impl Engine for Postgres {
@@ -319,6 +330,12 @@ impl Engine for Postgres {
     fn blob(hex: &str) -> String {
         format!("'\\x{hex}'")
     }
+
+    const ISOLATION_LEVELS: &[&'static str] = &[
+        "SET default_transaction_isolation = 'read committed'",
+        "SET default_transaction_isolation = 'repeatable read'",
+        "SET default_transaction_isolation = 'serializable'",
+    ];
 
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
@@ -388,6 +405,12 @@ impl Engine for MySql {
     talk!();
 
     const HAS_FIXED_LENGTHS: bool = true;
+
+    const ISOLATION_LEVELS: &[&'static str] = &[
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    ];
 
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
@@ -487,6 +510,8 @@ impl Engine for Sqlite {
 
     talk!();
 
+    const ISOLATION_LEVELS: &[&'static str] = &["SELECT 1"];
+
     fn expired_rows(table: &str, count: u32) -> String {
         format!(
             "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \
@@ -495,20 +520,27 @@ impl Engine for Sqlite {
     }
 }
 
-/// Makes a module for each engine with each of the given tests.
+/// Makes a module for each engine with each of the given tests, which take a fresh [`Database`].
 macro_rules! on_every_engine {
     ($($test:ident)*) => {
-        crate::engines::on_every_engine! { @engine sqlite sqlx::Sqlite; $($test)* }
-        crate::engines::on_every_engine! { @engine postgres sqlx::Postgres; $($test)* }
-        crate::engines::on_every_engine! { @engine mysql sqlx::MySql; $($test)* }
+        crate::engines::on_every_server! { @on sqlite, Database<sqlx::Sqlite>; $($test)* }
+        crate::engines::on_every_server! { Database; $($test)* }
     };
-    (@engine $name:ident $Engine:ty; $($test:ident)*) => {
+}
+
+/// The same without SQLite, for tests of anything that is made by `fresh`, unless the engine is missing.
+macro_rules! on_every_server {
+    ($Fresh:ident; $($test:ident)*) => {
+        crate::engines::on_every_server! { @on postgres, $Fresh<sqlx::Postgres>; $($test)* }
+        crate::engines::on_every_server! { @on mariadb, $Fresh<sqlx::MySql>; $($test)* }
+    };
+    (@on $name:ident, $Fresh:ident<$Engine:ty>; $($test:ident)*) => {
         mod $name {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
-                    if let Some(database) = crate::engines::Database::<$Engine>::fresh().await {
-                        super::$test(database).await;
+                    if let Some(fresh) = super::$Fresh::<$Engine>::fresh().await {
+                        super::$test(fresh).await;
                     }
                 }
             )*
@@ -516,4 +548,4 @@ macro_rules! on_every_engine {
     };
 }
 
-pub(crate) use on_every_engine;
+pub(crate) use {on_every_engine, on_every_server};

@@ -3,14 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU16, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use axum::{
     Extension, Router,
-    body::{Body, to_bytes},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -20,14 +19,14 @@ use axum_typed_session::{
 };
 use http::{Request, StatusCode, header};
 use sqlx::pool::PoolOptions;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinHandle,
-};
-use tower::ServiceExt as _;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
-use crate::engines::{Database, Private, Remote, options};
+use crate::{
+    browser,
+    engines::{Database, Private, Remote, create, on_every_server, options},
+    proxy::Proxy,
+    servers::eventually,
+};
 
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -55,7 +54,7 @@ async fn count(
 }
 
 impl<E: Remote> App<E> {
-    async fn start() -> Option<Self> {
+    async fn fresh() -> Option<Self> {
         let server = E::start()?;
         let options = PoolOptions::new().max_connections(MOST_CONNECTIONS);
         let pool = E::connect(server.port, options).await;
@@ -113,14 +112,6 @@ impl<E: Remote> App<E> {
     }
 }
 
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !is_so().await {
-        assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[derive(Clone)]
 struct Client(Router);
 
@@ -131,16 +122,11 @@ impl Client {
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, cookie);
         }
-        let request = request.body(Body::empty()).unwrap();
         let started = Instant::now();
-        let response = self.0.clone().oneshot(request).await.unwrap();
+        let answer = browser::send(&self.0, request).await;
         let took = started.elapsed();
-        let cookie = response.headers().get(header::SET_COOKIE);
-        let cookie = cookie.map(|cookie| cookie.to_str().unwrap());
-        let cookie = cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned());
-        let status = response.status();
-        let body = to_bytes(response.into_body(), 1000).await.unwrap();
-        Answer { status, cookie, count: String::from_utf8_lossy(&body).parse().ok(), took }
+        let (cookie, count) = (answer.pair(), answer.body.parse().ok());
+        Answer { status: answer.status, cookie, count, took }
     }
 
     async fn log_in(&self) -> String {
@@ -151,16 +137,17 @@ impl Client {
 
     /// Asks until the application works again, with the store and pool it has.
     async fn recovered(&self, cookie: &str) -> u32 {
-        let started = Instant::now();
-        loop {
+        let mut count = None;
+        eventually("recovery", async || {
             let answer = self.send(Some(cookie)).await;
-            if let Some(count) = answer.count {
-                return count;
+            count = answer.count;
+            if count.is_none() {
+                answer.expect_unavailable();
             }
-            answer.expect_unavailable();
-            assert!(started.elapsed() < Duration::from_secs(20), "no recovery");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            count.is_some()
+        })
+        .await;
+        count.unwrap()
     }
 }
 
@@ -184,31 +171,13 @@ impl Answer {
     }
 }
 
-macro_rules! on_every_server {
-    ($($test:ident)*) => {
-        on_every_server! { @engine postgres sqlx::Postgres; $($test)* }
-        on_every_server! { @engine mariadb sqlx::MySql; $($test)* }
-    };
-    (@engine $name:ident $Engine:ty; $($test:ident)*) => {
-        mod $name {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    if let Some(app) = super::App::<$Engine>::start().await {
-                        super::$test(app).await;
-                    }
-                }
-            )*
-        }
-    };
-}
-
-on_every_server! {
+on_every_server! { App;
     crashes
     crashes_during_commits
     hangs
     cut_connections
     a_thousand_faults
+    a_fail_over_needs_no_restart
 }
 
 async fn crashes<E: Remote>(mut app: App<E>) {
@@ -369,43 +338,14 @@ async fn a_thousand_faults<E: Remote>(app: App<E>) {
     admin.close().await;
     app.expect_no_leak().await;
     eventually("no task is left", async || tasks.num_alive_tasks() <= tasks_before).await;
-    let record = RecordBuilder::new().build();
     store.destroy(&key).await.unwrap();
-    let saved = store.save(&key, &record, Write::Create).await.unwrap();
-    assert_eq!(saved, SaveOutcome::Saved);
-}
-
-/// A name for a server: connections made later lead to where it points by then.
-struct Name {
-    port: u16,
-    server: Arc<AtomicU16>,
-}
-
-impl Name {
-    async fn of(server: &Private) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = Arc::new(AtomicU16::new(server.port));
-        let target = server.clone();
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let port = target.load(Ordering::SeqCst);
-                tokio::spawn(async move {
-                    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                });
-            }
-        });
-        Self { port, server }
-    }
+    create(store, key, &RecordBuilder::new().build()).await;
 }
 
 /// The name moves to another server, while the one before lives on and refuses to write.
-async fn a_fail_over_needs_no_restart<E: Remote>() {
+async fn a_fail_over_needs_no_restart<E: Remote>(app: App<E>) {
     const CONNECTIONS: u32 = 4;
-    let (Some(old), Some(new)) = (E::start(), E::start()) else {
-        return;
-    };
+    let (old, new) = (app.server, E::start().unwrap());
     let mut admins = Vec::new();
     for server in [&old, &new] {
         let admin = E::connect(server.port, options()).await;
@@ -415,7 +355,7 @@ async fn a_fail_over_needs_no_restart<E: Remote>() {
         E::run_sql(&admin, grant).await.unwrap();
         admins.push(admin);
     }
-    let name = Name::of(&old).await;
+    let name = Proxy::start(old.port).await;
     let options = PoolOptions::new().max_connections(CONNECTIONS);
     let pool = E::connect_as("clerk", name.port, options.min_connections(CONNECTIONS)).await;
     let store = SqlStore::new(pool.clone());
@@ -442,7 +382,7 @@ async fn a_fail_over_needs_no_restart<E: Remote>() {
         store.load(&StoreKey::from_bytes([1; 32])).await.unwrap();
     }
 
-    name.server.store(new.port, Ordering::SeqCst);
+    name.move_to(new.port);
     let mut refused = 0;
     while let Err(error) = save().await {
         refused += 1;
@@ -457,14 +397,4 @@ async fn a_fail_over_needs_no_restart<E: Remote>() {
     for _ in 0..3 * CONNECTIONS {
         assert_eq!(save().await.unwrap(), SaveOutcome::Saved);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fail_over_of_postgres_needs_no_restart() {
-    a_fail_over_needs_no_restart::<sqlx::Postgres>().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fail_over_of_mariadb_needs_no_restart() {
-    a_fail_over_needs_no_restart::<sqlx::MySql>().await;
 }

@@ -5,7 +5,7 @@
 mod common;
 mod engines;
 
-use common::{browser, cancellation, concurrency, model, servers, shops, world};
+use common::{browser, cancellation, concurrency, model, proxy, servers, shops, world};
 
 mod applications;
 mod conformance;

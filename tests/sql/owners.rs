@@ -6,33 +6,30 @@ use axum_typed_session::{
     OwnerKey, Record, SaveOutcome, SessionStore as _, SqlStore, StoreKey, Write,
     testing::RecordBuilder,
 };
-use sqlx::{MySql, Postgres, Sqlite};
+use sqlx::{MySql, Postgres};
 
-use crate::engines::{Database, Engine};
+use crate::engines::{Database, Engine, create, on_every_engine};
 
 const OWNER: OwnerKey = OwnerKey::from_bytes([7; 32]);
 
-const PG_READ_COMMITTED: &str = "SET default_transaction_isolation = 'read committed'";
-const PG_REPEATABLE_READ: &str = "SET default_transaction_isolation = 'repeatable read'";
-const PG_SERIALIZABLE: &str = "SET default_transaction_isolation = 'serializable'";
-const MY_READ_COMMITTED: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-const MY_REPEATABLE_READ: &str = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
-const MY_SERIALIZABLE: &str = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+on_every_engine! {
+    regenerates_race_the_end_of_all
+    more_sessions_of_one_owner_than_a_statement_ends
+}
 
 const fn key(number: u8) -> StoreKey {
     StoreKey::from_bytes([number; 32])
 }
 
-async fn create<E: Engine>(store: &SqlStore<E>, key: StoreKey) -> Record {
+async fn log_in<E: Engine>(store: &SqlStore<E>, key: StoreKey) -> Record {
     let record = RecordBuilder::new().owner(OWNER).build();
-    let created = store.save(&key, &record, Write::Create).await.unwrap();
-    assert_eq!(created, SaveOutcome::Saved);
+    create(store, key, &record).await;
     record
 }
 
 /// Does what a session does that gets a new id.
 async fn regenerate<E: Engine>(store: &SqlStore<E>, old: (StoreKey, &Record), new: StoreKey) {
-    create(store, new).await;
+    log_in(store, new).await;
     let expected = old.1.version();
     let tombstone = RecordBuilder::new().tombstone().build();
     let retired = store.save(&old.0, &tombstone, Write::Update { expected });
@@ -49,9 +46,9 @@ async fn a_session_regenerated_behind_a_locked_row<E: Engine>(isolation: &'stati
     };
     let store = &database.store;
     let (new, locked, old, kept) = (key(1), key(2), key(3), key(4));
-    create(store, locked).await;
-    let record = create(store, old).await;
-    create(store, kept).await;
+    log_in(store, locked).await;
+    let record = log_in(store, old).await;
+    log_in(store, kept).await;
 
     let mut transaction = database.pool.begin().await.unwrap();
     let lock = "SELECT 1 FROM {t} WHERE session_key = {key} FOR UPDATE";
@@ -75,7 +72,7 @@ async fn a_session_regenerated_behind_a_locked_row<E: Engine>(isolation: &'stati
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_regenerated_behind_a_lock_of_postgres_is_ended() {
-    for level in [PG_READ_COMMITTED, PG_REPEATABLE_READ, PG_SERIALIZABLE] {
+    for level in Postgres::ISOLATION_LEVELS {
         a_session_regenerated_behind_a_locked_row::<Postgres>(level).await;
     }
 }
@@ -83,14 +80,17 @@ async fn a_session_regenerated_behind_a_lock_of_postgres_is_ended() {
 /// From `REPEATABLE READ` on, the statement locks the place of the new row too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_regenerated_behind_a_lock_of_mariadb_is_ended() {
-    a_session_regenerated_behind_a_locked_row::<MySql>(MY_READ_COMMITTED).await;
+    a_session_regenerated_behind_a_locked_row::<MySql>(MySql::ISOLATION_LEVELS[0]).await;
 }
 
 /// Sessions of one owner get new ids while all of them are ended.
-async fn regenerates_race_the_end_of_all<E: Engine>(setup: &'static str) {
-    let Some(database) = Database::<E>::prepared(setup).await else {
-        return;
-    };
+async fn regenerates_race_the_end_of_all<E: Engine>(_: Database<E>) {
+    for level in E::ISOLATION_LEVELS {
+        regenerates_race_the_end_of_all_at(Database::<E>::prepared(level).await.unwrap()).await;
+    }
+}
+
+async fn regenerates_race_the_end_of_all_at<E: Engine>(database: Database<E>) {
     let store = &database.store;
     for round in 0..200_u8 {
         database.execute("DELETE FROM {t}").await;
@@ -99,9 +99,9 @@ async fn regenerates_race_the_end_of_all<E: Engine>(setup: &'static str) {
         let [first, second, third] = places.map(key);
         let others = [0, 8][usize::from(round % 2)];
         for other in 0..others {
-            create(store, key(round.wrapping_add(3 + other * 17))).await;
+            log_in(store, key(round.wrapping_add(3 + other * 17))).await;
         }
-        let record = create(store, first).await;
+        let record = log_in(store, first).await;
         let regenerates = {
             let store = store.clone();
             tokio::spawn(async move {
@@ -119,25 +119,6 @@ async fn regenerates_race_the_end_of_all<E: Engine>(setup: &'static str) {
         // The one that moves may be met at two places of the three.
         let others = u64::from(others);
         assert!((others + 1..=others + 3).contains(&ended), "{ended}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn regenerates_race_the_end_of_all_on_sqlite() {
-    regenerates_race_the_end_of_all::<Sqlite>("SELECT 1").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn regenerates_race_the_end_of_all_on_postgres() {
-    for level in [PG_READ_COMMITTED, PG_REPEATABLE_READ, PG_SERIALIZABLE] {
-        regenerates_race_the_end_of_all::<Postgres>(level).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn regenerates_race_the_end_of_all_on_mariadb() {
-    for level in [MY_READ_COMMITTED, MY_REPEATABLE_READ, MY_SERIALIZABLE] {
-        regenerates_race_the_end_of_all::<MySql>(level).await;
     }
 }
 
@@ -164,8 +145,4 @@ async fn more_sessions_of_one_owner_than_a_statement_ends<E: Engine>(database: D
         started.elapsed()
     );
     assert_eq!(database.rows().await, 1);
-}
-
-crate::engines::on_every_engine! {
-    more_sessions_of_one_owner_than_a_statement_ends
 }

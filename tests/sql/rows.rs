@@ -1,7 +1,7 @@
 //! What a row holds, and what a row that is not as it should be does.
 
 use axum_typed_session::{
-    Clock as _, OwnerKey, Record, SaveOutcome, SessionError, SessionManager, SessionRejection,
+    Clock as _, OwnerKey, SaveOutcome, SessionError, SessionManager, SessionRejection,
     SessionStore as _, StoreError, StoreKey, Timestamp, Write,
     testing::{ManualClock, RecordBuilder, TestSession},
 };
@@ -9,7 +9,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     browser::{MILLISECOND, MINUTE},
-    engines::{Database, Engine, on_every_engine},
+    common::assert_matches,
+    engines::{Database, Engine, create, on_every_engine},
 };
 
 on_every_engine! {
@@ -25,11 +26,6 @@ on_every_engine! {
 }
 
 const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
-
-async fn create<E: Engine>(database: &Database<E>, record: &Record) {
-    let created = database.store.save(&KEY, record, Write::Create).await;
-    assert_eq!(created.unwrap(), SaveOutcome::Saved);
-}
 
 async fn a_row_holds_neither_the_id_nor_the_owners_name<E: Engine>(database: Database<E>) {
     let manager = SessionManager::<String>::builder()
@@ -65,16 +61,16 @@ async fn a_damaged_row_is_corrupt_and_stays<E: Engine>(database: Database<E>) {
         damages.push(format!("version = {}", E::blob("0123")));
     }
     for damage in damages {
-        create(&database, &RecordBuilder::new().build()).await;
+        create(&database.store, KEY, &RecordBuilder::new().build()).await;
         database.execute(&format!("UPDATE {{t}} SET {damage}")).await;
 
         let loaded = database.store.load(&KEY).await;
-        assert!(matches!(loaded, Err(StoreError::Corrupt)), "{damage}: {loaded:?}");
+        assert_matches!(loaded, Err(StoreError::Corrupt), "{damage}");
         let other = RecordBuilder::new().build();
         let expected = other.version();
         for write in [Write::Create, Write::Update { expected }] {
             let saved = database.store.save(&KEY, &RecordBuilder::new().build(), write).await;
-            assert!(matches!(saved, Err(StoreError::Corrupt)), "{damage}: {saved:?}");
+            assert_matches!(saved, Err(StoreError::Corrupt), "{damage}");
         }
         assert_eq!(database.store.delete_expired(100).await.unwrap(), 0);
         assert_eq!(database.rows().await, 1, "{damage}");
@@ -88,29 +84,27 @@ async fn a_foreign_key_is_corrupt<E: Engine>(database: Database<E>) {
         return;
     }
     let owner = OwnerKey::from_bytes([9; 32]);
-    create(&database, &RecordBuilder::new().owner(owner).build()).await;
+    create(&database.store, KEY, &RecordBuilder::new().owner(owner).build()).await;
     let damage = format!("UPDATE {{t}} SET session_key = {}", E::blob("0123"));
     database.execute(&damage).await;
-    let found = database.store.find_by_owner(&owner).await;
-    assert!(matches!(found, Err(StoreError::Corrupt)), "{found:?}");
+    assert_matches!(database.store.find_by_owner(&owner).await, Err(StoreError::Corrupt));
     // What cannot be named can still be ended.
     assert_eq!(database.store.destroy_by_owner(&owner, None).await.unwrap(), 1);
 }
 
 async fn a_row_of_a_newer_format_is_newer_and_stays<E: Engine>(database: Database<E>) {
-    create(&database, &RecordBuilder::new().build()).await;
+    create(&database.store, KEY, &RecordBuilder::new().build()).await;
     database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff"))).await;
-    assert!(matches!(database.store.load(&KEY).await, Err(StoreError::Newer)));
+    assert_matches!(database.store.load(&KEY).await, Err(StoreError::Newer));
     let other = RecordBuilder::new().build();
-    let saved = database.store.save(&KEY, &other, Write::Create).await;
-    assert!(matches!(saved, Err(StoreError::Newer)), "{saved:?}");
+    assert_matches!(database.store.save(&KEY, &other, Write::Create).await, Err(StoreError::Newer));
     assert_eq!(database.rows().await, 1);
 }
 
 async fn a_damaged_row_is_nobodys_session<E: Engine>(database: Database<E>) {
     let manager = SessionManager::<u32>::builder().store(database.store.clone());
     let manager = manager.build().unwrap();
-    create(&database, &RecordBuilder::new().payload("5").build()).await;
+    create(&database.store, KEY, &RecordBuilder::new().payload("5").build()).await;
     assert_eq!(*manager.load(KEY).await.unwrap().unwrap(), 5);
 
     database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("02ffff"))).await;
@@ -126,7 +120,7 @@ async fn a_payload_is_never_cut<E: Engine>(database: Database<E>) {
     // More than MySQL's MEDIUMBLOB, where a lenient server would cut.
     let payload = vec![b'x'; (16 << 20) + 1];
     let record = RecordBuilder::new().payload(&payload).build();
-    create(&database, &record).await;
+    create(&database.store, KEY, &record).await;
     let loaded = database.store.load(&KEY).await.unwrap().unwrap();
     assert!(loaded == record);
 }
@@ -134,7 +128,7 @@ async fn a_payload_is_never_cut<E: Engine>(database: Database<E>) {
 async fn instants_no_database_holds_become_the_latest<E: Engine>(database: Database<E>) {
     let end = Timestamp::from_unix_millis(u64::MAX);
     let record = RecordBuilder::new().expires_at(end).build();
-    create(&database, &record).await;
+    create(&database.store, KEY, &record).await;
     let loaded = database.store.load(&KEY).await.unwrap().unwrap();
     assert_eq!(loaded.expires_at().as_unix_millis(), i64::MAX.unsigned_abs());
     let touched = database.store.touch(&KEY, record.version(), end).await;
@@ -145,7 +139,7 @@ async fn a_replaced_id_is_not_found_by_its_owner<E: Engine>(database: Database<E
     // The manager writes tombstones without owner; a record may say otherwise.
     let owner = OwnerKey::from_bytes([9; 32]);
     let record = RecordBuilder::new().owner(owner).tombstone().owner(owner).build();
-    create(&database, &record).await;
+    create(&database.store, KEY, &record).await;
     assert_eq!(database.store.find_by_owner(&owner).await.unwrap(), []);
     assert_eq!(database.store.destroy_by_owner(&owner, None).await.unwrap(), 0);
     assert!(database.store.load(&KEY).await.unwrap().is_some());
@@ -156,7 +150,7 @@ async fn a_test_moves_time<E: Engine>(database: Database<E>) {
     let store = database.store.clone().clock(clock.clone());
     let soon = Timestamp::from(clock.now()).saturating_add(MINUTE);
     let record = RecordBuilder::new().expires_at(soon).build();
-    let _saved = store.save(&KEY, &record, Write::Create).await.unwrap();
+    create(&store, KEY, &record).await;
     clock.advance(59_999 * MILLISECOND);
     assert!(store.load(&KEY).await.unwrap().is_some());
     assert_eq!(store.delete_expired(1).await.unwrap(), 0);

@@ -6,12 +6,10 @@
 
 use std::time::Instant;
 
-use axum_typed_session::{
-    OwnerKey, SaveOutcome, SessionStore as _, StoreKey, Write, testing::RecordBuilder,
-};
+use axum_typed_session::{OwnerKey, StoreKey, testing::RecordBuilder};
 use sqlx::{MySql, Postgres, Sqlite};
 
-use crate::engines::{Database, Engine};
+use crate::engines::{Database, Engine, create};
 
 const SESSIONS: u32 = 100_000;
 
@@ -35,8 +33,7 @@ async fn bytes_per_session<E: Engine>(size: &str) {
                     .payload(record.payload())
                     .build();
                 let key = StoreKey::from_bytes(key);
-                let saved = store.save(&key, &record, Write::Create).await.unwrap();
-                assert_eq!(saved, SaveOutcome::Saved);
+                create(&store, key, &record).await;
             }
         })
     });

@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_typed_session::{
-    Cleanup, SessionManager, SessionStore as _, StoreKey, Write, testing::RecordBuilder,
-};
+use axum_typed_session::{Cleanup, SessionManager, StoreKey, testing::RecordBuilder};
 
 use crate::{
     browser::MINUTE,
-    engines::{Database, Engine, on_every_engine},
+    engines::{Database, Engine, create, on_every_engine},
 };
 
 on_every_engine! {
@@ -32,7 +30,7 @@ async fn expired_rows_go_while_requests_come<E: Engine>(database: Database<E>) {
     let keys = (0..LIVE).map(|number| StoreKey::from_bytes([number; 32]));
     for key in keys.clone() {
         let record = RecordBuilder::new().payload("0").build();
-        let _saved = database.store.save(&key, &record, Write::Create).await.unwrap();
+        create(&database.store, key, &record).await;
     }
 
     let done = Arc::new(AtomicBool::new(false));

@@ -17,7 +17,7 @@ use tokio::{
 
 /// Stands between a store and its server.
 pub struct Proxy {
-    pub url: String,
+    pub port: u16,
     to: Arc<AtomicU16>,
     fault: Arc<Mutex<Option<Fault>>>,
 }
@@ -38,19 +38,19 @@ enum Then {
 impl Proxy {
     pub async fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
         let (to, fault) = (Arc::new(AtomicU16::new(to)), Arc::default());
-        let (port, faults) = (Arc::clone(&to), Arc::clone(&fault));
+        let (target, faults) = (Arc::clone(&to), Arc::clone(&fault));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let port = port.load(Ordering::Relaxed);
+                let port = target.load(Ordering::Relaxed);
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
                     continue;
                 };
                 tokio::spawn(carry(client, server, Arc::clone(&faults)));
             }
         });
-        Self { url, to, fault }
+        Self { port, to, fault }
     }
 
     /// Lets the name point elsewhere: new connections go there, old ones stay.
@@ -58,22 +58,36 @@ impl Proxy {
         self.to.store(port, Ordering::Relaxed);
     }
 
-    /// Holds back the server's next answer: the first tells that there is one, the second ends the
-    /// connection in its place.
-    pub fn lose_next_answer(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        self.next_answer(Then::Cut)
+    /// Holds back the server's next answer while `meanwhile` runs, and then delivers it.
+    pub fn hold_next_answer<R>(
+        &self,
+        meanwhile: impl Future<Output = R>,
+    ) -> impl Future<Output = R> {
+        self.next_answer(Then::Deliver, meanwhile)
     }
 
-    /// Holds back the server's next answer: the first tells that there is one, the second delivers it.
-    pub fn hold_next_answer(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
-        self.next_answer(Then::Deliver)
+    /// Holds back the server's next answer while `meanwhile` runs, and then ends the connection instead.
+    pub fn lose_next_answer<R>(
+        &self,
+        meanwhile: impl Future<Output = R>,
+    ) -> impl Future<Output = R> {
+        self.next_answer(Then::Cut, meanwhile)
     }
 
-    fn next_answer(&self, then: Then) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+    fn next_answer<R>(
+        &self,
+        then: Then,
+        meanwhile: impl Future<Output = R>,
+    ) -> impl Future<Output = R> {
         let (answered, was_answered) = oneshot::channel();
         let (do_go_on, go_on) = oneshot::channel();
         *self.fault.lock().unwrap() = Some(Fault { answered, go_on, then });
-        (was_answered, do_go_on)
+        async move {
+            was_answered.await.unwrap();
+            let result = meanwhile.await;
+            do_go_on.send(()).unwrap();
+            result
+        }
     }
 }
 
