@@ -25,8 +25,9 @@ mod shopper;
 
 const SIDES: [&str; 5] = ["cookie", "memory", "jar", "tower-sessions", "ruts"];
 const CASES: [&str; 5] = ["untouched", "read", "write", "new", "fill"];
-const FEW: usize = 200;
-const MANY: usize = 1200;
+/// Past the first thousand saves of a manager, which are all read back.
+const FEW: usize = 1200;
+const MANY: usize = 2200;
 
 async fn untouched() -> &'static str {
     "hello"
@@ -41,8 +42,9 @@ async fn ann() -> &'static str {
     "hello"
 }
 
-async fn read(session: Session<Shopper>) -> String {
-    session.user.clone()
+async fn read(session: Session<Shopper>) -> Result<impl IntoResponse, SessionError> {
+    let user = session.user.clone();
+    Ok((session.commit().await?, user))
 }
 
 async fn write(mut session: Session<Shopper>) -> Result<impl IntoResponse, SessionError> {
@@ -171,7 +173,7 @@ mod ruts {
             .route("/fill", get(fill))
             .route("/untouched", get(untouched))
             .layer(
-                SessionLayer::new(store).with_cookie_options(options.max_age(DAY.cast_unsigned())),
+                SessionLayer::new(store).with_cookie_options(options.idle_timeout(DAY.cast_unsigned())),
             )
             .layer(CookieManagerLayer::new())
     }

@@ -29,7 +29,7 @@ use axum_typed_session::RedisStore;
 #[cfg(feature = "sqlite")]
 use axum_typed_session::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-use axum_typed_session::{Cleanup, SqlEngine, SqlStore};
+use axum_typed_session::store::{Cleanup, SqlEngine, SqlStore};
 use axum_typed_session::{MemoryStore, Session, SessionError, SessionManager, SessionStore};
 use serde::{Deserialize, Serialize};
 

@@ -19,7 +19,7 @@ use crate::{
     codec::{Codec, JsonCodec},
     error::{BoxError, SessionError, StoreError},
     event::{Hook, SessionEvent},
-    expiry::{ExpiryPolicy, Extension, MaxAge},
+    expiry::{ExpiryPolicy, IdleTimeout, Rolling},
     keys::KeyRing,
     manager::{ConflictPolicy, DataOptions, ErrorResponse, GenerateId, Home, SessionManager},
     merge::Shape,
@@ -49,10 +49,10 @@ where
             revocations: None,
             transport: Transport::cookie(),
             policy: ExpiryPolicy {
-                max_age: MaxAge::Persistent(DAY),
-                extension: Extension::OnSave,
+                idle_timeout: IdleTimeout::Persistent(DAY),
+                rolling: Rolling::Off,
                 absolute_timeout: 30 * DAY,
-                anonymous_ttl: None,
+                anonymous_idle_timeout: None,
             },
             max_payload: 64 * 1024,
             generate_id: None,
@@ -181,13 +181,14 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Signs tokens instead of encrypting them: the client can read them, and still not change them.
+    /// Signs tokens instead of encrypting them: the client can read them, and still not change them. Default:
+    /// off.
     ///
     /// # Security
     ///
-    /// Whatever the session holds is visible to whoever holds the browser.
-    pub fn signed(mut self) -> Self {
-        self.protection = Protection::Signed;
+    /// Everything that the session holds is visible to the person who has the browser.
+    pub fn signed(mut self, signed: bool) -> Self {
+        self.protection = if signed { Protection::Signed } else { Protection::Encrypted };
         self
     }
 
@@ -240,37 +241,39 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Sets how long a session lives after each save. Default: one day.
-    pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.policy.max_age = MaxAge::Persistent(max_age);
-        self
-    }
-
-    /// Lets the cookie go when the browser closes; the server ends the session `ttl` after each save.
-    pub fn browser_session(mut self, ttl: Duration) -> Self {
-        self.policy.max_age = MaxAge::BrowserSession(ttl);
-        self
-    }
-
-    /// Restarts the clock at every commit, changed or not. Default: off.
-    pub fn rolling(mut self, rolling: bool) -> Self {
-        self.policy.extension = match (rolling, self.policy.extension) {
-            (true, _) => Extension::Rolling,
-            (false, Extension::Rolling) => Extension::OnSave,
-            (false, other) => other,
-        };
-        self
-    }
-
-    /// Restarts the clock at a commit when less than half of the time is left. Default: off.
+    /// Ends a session this long after its last save. Default: one day, in a cookie that survives a restart of
+    /// the browser.
     ///
-    /// `rolling` does so anyway, so it wins where both are set.
-    pub fn renew(mut self, renew: bool) -> Self {
-        self.policy.extension = match (renew, self.policy.extension) {
-            (true, Extension::OnSave) => Extension::Renew,
-            (false, Extension::Renew) => Extension::OnSave,
-            (_, other) => other,
-        };
+    /// [`IdleTimeout::BrowserSession`] gives a cookie that the browser forgets when it closes.
+    /// [`rolling`](Self::rolling) lets requests that only read extend the session too.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::{IdleTimeout, Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .idle_timeout(IdleTimeout::BrowserSession(Duration::from_secs(2 * 60 * 60)))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias = "max_age")]
+    #[doc(alias = "maxAge")]
+    #[doc(alias = "ttl")]
+    pub fn idle_timeout(mut self, timeout: impl Into<IdleTimeout>) -> Self {
+        self.policy.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Sets which commits of an unchanged session restart its idle timeout: none, every one (`true`), or those
+    /// with less than half of the time left ([`Rolling::BelowHalf`]). Default: none.
+    ///
+    /// In cookie mode a token is sealed anew only once a twentieth of its life has passed.
+    #[doc(alias = "renew")]
+    pub fn rolling(mut self, rolling: impl Into<Rolling>) -> Self {
+        self.policy.rolling = rolling.into();
         self
     }
 
@@ -280,11 +283,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Cuts the life of sessions without an owner. Default: they live as long as any.
+    /// Sets a shorter idle timeout for sessions without an owner. Default: the same as for all.
     ///
-    /// Needs [`owner`](Self::owner), which tells the ones from the others.
-    pub fn anonymous_ttl(mut self, ttl: Duration) -> Self {
-        self.policy.anonymous_ttl = Some(ttl);
+    /// Needs [`owner`](Self::owner).
+    pub fn anonymous_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.policy.anonymous_idle_timeout = Some(timeout);
         self
     }
 

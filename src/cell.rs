@@ -55,7 +55,7 @@ impl Registry {
             }
             let carrier = &manager.core().carrier;
             if cell.core().carrier.clashes_with(carrier) {
-                return Err(SessionRejection::SharedName { carrier: carrier.describe() });
+                return Err(SessionRejection::DuplicateName { carrier: carrier.describe() });
             }
         }
         let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
@@ -328,8 +328,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Notes that a `SessionCommit` was made for the latest outcome.
     pub(crate) fn promise(&self) {
         if let Some(mut state) = self.state() {
-            state.is_promised = state.basis.told.is_some() || state.is_sent;
-            state.is_read = false;
+            (state.is_promised, state.is_read) = (true, false);
         }
     }
 

@@ -193,11 +193,11 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
     let http = ["__Http-", "__Host-Http-"].iter().any(|prefix| starts_with(name, prefix));
     let rules = [
         (!cookie.value().is_empty(), "value", "is the session's; give the template an empty one"),
-        (cookie.max_age().is_some(), "Max-Age", "follows the session; use `.max_age(..)`"),
+        (cookie.max_age().is_some(), "Max-Age", "follows the session; use `.idle_timeout(..)`"),
         (
             cookie.expires().is_some(),
             "Expires",
-            "follows the session; use `.max_age(..)` or `.browser_session(..)`",
+            "follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
         (
             name.is_empty() || !name.bytes().all(is_token),

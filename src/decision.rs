@@ -7,7 +7,7 @@
 //! | loaded | destroy, remove² | rotate, set | update, set³ | touch, set³ if due; else set if a former key sealed it |
 //! | tombstone | destroy⁴, remove² | create, set | gone | - |
 //!
-//! ¹ data changed, `force_save` or `set_max_age`. ² only when a token of the name arrived. ³ only where the
+//! ¹ data changed, `force_save` or `set_idle_timeout`. ² only when a token of the name arrived. ³ only where the
 //! client's copy would differ: always when the token carries the data; otherwise when a former key sealed it,
 //! when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session that the
 //! old id was replaced by. `destroy` wins over every other intent. On a new session `regenerate` alone does
@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    expiry::{ExpiryPolicy, LONGEST_COOKIE, Lifetime, MaxAge},
+    expiry::{ExpiryPolicy, IdleTimeout, LONGEST_COOKIE, Lifetime},
     id::{OwnerKey, SessionId, StoreKey},
     record::Record,
 };
@@ -67,7 +67,7 @@ pub(crate) struct Intents {
     pub(crate) regenerate: bool,
     pub(crate) clear: bool,
     pub(crate) force_save: bool,
-    pub(crate) max_age: Option<MaxAge>,
+    pub(crate) idle_timeout: Option<IdleTimeout>,
 }
 
 impl Intents {
@@ -76,14 +76,14 @@ impl Intents {
         *self != Self::default()
     }
 
-    /// Returns what two guards of a request asked for together; of two max-ages the later.
+    /// Returns what two guards of a request asked for together; of two idle timeouts the later.
     pub(crate) fn and(self, later: Self) -> Self {
         Self {
             destroy: self.destroy || later.destroy,
             regenerate: self.regenerate || later.regenerate,
             clear: self.clear || later.clear,
             force_save: self.force_save || later.force_save,
-            max_age: later.max_age.or(self.max_age),
+            idle_timeout: later.idle_timeout.or(self.idle_timeout),
         }
     }
 }
@@ -205,7 +205,7 @@ pub(crate) fn saves(origin: &Origin, intents: &Intents, changed: bool) -> bool {
 }
 
 fn asks_save(intents: &Intents, changed: bool) -> bool {
-    changed || intents.force_save || intents.max_age.is_some()
+    changed || intents.force_save || intents.idle_timeout.is_some()
 }
 
 /// Decides what a commit does.
@@ -217,8 +217,13 @@ pub(crate) fn decide<'a>(situation: &Situation<'a>) -> Decision<'a> {
         _ if intents.destroy => (RowAction::Destroy, if arrived { Remove } else { Keep }),
         (Origin::Loaded(live), Some(prepared)) => {
             let Situation { policy, now, .. } = *situation;
-            let lifetime =
-                lifetime_after_save(policy, &live.record, prepared.owner, intents.max_age, now);
+            let lifetime = lifetime_after_save(
+                policy,
+                &live.record,
+                prepared.owner,
+                intents.idle_timeout,
+                now,
+            );
             let save = Save { live, prepared, intents, lifetime, now };
             if intents.regenerate {
                 (RowAction::Rotate(save), Set)
@@ -231,7 +236,7 @@ pub(crate) fn decide<'a>(situation: &Situation<'a>) -> Decision<'a> {
         (Origin::Loaded(live), None) => keep(situation, live),
         (Origin::New | Origin::Rejected | Origin::Tombstone, Some(prepared)) => {
             let owned = prepared.owner.is_some();
-            let lifetime = situation.policy.begun(situation.now, intents.max_age, owned);
+            let lifetime = situation.policy.begun(situation.now, intents.idle_timeout, owned);
             (RowAction::Create(prepared, lifetime), Set)
         }
         (Origin::Tombstone, None) if asks_save(intents, changed) => (RowAction::Gone, Keep),
@@ -258,8 +263,8 @@ fn keep<'a>(situation: &Situation<'_>, live: &'a Live) -> (RowAction<'a>, Cookie
 /// Returns `true` if the cookie of a session in a store has to be sent again once `lifetime` is stored.
 pub(crate) fn tells(policy: &ExpiryPolicy, live: &Live, lifetime: &Lifetime, owned: bool) -> bool {
     let stored = &live.record.lifetime;
-    let before = policy.max_age_of(stored.max_age, live.record.owner.is_some());
-    let after = policy.max_age_of(lifetime.max_age, owned);
+    let before = policy.idle_timeout_of(stored.idle_timeout, live.record.owner.is_some());
+    let after = policy.idle_timeout_of(lifetime.idle_timeout, owned);
     // A cookie lives to the absolute end it was sent with, or as long as browsers keep any.
     let cookie_end = stored.absolute_end.min(stored.created_at.saturating_add(LONGEST_COOKIE));
     let ends_early = lifetime.absolute_end > stored.absolute_end
@@ -274,13 +279,13 @@ pub(crate) fn lifetime_after_save(
     policy: &ExpiryPolicy,
     stored: &Record,
     owner: Option<OwnerKey>,
-    max_age: Option<MaxAge>,
+    idle_timeout: Option<IdleTimeout>,
     now: Timestamp,
 ) -> Lifetime {
     if owner.is_some() && owner != stored.owner {
-        policy.begun(now, max_age.or(stored.max_age()), true)
+        policy.begun(now, idle_timeout.or(stored.idle_timeout()), true)
     } else {
-        policy.renewed(&stored.lifetime, now, max_age, owner.is_some())
+        policy.renewed(&stored.lifetime, now, idle_timeout, owner.is_some())
     }
 }
 

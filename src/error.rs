@@ -26,7 +26,7 @@ pub enum StoreError {
     },
 
     /// The store refuses another session because it holds as many as it may.
-    #[error("the session store is full; raise its capacity or shorten `anonymous_ttl`")]
+    #[error("the session store is full; raise its capacity or shorten `anonymous_idle_timeout`")]
     Full,
 
     /// The row is not one this crate wrote, or was damaged.
@@ -76,7 +76,7 @@ pub enum SessionRejection {
     #[error(
         "two session managers of one request use the {carrier}; give one of them another name with `.cookie(..)`"
     )]
-    SharedName {
+    DuplicateName {
         /// The cookie or header, such as `cookie "__Host-session"`.
         carrier: String,
     },
@@ -87,7 +87,7 @@ impl SessionRejection {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Store(_) | Self::Newer => StatusCode::SERVICE_UNAVAILABLE,
-            Self::SharedName { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::DuplicateName { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -249,8 +249,10 @@ impl SessionError {
             tracing::info!(error, "session error");
         }
         let text = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable. Please try again soon.\n",
-            StatusCode::CONFLICT => "Your session changed meanwhile. Please try again.\n",
+            StatusCode::SERVICE_UNAVAILABLE => {
+                "The service is unavailable at the moment, please try again.\n"
+            }
+            StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
             _ => "The session could not be handled.\n",
         };
         (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
@@ -298,14 +300,14 @@ pub enum ConfigError {
         limit: Duration,
     },
 
-    /// `max_age` is longer than `absolute_timeout`.
+    /// `idle_timeout` is longer than `absolute_timeout`.
     #[error(
-        "max_age {max_age:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
+        "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
          session; shorten the one or raise `.absolute_timeout(..)`"
     )]
-    MaxAgeAboveAbsoluteTimeout {
-        /// The configured `max_age`.
-        max_age: Duration,
+    IdleTimeoutAboveAbsoluteTimeout {
+        /// The configured `idle_timeout`.
+        idle_timeout: Duration,
         /// The configured `absolute_timeout`.
         absolute_timeout: Duration,
     },

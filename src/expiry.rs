@@ -7,16 +7,16 @@ use crate::clock::Timestamp;
 /// How long a session lives after a save, and whether its cookie outlives the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum MaxAge {
+pub enum IdleTimeout {
     /// The cookie carries `Max-Age` and survives a restart of the browser.
     Persistent(Duration),
     /// The cookie goes when the browser closes; the server still ends it after this time.
     BrowserSession(Duration),
 }
 
-impl MaxAge {
+impl IdleTimeout {
     /// Returns the time the server keeps the session after a save.
-    pub const fn ttl(self) -> Duration {
+    pub const fn duration(self) -> Duration {
         match self {
             Self::Persistent(ttl) | Self::BrowserSession(ttl) => ttl,
         }
@@ -28,20 +28,30 @@ impl MaxAge {
     }
 }
 
-impl From<Duration> for MaxAge {
+impl From<Duration> for IdleTimeout {
     fn from(ttl: Duration) -> Self {
         Self::Persistent(ttl)
     }
 }
 
-/// What else than a save restarts a session's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extension {
-    OnSave,
-    /// A commit when less than half of the time is left.
-    Renew,
-    /// Every commit.
-    Rolling,
+/// Which commits of an unchanged session restart its idle timeout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rolling {
+    /// None: only a save does.
+    #[default]
+    Off,
+    /// Those with less than half of the time left, which is koa-session's `renew`.
+    BelowHalf,
+    /// Every one.
+    EveryCommit,
+}
+
+impl From<bool> for Rolling {
+    /// `true` is [`EveryCommit`](Self::EveryCommit).
+    fn from(rolling: bool) -> Self {
+        if rolling { Self::EveryCommit } else { Self::Off }
+    }
 }
 
 /// The four instants and durations that end a session.
@@ -50,38 +60,43 @@ pub(crate) struct Lifetime {
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
     pub(crate) absolute_end: Timestamp,
-    /// What `set_max_age` asked for; `None` follows the configuration.
-    pub(crate) max_age: Option<MaxAge>,
+    /// What `set_idle_timeout` asked for; `None` follows the configuration.
+    pub(crate) idle_timeout: Option<IdleTimeout>,
 }
 
 /// The configured rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExpiryPolicy {
-    pub(crate) max_age: MaxAge,
-    pub(crate) extension: Extension,
+    pub(crate) idle_timeout: IdleTimeout,
+    pub(crate) rolling: Rolling,
     pub(crate) absolute_timeout: Duration,
-    pub(crate) anonymous_ttl: Option<Duration>,
+    pub(crate) anonymous_idle_timeout: Option<Duration>,
 }
 
 /// What the clock counts from one second up: a shorter life could not be told to a browser.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl ExpiryPolicy {
-    /// Returns the max-age in force for a session.
-    pub(crate) fn max_age_of(&self, chosen: Option<MaxAge>, owned: bool) -> MaxAge {
-        let max_age = chosen.unwrap_or(self.max_age);
-        let limit = if owned { None } else { self.anonymous_ttl };
+    /// Returns the idle timeout in force for a session.
+    pub(crate) fn idle_timeout_of(&self, chosen: Option<IdleTimeout>, owned: bool) -> IdleTimeout {
+        let idle_timeout = chosen.unwrap_or(self.idle_timeout);
+        let limit = if owned { None } else { self.anonymous_idle_timeout };
         let cut = |ttl: Duration| ttl.min(limit.unwrap_or(ttl)).max(SHORTEST);
-        match max_age {
-            MaxAge::Persistent(ttl) => MaxAge::Persistent(cut(ttl)),
-            MaxAge::BrowserSession(ttl) => MaxAge::BrowserSession(cut(ttl)),
+        match idle_timeout {
+            IdleTimeout::Persistent(ttl) => IdleTimeout::Persistent(cut(ttl)),
+            IdleTimeout::BrowserSession(ttl) => IdleTimeout::BrowserSession(cut(ttl)),
         }
     }
 
     /// Returns the lifetime of a session that begins `now`.
-    pub(crate) fn begun(&self, now: Timestamp, max_age: Option<MaxAge>, owned: bool) -> Lifetime {
+    pub(crate) fn begun(
+        &self,
+        now: Timestamp,
+        idle_timeout: Option<IdleTimeout>,
+        owned: bool,
+    ) -> Lifetime {
         let absolute_end = now.saturating_add(self.absolute_timeout);
-        self.saved(now, absolute_end, now, max_age, owned)
+        self.saved(now, absolute_end, now, idle_timeout, owned)
     }
 
     /// Returns the lifetime of a stored session after a save `now`.
@@ -89,11 +104,11 @@ impl ExpiryPolicy {
         &self,
         stored: &Lifetime,
         now: Timestamp,
-        max_age: Option<MaxAge>,
+        idle_timeout: Option<IdleTimeout>,
         owned: bool,
     ) -> Lifetime {
-        let max_age = max_age.or(stored.max_age);
-        self.saved(stored.created_at, self.absolute_end(stored), now, max_age, owned)
+        let idle_timeout = idle_timeout.or(stored.idle_timeout);
+        self.saved(stored.created_at, self.absolute_end(stored), now, idle_timeout, owned)
     }
 
     fn saved(
@@ -101,12 +116,12 @@ impl ExpiryPolicy {
         created_at: Timestamp,
         absolute_end: Timestamp,
         now: Timestamp,
-        max_age: Option<MaxAge>,
+        idle_timeout: Option<IdleTimeout>,
         owned: bool,
     ) -> Lifetime {
-        let ttl = self.max_age_of(max_age, owned).ttl();
+        let ttl = self.idle_timeout_of(idle_timeout, owned).duration();
         let expires_at = now.saturating_add(ttl).min(absolute_end);
-        Lifetime { created_at, expires_at, absolute_end, max_age }
+        Lifetime { created_at, expires_at, absolute_end, idle_timeout }
     }
 
     /// Returns when a stored session ends under the rules of today, which may have been tightened.
@@ -114,7 +129,7 @@ impl ExpiryPolicy {
         stored.expires_at.min(self.absolute_end(stored))
     }
 
-    /// Returns the later expiry that `rolling` or `renew` gives an unchanged session, if any.
+    /// Returns the later expiry that `rolling` gives an unchanged session, if any.
     ///
     /// A token that carries the data is sealed anew only once a twentieth of its life has passed: each new
     /// token could put older data back over another answer's.
@@ -125,12 +140,12 @@ impl ExpiryPolicy {
         owned: bool,
         data_in_token: bool,
     ) -> Option<Timestamp> {
-        let ttl = self.max_age_of(stored.max_age, owned).ttl();
+        let ttl = self.idle_timeout_of(stored.idle_timeout, owned).duration();
         let left = stored.expires_at.saturating_since(now);
-        let due = match self.extension {
-            Extension::OnSave => return None,
-            Extension::Renew => left.saturating_mul(2) < ttl,
-            Extension::Rolling => true,
+        let due = match self.rolling {
+            Rolling::Off => return None,
+            Rolling::BelowHalf => left.saturating_mul(2) < ttl,
+            Rolling::EveryCommit => true,
         };
         let expires_at = now.saturating_add(ttl).min(self.absolute_end(stored));
         let gained = expires_at.saturating_since(stored.expires_at);
@@ -164,12 +179,12 @@ mod tests {
         Timestamp::from_unix_millis(millis)
     }
 
-    fn policy(extension: Extension) -> ExpiryPolicy {
+    fn policy(rolling: Rolling) -> ExpiryPolicy {
         ExpiryPolicy {
-            max_age: MaxAge::Persistent(Duration::from_secs(1000)),
-            extension,
+            idle_timeout: IdleTimeout::Persistent(Duration::from_secs(1000)),
+            rolling,
             absolute_timeout: Duration::from_secs(5000),
-            anonymous_ttl: None,
+            anonymous_idle_timeout: None,
         }
     }
 
@@ -178,7 +193,7 @@ mod tests {
             created_at: at(0),
             expires_at: at(expires_at),
             absolute_end: at(5_000_000),
-            max_age: None,
+            idle_timeout: None,
         }
     }
 
@@ -188,7 +203,7 @@ mod tests {
 
     #[test]
     fn renew_waits_until_less_than_half_is_left_to_the_millisecond() {
-        let policy = policy(Extension::Renew);
+        let policy = policy(Rolling::BelowHalf);
         let session = stored(1_000_000);
         assert_eq!(extended(&policy, &session, at(500_000)), None);
         assert_eq!(extended(&policy, &session, at(500_001)), Some(at(1_500_001)));
@@ -196,7 +211,7 @@ mod tests {
 
     #[test]
     fn rolling_moves_with_the_first_millisecond_and_not_before() {
-        let policy = policy(Extension::Rolling);
+        let policy = policy(Rolling::EveryCommit);
         let session = stored(1_000_000);
         assert_eq!(extended(&policy, &session, at(0)), None);
         assert_eq!(extended(&policy, &session, at(1)), Some(at(1_000_001)));
@@ -204,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_token_with_data_rolls_once_a_twentieth_of_its_life_has_passed() {
-        let policy = policy(Extension::Rolling);
+        let policy = policy(Rolling::EveryCommit);
         let session = stored(1_000_000);
         assert_eq!(policy.extended(&session, at(49_999), true, true), None);
         assert_eq!(policy.extended(&session, at(50_000), true, true), Some(at(1_050_000)));
@@ -212,7 +227,7 @@ mod tests {
 
     #[test]
     fn nothing_extends_past_the_absolute_end() {
-        let policy = policy(Extension::Rolling);
+        let policy = policy(Rolling::EveryCommit);
         assert_eq!(extended(&policy, &stored(4_900_000), at(4_500_000)), Some(at(5_000_000)));
         assert_eq!(extended(&policy, &stored(5_000_000), at(4_999_999)), None);
         let saved = policy.renewed(&stored(1_000_000), at(4_999_999), None, true);
@@ -221,23 +236,23 @@ mod tests {
 
     #[test]
     fn a_tightened_absolute_timeout_ends_sessions_that_were_promised_more() {
-        let mut policy = policy(Extension::OnSave);
+        let mut policy = policy(Rolling::Off);
         policy.absolute_timeout = Duration::from_millis(10);
         assert_eq!(policy.ends_at(&stored(1_000_000)), at(10));
     }
 
     #[test]
     fn a_raised_absolute_timeout_does_not_extend_sessions_that_exist() {
-        let mut policy = policy(Extension::Rolling);
+        let mut policy = policy(Rolling::EveryCommit);
         policy.absolute_timeout = DAY;
         assert_eq!(extended(&policy, &stored(4_900_000), at(4_800_000)), Some(at(5_000_000)));
     }
 
     #[test]
     fn anonymous_sessions_are_cut_to_their_own_ttl() {
-        let mut policy = policy(Extension::OnSave);
-        policy.anonymous_ttl = Some(Duration::from_secs(60));
-        let anonymous = policy.begun(at(0), Some(MaxAge::Persistent(DAY)), false);
+        let mut policy = policy(Rolling::Off);
+        policy.anonymous_idle_timeout = Some(Duration::from_secs(60));
+        let anonymous = policy.begun(at(0), Some(IdleTimeout::Persistent(DAY)), false);
         assert_eq!(anonymous.expires_at, at(60_000));
         let owned = policy.begun(at(0), None, true);
         assert_eq!(owned.expires_at, at(1_000_000));

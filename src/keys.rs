@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 /// The keys of a session cookie: one seals, others still open.
 ///
 /// To replace a key without logging anyone out, roll out three times: first
-/// `KeyRing::new(old).accept_next(new)` on every node, then `KeyRing::new(new).retire(old)`, and
+/// `KeyRing::new(old).accept_next(new)` on every node, then `KeyRing::new(new).accept_former(old)`, and
 /// after the longest session lifetime `KeyRing::new(new)`.
 ///
 /// # Example
@@ -21,7 +21,7 @@ use crate::error::ConfigError;
 /// use axum_typed_session::{Key, KeyRing};
 ///
 /// let (old, new) = (Key::generate(), Key::generate());
-/// let ring = KeyRing::new(new).retire(old);
+/// let ring = KeyRing::new(new).accept_former(old);
 /// ```
 #[derive(Clone)]
 #[must_use]

@@ -35,7 +35,13 @@
 //! # Ok::<(), axum_typed_session::ConfigError>(())
 //! ```
 //!
-//! A handler that only reads needs no commit. With [`AutoCommitLayer`] none does.
+//! # The one rule
+//!
+//! **Every handler that takes a session ends with its guard, or runs under the layer.** The guard is the
+//! [`SessionCommit`] that `commit` returns. A commit of an untouched session does no I/O. Its guard keeps shared
+//! caches from serving the response to other visitors, and lets `rolling` extend the session of somebody who only
+//! reads. Under [`AutoCommitLayer`] handlers need no commit. [`SessionManager::no_session`] is the guard for a
+//! handler whose `Option<Session<T>>` is `None`.
 //!
 //! # Cookie or store
 //!
@@ -45,10 +51,32 @@
 //! | size | 4096 bytes with name and overhead | `max_payload`, 64 KiB |
 //! | two requests change it at once | the browser keeps the cookie that arrives last | merged, or an error; never lost |
 //! | logout | a copied cookie works until it expires, unless `revocations` | immediate, everywhere |
-//! | ends of all of a person's sessions, handles, jobs | no | yes |
+//! | ending all sessions of a person, handles, jobs | no | yes |
 //!
-//! What must not be rolled back, such as attempt counters or used coupons, belongs in a store: a client can
-//! always send an older cookie again.
+//! Data that must not be rolled back, such as attempt counters or used coupons, belongs in a store: a client can
+//! always send an older cookie again. In cookie mode with `rolling`, an answer that arrives late can also put an
+//! older cookie back over a newer one; the window is small, since an unchanged session is sealed anew only once a
+//! twentieth of its life has passed.
+//!
+//! # Requests that change one session at once
+//!
+//! With a store, changes of concurrent requests are merged where both can hold. The fields of your type and the
+//! keys of maps merge one by one. Fields that only make sense together go into one nested struct, which is one value.
+//!
+//! | both requests | result |
+//! |---|---|
+//! | changed different fields, or different keys of a map | both |
+//! | appended to a list (of anything but numbers and booleans) | both |
+//! | changed a [`Counter`], [`Latest`] or [`Set`] | the sum, the later commit, the union |
+//! | set a string | the later commit |
+//! | set a [`Once`], a number, an enum, a nested struct, or anything else | [`SessionError::Conflict`], 409 |
+//!
+//! A WARN names the field of a conflict. Change a field through [`Session::update`] where none of this fits.
+//!
+//! Changes never cross from one person to another. A [`clear`](Session::clear), a change of the owner and, without
+//! an [`owner`](SessionManagerBuilder::owner), a [`regenerate`](Session::regenerate) are boundaries: a commit, an
+//! `update` or a handle based on the other side is `Conflict` or `Gone`. A login takes over the cart that the
+//! anonymous session gathered meanwhile.
 //!
 //! # Sizing
 //!
@@ -80,18 +108,18 @@
 //! | option | default | what it is for |
 //! |---|---|---|
 //! | `keys` | required without a store | seals tokens; a `KeyRing` rotates keys |
-//! | `audience`, `kind` | this crate's name; the cookie's or header's name | what tokens and ids are for |
+//! | `audience`, `kind` | this crate's name; the short name of the data type | what tokens and ids are for |
 //! | `cookie` | `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax | name and attributes |
 //! | `transport` | the cookie | bearer, a header, or functions of your own |
 //! | `signed`, `insecure_http`, `remove_unpartitioned` | off | readable tokens; development; moving to CHIPS |
 //! | `store`, `store_for` | none: the cookie holds the data | sessions on the server; one store per tenant |
 //! | `revocations` | none | real logout in cookie mode |
 //! | `id_generator` | 32 bytes from the operating system | ids of your own |
-//! | `max_age`, `browser_session` | 1 day after each save | how long a session lives |
-//! | `rolling`, `renew` | off | what restarts that time |
+//! | `idle_timeout` | 1 day after each save | how long an unused session lives |
+//! | `rolling` | off | which reads restart that time |
 //! | `absolute_timeout` | 30 days | what nothing extends |
 //! | `owner` | none | whose session it is, for `sessions_of` and "log out everywhere" |
-//! | `anonymous_ttl` | as `max_age` | shorter lives for nobody's sessions |
+//! | `anonymous_idle_timeout` | as `idle_timeout` | shorter lives for sessions without an owner |
 //! | `max_payload` | 64 KiB | the largest session |
 //! | `validate`, `validate_data` | everything is valid | refusing what comes in |
 //! | `before_save` | nothing | changing what is saved |
@@ -100,6 +128,7 @@
 //! | `on_conflict` | `Merge` | two requests that change one session |
 //! | `store_timeout` | 2 s | when a store counts as down |
 //! | `on_event` | `tracing` alone | metrics and audits |
+//! | `error_response` | a short plain sentence | what the client sees of an error |
 //! | `clock` | the system's | tests |
 //!
 //! # `Arc<AppState>` as state
@@ -130,9 +159,9 @@
 //! | `ctx.session.x = 1` | `session.x = 1` on your own type |
 //! | `ctx.session = null` | `session.destroy()` |
 //! | `autoCommit: true`, `manuallyCommit()` | [`AutoCommitLayer`], `session.commit().await?` |
-//! | `save()`, `regenerate()`, `isNew`, `maxAge` | `force_save()`, `regenerate()`, `is_new()`, `set_max_age()` |
+//! | `save()`, `regenerate()`, `isNew`, `maxAge` | `force_save()`, `regenerate()`, `is_new()`, `set_idle_timeout()` |
 //! | `key`, `path`, `domain`, `secure`, `httpOnly`, `sameSite`, `partitioned` | `cookie` |
-//! | `removeUnpartitioned`, `rolling`, `renew`, `maxAge`, `maxAge: 'session'` | `remove_unpartitioned`, `rolling`, `renew`, `max_age`, `browser_session` |
+//! | `removeUnpartitioned`, `rolling`, `renew`, `maxAge`, `maxAge: 'session'` | `remove_unpartitioned`, `rolling`, `rolling`, `idle_timeout`, `idle_timeout` |
 //! | `signed`, `encrypt` | encrypted; `signed` for readable |
 //! | `store`, `ContextStore`, `externalKey`, `genid` | `store`, `store_for`, `transport`, `id_generator` |
 //! | `valid`, `beforeSave`, `encode`/`decode` | `validate`, `before_save`, `codec` |
@@ -184,7 +213,7 @@ mod record;
 
 mod cookies;
 mod seal;
-mod store;
+pub mod store;
 mod transport;
 
 mod builder;
@@ -192,56 +221,41 @@ mod manager;
 
 mod request;
 
-mod auto_commit;
 mod cell;
 mod commit;
 mod handle;
+pub mod layer;
 mod session;
 
 #[cfg(feature = "testing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
 pub use cookie;
 pub use time;
 
+#[cfg(feature = "mysql")]
+pub use crate::store::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use crate::store::PostgresStore;
 #[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use crate::store::{RedisConnectError, RedisStore};
+pub use crate::store::RedisStore;
+#[cfg(feature = "sqlite")]
+pub use crate::store::SqliteStore;
 pub use crate::{
-    auto_commit::{AutoCommit, AutoCommitLayer},
     builder::SessionManagerBuilder,
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, SystemClock},
     codec::Codec,
     commit::SessionCommit,
     error::{ConfigError, SessionError, SessionRejection, StoreError},
     event::{SessionEvent, SessionEventKind},
-    expiry::MaxAge,
+    expiry::{IdleTimeout, Rolling},
     fields::{Counter, Latest, Once, Set},
     handle::SessionHandle,
-    id::{Fingerprint, OwnerKey, ParseStoreKeyError, SessionId, StoreKey},
+    id::{Fingerprint, SessionId, StoreKey},
     keys::{Key, KeyRing},
+    layer::AutoCommitLayer,
     manager::{ConflictPolicy, SessionManager, StoredSession},
-    record::{Record, Version},
-    session::{Session, SessionState},
-    store::{
-        Cleanup, CleanupTask, MemoryStore, MemoryStoreBuilder, SaveOutcome, SessionStore, Write,
-    },
+    session::{ProvidesSessions, Session},
+    store::{MemoryStore, SessionStore},
     transport::Transport,
 };
-
-#[cfg(feature = "mysql")]
-#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
-pub use crate::store::MySqlStore;
-#[cfg(feature = "postgres")]
-#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use crate::store::PostgresStore;
-#[cfg(feature = "sqlite")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
-pub use crate::store::SqliteStore;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))))]
-pub use crate::store::{SqlEngine, SqlStore};
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))))]
-pub use sqlx;

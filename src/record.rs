@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes};
 use crate::{
     clock::Timestamp,
     error::{BoxError, StoreError},
-    expiry::{Lifetime, MaxAge},
+    expiry::{IdleTimeout, Lifetime},
     id::{OwnerKey, bytes_for_stores, random},
 };
 
@@ -77,9 +77,9 @@ impl Record {
         self.lifetime.absolute_end
     }
 
-    /// Returns the max-age this session asked for, if it asked for one.
-    pub fn max_age(&self) -> Option<MaxAge> {
-        self.lifetime.max_age
+    /// Returns the idle timeout this session asked for, if it asked for one.
+    pub fn idle_timeout(&self) -> Option<IdleTimeout> {
+        self.lifetime.idle_timeout
     }
 
     /// Returns the application's schema version of the payload.
@@ -111,7 +111,7 @@ impl Record {
     /// Returns everything but version and expiry as bytes.
     ///
     /// Layout, integers big-endian: format `u8`, flags `u8`, codec tag `u8`, schema `u32`, created-at
-    /// and absolute end in Unix milliseconds `u64`, then max-age in milliseconds `u64`, owner
+    /// and absolute end in Unix milliseconds `u64`, then idle timeout in milliseconds `u64`, owner
     /// `[u8; 32]` and epoch `u64` where the flags say so, then the payload.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
@@ -120,29 +120,29 @@ impl Record {
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        let max_age = if self.lifetime.max_age.is_some() { 8 } else { 0 };
+        let idle_timeout = if self.lifetime.idle_timeout.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };
         let epoch = if self.epoch == 0 { 0 } else { 8 };
-        23 + max_age + owner + epoch + self.payload.len()
+        23 + idle_timeout + owner + epoch + self.payload.len()
     }
 
     pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
-        let max_age = self.lifetime.max_age;
+        let idle_timeout = self.lifetime.idle_timeout;
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         bytes.put_u8(FORMAT);
         bytes.put_u8(
             flag(self.tombstone, TOMBSTONE)
                 | flag(self.owner.is_some(), OWNER)
-                | flag(max_age.is_some(), MAX_AGE)
+                | flag(idle_timeout.is_some(), IDLE_TIMEOUT)
                 | flag(self.epoch != 0, EPOCH)
-                | flag(max_age.is_some_and(MaxAge::is_persistent), PERSISTENT),
+                | flag(idle_timeout.is_some_and(IdleTimeout::is_persistent), PERSISTENT),
         );
         bytes.put_u8(self.codec);
         bytes.put_u32(self.schema);
         bytes.put_u64(self.lifetime.created_at.as_unix_millis());
         bytes.put_u64(self.lifetime.absolute_end.as_unix_millis());
-        if let Some(max_age) = max_age {
-            bytes.put_u64(u64::try_from(max_age.ttl().as_millis()).unwrap_or(u64::MAX));
+        if let Some(idle_timeout) = idle_timeout {
+            bytes.put_u64(u64::try_from(idle_timeout.duration().as_millis()).unwrap_or(u64::MAX));
         }
         if let Some(owner) = &self.owner {
             bytes.extend_from_slice(owner.as_bytes());
@@ -176,20 +176,20 @@ impl Record {
 
     fn read(version: Version, expires_at: Timestamp, rest: &mut Bytes) -> Option<Self> {
         let [_format, flags, codec] = take(rest)?;
-        if flags & !(TOMBSTONE | OWNER | MAX_AGE | PERSISTENT | EPOCH) != 0 {
+        if flags & !(TOMBSTONE | OWNER | IDLE_TIMEOUT | PERSISTENT | EPOCH) != 0 {
             return None;
         }
         let schema = u32::from_be_bytes(take(rest)?);
         let created_at = take_millis(rest)?;
         let absolute_end = take_millis(rest)?;
-        let max_age = if flags & MAX_AGE == 0 {
+        let idle_timeout = if flags & IDLE_TIMEOUT == 0 {
             None
         } else {
             let ttl = Duration::from_millis(u64::from_be_bytes(take(rest)?));
             Some(if flags & PERSISTENT == 0 {
-                MaxAge::BrowserSession(ttl)
+                IdleTimeout::BrowserSession(ttl)
             } else {
-                MaxAge::Persistent(ttl)
+                IdleTimeout::Persistent(ttl)
             })
         };
         let owner = if flags & OWNER == 0 { None } else { Some(OwnerKey::from_bytes(take(rest)?)) };
@@ -203,7 +203,7 @@ impl Record {
                 created_at: Timestamp::from_unix_millis(created_at),
                 expires_at,
                 absolute_end: Timestamp::from_unix_millis(absolute_end),
-                max_age,
+                idle_timeout,
             },
             epoch,
             tombstone: flags & TOMBSTONE != 0,
@@ -214,7 +214,7 @@ impl Record {
 
 const TOMBSTONE: u8 = 1;
 const OWNER: u8 = 2;
-const MAX_AGE: u8 = 4;
+const IDLE_TIMEOUT: u8 = 4;
 const PERSISTENT: u8 = 8;
 const EPOCH: u8 = 16;
 

@@ -14,7 +14,7 @@ use crate::{
     cell::Cell,
     commit::SessionCommit,
     error::{SessionError, SessionRejection},
-    expiry::MaxAge,
+    expiry::IdleTimeout,
     handle::SessionHandle,
     id::SessionId,
     manager::{Basis, Draft, SessionManager},
@@ -30,13 +30,13 @@ use crate::{
     label = "`Session<{T}>` needs a manager in the state `{Self}`",
     note = "call `.with_state(sessions)` with a `SessionManager<{T}>`, or put one into a state struct with `#[derive(FromRef)]`"
 )]
-pub trait SessionState<T>: Send + Sync {
+pub trait ProvidesSessions<T>: Send + Sync {
     /// Returns the manager.
     fn session_manager(&self) -> SessionManager<T>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<S: Send + Sync, T> SessionState<T> for S
+impl<S: Send + Sync, T> ProvidesSessions<T> for S
 where
     SessionManager<T>: FromRef<S>,
 {
@@ -61,9 +61,9 @@ where
 /// `T` must read back from what it writes, as [`Codec`](crate::Codec) says; data that does not is refused
 /// with [`SessionError::Encode`] before anything is stored or sent.
 ///
-/// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_max_age`, `regenerate`, `destroy`,
+/// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_idle_timeout`, `regenerate`, `destroy`,
 /// `reset`, `force_save`, `discard`, `handle`, `update` and `commit`. Should your type have a method of one
-/// of these names, call it through the deref: `(*session).reset()`.
+/// of these names, call it through the deref: `(*session).clear()`.
 ///
 /// # Example
 ///
@@ -110,7 +110,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Returns when the session ends unless a commit extends it.
     ///
     /// For a fresh session: when it would end if it were saved now, with what
-    /// [`set_max_age`](Self::set_max_age) asked for, but as one without owner. For one that was saved, what
+    /// [`set_idle_timeout`](Self::set_idle_timeout) asked for, but as one without owner. For one that was saved, what
     /// this guard asked for counts from its commit on.
     pub fn expires_at(&self) -> OffsetDateTime {
         let policy = &self.cell.manager().core().policy;
@@ -118,7 +118,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             policy.ends_at(&live.record.lifetime)
         } else {
             let now = self.basis.incoming.opened_at;
-            policy.begun(now, self.draft().intents.max_age, false).expires_at
+            policy.begun(now, self.draft().intents.idle_timeout, false).expires_at
         };
         expires_at.into()
     }
@@ -127,8 +127,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// Saves the session even if nothing else changed, and stays with it across later saves. Less than
     /// a second counts as one; `absolute_timeout` still ends the session.
-    pub fn set_max_age(&mut self, max_age: impl Into<MaxAge>) {
-        self.draft_mut().intents.max_age = Some(max_age.into());
+    pub fn set_idle_timeout(&mut self, idle_timeout: impl Into<IdleTimeout>) {
+        self.draft_mut().intents.idle_timeout = Some(idle_timeout.into());
     }
 
     /// Gives the session a new id, keeping the data; do so at every login and logout (OWASP ASVS 7.2.4).
@@ -147,7 +147,7 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
     ///
-    /// `destroy` wins over `regenerate`, `set_max_age` and changes of the data.
+    /// `destroy` wins over `regenerate`, `set_idle_timeout` and changes of the data.
     ///
     /// # Security
     ///
@@ -266,7 +266,7 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     fn cell(
         parts: &mut Parts,
-        state: &impl SessionState<T>,
+        state: &impl ProvidesSessions<T>,
     ) -> Result<Arc<Cell<T>>, SessionRejection> {
         let manager = state.session_manager();
         RequestSessions::of(&mut parts.extensions).cell(&manager)
@@ -323,7 +323,7 @@ impl<T: Send + Sync + 'static> Drop for Session<T> {
 
 impl<S, T> FromRequestParts<S> for Session<T>
 where
-    S: SessionState<T>,
+    S: ProvidesSessions<T>,
     T: Send + Sync + 'static,
 {
     type Rejection = SessionRejection;
@@ -337,7 +337,7 @@ where
 
 impl<S, T> OptionalFromRequestParts<S> for Session<T>
 where
-    S: SessionState<T>,
+    S: ProvidesSessions<T>,
     T: Send + Sync + 'static,
 {
     type Rejection = SessionRejection;

@@ -8,7 +8,7 @@ use crate::{
     cookies::CookieTemplate,
     error::ConfigError,
     event::Events,
-    expiry::{LONGEST_COOKIE, MaxAge},
+    expiry::LONGEST_COOKIE,
     id::Scope,
     manager::{ConflictPolicy, Core, Home, SessionManager, Settings},
     seal::{Content, Protection, Sealer},
@@ -71,24 +71,23 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     fn check_durations(&self) -> Result<(), ConfigError> {
         let policy = &self.policy;
-        let max_age = match policy.max_age {
-            MaxAge::Persistent(ttl) => ("max_age", ttl, LONGEST_COOKIE),
-            MaxAge::BrowserSession(ttl) => ("browser_session", ttl, LONGEST_COOKIE),
-        };
+        let idle_timeout = ("idle_timeout", policy.idle_timeout.duration(), LONGEST_COOKIE);
         let durations = [
-            Some(max_age),
+            Some(idle_timeout),
             Some(("absolute_timeout", policy.absolute_timeout, LONGEST_TIMEOUT)),
-            policy.anonymous_ttl.map(|ttl| ("anonymous_ttl", ttl, LONGEST_COOKIE)),
-            self.store_timeout.map(|ttl| ("store_timeout", ttl, DAY)),
+            policy
+                .anonymous_idle_timeout
+                .map(|timeout| ("anonymous_idle_timeout", timeout, LONGEST_COOKIE)),
+            self.store_timeout.map(|timeout| ("store_timeout", timeout, DAY)),
         ];
         for (option, actual, limit) in durations.into_iter().flatten() {
             if actual.is_zero() || actual > limit {
                 return Err(ConfigError::Duration { option, actual, limit });
             }
         }
-        if policy.max_age.ttl() > policy.absolute_timeout {
-            return Err(ConfigError::MaxAgeAboveAbsoluteTimeout {
-                max_age: policy.max_age.ttl(),
+        if policy.idle_timeout.duration() > policy.absolute_timeout {
+            return Err(ConfigError::IdleTimeoutAboveAbsoluteTimeout {
+                idle_timeout: policy.idle_timeout.duration(),
                 absolute_timeout: policy.absolute_timeout,
             });
         }
@@ -137,8 +136,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
             return needs("accept_schema", "a version from `.schema_version(..)` up");
         }
-        if self.policy.anonymous_ttl.is_some() && self.data.owner.is_none() {
-            return needs("anonymous_ttl", "`.owner(..)`");
+        if self.policy.anonymous_idle_timeout.is_some() && self.data.owner.is_none() {
+            return needs("anonymous_idle_timeout", "`.owner(..)`");
         }
         if !self.transport.is_cookie() {
             let no_cookie = "a `.transport(..)` that is no cookie";

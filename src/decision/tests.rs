@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{expiry::Extension, id::Scope, record::Version};
+use crate::{expiry::Rolling, id::Scope, record::Version};
 
 /// What a sentence says of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Case {
 
     /// Asks for a save, and neither for the session's end nor for a new id.
     fn saves(&self) -> bool {
-        let asks = self.changed || self.intents.force_save || self.intents.max_age.is_some();
+        let asks = self.changed || self.intents.force_save || self.intents.idle_timeout.is_some();
         asks && !self.intents.destroy && !self.intents.regenerate
     }
 
@@ -87,13 +87,13 @@ impl Case {
     fn is_news(&self) -> bool {
         let Some(live) = self.live() else { return true };
         let stored = &live.record;
-        let is_persistent = |chosen: Option<MaxAge>| {
-            chosen.or(stored.max_age()).unwrap_or(self.policy.max_age).is_persistent()
+        let is_persistent = |chosen: Option<IdleTimeout>| {
+            chosen.or(stored.idle_timeout()).unwrap_or(self.policy.idle_timeout).is_persistent()
         };
         let arrives = self.owner.is_some() && self.owner != stored.owner;
         let lives_longer = arrives && self.now > stored.created_at();
-        is_persistent(None) != is_persistent(self.intents.max_age)
-            || (lives_longer && is_persistent(self.intents.max_age))
+        is_persistent(None) != is_persistent(self.intents.idle_timeout)
+            || (lives_longer && is_persistent(self.intents.idle_timeout))
     }
 }
 
@@ -169,7 +169,7 @@ const RULES: [Rule; 10] = [
 ];
 
 fn asks(case: &Case) -> bool {
-    case.changed || case.intents.force_save || case.intents.max_age.is_some()
+    case.changed || case.intents.force_save || case.intents.idle_timeout.is_some()
 }
 
 fn set_if(set: bool) -> CookieAction {
@@ -194,11 +194,15 @@ fn check_times(case: &Case, decision: &Decision<'_>) {
     let Case { policy, owner, intents, now, .. } = case;
     match decision.row {
         RowAction::Create(_, lifetime) => {
-            assert_eq!(lifetime, policy.begun(*now, intents.max_age, owner.is_some()), "{case:?}");
+            assert_eq!(
+                lifetime,
+                policy.begun(*now, intents.idle_timeout, owner.is_some()),
+                "{case:?}"
+            );
         }
         RowAction::Update(save) | RowAction::Rotate(save) => {
             let expected =
-                lifetime_after_save(policy, &save.live.record, *owner, intents.max_age, *now);
+                lifetime_after_save(policy, &save.live.record, *owner, intents.idle_timeout, *now);
             assert_eq!((save.lifetime, save.now), (expected, *now), "{case:?}");
         }
         RowAction::Touch(_, expires_at) => {
@@ -220,25 +224,25 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_unix_millis(millis)
 }
 
-const fn persistent(millis: u64) -> MaxAge {
-    MaxAge::Persistent(Duration::from_millis(millis))
+const fn persistent(millis: u64) -> IdleTimeout {
+    IdleTimeout::Persistent(Duration::from_millis(millis))
 }
 
-const fn until_closed(millis: u64) -> MaxAge {
-    MaxAge::BrowserSession(Duration::from_millis(millis))
+const fn until_closed(millis: u64) -> IdleTimeout {
+    IdleTimeout::BrowserSession(Duration::from_millis(millis))
 }
 
-fn policy(max_age: MaxAge, extension: Extension) -> ExpiryPolicy {
+fn policy(idle_timeout: IdleTimeout, rolling: Rolling) -> ExpiryPolicy {
     let absolute_timeout = Duration::from_millis(TIMEOUT);
-    ExpiryPolicy { max_age, extension, absolute_timeout, anonymous_ttl: None }
+    ExpiryPolicy { idle_timeout, rolling, absolute_timeout, anonymous_idle_timeout: None }
 }
 
-fn lifetime(expires_at: u64, max_age: Option<MaxAge>) -> Lifetime {
+fn lifetime(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
     Lifetime {
         created_at: at(CREATED),
         expires_at: at(expires_at),
         absolute_end: at(CREATED + TIMEOUT),
-        max_age,
+        idle_timeout,
     }
 }
 
@@ -297,13 +301,13 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
 fn all_intents() -> Vec<Intents> {
     let mut all = Vec::new();
     for bits in 0..8_u8 {
-        for max_age in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
+        for idle_timeout in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
             all.push(Intents {
                 destroy: bits & 1 != 0,
                 regenerate: bits & 2 != 0,
                 clear: false,
                 force_save: bits & 4 != 0,
-                max_age,
+                idle_timeout,
             });
         }
     }
@@ -313,9 +317,9 @@ fn all_intents() -> Vec<Intents> {
 /// Calls `check` with every combination.
 fn for_every_case(mut check: impl FnMut(&Case)) {
     let (origins, intents) = (origins(), all_intents());
-    for extension in [Extension::OnSave, Extension::Renew, Extension::Rolling] {
-        for max_age in [persistent(TTL), until_closed(TTL)] {
-            let policy = policy(max_age, extension);
+    for rolling in [Rolling::Off, Rolling::BelowHalf, Rolling::EveryCommit] {
+        for idle_timeout in [persistent(TTL), until_closed(TTL)] {
+            let policy = policy(idle_timeout, rolling);
             for (origin, owner, now) in &origins {
                 for bits in 0..8_u8 {
                     let mut case = Case {
@@ -372,8 +376,13 @@ fn clear_alone_decides_nothing_since_its_data_speaks() {
     });
 }
 
-const NONE: Intents =
-    Intents { destroy: false, regenerate: false, clear: false, force_save: false, max_age: None };
+const NONE: Intents = Intents {
+    destroy: false,
+    regenerate: false,
+    clear: false,
+    force_save: false,
+    idle_timeout: None,
+};
 const REGENERATE: Intents = Intents { regenerate: true, ..NONE };
 const CLEAR: Intents = Intents { clear: true, ..NONE };
 
@@ -453,7 +462,7 @@ fn a_save_merges_within_one_identity_and_a_login_with_what_the_visitor_gathered(
 
 #[test]
 fn the_cookie_of_a_stored_session_is_sent_again_only_where_the_browsers_would_not_do() {
-    let policy = policy(persistent(TTL), Extension::Rolling);
+    let policy = policy(persistent(TTL), Rolling::EveryCommit);
     let stored = lifetime(CREATED + TTL, None);
     let saved = lifetime(CREATED + 2 * TTL, None);
     let longer = at(CREATED + TIMEOUT + 1);
@@ -469,18 +478,18 @@ fn the_cookie_of_a_stored_session_is_sent_again_only_where_the_browsers_would_no
         ("a later end", stored, Lifetime { absolute_end: longer, ..saved }, true),
         (
             "a later end of a browser session",
-            Lifetime { max_age: closing, ..stored },
-            Lifetime { max_age: closing, absolute_end: longer, ..saved },
+            Lifetime { idle_timeout: closing, ..stored },
+            Lifetime { idle_timeout: closing, absolute_end: longer, ..saved },
             false,
         ),
-        ("a browser session now", stored, Lifetime { max_age: closing, ..saved }, true),
+        ("a browser session now", stored, Lifetime { idle_timeout: closing, ..saved }, true),
         (
             "no browser session any more",
-            Lifetime { max_age: closing, ..stored },
-            Lifetime { max_age: kept, ..saved },
+            Lifetime { idle_timeout: closing, ..stored },
+            Lifetime { idle_timeout: kept, ..saved },
             true,
         ),
-        ("another time of the same kind", stored, Lifetime { max_age: kept, ..saved }, false),
+        ("another time of the same kind", stored, Lifetime { idle_timeout: kept, ..saved }, false),
         ("up to 400 days", years(399), years(400), false),
         ("past 400 days", years(400), years(401), true),
         ("past 400 days as before", years(401), years(401), false),
@@ -494,17 +503,17 @@ fn the_cookie_of_a_stored_session_is_sent_again_only_where_the_browsers_would_no
 
 #[test]
 fn a_session_begins_anew_when_its_owner_arrives_and_only_then() {
-    let policy = policy(persistent(TTL), Extension::OnSave);
+    let policy = policy(persistent(TTL), Rolling::Off);
     let now = CREATED + 1_000;
     for (before, after) in OWNERS {
         let stored = live(before, lifetime(CREATED + TTL, Some(persistent(2 * TTL)))).record;
         let begins = if after.is_some() && after != before { now } else { CREATED };
-        for (asked, max_age) in [(None, 2 * TTL), (Some(persistent(3 * TTL)), 3 * TTL)] {
+        for (asked, idle_timeout) in [(None, 2 * TTL), (Some(persistent(3 * TTL)), 3 * TTL)] {
             let expected = Lifetime {
                 created_at: at(begins),
-                expires_at: at(now + max_age),
+                expires_at: at(now + idle_timeout),
                 absolute_end: at(begins + TIMEOUT),
-                max_age: Some(persistent(max_age)),
+                idle_timeout: Some(persistent(idle_timeout)),
             };
             let found = lifetime_after_save(&policy, &stored, after, asked, at(now));
             assert_eq!(found, expected, "{before:?} {after:?}");
@@ -513,11 +522,11 @@ fn a_session_begins_anew_when_its_owner_arrives_and_only_then() {
 }
 
 #[test]
-fn of_two_guards_every_intent_holds_and_the_later_max_age() {
+fn of_two_guards_every_intent_holds_and_the_later_idle_timeout() {
     let [one, other] = [TTL, 2 * TTL].map(|ttl| Some(persistent(ttl)));
-    let earlier = Intents { regenerate: true, max_age: one, ..NONE };
+    let earlier = Intents { regenerate: true, idle_timeout: one, ..NONE };
     assert_eq!(earlier.and(CLEAR), Intents { clear: true, ..earlier });
-    let later = Intents { force_save: true, max_age: other, ..NONE };
+    let later = Intents { force_save: true, idle_timeout: other, ..NONE };
     assert_eq!(earlier.and(later), Intents { regenerate: true, ..later });
     assert!(earlier.any() && !NONE.any() && !NONE.and(NONE).any());
 }

@@ -128,9 +128,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         let prepared = prepared.map_err(|(error, _)| error)?;
         let mut lifetime = save.lifetime;
-        if save.intents.max_age.is_none() && lifetime.max_age != theirs.max_age() {
+        if save.intents.idle_timeout.is_none() && lifetime.idle_timeout != theirs.idle_timeout() {
             let owned = prepared.owner.is_some();
-            lifetime = core.policy.renewed(&lifetime, save.now, theirs.max_age(), owned);
+            lifetime = core.policy.renewed(&lifetime, save.now, theirs.idle_timeout(), owned);
         }
         let is_same_login = theirs.epoch != save.live.record.epoch && !save.intents.clear;
         core.record(&prepared, lifetime, if is_same_login { theirs.epoch } else { epoch })

@@ -165,7 +165,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             tracing::warn!(
                 session = std::any::type_name::<T>(),
                 "session data is encoded in another order each time, so that it counts as changed whenever \
-                 it is borrowed: use `BTreeSet` or `axum_typed_session::Set` for a `HashSet`"
+                 it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`"
             );
         }
         Ok(())

@@ -214,7 +214,7 @@ impl Core {
                 created_at: now,
                 expires_at: end,
                 absolute_end: end,
-                max_age: None,
+                idle_timeout: None,
             },
             epoch: 0,
             tombstone: true,

@@ -100,9 +100,10 @@ impl Core {
     /// decides when the session ends, and a cookie that need not move never replaces a newer one.
     pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<Delivery, SessionError> {
         let record = &live.record;
-        let max_age = self.policy.max_age_of(record.max_age(), record.owner.is_some());
+        let idle_timeout =
+            self.policy.idle_timeout_of(record.idle_timeout(), record.owner.is_some());
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
-        let seconds = max_age.is_persistent().then(|| cookie_seconds(end, now));
+        let seconds = idle_timeout.is_persistent().then(|| cookie_seconds(end, now));
         let token = match &self.sealer {
             Some(sealer) if self.data_in_token() => {
                 sealer.seal(data_len(record), |into| write_data(&live.id, now, record, into))

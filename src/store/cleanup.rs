@@ -25,7 +25,7 @@ use crate::error::StoreError;
 ///
 /// ```
 /// use std::time::Duration;
-/// use axum_typed_session::{Cleanup, MemoryStore};
+/// use axum_typed_session::{MemoryStore, store::Cleanup};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

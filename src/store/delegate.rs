@@ -28,9 +28,7 @@
 /// ```
 /// # use std::sync::atomic::{AtomicUsize, Ordering};
 /// # use async_trait::async_trait;
-/// # use axum_typed_session::{
-/// #     Record, SaveOutcome, SessionStore, StoreError, StoreKey, Write, delegate_session_store
-/// # };
+/// # use axum_typed_session::{#     Record, SessionStore, StoreError, StoreKey, delegate_session_store #, store::{SaveOutcome, Write}};
 /// struct Largest<S> { inner: S, bytes: AtomicUsize }
 ///
 /// #[async_trait]
@@ -85,30 +83,30 @@ macro_rules! delegate_session_store {
     };
     (@unless [] load $to:tt) => {
         $crate::delegate_session_store! {
-            @fn load $to ['key] (key: &'key $crate::StoreKey) -> ::core::option::Option<$crate::Record>
+            @fn load $to ['key] (key: &'key $crate::store::StoreKey) -> ::core::option::Option<$crate::store::Record>
         }
     };
     (@unless [] save $to:tt) => {
         $crate::delegate_session_store! {
             @fn save $to ['key 'record]
-            (key: &'key $crate::StoreKey, record: &'record $crate::Record, write: $crate::Write)
-            -> $crate::SaveOutcome
+            (key: &'key $crate::store::StoreKey, record: &'record $crate::store::Record, write: $crate::store::Write)
+            -> $crate::store::SaveOutcome
         }
     };
     (@unless [] destroy $to:tt) => {
-        $crate::delegate_session_store! { @fn destroy $to ['key] (key: &'key $crate::StoreKey) -> () }
+        $crate::delegate_session_store! { @fn destroy $to ['key] (key: &'key $crate::store::StoreKey) -> () }
     };
     (@unless [] touch $to:tt) => {
         $crate::delegate_session_store! {
             @fn touch $to ['key]
-            (key: &'key $crate::StoreKey, version: $crate::Version, expires_at: $crate::Timestamp)
-            -> $crate::SaveOutcome
+            (key: &'key $crate::store::StoreKey, version: $crate::store::Version, expires_at: $crate::store::Timestamp)
+            -> $crate::store::SaveOutcome
         }
     };
     (@unless [] destroy_at $to:tt) => {
         $crate::delegate_session_store! {
-            @fn destroy_at $to ['key] (key: &'key $crate::StoreKey, version: $crate::Version)
-            -> $crate::SaveOutcome
+            @fn destroy_at $to ['key] (key: &'key $crate::store::StoreKey, version: $crate::store::Version)
+            -> $crate::store::SaveOutcome
         }
     };
     (@unless [] delete_expired $to:tt) => {
@@ -116,19 +114,19 @@ macro_rules! delegate_session_store {
     };
     (@unless [] indexes_owners [[$self:ident] [$store:expr] $($around:tt)*]) => {
         fn indexes_owners(&$self) -> bool {
-            $crate::SessionStore::indexes_owners($store)
+            $crate::store::SessionStore::indexes_owners($store)
         }
     };
     (@unless [] find_by_owner $to:tt) => {
         $crate::delegate_session_store! {
-            @fn find_by_owner $to ['owner] (owner: &'owner $crate::OwnerKey)
-            -> ::std::vec::Vec<$crate::StoreKey>
+            @fn find_by_owner $to ['owner] (owner: &'owner $crate::store::OwnerKey)
+            -> ::std::vec::Vec<$crate::store::StoreKey>
         }
     };
     (@unless [] destroy_by_owner $to:tt) => {
         $crate::delegate_session_store! {
             @fn destroy_by_owner $to ['owner 'keep]
-            (owner: &'owner $crate::OwnerKey, keep: ::core::option::Option<&'keep $crate::StoreKey>) -> u64
+            (owner: &'owner $crate::store::OwnerKey, keep: ::core::option::Option<&'keep $crate::store::StoreKey>) -> u64
         }
     };
 
@@ -141,7 +139,7 @@ macro_rules! delegate_session_store {
             &'this $self,
             $($argument: $type),+
         ) -> ::core::pin::Pin<::std::boxed::Box<
-            dyn ::core::future::Future<Output = ::core::result::Result<$answer, $crate::StoreError>>
+            dyn ::core::future::Future<Output = ::core::result::Result<$answer, $crate::store::StoreError>>
                 + ::core::marker::Send
                 + 'async_trait,
         >>
@@ -151,7 +149,7 @@ macro_rules! delegate_session_store {
             Self: 'async_trait,
         {
             $crate::delegate_session_store! {
-                @call $method ($crate::SessionStore::$method($store, $($argument),+)) $($around)*
+                @call $method ($crate::store::SessionStore::$method($store, $($argument),+)) $($around)*
             }
         }
     };

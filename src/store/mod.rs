@@ -1,4 +1,4 @@
-//! The store trait: where sessions live when they do not live in the cookie.
+//! Stores: where sessions live when they do not live in the cookie, and the words of their authors.
 
 mod cleanup;
 mod delegate;
@@ -14,7 +14,6 @@ use async_trait::async_trait;
 
 pub(crate) use self::delegate::delegate_session_store;
 #[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisConnectError, RedisStore};
 #[cfg(feature = "mysql")]
 pub use self::sql::mysql::MySqlStore;
@@ -28,12 +27,15 @@ pub use self::{
     cleanup::{Cleanup, CleanupTask},
     memory::{MemoryStore, MemoryStoreBuilder},
 };
-use crate::{
+use crate::id::random;
+pub use crate::{
     clock::Timestamp,
     error::StoreError,
-    id::{OwnerKey, StoreKey, random},
+    id::{OwnerKey, ParseStoreKeyError, StoreKey},
     record::{Record, Version},
 };
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use sqlx;
 
 /// What a write expects to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::random;
 use crate::{
     clock::Timestamp,
-    expiry::{Lifetime, MaxAge},
+    expiry::{IdleTimeout, Lifetime},
     id::OwnerKey,
     record::{Record, Version},
 };
@@ -15,7 +15,7 @@ use crate::{
 /// # Example
 ///
 /// ```
-/// use axum_typed_session::{OwnerKey, testing::RecordBuilder};
+/// use axum_typed_session::{testing::RecordBuilder, store::OwnerKey};
 ///
 /// let ada = OwnerKey::from_bytes([7; 32]);
 /// let record = RecordBuilder::new().owner(ada).payload(b"{}").build();
@@ -45,7 +45,7 @@ impl RecordBuilder {
                     created_at: now,
                     expires_at: end,
                     absolute_end: end,
-                    max_age: None,
+                    idle_timeout: None,
                 },
                 epoch: 0,
                 tombstone: false,
@@ -86,9 +86,9 @@ impl RecordBuilder {
         self
     }
 
-    /// Sets the max-age the session asked for. Default: none.
-    pub fn max_age(mut self, max_age: impl Into<MaxAge>) -> Self {
-        self.record.lifetime.max_age = Some(max_age.into());
+    /// Sets the idle timeout the session asked for. Default: none.
+    pub fn idle_timeout(mut self, idle_timeout: impl Into<IdleTimeout>) -> Self {
+        self.record.lifetime.idle_timeout = Some(idle_timeout.into());
         self
     }
 

@@ -15,8 +15,8 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use axum_typed_session::{
-    AutoCommit, AutoCommitLayer, Session, SessionError, SessionManager, SessionManagerBuilder,
-    cookie::Cookie, testing::ManualClock,
+    AutoCommitLayer, Session, SessionError, SessionManager, SessionManagerBuilder, cookie::Cookie,
+    layer::AutoCommitService, testing::ManualClock,
 };
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -296,7 +296,7 @@ async fn rolling_works_through_the_layer_without_a_change(mode: Mode) {
 }
 
 async fn renew_works_through_the_layer_without_a_change(mode: Mode) {
-    extends_at(mode, 12 * HOUR + MILLISECOND, |builder| builder.renew(true)).await;
+    extends_at(mode, 12 * HOUR + MILLISECOND, |builder| builder.rolling(Rolling::BelowHalf)).await;
 }
 
 type Builder = SessionManagerBuilder<Visits>;

@@ -2,10 +2,12 @@
 
 use axum::extract::FromRequestParts as _;
 use axum_typed_session::{
-    AutoCommit, AutoCommitLayer, ConfigError, ConflictPolicy, Fingerprint, Key, KeyRing, MaxAge,
-    MemoryStore, OwnerKey, Record, SaveOutcome, Session, SessionCommit, SessionError, SessionEvent,
-    SessionHandle, SessionId, SessionManager, SessionManagerBuilder, SessionRejection,
-    SessionStore, StoreError, StoreKey, StoredSession, Timestamp, Transport, Version, Write,
+    AutoCommitLayer, ConfigError, ConflictPolicy, Fingerprint, IdleTimeout, Key, KeyRing,
+    MemoryStore, Session, SessionCommit, SessionError, SessionEvent, SessionHandle, SessionId,
+    SessionManager, SessionManagerBuilder, SessionRejection, SessionStore, StoreError, StoreKey,
+    StoredSession, Transport,
+    layer::AutoCommitService,
+    store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::ManualClock,
 };
 use http::Request;
@@ -27,7 +29,7 @@ fn public_types_are_send_and_sync() {
     shared::<SessionManager<Login>>();
     shared::<SessionManagerBuilder<Login>>();
     shared::<SessionId>();
-    shared::<(StoreKey, OwnerKey, Fingerprint, Version, Timestamp, MaxAge)>();
+    shared::<(StoreKey, OwnerKey, Fingerprint, Version, Timestamp, IdleTimeout)>();
     shared::<(Key, KeyRing, Transport, SessionEvent, ConflictPolicy)>();
     shared::<(Record, Write, SaveOutcome, MemoryStore, Box<dyn SessionStore>)>();
     shared::<(AutoCommitLayer, AutoCommit<()>, ManualClock)>();

@@ -166,7 +166,7 @@ proptest! {
         for transport in transports {
             for signed in [false, true] {
                 let manager = logins(&clock).transport(transport.clone());
-                let app = app(if signed { manager.signed() } else { manager });
+                let app = app(if signed { manager.signed(true) } else { manager });
                 let mut request = Request::get("/");
                 for bytes in &cookies {
                     request = request.header(header::COOKIE, &bytes[..]);

@@ -6,7 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum_typed_session::{Cleanup, MemoryStore, SessionStore, StoreError, delegate_session_store};
+use axum_typed_session::{
+    MemoryStore, SessionStore, StoreError, delegate_session_store, store::Cleanup,
+};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},

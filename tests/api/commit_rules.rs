@@ -30,7 +30,7 @@ in_both_modes! {
     a_reordered_map_is_no_change,
     a_random_default_left_alone_sends_nothing,
     a_change_is_saved,
-    force_save_and_set_max_age_save_even_if_equal_and_even_if_new,
+    force_save_and_set_idle_timeout_save_even_if_equal_and_even_if_new,
     destroy_beats_every_other_intent,
     of_every_pair_of_intents_both_take_effect,
     the_removal_cookie_goes_out_whenever_a_cookie_of_the_name_arrived,
@@ -163,7 +163,7 @@ async fn a_random_default_left_alone_sends_nothing(mode: Mode) {
         nonce.commit().await
     }
     async fn reset(mut nonce: Session<Nonce>) -> Result<impl IntoResponse, SessionError> {
-        nonce.reset();
+        nonce.clear();
         nonce.commit().await
     }
     async fn change(mut nonce: Session<Nonce>) -> Result<impl IntoResponse, SessionError> {
@@ -193,7 +193,7 @@ async fn a_change_is_saved(mode: Mode) {
     browser.get("/read").await.expect(StatusCode::OK, "2");
 }
 
-async fn force_save_and_set_max_age_save_even_if_equal_and_even_if_new(mode: Mode) {
+async fn force_save_and_set_idle_timeout_save_even_if_equal_and_even_if_new(mode: Mode) {
     for (script, life) in [("/save", DAY), ("/longer", 2 * DAY)] {
         let (mut browser, events) = newcomer(mode);
         let answer = browser.get(script).await.expect(StatusCode::OK, "0");
@@ -565,7 +565,7 @@ async fn a_retired_key_seals_again_at_the_next_commit_and_keeps_the_expiry() {
     let mut browser = Browser::new(scripted(cookie_mode(&clock).build().unwrap()));
     browser.get("/add").await;
     clock.advance(HOUR);
-    let ring = KeyRing::new(axum_typed_session::Key::generate()).retire(key());
+    let ring = KeyRing::new(axum_typed_session::Key::generate()).accept_former(key());
     let sessions = cookie_mode(&clock).keys(ring).build().unwrap();
     let app = scripted(sessions);
     let resealed = get_with_cookies(&app, &format!("{COOKIE}={}", browser.token())).await;

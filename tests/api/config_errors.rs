@@ -30,10 +30,14 @@ fn durations_must_be_above_zero_and_below_their_limit() {
     let year = DAY * 365;
     let long_lived = || cookie_mode().absolute_timeout(year * 2);
     let cases: [(&str, Duration, With<'_>); 5] = [
-        ("max_age", DAY * 400, &|ttl| long_lived().max_age(ttl)),
-        ("browser_session", DAY * 400, &|ttl| long_lived().browser_session(ttl)),
+        ("max_age", DAY * 400, &|ttl| long_lived().idle_timeout(ttl)),
+        ("browser_session", DAY * 400, &|ttl| {
+            long_lived().idle_timeout(IdleTimeout::BrowserSession(ttl))
+        }),
         ("absolute_timeout", year * 100, &|ttl| cookie_mode().absolute_timeout(ttl)),
-        ("anonymous_ttl", DAY * 400, &|ttl| cookie_mode().owner(|_| None).anonymous_ttl(ttl)),
+        ("anonymous_idle_timeout", DAY * 400, &|ttl| {
+            cookie_mode().owner(|_| None).anonymous_idle_timeout(ttl)
+        }),
         ("store_timeout", DAY, &|ttl| store_mode().store_timeout(ttl)),
     ];
     for (option, limit, with) in cases {
@@ -54,9 +58,12 @@ fn max_age_above_absolute_timeout_is_refused() {
         )
     };
     let month = DAY * 30;
-    assert!(cookie_mode().max_age(month).build().is_ok());
-    expect_refusal(cookie_mode().max_age(month + SECOND), &text("2592001s", "2592000s"));
-    expect_refusal(cookie_mode().browser_session(month + SECOND), &text("2592001s", "2592000s"));
+    assert!(cookie_mode().idle_timeout(month).build().is_ok());
+    expect_refusal(cookie_mode().idle_timeout(month + SECOND), &text("2592001s", "2592000s"));
+    expect_refusal(
+        cookie_mode().idle_timeout(IdleTimeout::BrowserSession(month + SECOND)),
+        &text("2592001s", "2592000s"),
+    );
     expect_refusal(cookie_mode().absolute_timeout(SECOND), &text("86400s", "1s"));
 }
 
@@ -107,7 +114,7 @@ fn options_that_mean_nothing_are_refused() {
 fn options_that_lack_what_they_need_are_refused() {
     let plain = || without_keys(&ManualClock::new());
     let cases = [
-        (plain().signed().store(MemoryStore::new()), "`.signed(..)` needs `.keys(..)`"),
+        (plain().signed(true).store(MemoryStore::new()), "`.signed(..)` needs `.keys(..)`"),
         (
             store_mode().codec(Bar),
             "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging \
@@ -133,7 +140,10 @@ fn options_that_lack_what_they_need_are_refused() {
             cookie_mode().schema_version(3).migrate(same_shape).accept_schema(2),
             "`.accept_schema(..)` needs a version from `.schema_version(..)` up",
         ),
-        (cookie_mode().anonymous_ttl(SECOND), "`.anonymous_ttl(..)` needs `.owner(..)`"),
+        (
+            cookie_mode().anonymous_idle_timeout(SECOND),
+            "`.anonymous_idle_timeout(..)` needs `.owner(..)`",
+        ),
         (
             cookie_mode().remove_unpartitioned(true),
             "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
@@ -167,7 +177,7 @@ fn options_that_contradict_each_other_are_refused() {
 fn combinations_that_mean_something_are_accepted() {
     let accepted = [
         without_keys(&ManualClock::new()).store(MemoryStore::new()),
-        store_mode().signed(),
+        store_mode().signed(true),
         store_mode().codec(Bar).on_conflict(ConflictPolicy::Overwrite),
         cookie_mode().codec(Bar),
         cookie_mode().revocations(MemoryStore::new()),

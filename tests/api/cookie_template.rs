@@ -130,17 +130,17 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
         (named("id").partitioned(true).secure(false), "Partitioned needs Secure"),
         (Cookie::build(("id", "value")), "value is the session's; give the template an empty one"),
         (
-            named("id").max_age(time::Duration::ZERO),
-            "Max-Age follows the session; use `.max_age(..)`",
+            named("id").idle_timeout(time::Duration::ZERO),
+            "Max-Age follows the session; use `.idle_timeout(..)`",
         ),
-        (named("id").permanent(), "Max-Age follows the session; use `.max_age(..)`"),
+        (named("id").permanent(), "Max-Age follows the session; use `.idle_timeout(..)`"),
         (
             named("id").expires(time::OffsetDateTime::UNIX_EPOCH),
-            "Expires follows the session; use `.max_age(..)` or `.browser_session(..)`",
+            "Expires follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
         (
             named("id").expires(Expiration::Session),
-            "Expires follows the session; use `.max_age(..)` or `.browser_session(..)`",
+            "Expires follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
     ];
     cases.extend(

@@ -107,7 +107,7 @@ async fn sessions_ids_managers_and_rows_show_no_id_and_no_data() {
 #[test]
 fn keys_show_no_byte() {
     let (key, next, old) = (Key::generate(), Key::generate(), Key::generate());
-    let ring = KeyRing::new(key.clone()).accept_next(next).retire(old);
+    let ring = KeyRing::new(key.clone()).accept_next(next).accept_former(old);
     assert_eq!(format!("{ring:?}"), "KeyRing { keys: 3, .. }");
     let manager = logins(&ManualClock::new()).keys(ring);
     let builder = format!("{manager:?}");

@@ -59,7 +59,7 @@ fn renew_id(session: &mut Session<Form>) {
 
 /// Logs out, and greets on the next page.
 fn log_out_with_flash(session: &mut Session<Form>) {
-    session.reset();
+    session.clear();
     session.regenerate();
     session.flash = Some("bye".to_owned());
 }

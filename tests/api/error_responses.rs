@@ -37,7 +37,7 @@ fn store_errors() -> [StoreError; 6] {
 
 fn rejections() -> Vec<SessionRejection> {
     let carrier = "cookie \"__Host-session\"".to_owned();
-    let mut rejections = vec![SessionRejection::Newer, SessionRejection::SharedName { carrier }];
+    let mut rejections = vec![SessionRejection::Newer, SessionRejection::DuplicateName { carrier }];
     rejections.extend(store_errors().map(SessionRejection::from));
     rejections
 }

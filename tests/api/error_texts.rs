@@ -27,7 +27,7 @@ fn rejections() -> [SessionRejection; 3] {
     [
         SessionRejection::Store(StoreError::Full),
         SessionRejection::Newer,
-        SessionRejection::SharedName { carrier: "cookie \"__Host-session\"".to_owned() },
+        SessionRejection::DuplicateName { carrier: "cookie \"__Host-session\"".to_owned() },
     ]
 }
 
@@ -138,8 +138,8 @@ fn clients_learn_the_status_and_nothing_of_the_inside() {
             assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let sentences = [
-                "Sessions are unavailable. Please try again soon.\n",
-                "Your session changed meanwhile. Please try again.\n",
+                "The service is unavailable at the moment, please try again.\n",
+                "Your session changed in the meantime, please try again.\n",
                 "The session could not be handled.\n",
             ];
             assert!(sentences.contains(&str::from_utf8(&body).unwrap()), "{body:?}");

@@ -7,8 +7,8 @@ use std::{
 };
 
 use axum_typed_session::{
-    MemoryStore, OwnerKey, Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp,
-    Version, Write,
+    MemoryStore, SessionStore, StoreError, StoreKey,
+    store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::{Fault, FaultyStore, Gate, Operation},
 };
 

@@ -254,12 +254,12 @@ async fn a_stale_guard_goes_on_after_a_new_id_or_a_login(mode: Mode) {
 /// What ends an identity but not the session; whether it takes an owner to be seen; what it leaves.
 fn boundaries() -> [(&'static str, bool, Act, Page); 4] {
     [
-        ("clear", false, Session::reset, Page::default()),
+        ("clear", false, Session::clear, Page::default()),
         (
             "clear and a new id",
             false,
             |session| {
-                session.reset();
+                session.clear();
                 session.regenerate();
             },
             Page::default(),
@@ -294,7 +294,7 @@ async fn a_stale_guard_ends_the_session_there_is_now(mode: Mode) {
 
 async fn a_stale_guard_sets_the_life_of_the_session_there_is_now(mode: Mode) {
     for (name, _, first, left) in boundaries() {
-        let longer: Act = |session| session.set_max_age(2 * DAY);
+        let longer: Act = |session| session.set_idle_timeout(2 * DAY);
         let done = two_guards(mode, true, Some(Page::of("ada")), first, longer).await;
         assert_eq!((&*done.words, &done.page), ("ok ok", &Some(left.clone())), "{name}");
         done.clock.advance(DAY + HOUR);
@@ -309,9 +309,9 @@ async fn after_a_logout_every_write_is_gone(mode: Mode) {
         ("a change", COUNT),
         ("a new id with a change", LOG_IN_WITH_NEW_ID),
         ("a save", Session::force_save),
-        ("another life", |session| session.set_max_age(2 * DAY)),
+        ("another life", |session| session.set_idle_timeout(2 * DAY)),
         ("clear with a change", |session| {
-            session.reset();
+            session.clear();
             session.count = 9;
         }),
     ];
@@ -360,7 +360,7 @@ fn dropped(browser: &Browser, sessions: &SessionManager<Page>, acts: [Act; 2]) -
 }
 
 async fn guards_dropped_under_the_layer_are_one_commit(mode: Mode) {
-    let clear: Act = Session::reset;
+    let clear: Act = Session::clear;
     for (name, acts, told, expected) in [
         ("two fields", [NOTE_LAST, ADD_TEA], "saved", Some((Some("ada"), "here", 1))),
         ("a new id", [Session::regenerate, ADD_TEA], "set", Some((Some("ada"), "", 1))),
@@ -387,7 +387,7 @@ async fn guards_dropped_under_the_layer_are_one_save() {
     for (acts, calls) in [
         ([NOTE_LAST, ADD_TEA], &["load", "save"][..]),
         ([ADD_TEA, NOTE_LAST], &["load", "save"]),
-        ([ADD_TEA, |session| session.set_max_age(2 * DAY)], &["load", "save"]),
+        ([ADD_TEA, |session| session.set_idle_timeout(2 * DAY)], &["load", "save"]),
         ([ADD_TEA, Session::destroy], &["load", "destroy"]),
     ] {
         let (store, sessions, browser) = probed(Page::of("ada")).await;
@@ -401,7 +401,7 @@ async fn guards_dropped_under_the_layer_that_exclude_each_other_change_nothing(m
     let sessions = pages(mode, &ManualClock::new(), true).build().unwrap();
     let start = Page { count: 3, ..Page::of("ada") };
     let browser = browser_of(&sessions, start.clone()).await;
-    for acts in [[COUNT, COUNT], [Session::reset, ADD_TEA]] {
+    for acts in [[COUNT, COUNT], [Session::clear, ADD_TEA]] {
         let mut browser = dropped(&browser, &sessions, acts);
         let answer = browser.get("/drop").await;
         assert_eq!(answer.status, StatusCode::CONFLICT);

@@ -91,7 +91,7 @@ async fn a_commit_beside_a_logout_undoes_nothing() {
 
 #[tokio::test]
 async fn a_commit_beside_a_clear_leaves_nothing_in_it() {
-    let clear: Act = Session::reset;
+    let clear: Act = Session::clear;
     at_once(ADD_TEA, clear, |words, page, _, at| {
         assert_eq!((words[1], page), ("ok", Some(Page::default())), "{at}");
         assert!(["ok", "conflict"].contains(&words[0]), "{at}: {words:?}");

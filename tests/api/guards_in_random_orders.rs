@@ -152,7 +152,7 @@ impl Guard {
     }
 
     fn clear(&mut self) {
-        self.session.reset();
+        self.session.clear();
         self.notes = Notes::default();
         self.clears |= self.handed.is_some();
     }

@@ -70,13 +70,13 @@ fn elevate_ada(session: &mut Session<Account>) {
 
 /// Ways in which a session of ada becomes somebody else's, or nobody's.
 const BOUNDARIES: [(&str, Act); 5] = [
-    ("clear", Session::reset),
+    ("clear", Session::clear),
     ("clear and log in", |session| {
-        session.reset();
+        session.clear();
         session.user = Some("bob".to_owned());
     }),
     ("clear and a new id", |session| {
-        session.reset();
+        session.clear();
         session.regenerate();
     }),
     ("another user", |session| **session = Account::of("bob")),
@@ -158,7 +158,7 @@ async fn a_clear_leaves_nothing_of_what_the_former_identity_was_acknowledged() {
     for owner in OWNERS {
         let sessions = accounts(owner);
         let browser = browser_of(&sessions, Account::of("ada")).await;
-        let clear: Act = Session::reset;
+        let clear: Act = Session::clear;
         let Overlapped { slow, slow_browser, .. } = overlap(&browser, clear, async |browser| {
             assert_eq!(change(browser, elevate_ada).await.status, StatusCode::OK);
         })

@@ -39,12 +39,12 @@ async fn a_key_accepted_next_opens_without_resealing() {
 async fn a_token_of_a_retired_key_is_sealed_again_at_the_next_commit_keeping_its_expiry() {
     let (clock, old, new) = (ManualClock::new(), Key::generate(), Key::generate());
     let browser = logged_in(&node(&clock, old.clone())).await;
-    let retiring = node(&clock, KeyRing::new(new.clone()).retire(old.clone()));
+    let retiring = node(&clock, KeyRing::new(new.clone()).accept_former(old.clone()));
     let mut browser = browser.at(&retiring);
     clock.advance(HOUR);
     browser.get("/").await.expect_no_cookie();
     let resealed = browser.post("/commit").await;
-    assert_eq!(resealed.max_age(), Some(23 * 3600));
+    assert_eq!(resealed.idle_timeout(), Some(23 * 3600));
     browser.get("/times").await.expect(StatusCode::OK, "0 86400000");
     browser.post("/commit").await.expect_no_cookie();
 
@@ -61,7 +61,7 @@ async fn sealing_again_is_neither_a_save_nor_a_touch() {
     let (clock, log) = (ManualClock::new(), EventLog::default());
     let (old, new) = (Key::generate(), Key::generate());
     let browser = logged_in(&node(&clock, old.clone())).await;
-    let keys = KeyRing::new(new).retire(old);
+    let keys = KeyRing::new(new).accept_former(old);
     let saved = |login: &mut crate::logins::Login| login.note.push_str(", saved");
     let manager = logins(&clock).keys(keys).on_event(log.hook()).before_save(saved);
     let mut browser = browser.at(&app(manager));
@@ -75,8 +75,8 @@ async fn sealing_again_keeps_a_browser_session_one() {
     let (clock, old, new) = (ManualClock::new(), Key::generate(), Key::generate());
     let mut browser = logged_in(&node(&clock, old.clone())).await;
     browser.post("/browser?3600").await;
-    let mut browser = browser.at(&node(&clock, KeyRing::new(new).retire(old)));
-    assert_eq!(browser.post("/commit").await.max_age(), None);
+    let mut browser = browser.at(&node(&clock, KeyRing::new(new).accept_former(old)));
+    assert_eq!(browser.post("/commit").await.idle_timeout(), None);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_sealed_id_of_a_retired_key_is_sealed_again_too() {
     let store = MemoryStore::builder().clock(clock.clone()).build();
     let node = |keys: KeyRing| app(logins(&clock).store(store.clone()).keys(keys));
     let browser = logged_in(&node(old.clone().into())).await;
-    let mut browser = browser.at(&node(KeyRing::new(new.clone()).retire(old)));
+    let mut browser = browser.at(&node(KeyRing::new(new.clone()).accept_former(old)));
     clock.advance(HOUR);
     let resealed = browser.post("/commit").await;
     // Until the absolute end, which the row may live to.
@@ -111,7 +111,7 @@ async fn accept_seal_retire_logs_nobody_out_while_nodes_are_at_different_steps()
     let steps = [
         node(&clock, old.clone()),
         node(&clock, KeyRing::new(old.clone()).accept_next(new.clone())),
-        node(&clock, KeyRing::new(new.clone()).retire(old)),
+        node(&clock, KeyRing::new(new.clone()).accept_former(old)),
         node(&clock, new),
     ];
     let mut browser = logged_in(&steps[0]).await;
@@ -161,7 +161,7 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
     ];
     for (bad, text) in cases {
         let good = || KeyRing::new(good.clone());
-        let mut rings = vec![good().retire(bad.clone()), good().accept_next(bad.clone())];
+        let mut rings = vec![good().accept_former(bad.clone()), good().accept_next(bad.clone())];
         if text == WEAK {
             rings.push(KeyRing::new(bad));
         }
@@ -191,8 +191,8 @@ fn two_keys_of_one_key_id_are_refused() {
         let rest = (0..60_u8).map(|index| index.wrapping_mul(37));
         Key::from(&start.to_be_bytes().into_iter().chain(rest).collect::<Vec<_>>())
     });
-    let ring = KeyRing::new(one).retire(other);
+    let ring = KeyRing::new(one).accept_former(other);
     let text = "two keys in `.keys(..)` share a key id; replace one of them";
     expect_refusal(logins(&ManualClock::new()).keys(ring.clone()), text);
-    assert!(logins(&ManualClock::new()).keys(ring).signed().build().is_ok());
+    assert!(logins(&ManualClock::new()).keys(ring).signed(true).build().is_ok());
 }

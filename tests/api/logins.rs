@@ -10,7 +10,7 @@ use axum::{
 };
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    MaxAge, Session, SessionError, SessionManager, SessionManagerBuilder, testing::ManualClock,
+    IdleTimeout, Session, SessionError, SessionManager, SessionManagerBuilder, testing::ManualClock,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, StatusCode};
@@ -117,10 +117,10 @@ async fn act(
         "commit" => {}
         "save" => session.force_save(),
         "regenerate" => session.regenerate(),
-        "reset" => session.reset(),
+        "reset" => session.clear(),
         "destroy" => session.destroy(),
-        "max-age" => session.set_max_age(seconds()),
-        "browser" => session.set_max_age(MaxAge::BrowserSession(seconds())),
+        "max-age" => session.set_idle_timeout(seconds()),
+        "browser" => session.set_idle_timeout(IdleTimeout::BrowserSession(seconds())),
         unknown => panic!("no such action: {unknown}"),
     }
     let note = session.note.clone();

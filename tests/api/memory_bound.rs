@@ -1,8 +1,8 @@
 //! A full memory store makes room in one order, and refuses rather than end somebody's session.
 
 use axum_typed_session::{
-    Clock as _, MemoryStore, OwnerKey, Record, SaveOutcome, SessionStore, StoreError, StoreKey,
-    Timestamp, Write,
+    Clock as _, MemoryStore, SessionStore, StoreError, StoreKey,
+    store::{OwnerKey, Record, SaveOutcome, Timestamp, Write},
     testing::{ManualClock, RecordBuilder},
 };
 

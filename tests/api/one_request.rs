@@ -447,12 +447,12 @@ async fn expires_at_tells_what_a_commit_makes_of_a_session() {
             (session.expires_at() - session.created_at()).unsigned_abs()
         };
         assert_eq!(lives(&session), DAY);
-        session.set_max_age(2 * DAY);
+        session.set_idle_timeout(2 * DAY);
         assert_eq!(lives(&session), 2 * DAY);
         let guard = session.commit().await?;
         let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
         assert_eq!(lives(&session), 2 * DAY);
-        session.set_max_age(3 * DAY);
+        session.set_idle_timeout(3 * DAY);
         assert_eq!(lives(&session), 2 * DAY, "as it is stored");
         session.discard();
         Ok(guard.into_response())

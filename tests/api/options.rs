@@ -141,7 +141,7 @@ impl Codec<Login> for Bar {
 async fn a_codec_writes_and_reads_the_data() {
     let log = EventLog::default();
     let clock = ManualClock::new();
-    let other = app(logins(&clock).codec(Bar).signed().on_event(log.hook()));
+    let other = app(logins(&clock).codec(Bar).signed(true).on_event(log.hook()));
     let mut browser = Browser::new(other.clone());
     browser.post("/user?ada").await;
     browser.post("/note?mine").await;
@@ -156,7 +156,7 @@ async fn a_codec_writes_and_reads_the_data() {
     answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     browser.get("/").await.expect(StatusCode::OK, "mine");
 
-    let json = issue_cookie(&app(logins(&clock).signed()), "json").await;
+    let json = issue_cookie(&app(logins(&clock).signed(true)), "json").await;
     get_with_cookies(&other, &json).await.expect(StatusCode::OK, FRESH);
     assert_eq!(log.take(), ["corrupt"], "JSON is not this codec's");
 }

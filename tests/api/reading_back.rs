@@ -167,7 +167,7 @@ async fn data_that_the_validator_refuses_is_refused_at_the_commit(mode: Mode) {
             session.regenerate();
         },
         |session| {
-            session.reset();
+            session.clear();
             **session = Small::of(5);
         },
         |session| {

@@ -20,7 +20,7 @@ async fn the_largest_payload_that_fits_is_sent_and_one_byte_more_is_refused() {
     for signed in [false, true] {
         let (log, manager) = (EventLog::default(), logins(&ManualClock::new()));
         let manager = manager.on_event(log.hook());
-        let mut browser = Browser::new(app(if signed { manager.signed() } else { manager }));
+        let mut browser = Browser::new(app(if signed { manager.signed(true) } else { manager }));
         let mut length = 2800;
         let refused = loop {
             let answer = post_note(&mut browser, length).await;

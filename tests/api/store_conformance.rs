@@ -10,7 +10,8 @@ use std::{
 use async_trait::async_trait;
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    OwnerKey, Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp, Version, Write,
+    SessionStore, StoreError, StoreKey,
+    store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::{
         ManualClock, RecordBuilder,
         conformance::{self, StoreUnderTest},
@@ -128,7 +129,7 @@ impl Flawed {
             let expires_at = Timestamp::from_unix_millis(millis);
             return record.clone().with_expires_at(expires_at);
         }
-        if self.is(Flaw::MaxAgeIsLost) && record.max_age().is_some() {
+        if self.is(Flaw::MaxAgeIsLost) && record.idle_timeout().is_some() {
             return builder.payload(record.payload()).build();
         }
         if self.is(Flaw::PayloadIsText) && record.owner().is_none() && !record.is_tombstone() {

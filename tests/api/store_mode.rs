@@ -90,7 +90,7 @@ async fn one_load_and_at_most_one_write_a_request() {
             },
             1,
         ),
-        ("set_max_age", |session| session.set_max_age(HOUR), 1),
+        ("set_idle_timeout", |session| session.set_idle_timeout(HOUR), 1),
     ];
     for (name, wish, writes) in cases {
         world.store.reset_calls();
@@ -117,7 +117,7 @@ async fn unchanged_data_is_touched_and_never_rewritten() {
 
 #[tokio::test]
 async fn a_browser_session_is_saved_without_sending_the_cookie_again() {
-    let world = World::with(|builder| builder.browser_session(HOUR));
+    let world = World::with(|builder| builder.idle_timeout(IdleTimeout::BrowserSession(HOUR)));
     let mut browser = world.browser_with(Data::count_of(1)).await;
     world.clock.advance(SECOND);
     world.run(&mut browser, change(|session| session.count = 2)).await.expect_no_cookie();

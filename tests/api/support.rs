@@ -139,9 +139,9 @@ pub fn act(session: &mut Session<Visits>, step: &str) {
         "borrow" => _ = &mut session.count,
         "destroy" => session.destroy(),
         "regenerate" => session.regenerate(),
-        "reset" => session.reset(),
+        "reset" => session.clear(),
         "save" => session.force_save(),
-        "longer" => session.set_max_age(2 * DAY),
+        "longer" => session.set_idle_timeout(2 * DAY),
         other => panic!("no such step: {other}"),
     }
 }

@@ -35,7 +35,7 @@ fn managers(clock: &ManualClock) -> Vec<(String, SessionManager<Visits>)> {
     for transport in transports() {
         let modes: [(&str, SessionManagerBuilder<Visits>); 4] = [
             ("encrypted", builder().keys(key())),
-            ("signed", builder().keys(key()).signed()),
+            ("signed", builder().keys(key()).signed(true)),
             ("sealed id", builder().keys(key()).store(store())),
             ("plain id", builder().store(store())),
         ];

@@ -8,8 +8,8 @@ use std::{
 use async_trait::async_trait;
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    Record, SaveOutcome, SessionStore, StoreError, StoreKey, Timestamp, Version, Write,
-    session_store_conformance,
+    SessionStore, StoreError, StoreKey, session_store_conformance,
+    store::{Record, SaveOutcome, Timestamp, Version, Write},
 };
 
 /// A table as an engine would have it: columns to compare and move, and a blob.

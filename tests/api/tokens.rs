@@ -39,7 +39,7 @@ async fn an_encrypted_token_shows_nothing_of_the_data() {
 #[tokio::test]
 async fn a_signed_token_is_readable() {
     let clock = ManualClock::new();
-    let token = issue(&app(logins(&clock).signed()), "open-sesame").await.token();
+    let token = issue(&app(logins(&clock).signed(true)), "open-sesame").await.token();
     let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
     assert!(contains(&bytes, br#"{"user":null,"note":"open-sesame"}"#));
 }
@@ -83,9 +83,9 @@ async fn every_damaged_token_gets_the_same_answer_a_fresh_session_and_one_event(
     let store = MemoryStore::builder().clock(clock.clone()).build();
     let managers: [(&str, Builder); 5] = [
         ("encrypted data", logins(&clock)),
-        ("signed data", logins(&clock).signed()),
+        ("signed data", logins(&clock).signed(true)),
         ("encrypted id", logins(&clock).store(store.clone())),
-        ("signed id", logins(&clock).signed().store(store.clone())),
+        ("signed id", logins(&clock).signed(true).store(store.clone())),
         ("plain id", without_keys(&clock).store(store)),
     ];
     for (name, manager) in managers {
@@ -125,7 +125,7 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
     );
     let managers: Vec<(&str, Builder)> = vec![
         ("encrypted", logins(&clock)),
-        ("signed", logins(&clock).signed()),
+        ("signed", logins(&clock).signed(true)),
         ("another key", logins(&clock).keys(Key::generate())),
         ("another kind", logins(&clock).kind("admin")),
         ("another audience", logins(&clock).audience("other-app")),
@@ -135,7 +135,7 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
         ("another header", logins(&clock).transport(header("x-other"))),
         ("custom", logins(&clock).transport(custom)),
         ("id", logins(&clock).store(store.clone())),
-        ("signed id", logins(&clock).signed().store(store.clone())),
+        ("signed id", logins(&clock).signed(true).store(store.clone())),
         ("id of another kind", logins(&clock).store(store.clone()).kind("admin")),
         ("plain id", without_keys(&clock).store(store)),
     ];
@@ -178,7 +178,7 @@ async fn a_token_is_valid_until_its_last_millisecond() {
     for signed in [false, true] {
         let (clock, log) = (ManualClock::new(), EventLog::default());
         let manager = logins(&clock).on_event(log.hook());
-        let app = app(if signed { manager.signed() } else { manager });
+        let app = app(if signed { manager.signed(true) } else { manager });
         let token = issue(&app, "mine").await.token();
         log.take();
         clock.advance(DAY.checked_sub(MILLISECOND).unwrap());
@@ -289,7 +289,7 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         ),
     ];
     let log = EventLog::default();
-    let app = app(logins(&then()).signed().on_event(log.hook()));
+    let app = app(logins(&then()).signed(true).on_event(log.hook()));
     for (name, plaintext, (status, body), event) in cases {
         let answer = read_cookie(&app, &signed_token(&key(), &plaintext)).await;
         assert_eq!((answer.status, &*answer.body), (status, body), "{name}");
@@ -316,7 +316,7 @@ const GOLDEN_SIGNED: &str = include_str!("golden/signed-2.txt");
 #[tokio::test]
 async fn golden_tokens_of_format_2_open_forever() {
     let clock = then();
-    let tokens = [(golden(&clock), GOLDEN_ENCRYPTED), (golden(&clock).signed(), GOLDEN_SIGNED)];
+    let tokens = [(golden(&clock), GOLDEN_ENCRYPTED), (golden(&clock).signed(true), GOLDEN_SIGNED)];
     let made_at = since_start(Clock::now(&clock));
     let ends_at = |millis| format!("{made_at} {}", made_at + millis);
     clock.advance(Duration::from_secs(10));
@@ -326,14 +326,14 @@ async fn golden_tokens_of_format_2_open_forever() {
         browser.get("/").await.expect(StatusCode::OK, "golden");
         browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_600_000));
         let saved = browser.post("/note?later").await;
-        assert_eq!(saved.max_age(), Some(3600), "a max-age of its own");
+        assert_eq!(saved.idle_timeout(), Some(3600), "a max-age of its own");
         browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_610_000));
     }
 }
 
 #[tokio::test]
 async fn the_golden_session_has_the_store_key_it_always_had() {
-    let app = app(golden(&then()).signed());
+    let app = app(golden(&then()).signed(true));
     let cookies = format!("{COOKIE}={}", GOLDEN_SIGNED.trim_end());
     let request = Request::get("/id").header(header::COOKIE, cookies);
     let body = send(&app, request).await.body;

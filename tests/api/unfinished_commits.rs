@@ -162,7 +162,7 @@ const ROTATIONS: [(&str, Wish); 3] = [
         session.regenerate();
     }),
     ("clear and a new id", |session| {
-        session.reset();
+        session.clear();
         session.regenerate();
     }),
 ];

@@ -142,12 +142,12 @@ pub async fn no_request_in_flight_undoes_a_logout(backend: &impl Backend) {
             session.regenerate();
         }),
         ("reset and regenerate", |session| {
-            session.reset();
+            session.clear();
             session.regenerate();
         }),
         ("force_save", |session| session.force_save()),
-        ("set_max_age", |session| {
-            session.set_max_age(HOUR);
+        ("set_idle_timeout", |session| {
+            session.set_idle_timeout(HOUR);
         }),
     ];
     for (name, wish) in wishes {
@@ -268,7 +268,7 @@ pub async fn reset_with_regenerate_leaves_nothing_of_what_others_wrote_meanwhile
         &world,
         &browser,
         |session| {
-            session.reset();
+            session.clear();
             session.regenerate();
             session.count = 1;
         },

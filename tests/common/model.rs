@@ -129,7 +129,7 @@ impl Model {
                 session.regenerate();
             }),
             Step::Regenerate => change(axum_typed_session::Session::regenerate),
-            Step::Reset => change(axum_typed_session::Session::reset),
+            Step::Reset => change(axum_typed_session::Session::clear),
             Step::Logout => change(axum_typed_session::Session::destroy),
         };
         let answer = self.world.run(browser, change).await;

@@ -9,7 +9,8 @@ use std::{
 };
 
 use axum_typed_session::{
-    Record, RedisStore, SaveOutcome, SessionStore as _, StoreError, StoreKey, Write,
+    RedisStore, SessionStore as _, StoreError, StoreKey,
+    store::{Record, SaveOutcome, Write},
 };
 use redis::{Cmd, cmd};
 use tokio::task::{JoinSet, spawn_blocking};

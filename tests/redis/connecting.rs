@@ -2,7 +2,10 @@
 
 use std::{error::Error, net::TcpListener, time::Instant};
 
-use axum_typed_session::{RedisStore, SaveOutcome, SessionStore as _, Write};
+use axum_typed_session::{
+    RedisStore, SessionStore as _,
+    store::{SaveOutcome, Write},
+};
 use redis::{aio::ConnectionManager, cluster::ClusterClient, cmd};
 
 use crate::{

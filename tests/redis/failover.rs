@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use axum_typed_session::{RedisStore, SessionStore as _, StoreKey, Write};
+use axum_typed_session::{RedisStore, SessionStore as _, StoreKey, store::Write};
 use redis::cmd;
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 

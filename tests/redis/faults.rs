@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use axum_typed_session::{
-    Record, RedisStore, SaveOutcome, SessionStore as _, StoreError, StoreKey, Write,
+    RedisStore, SessionStore as _, StoreError, StoreKey,
+    store::{Record, SaveOutcome, Write},
 };
 use redis::cmd;
 use tokio::{runtime::Handle, time::timeout};

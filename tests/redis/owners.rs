@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    OwnerKey, Record, RedisStore, SaveOutcome, SessionStore as _, StoreKey, Timestamp, Write,
+    RedisStore, SessionStore as _, StoreKey,
+    store::{OwnerKey, Record, SaveOutcome, Timestamp, Write},
     testing::ManualClock,
 };
 use redis::cmd;

@@ -2,8 +2,9 @@
 
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    MaxAge, OwnerKey, RedisStore, SaveOutcome, SessionStore as _, StoreError, StoreKey, Timestamp,
-    Write, testing::RecordBuilder,
+    IdleTimeout, RedisStore, SessionStore as _, StoreError, StoreKey,
+    store::{OwnerKey, SaveOutcome, Timestamp, Write},
+    testing::RecordBuilder,
 };
 use redis::cmd;
 
@@ -65,8 +66,8 @@ async fn only_an_update_that_changes_the_head_writes_the_index_again() {
         (of(ada).payload("changed").build(), "EVALSHA"),
         (of(ada).payload("changed again").build(), "EVALSHA"),
         (of(bob).build(), "EVALSHA EVALSHA EVALSHA"),
-        (of(bob).max_age(MaxAge::Persistent(HOUR)).build(), "EVALSHA EVALSHA EVALSHA"),
-        (of(bob).max_age(MaxAge::Persistent(HOUR)).payload("{}").build(), "EVALSHA"),
+        (of(bob).idle_timeout(IdleTimeout::Persistent(HOUR)).build(), "EVALSHA EVALSHA EVALSHA"),
+        (of(bob).idle_timeout(IdleTimeout::Persistent(HOUR)).payload("{}").build(), "EVALSHA"),
         (record().payload("nobody's").build(), "EVALSHA"),
     ];
     saved(store.save(&any_key(), &of(ada).build(), Write::Create).await);

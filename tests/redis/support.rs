@@ -8,7 +8,8 @@ use std::{
 };
 
 use axum_typed_session::{
-    OwnerKey, Record, RedisStore, SaveOutcome, SessionStore, StoreError, StoreKey, Write,
+    RedisStore, SessionStore, StoreError, StoreKey,
+    store::{OwnerKey, Record, SaveOutcome, Write},
     testing::RecordBuilder,
 };
 use redis::{Cmd, Connection, FromRedisValue, cmd};

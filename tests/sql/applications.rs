@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum_typed_session::{SessionStore, SqlStore, testing::ManualClock};
+use axum_typed_session::{SessionStore, store::SqlStore, testing::ManualClock};
 use sqlx::{MySql, Postgres, Sqlite};
 
 use crate::{

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use axum_typed_session::{
-    OwnerKey, SaveOutcome, SessionManager, SessionStore as _, StoreError, StoreKey, Write,
+    SessionManager, SessionStore as _, StoreError, StoreKey,
+    store::{OwnerKey, SaveOutcome, Write},
     testing::RecordBuilder,
 };
 use sqlx::{MySql, Postgres, Sqlite};

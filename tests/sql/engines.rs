@@ -13,7 +13,8 @@ use std::{
 };
 
 use axum_typed_session::{
-    Record, SaveOutcome, SessionStore as _, SqlEngine, SqlStore, StoreKey, Write,
+    SessionStore as _, StoreKey,
+    store::{Record, SaveOutcome, SqlEngine, SqlStore, Write},
 };
 use sqlx::{
     AssertSqlSafe, MySql, Pool, Postgres, Sqlite,

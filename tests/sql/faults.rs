@@ -14,8 +14,9 @@ use axum::{
     routing::post,
 };
 use axum_typed_session::{
-    SaveOutcome, Session, SessionError, SessionManager, SessionStore as _, SqlStore, StoreKey,
-    Write, testing::RecordBuilder,
+    Session, SessionError, SessionManager, SessionStore as _, StoreKey,
+    store::{SaveOutcome, SqlStore, Write},
+    testing::RecordBuilder,
 };
 use http::{Request, StatusCode, header};
 use sqlx::pool::PoolOptions;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum_typed_session::{
-    ConfigError, MySqlStore, PostgresStore, SessionStore as _, SqlStore, SqliteStore, StoreError,
-    StoreKey, testing::RecordBuilder,
+    ConfigError, MySqlStore, PostgresStore, SessionStore as _, SqliteStore, StoreError, StoreKey,
+    store::SqlStore, testing::RecordBuilder,
 };
 use sqlx::{Database as _, MySql, MySqlPool, PgPool, Postgres, SqlitePool};
 use tokio::time::timeout;

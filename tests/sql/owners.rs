@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use axum_typed_session::{
-    OwnerKey, Record, SaveOutcome, SessionStore as _, SqlStore, StoreKey, Write,
+    SessionStore as _, StoreKey,
+    store::{OwnerKey, Record, SaveOutcome, SqlStore, Write},
     testing::RecordBuilder,
 };
 use sqlx::{MySql, Postgres};

@@ -1,8 +1,9 @@
 //! What a row holds, and what a row that is not as it should be does.
 
 use axum_typed_session::{
-    Clock as _, OwnerKey, SaveOutcome, SessionError, SessionManager, SessionRejection,
-    SessionStore as _, StoreError, StoreKey, Timestamp, Write,
+    Clock as _, SessionError, SessionManager, SessionRejection, SessionStore as _, StoreError,
+    StoreKey,
+    store::{OwnerKey, SaveOutcome, Timestamp, Write},
     testing::{ManualClock, RecordBuilder, TestSession},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

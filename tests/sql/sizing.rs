@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use axum_typed_session::{OwnerKey, StoreKey, testing::RecordBuilder};
+use axum_typed_session::{StoreKey, store::OwnerKey, testing::RecordBuilder};
 use sqlx::{MySql, Postgres, Sqlite};
 
 use crate::engines::{Database, Engine, create};

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_typed_session::{Cleanup, SessionManager, StoreKey, testing::RecordBuilder};
+use axum_typed_session::{SessionManager, StoreKey, store::Cleanup, testing::RecordBuilder};
 
 use crate::{
     browser::MINUTE,

@@ -12,7 +12,7 @@ use super::{
 /// # Example
 ///
 /// ```no_run
-/// use axum_typed_session::{Cleanup, PostgresStore, SessionManager};
+/// use axum_typed_session::{PostgresStore, SessionManager, store::Cleanup};
 /// use sqlx::PgPool;
 ///
 /// # #[derive(Default, serde::Serialize, serde::Deserialize)]

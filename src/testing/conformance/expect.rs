@@ -101,7 +101,7 @@ pub(super) fn same(found: &Record, wanted: &Record, doing: &str) {
         created_at,
         expires_at,
         absolute_end,
-        max_age,
+        idle_timeout,
         schema,
         codec_tag,
         is_tombstone

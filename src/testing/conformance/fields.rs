@@ -6,7 +6,7 @@ use super::{
     StoreUnderTest, any_key, any_owner,
     expect::{answered, conflict, saved, update},
 };
-use crate::{clock::Timestamp, expiry::MaxAge, id::StoreKey, record::Record, store::Write};
+use crate::{clock::Timestamp, expiry::IdleTimeout, id::StoreKey, record::Record, store::Write};
 
 /// The last millisecond of the year 9999.
 const FAR_FUTURE: Timestamp = Timestamp::from_unix_millis(253_402_300_799_999);
@@ -18,9 +18,15 @@ pub async fn every_field_comes_back(store: &StoreUnderTest) {
     let records = [
         ("a plain record", store.record()),
         ("an owner", store.record().owner(any_owner())),
-        ("a persistent max-age", store.record().max_age(MaxAge::Persistent(week))),
-        ("a max-age of a browser session", store.record().max_age(MaxAge::BrowserSession(week))),
-        ("a max-age of one millisecond", store.record().max_age(Duration::from_millis(1))),
+        ("a persistent idle timeout", store.record().idle_timeout(IdleTimeout::Persistent(week))),
+        (
+            "a idle timeout of a browser session",
+            store.record().idle_timeout(IdleTimeout::BrowserSession(week)),
+        ),
+        (
+            "a idle timeout of one millisecond",
+            store.record().idle_timeout(Duration::from_millis(1)),
+        ),
         ("a tombstone", store.record().tombstone()),
         ("a schema version", store.record().schema(u32::MAX)),
         ("a codec tag", store.record().codec_tag(u8::MAX)),

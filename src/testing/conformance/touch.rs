@@ -6,12 +6,13 @@ use super::{
     StoreUnderTest, any_key, any_owner,
     expect::{an_hour_after, conflict, gone, same, saved, update},
 };
-use crate::{expiry::MaxAge, record::Record};
+use crate::{expiry::IdleTimeout, record::Record};
 
 /// `touch` moves the expiry and nothing else, the version excepted where the engine needs a new one.
 pub async fn touch_moves_only_the_expiry(store: &StoreUnderTest) {
     let record = store.record().payload("kept").owner(any_owner());
-    let record = record.max_age(MaxAge::BrowserSession(Duration::from_secs(7 * 60))).build();
+    let record =
+        record.idle_timeout(IdleTimeout::BrowserSession(Duration::from_secs(7 * 60))).build();
     let key = store.created(&record).await;
     let later = an_hour_after(&record);
     saved(store.touch(&key, record.version(), later).await, "touching with a later expiry");
