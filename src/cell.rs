@@ -124,7 +124,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
     ) -> Result<(Arc<Basis>, Box<Draft<T>>), SessionRejection> {
         let (basis, spare) = {
             let mut state = lock(state);
-            state.is_read = true;
             (state.basis.clone(), state.spare.take())
         };
         let draft = match spare {
@@ -235,7 +234,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Takes a dropped guard's draft back.
-    pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>) {
+    pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>, is_read: bool) {
         if self.fate.is(Fate::POISONED) {
             return;
         }
@@ -243,11 +242,13 @@ impl<T: Send + Sync + 'static> Cell<T> {
             && (draft.intents.any()
                 || self.manager.change(&mut draft).map_or(true, |change| change.is_some()));
         if !is_changed {
+            if let Some(mut state) = self.state() {
+                state.is_read |= is_read;
+            }
             self.give_back(basis, draft);
         } else if self.fate.is(Fate::LAYERED) {
             self.leave(basis.clone(), draft);
         } else if !self.fate.excuses() {
-            self.discard();
             // Nobody will commit it, so no other guard may: the handler may have failed.
             self.warn("dropped", basis, |route| {
                 tracing::warn!(
@@ -316,13 +317,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
         let (applied, next) = self.manager.update_live(&current, live, change).await?;
         self.finish(current.clone(), next)?;
         Ok((self.basis()?, Box::new(Draft::new(applied.data)), applied.result))
-    }
-
-    /// Notes that the guard's changes are forgotten on purpose.
-    pub(crate) fn discard(&self) {
-        if let Some(mut state) = self.state() {
-            state.is_read = false;
-        }
     }
 
     /// Notes that a `SessionCommit` was made for the latest outcome.

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
@@ -85,6 +88,8 @@ pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
     draft: Option<Box<Draft<T>>>,
     basis: Arc<Basis>,
+    /// The data was looked at, so that the response depends on it.
+    is_read: AtomicBool,
     cell: Arc<Cell<T>>,
 }
 
@@ -178,7 +183,6 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Forgets the changes and wishes of this guard, without the warning that dropping them gives.
     pub fn discard(mut self) {
         self.draft = None;
-        self.cell.discard();
     }
 
     /// Returns a handle that outlives the response, for a socket or a job.
@@ -261,7 +265,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     }
 
     fn new(cell: Arc<Cell<T>>, (basis, draft): (Arc<Basis>, Box<Draft<T>>)) -> Self {
-        Self { draft: Some(draft), basis, cell }
+        Self { draft: Some(draft), basis, is_read: AtomicBool::new(false), cell }
     }
 
     fn cell(
@@ -302,6 +306,7 @@ impl<T: Send + Sync + 'static> Deref for Session<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
+        self.is_read.store(true, Ordering::Relaxed);
         &self.draft().data
     }
 }
@@ -316,7 +321,7 @@ impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
         self.cell.poison_if_panicking();
         if let Some(draft) = self.draft.take() {
-            self.cell.take_back(&self.basis, draft);
+            self.cell.take_back(&self.basis, draft, *self.is_read.get_mut());
         }
     }
 }
