@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::expiry::Extension;
+use crate::{expiry::Rolling, id::Scope, record::Version};
 
-/// What a sentence says of the row; the lifetimes are checked apart.
+/// What a sentence says of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Row {
     Untouched,
@@ -17,253 +17,212 @@ enum Row {
     Gone,
 }
 
-/// One rule: which situations it speaks of, and what happens there.
+/// One combination of everything the decision depends on.
+#[derive(Clone, Debug)]
+struct Case {
+    origin: Origin,
+    arrived: bool,
+    intents: Intents,
+    changed: bool,
+    /// The owner that the data names when it is saved.
+    owner: Option<OwnerKey>,
+    data_in_token: bool,
+    policy: ExpiryPolicy,
+    now: Timestamp,
+}
+
+impl Case {
+    /// Calls `check` with what is decided.
+    fn decided<R>(&self, check: impl FnOnce(Decision<'_>) -> R) -> R {
+        let Self { origin, arrived, intents, changed, data_in_token, policy, now, .. } = self;
+        let prepared = prepared(self.owner);
+        check(decide(&Situation {
+            origin,
+            arrived: *arrived,
+            intents,
+            prepared: saves(origin, intents, *changed).then_some(&prepared),
+            changed: *changed,
+            data_in_token: *data_in_token,
+            policy,
+            now: *now,
+        }))
+    }
+
+    fn live(&self) -> Option<&Live> {
+        match &self.origin {
+            Origin::Loaded(live) => Some(live),
+            Origin::New | Origin::Rejected | Origin::Tombstone => None,
+        }
+    }
+
+    /// Asks for a save, and neither for the session's end nor for a new id.
+    fn saves(&self) -> bool {
+        let asks = self.changed || self.intents.force_save || self.intents.idle_timeout.is_some();
+        asks && !self.intents.destroy && !self.intents.regenerate
+    }
+
+    fn rotates(&self) -> bool {
+        self.intents.regenerate && !self.intents.destroy
+    }
+
+    fn rests(&self) -> bool {
+        !self.intents.destroy && !self.intents.regenerate && !self.saves()
+    }
+
+    fn is_fresh(&self) -> bool {
+        matches!(self.origin, Origin::New | Origin::Rejected)
+    }
+
+    fn has_former_key(&self) -> bool {
+        self.live().is_some_and(|live| live.former_key)
+    }
+
+    fn extension(&self) -> Option<Timestamp> {
+        let record = &self.live()?.record;
+        let owned = record.owner.is_some();
+        self.policy.extended(&record.lifetime, self.now, owned, self.data_in_token)
+    }
+
+    /// With a store, only a new life or another kind of cookie is news to the browser.
+    fn is_news(&self) -> bool {
+        let Some(live) = self.live() else { return true };
+        let stored = &live.record;
+        let is_persistent = |chosen: Option<IdleTimeout>| {
+            chosen.or(stored.idle_timeout()).unwrap_or(self.policy.idle_timeout).is_persistent()
+        };
+        let arrives = self.owner.is_some() && self.owner != stored.owner;
+        let lives_longer = arrives && self.now > stored.created_at();
+        is_persistent(None) != is_persistent(self.intents.idle_timeout)
+            || (lives_longer && is_persistent(self.intents.idle_timeout))
+    }
+}
+
+/// One sentence: which cases it speaks of, and what happens there.
 struct Rule {
     says: &'static str,
-    of: fn(&Situation<'_>) -> bool,
-    row: fn(&Situation<'_>) -> Row,
-    cookie: fn(&Situation<'_>) -> CookieAction,
+    of: fn(&Case) -> bool,
+    row: Row,
+    cookie: fn(&Case) -> CookieAction,
 }
 
-const fn rule(
-    says: &'static str,
-    of: fn(&Situation<'_>) -> bool,
-    row: fn(&Situation<'_>) -> Row,
-    cookie: fn(&Situation<'_>) -> CookieAction,
-) -> Rule {
-    Rule { says, of, row, cookie }
-}
-
-const RULES: [Rule; 9] = [
-    rule(
-        "a replaced id commits nothing and sets no cookie",
-        |s| s.origin == Origin::Tombstone && (asks_destroy(s) || (asks_save(s) && !rotates(s))),
-        |_| Row::Gone,
-        |_| CookieAction::None,
-    ),
-    rule(
-        "except when it regenerates itself: a repeated login",
-        |s| s.origin == Origin::Tombstone && rotates(s),
-        |_| Row::Created,
-        |_| CookieAction::Set,
-    ),
-    rule(
-        "new, or as good as new, and nothing to save: nothing",
-        |s| {
-            s.origin != Origin::Loaded
-                && !asks_destroy(s)
-                && !asks_save(s)
-                && (fresh(s) || !rotates(s))
-        },
-        |_| Row::Untouched,
-        |_| CookieAction::None,
-    ),
-    rule(
-        "new, or as good as new, and something to save: created under a new id",
-        |s| fresh(s) && !asks_destroy(s) && asks_save(s),
-        |_| Row::Created,
-        |_| CookieAction::Set,
-    ),
-    rule(
-        "destroy beats every other intent; the removal goes out if a cookie of the name arrived",
-        |s| asks_destroy(s) && !replaced(s),
-        |s| {
-            if s.origin == Origin::New { Row::Untouched } else { Row::Destroyed }
-        },
-        |s| {
-            if s.arrived { CookieAction::Remove } else { CookieAction::None }
-        },
-    ),
-    rule(
-        "regenerate gives a new id, which the browser cannot have yet",
-        |s| s.origin == Origin::Loaded && rotates(s),
-        |_| Row::Rotated,
-        |_| CookieAction::Set,
-    ),
-    rule(
-        "changed: saved; a cookie only where what the browser holds would differ",
-        |s| s.origin == Origin::Loaded && asks_save(s) && !rotates(s) && !asks_destroy(s),
-        |_| Row::Updated,
-        |s| {
-            let chosen = s.intents.idle_timeout.or(s.stored.unwrap().idle_timeout);
-            let held = browser_end(s, s.stored.unwrap().idle_timeout, s.stored.unwrap().expires_at);
-            let next = browser_end(s, chosen, expiry_if_saved(s));
-            if s.data_in_token || s.retired_key || held != next {
-                CookieAction::Set
-            } else {
-                CookieAction::None
-            }
-        },
-    ),
-    rule(
-        "unchanged and due: touched; a cookie only where what the browser holds would differ",
-        |s| s.origin == Origin::Loaded && idle(s) && due(s),
-        |_| Row::Touched,
-        |s| {
-            let stored = s.stored.unwrap();
-            let persistent = browser_end(s, stored.idle_timeout, stored.expires_at).is_some();
-            if s.data_in_token || s.retired_key || persistent {
-                CookieAction::Set
-            } else {
-                CookieAction::None
-            }
-        },
-    ),
-    rule(
-        "unchanged and not due: nothing, or sealed again under the current key",
-        |s| s.origin == Origin::Loaded && idle(s) && !due(s),
-        |_| Row::Untouched,
-        |s| {
-            if s.retired_key { CookieAction::Reseal } else { CookieAction::None }
-        },
-    ),
+const RULES: [Rule; 10] = [
+    Rule {
+        says: "destroy wins over every other intent; the removal goes out if a token arrived",
+        of: |case| case.intents.destroy,
+        row: Row::Destroyed,
+        cookie: |case| if case.arrived { CookieAction::Remove } else { CookieAction::None },
+    },
+    Rule {
+        says: "new, or as good as new, and nothing to save: nothing, also where a new id is asked for",
+        of: |case| case.is_fresh() && !case.intents.destroy && !asks(case),
+        row: Row::Untouched,
+        cookie: |_| CookieAction::None,
+    },
+    Rule {
+        says: "new, or as good as new, and something to save: created under a new id",
+        of: |case| case.is_fresh() && !case.intents.destroy && asks(case),
+        row: Row::Created,
+        cookie: |_| CookieAction::Set,
+    },
+    Rule {
+        says: "a replaced id that only reads does nothing",
+        of: |case| case.origin == Origin::Tombstone && case.rests(),
+        row: Row::Untouched,
+        cookie: |_| CookieAction::None,
+    },
+    Rule {
+        says: "a replaced id saves nothing and sets no cookie",
+        of: |case| case.origin == Origin::Tombstone && case.saves(),
+        row: Row::Gone,
+        cookie: |_| CookieAction::None,
+    },
+    Rule {
+        says: "except for a repeated login, which asks for a new id itself",
+        of: |case| case.origin == Origin::Tombstone && case.rotates(),
+        row: Row::Created,
+        cookie: |_| CookieAction::Set,
+    },
+    Rule {
+        says: "a new id is one that the browser cannot have yet",
+        of: |case| case.live().is_some() && case.rotates(),
+        row: Row::Rotated,
+        cookie: |_| CookieAction::Set,
+    },
+    Rule {
+        says: "changed: saved; a cookie only where what the browser holds would differ",
+        of: |case| case.live().is_some() && case.saves(),
+        row: Row::Updated,
+        cookie: |case| set_if(case.data_in_token || case.has_former_key() || case.is_news()),
+    },
+    Rule {
+        says: "unchanged and due: touched; a cookie only where it holds the expiry, or a former key",
+        of: |case| case.live().is_some() && case.rests() && case.extension().is_some(),
+        row: Row::Touched,
+        cookie: |case| set_if(case.data_in_token || case.has_former_key()),
+    },
+    Rule {
+        says: "unchanged and not due: nothing, or sealed again under the current key",
+        of: |case| case.live().is_some() && case.rests() && case.extension().is_none(),
+        row: Row::Untouched,
+        cookie: |case| set_if(case.has_former_key()),
+    },
 ];
 
-fn asks_destroy(s: &Situation<'_>) -> bool {
-    s.intents.destroy
+fn asks(case: &Case) -> bool {
+    case.changed || case.intents.force_save || case.intents.idle_timeout.is_some()
 }
 
-fn asks_save(s: &Situation<'_>) -> bool {
-    s.changed || s.intents.force_save || s.intents.idle_timeout.is_some()
+fn set_if(set: bool) -> CookieAction {
+    if set { CookieAction::Set } else { CookieAction::None }
 }
 
-fn rotates(s: &Situation<'_>) -> bool {
-    s.intents.regenerate && !s.intents.destroy
-}
-
-fn idle(s: &Situation<'_>) -> bool {
-    !asks_save(s) && !s.intents.regenerate && !s.intents.destroy
-}
-
-fn fresh(s: &Situation<'_>) -> bool {
-    matches!(s.origin, Origin::New | Origin::Rejected)
-}
-
-fn replaced(s: &Situation<'_>) -> bool {
-    s.origin == Origin::Tombstone
-}
-
-/// The time to live of a session, in milliseconds.
-fn ttl(s: &Situation<'_>, chosen: Option<IdleTimeout>, owned: bool) -> u64 {
-    let configured = whole(chosen.unwrap_or(s.policy.idle_timeout).duration());
-    match s.policy.anonymous_idle_timeout {
-        Some(anonymous) if !owned => configured.min(whole(anonymous)),
-        _ => configured,
-    }
-}
-
-/// When a session that exists ends for good.
-fn end(s: &Situation<'_>, stored: Lifetime) -> u64 {
-    let timeout = whole(s.policy.absolute_timeout);
-    (millis(stored.created_at) + timeout).min(millis(stored.absolute_end))
-}
-
-fn expiry_if_saved(s: &Situation<'_>) -> Timestamp {
-    let stored = s.stored.unwrap();
-    let chosen = s.intents.idle_timeout.or(stored.idle_timeout);
-    let restarted = millis(s.now) + ttl(s, chosen, s.owned);
-    at(if s.owner_arrived {
-        restarted.min(millis(s.now) + whole(s.policy.absolute_timeout))
-    } else {
-        restarted.min(end(s, stored))
-    })
-}
-
-/// When the browser drops the cookie by itself; `None` is when it closes.
-fn browser_end(
-    s: &Situation<'_>,
-    chosen: Option<IdleTimeout>,
-    expires_at: Timestamp,
-) -> Option<Timestamp> {
-    match chosen.unwrap_or(s.policy.idle_timeout) {
-        IdleTimeout::Persistent(_) => Some(expires_at),
-        IdleTimeout::BrowserSession(_) => None,
-    }
-}
-
-/// Whether `rolling` or `renew` moves the expiry of an unchanged session, and where to.
-fn extension(s: &Situation<'_>) -> Option<u64> {
-    let stored = s.stored.unwrap();
-    let ttl = ttl(s, stored.idle_timeout, s.was_owned);
-    let left = millis(stored.expires_at) - millis(s.now);
-    let wanted = match s.policy.extension {
-        Extension::OnSave => false,
-        Extension::Renew => left * 2 < ttl,
-        Extension::Rolling => true,
-    };
-    let next = (millis(s.now) + ttl).min(end(s, stored));
-    (wanted && next > millis(stored.expires_at)).then_some(next)
-}
-
-fn due(s: &Situation<'_>) -> bool {
-    extension(s).is_some()
-}
-
-fn row_of(decision: &Decision) -> Row {
+fn row_of(decision: &Decision<'_>) -> Row {
     match decision.row {
         RowAction::None => Row::Untouched,
-        RowAction::Create(_) => Row::Created,
+        RowAction::Create(..) => Row::Created,
         RowAction::Update(_) => Row::Updated,
-        RowAction::Touch(_) => Row::Touched,
+        RowAction::Touch(..) => Row::Touched,
         RowAction::Rotate(_) => Row::Rotated,
         RowAction::Destroy => Row::Destroyed,
         RowAction::Gone => Row::Gone,
     }
 }
 
-/// What the design says of a row's times.
-fn check_times(s: &Situation<'_>, decision: &Decision) {
-    let timeout = s.policy.absolute_timeout;
+/// Asserts that a new session begins now, that a save goes on as [`lifetime_after_save`] has it, and that a
+/// touch moves the expiry as far as is due.
+fn check_times(case: &Case, decision: &Decision<'_>) {
+    let Case { policy, owner, intents, now, .. } = case;
     match decision.row {
-        RowAction::Create(lifetime) => {
-            let expires = (millis(s.now) + ttl(s, s.intents.idle_timeout, s.owned))
-                .min(millis(s.now.saturating_add(timeout)));
-            let expected = Lifetime {
-                created_at: s.now,
-                expires_at: at(expires),
-                absolute_end: s.now.saturating_add(timeout),
-                idle_timeout: s.intents.idle_timeout,
-            };
-            assert_eq!(lifetime, expected, "{s:?}");
+        RowAction::Create(_, lifetime) => {
+            assert_eq!(
+                lifetime,
+                policy.begun(*now, intents.idle_timeout, owner.is_some()),
+                "{case:?}"
+            );
         }
-        RowAction::Update(lifetime) | RowAction::Rotate(lifetime) => {
-            let stored = s.stored.unwrap();
-            let (created_at, absolute_end) = if s.owner_arrived {
-                (s.now, s.now.saturating_add(timeout))
-            } else {
-                (stored.created_at, at(end(s, stored)))
-            };
-            let expected = Lifetime {
-                created_at,
-                expires_at: expiry_if_saved(s),
-                absolute_end,
-                idle_timeout: s.intents.idle_timeout.or(stored.idle_timeout),
-            };
-            assert_eq!(lifetime, expected, "{s:?}");
+        RowAction::Update(save) | RowAction::Rotate(save) => {
+            let expected =
+                lifetime_after_save(policy, &save.live.record, *owner, intents.idle_timeout, *now);
+            assert_eq!((save.lifetime, save.now), (expected, *now), "{case:?}");
         }
-        RowAction::Touch(expires_at) => {
-            assert_eq!(Some(millis(expires_at)), extension(s), "{s:?}");
+        RowAction::Touch(_, expires_at) => {
+            assert_eq!(Some(expires_at), case.extension(), "{case:?}");
         }
         RowAction::None | RowAction::Destroy | RowAction::Gone => {}
     }
 }
 
-fn at(millis: u64) -> Timestamp {
-    Timestamp::from_unix_millis(millis)
-}
-
-fn whole(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap()
-}
-
-fn millis(timestamp: Timestamp) -> u64 {
-    timestamp.as_unix_millis()
-}
-
-const BOTH: [bool; 2] = [false, true];
 const TTL: u64 = 1_000_000;
 const TIMEOUT: u64 = 5_000_000;
 const CREATED: u64 = 7_000_000;
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+const ADA: Option<OwnerKey> = Some(OwnerKey::from_bytes([1; 32]));
+const BOB: Option<OwnerKey> = Some(OwnerKey::from_bytes([2; 32]));
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_unix_millis(millis)
+}
 
 const fn persistent(millis: u64) -> IdleTimeout {
     IdleTimeout::Persistent(Duration::from_millis(millis))
@@ -273,16 +232,12 @@ const fn until_closed(millis: u64) -> IdleTimeout {
     IdleTimeout::BrowserSession(Duration::from_millis(millis))
 }
 
-fn policy(extension: Extension) -> ExpiryPolicy {
-    ExpiryPolicy {
-        idle_timeout: persistent(TTL),
-        extension,
-        absolute_timeout: Duration::from_millis(TIMEOUT),
-        anonymous_idle_timeout: None,
-    }
+fn policy(idle_timeout: IdleTimeout, rolling: Rolling) -> ExpiryPolicy {
+    let absolute_timeout = Duration::from_millis(TIMEOUT);
+    ExpiryPolicy { idle_timeout, rolling, absolute_timeout, anonymous_idle_timeout: None }
 }
 
-fn stored(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
+fn lifetime(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
     Lifetime {
         created_at: at(CREATED),
         expires_at: at(expires_at),
@@ -291,36 +246,23 @@ fn stored(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
     }
 }
 
-fn all_intents() -> Vec<Intents> {
-    let mut all = Vec::new();
-    for bits in 0..16_u8 {
-        for idle_timeout in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
-            all.push(Intents {
-                destroy: bits & 1 != 0,
-                regenerate: bits & 2 != 0,
-                reset: bits & 4 != 0,
-                force_save: bits & 8 != 0,
-                idle_timeout,
-            });
-        }
-    }
-    all
+fn live(owner: Option<OwnerKey>, lifetime: Lifetime) -> Live {
+    let id = Scope::new("app", "kind").id([7; 32]);
+    let record = Record {
+        version: Version::from_bytes([7; 16]),
+        schema: 1,
+        codec: 1,
+        owner,
+        lifetime,
+        epoch: 3,
+        tombstone: false,
+        payload: Bytes::new(),
+    };
+    Live::new(id, record)
 }
 
-fn all_policies() -> Vec<ExpiryPolicy> {
-    let mut all = Vec::new();
-    for extension in [Extension::OnSave, Extension::Renew, Extension::Rolling] {
-        for idle_timeout in [persistent(TTL), until_closed(TTL)] {
-            for anonymous_idle_timeout in [None, Some(Duration::from_millis(TTL / 4))] {
-                all.push(ExpiryPolicy {
-                    idle_timeout,
-                    anonymous_idle_timeout,
-                    ..policy(extension)
-                });
-            }
-        }
-    }
-    all
+fn prepared(owner: Option<OwnerKey>) -> Prepared {
+    Prepared { ours: Bytes::new(), payload: Bytes::new(), owner }
 }
 
 /// Now, and when the stored session expires: just saved, half gone to the millisecond, nearly over, and
@@ -334,46 +276,65 @@ const MOMENTS: [(u64, u64); 6] = [
     (CREATED + TIMEOUT - 10, CREATED + TIMEOUT),
 ];
 
-/// Owned now, owned before, and whether the owner went from none or another to some.
-const OWNERS: [(bool, bool, bool); 5] = [
-    (false, false, false),
-    (true, true, false),
-    (true, true, true),
-    (true, false, true),
-    (false, true, false),
-];
+/// The owner before and after.
+const OWNERS: [(Option<OwnerKey>, Option<OwnerKey>); 5] =
+    [(None, None), (None, ADA), (ADA, ADA), (ADA, BOB), (ADA, None)];
 
-/// Calls `check` with every combination of everything the decision depends on.
-fn for_every_situation(mut check: impl FnMut(&Situation<'_>)) {
-    let origins = [Origin::New, Origin::Rejected, Origin::Loaded, Origin::Tombstone];
-    for policy in &all_policies() {
-        for origin in origins {
-            for intents in all_intents() {
-                for bits in 0..16_u8 {
-                    for (owned, was_owned, owner_arrived) in OWNERS {
-                        for (now, expires_at) in MOMENTS {
-                            for chosen in [None, Some(persistent(3 * TTL)), Some(until_closed(TTL))]
-                            {
-                                let loaded = origin == Origin::Loaded;
-                                check(&Situation {
-                                    origin,
-                                    arrived: bits & 1 != 0,
-                                    changed: bits & 2 != 0,
-                                    intents,
-                                    stored: loaded.then(|| stored(expires_at, chosen)),
-                                    retired_key: bits & 4 != 0,
-                                    data_in_token: bits & 8 != 0,
-                                    owned,
-                                    was_owned,
-                                    owner_arrived,
-                                    policy,
-                                    now: at(now),
-                                });
-                                if !loaded {
-                                    break;
-                                }
-                            }
-                        }
+fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
+    let mut origins = Vec::new();
+    for (before, after) in OWNERS {
+        for (now, expires_at) in MOMENTS {
+            for chosen in [None, Some(persistent(3 * TTL)), Some(until_closed(TTL))] {
+                for former_key in [false, true] {
+                    let live = live(before, lifetime(expires_at, chosen));
+                    origins.push((Origin::Loaded(Live { former_key, ..live }), after, at(now)));
+                }
+            }
+        }
+    }
+    for origin in [Origin::New, Origin::Rejected, Origin::Tombstone] {
+        origins.extend([None, ADA].map(|owner| (origin.clone(), owner, at(CREATED))));
+    }
+    origins
+}
+
+fn all_intents() -> Vec<Intents> {
+    let mut all = Vec::new();
+    for bits in 0..8_u8 {
+        for idle_timeout in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
+            all.push(Intents {
+                destroy: bits & 1 != 0,
+                regenerate: bits & 2 != 0,
+                clear: false,
+                force_save: bits & 4 != 0,
+                idle_timeout,
+            });
+        }
+    }
+    all
+}
+
+/// Calls `check` with every combination.
+fn for_every_case(mut check: impl FnMut(&Case)) {
+    let (origins, intents) = (origins(), all_intents());
+    for rolling in [Rolling::Off, Rolling::BelowHalf, Rolling::EveryCommit] {
+        for idle_timeout in [persistent(TTL), until_closed(TTL)] {
+            let policy = policy(idle_timeout, rolling);
+            for (origin, owner, now) in &origins {
+                for bits in 0..8_u8 {
+                    let mut case = Case {
+                        origin: origin.clone(),
+                        arrived: bits & 1 != 0,
+                        intents: Intents::default(),
+                        changed: bits & 2 != 0,
+                        owner: *owner,
+                        data_in_token: bits & 4 != 0,
+                        policy,
+                        now: *now,
+                    };
+                    for intents in &intents {
+                        case.intents = *intents;
+                        check(&case);
                     }
                 }
             }
@@ -382,188 +343,190 @@ fn for_every_situation(mut check: impl FnMut(&Situation<'_>)) {
 }
 
 #[test]
-fn every_situation_is_spoken_of_by_one_rule_and_decided_as_it_says() {
+fn every_case_is_spoken_of_by_one_rule_and_decided_as_it_says() {
     let mut spoken = [0_u32; RULES.len()];
-    for_every_situation(|situation| {
-        let mut rules = (0..RULES.len()).filter(|&index| (RULES[index].of)(situation));
+    for_every_case(|case| {
+        let mut rules = (0..RULES.len()).filter(|&index| (RULES[index].of)(case));
         let (Some(index), None) = (rules.next(), rules.next()) else {
-            panic!("not spoken of by exactly one rule: {situation:?}");
+            panic!("not spoken of by exactly one rule: {case:?}");
         };
         spoken[index] += 1;
         let rule = &RULES[index];
-        let decision = decide(situation);
-        let actual = (row_of(&decision), decision.cookie);
-        let expected = ((rule.row)(situation), (rule.cookie)(situation));
-        assert_eq!(actual, expected, "{}: {situation:?}", rule.says);
-        check_times(situation, &decision);
+        case.decided(|decision| {
+            let expected = (rule.row, (rule.cookie)(case));
+            assert_eq!((row_of(&decision), decision.cookie), expected, "{}: {case:?}", rule.says);
+            check_times(case, &decision);
+        });
+        // Data is encoded exactly where it is written.
+        let writes = matches!(rule.row, Row::Created | Row::Updated | Row::Rotated);
+        assert_eq!(saves(&case.origin, &case.intents, case.changed), writes, "{case:?}");
     });
     for (rule, spoken) in RULES.iter().zip(spoken) {
-        assert!(spoken > 0, "{}: no situation", rule.says);
+        assert!(spoken > 0, "{}: no case", rule.says);
     }
 }
 
 #[test]
-fn the_data_is_prepared_exactly_where_a_row_is_written() {
-    for_every_situation(|situation| {
-        let Situation { origin, intents, changed, .. } = *situation;
-        let writes =
-            matches!(row_of(&decide(situation)), Row::Created | Row::Updated | Row::Rotated);
-        assert_eq!(saves(origin, &intents, changed), writes, "{situation:?}");
+fn clear_alone_decides_nothing_since_its_data_speaks() {
+    for_every_case(|case| {
+        let mut clears = case.clone();
+        clears.intents.clear = true;
+        let outcome = |decision: Decision<'_>| (row_of(&decision), decision.cookie);
+        assert_eq!(clears.decided(outcome), case.decided(outcome), "{case:?}");
     });
 }
 
-#[test]
-fn reset_alone_decides_nothing_since_its_data_speaks() {
-    for_every_situation(|situation| {
-        let mut without = *situation;
-        without.intents.reset = false;
-        assert_eq!(decide(situation), decide(&without));
-    });
-}
+const NONE: Intents = Intents {
+    destroy: false,
+    regenerate: false,
+    clear: false,
+    force_save: false,
+    idle_timeout: None,
+};
+const REGENERATE: Intents = Intents { regenerate: true, ..NONE };
+const CLEAR: Intents = Intents { clear: true, ..NONE };
 
-/// A loaded and unchanged session in a store, one second after its save.
-fn loaded(policy: &ExpiryPolicy) -> Situation<'_> {
-    Situation {
-        origin: Origin::Loaded,
-        arrived: true,
-        changed: false,
-        intents: Intents::default(),
-        stored: Some(stored(CREATED + TTL, None)),
-        retired_key: false,
-        data_in_token: false,
-        owned: true,
-        was_owned: true,
-        owner_arrived: false,
-        policy,
-        now: at(CREATED + 1_000),
-    }
-}
-
-#[track_caller]
-fn expect(situation: &Situation<'_>, row: RowAction, cookie: CookieAction) {
-    assert_eq!(decide(situation), Decision { row, cookie });
+/// Calls `check` with a save that takes a session from one owner to another.
+fn with_save<R>(
+    before: Option<OwnerKey>,
+    after: Option<OwnerKey>,
+    intents: Intents,
+    check: impl FnOnce(Save<'_>) -> R,
+) -> R {
+    let lifetime = lifetime(CREATED + TTL, None);
+    let live = live(before, lifetime);
+    let (prepared, now) = (prepared(after), at(CREATED));
+    check(Save { live: &live, prepared: &prepared, intents: &intents, lifetime, now })
 }
 
 #[test]
-fn a_change_restarts_the_clock_to_the_millisecond() {
-    let policy = policy(Extension::OnSave);
-    let changed = Situation { changed: true, ..loaded(&policy) };
-    let lifetime = Lifetime { expires_at: at(CREATED + 1_000 + TTL), ..stored(0, None) };
-    expect(&changed, RowAction::Update(lifetime), CookieAction::Set);
-}
-
-#[test]
-fn a_change_in_the_very_millisecond_of_the_last_save_sends_no_cookie_for_a_stored_session() {
-    let policy = policy(Extension::OnSave);
-    let changed = Situation { changed: true, now: at(CREATED), ..loaded(&policy) };
-    let update = RowAction::Update(stored(CREATED + TTL, None));
-    expect(&changed, update, CookieAction::None);
-    let in_token = Situation { data_in_token: true, ..changed };
-    expect(&in_token, update, CookieAction::Set);
-    let retired = Situation { retired_key: true, ..changed };
-    expect(&retired, update, CookieAction::Set);
-}
-
-#[test]
-fn renew_waits_for_the_first_millisecond_past_half_time() {
-    let policy = policy(Extension::Renew);
-    let half = Situation { now: at(CREATED + TTL / 2), ..loaded(&policy) };
-    expect(&half, RowAction::None, CookieAction::None);
-    let past = Situation { now: at(CREATED + TTL / 2 + 1), ..half };
-    let touch = RowAction::Touch(at(CREATED + TTL / 2 + 1 + TTL));
-    expect(&past, touch, CookieAction::Set);
-}
-
-#[test]
-fn rolling_touches_with_the_first_millisecond() {
-    let policy = policy(Extension::Rolling);
-    let same = Situation { now: at(CREATED), ..loaded(&policy) };
-    expect(&same, RowAction::None, CookieAction::None);
-    let next = Situation { now: at(CREATED + 1), ..same };
-    expect(&next, RowAction::Touch(at(CREATED + 1 + TTL)), CookieAction::Set);
-}
-
-#[test]
-fn rolling_a_browser_session_in_a_store_moves_the_row_alone() {
-    let policy = ExpiryPolicy { idle_timeout: until_closed(TTL), ..policy(Extension::Rolling) };
-    let rolled = loaded(&policy);
-    let touch = RowAction::Touch(at(CREATED + 1_000 + TTL));
-    expect(&rolled, touch, CookieAction::None);
-    let in_token = Situation { data_in_token: true, ..rolled };
-    expect(&in_token, touch, CookieAction::Set);
-}
-
-#[test]
-fn nothing_is_touched_once_the_absolute_end_is_reached() {
-    let policy = policy(Extension::Rolling);
-    let last = Situation {
-        stored: Some(stored(CREATED + TIMEOUT, None)),
-        now: at(CREATED + TIMEOUT - 1),
-        ..loaded(&policy)
-    };
-    expect(&last, RowAction::None, CookieAction::None);
-}
-
-#[test]
-fn a_change_saves_up_to_the_absolute_end_and_no_further() {
-    let policy = policy(Extension::OnSave);
-    let late = Situation {
-        changed: true,
-        stored: Some(stored(CREATED + TIMEOUT - 1, None)),
-        now: at(CREATED + TIMEOUT - 2),
-        ..loaded(&policy)
-    };
-    let update = RowAction::Update(stored(CREATED + TIMEOUT, None));
-    expect(&late, update, CookieAction::Set);
-}
-
-#[test]
-fn a_retired_key_seals_again_and_keeps_the_expiry() {
-    let policy = policy(Extension::OnSave);
-    for data_in_token in BOTH {
-        let retired = Situation { retired_key: true, data_in_token, ..loaded(&policy) };
-        expect(&retired, RowAction::None, CookieAction::Reseal);
+fn a_login_is_an_owner_who_was_not_there_before() {
+    for ((before, after), is_login) in OWNERS.into_iter().zip([false, true, false, true, false]) {
+        for intents in [NONE, REGENERATE, CLEAR] {
+            let found = with_save(before, after, intents, |save| save.is_login());
+            assert_eq!(found, is_login, "{before:?} {after:?}");
+        }
     }
 }
 
 #[test]
-fn a_login_restarts_created_at_and_a_logout_does_not() {
-    let policy = policy(Extension::OnSave);
-    let regenerate = Intents { regenerate: true, ..Intents::default() };
+fn identities_begin_and_end_with_owners_with_a_clear_and_without_owners_with_a_new_id() {
+    // Owner before and after, intents, whether an `.owner(..)` tells; leaves one, begins one.
+    for (before, after, intents, is_told, leaves, begins) in [
+        (None, None, NONE, true, false, false),
+        (None, None, REGENERATE, true, false, false),
+        (None, None, CLEAR, true, true, true),
+        (None, ADA, NONE, true, false, true),
+        (None, ADA, REGENERATE, true, false, true),
+        (ADA, ADA, NONE, true, false, false),
+        (ADA, ADA, REGENERATE, true, false, false),
+        (ADA, ADA, CLEAR, true, true, true),
+        (ADA, BOB, NONE, true, true, true),
+        (ADA, None, NONE, true, true, true),
+        (None, None, NONE, false, false, false),
+        (None, None, REGENERATE, false, false, true),
+        (None, None, CLEAR, false, true, true),
+    ] {
+        let found = with_save(before, after, intents, |save| {
+            (save.leaves_identity(), save.begins_identity(is_told))
+        });
+        assert_eq!(found, (leaves, begins), "{before:?} {after:?} {intents:?} {is_told}");
+    }
+}
+
+#[test]
+fn a_save_merges_within_one_identity_and_a_login_with_what_the_visitor_gathered() {
+    // As above; then what is merged with: the same identity, an equal login, another one.
+    for (before, after, intents, is_told, expected) in [
+        (None, None, NONE, true, [true, false, false]),
+        (None, None, REGENERATE, true, [true, false, false]),
+        (None, ADA, NONE, true, [true, true, false]),
+        (None, ADA, REGENERATE, true, [true, true, false]),
+        (ADA, ADA, NONE, true, [true, false, false]),
+        (ADA, ADA, REGENERATE, true, [true, false, false]),
+        (ADA, BOB, NONE, true, [false, false, false]),
+        (ADA, None, NONE, true, [false, false, false]),
+        (None, None, NONE, false, [true, false, false]),
+        (None, None, REGENERATE, false, [false, false, false]),
+    ] {
+        let found = with_save(before, after, intents, |save| {
+            let same = save.live.record.clone();
+            let equal = Record { epoch: 4, owner: after, ..same.clone() };
+            let other =
+                Record { epoch: 4, owner: Some(OwnerKey::from_bytes([3; 32])), ..same.clone() };
+            [same, equal, other].map(|theirs| save.merges_with(&theirs, is_told))
+        });
+        assert_eq!(found, expected, "{before:?} {after:?} {intents:?} {is_told}");
+    }
+}
+
+#[test]
+fn the_cookie_of_a_stored_session_is_sent_again_only_where_the_browsers_would_not_do() {
+    let policy = policy(persistent(TTL), Rolling::EveryCommit);
+    let stored = lifetime(CREATED + TTL, None);
+    let saved = lifetime(CREATED + 2 * TTL, None);
+    let longer = at(CREATED + TIMEOUT + 1);
+    let (closing, kept) = (Some(until_closed(TTL)), Some(persistent(TTL)));
+    // Browsers keep no cookie longer than 400 days.
+    let years = |days: u64| Lifetime {
+        absolute_end: at(1000 * DAY),
+        ..lifetime(CREATED + days * DAY, None)
+    };
+    for (what, stored, saved, told) in [
+        ("the same life", stored, stored, false),
+        ("a later expiry", stored, saved, false),
+        ("a later end", stored, Lifetime { absolute_end: longer, ..saved }, true),
+        (
+            "a later end of a browser session",
+            Lifetime { idle_timeout: closing, ..stored },
+            Lifetime { idle_timeout: closing, absolute_end: longer, ..saved },
+            false,
+        ),
+        ("a browser session now", stored, Lifetime { idle_timeout: closing, ..saved }, true),
+        (
+            "no browser session any more",
+            Lifetime { idle_timeout: closing, ..stored },
+            Lifetime { idle_timeout: kept, ..saved },
+            true,
+        ),
+        ("another time of the same kind", stored, Lifetime { idle_timeout: kept, ..saved }, false),
+        ("up to 400 days", years(399), years(400), false),
+        ("past 400 days", years(400), years(401), true),
+        ("past 400 days as before", years(401), years(401), false),
+    ] {
+        let mut live = live(ADA, stored);
+        assert_eq!(tells(&policy, &live, &saved, true), told, "{what}");
+        live.former_key = true;
+        assert!(tells(&policy, &live, &saved, true), "{what}, under a former key");
+    }
+}
+
+#[test]
+fn a_session_begins_anew_when_its_owner_arrives_and_only_then() {
+    let policy = policy(persistent(TTL), Rolling::Off);
     let now = CREATED + 1_000;
-    let login =
-        Situation { intents: regenerate, was_owned: false, owner_arrived: true, ..loaded(&policy) };
-    let restarted = Lifetime {
-        created_at: at(now),
-        expires_at: at(now + TTL),
-        absolute_end: at(now + TIMEOUT),
-        idle_timeout: None,
-    };
-    expect(&login, RowAction::Rotate(restarted), CookieAction::Set);
-    let logout = Situation { intents: regenerate, owned: false, ..loaded(&policy) };
-    let kept = stored(now + TTL, None);
-    expect(&logout, RowAction::Rotate(kept), CookieAction::Set);
+    for (before, after) in OWNERS {
+        let stored = live(before, lifetime(CREATED + TTL, Some(persistent(2 * TTL)))).record;
+        let begins = if after.is_some() && after != before { now } else { CREATED };
+        for (asked, idle_timeout) in [(None, 2 * TTL), (Some(persistent(3 * TTL)), 3 * TTL)] {
+            let expected = Lifetime {
+                created_at: at(begins),
+                expires_at: at(now + idle_timeout),
+                absolute_end: at(begins + TIMEOUT),
+                idle_timeout: Some(persistent(idle_timeout)),
+            };
+            let found = lifetime_after_save(&policy, &stored, after, asked, at(now));
+            assert_eq!(found, expected, "{before:?} {after:?}");
+        }
+    }
 }
 
 #[test]
-fn a_chosen_max_age_stays_across_later_saves() {
-    let policy = policy(Extension::OnSave);
-    let chosen = Some(persistent(3 * TTL));
-    let later = Situation {
-        changed: true,
-        stored: Some(stored(CREATED + 3 * TTL, chosen)),
-        ..loaded(&policy)
-    };
-    let update = RowAction::Update(stored(CREATED + 1_000 + 3 * TTL, chosen));
-    expect(&later, update, CookieAction::Set);
-}
-
-#[test]
-fn choosing_a_browser_session_tells_the_browser_even_if_the_expiry_stays() {
-    let policy = policy(Extension::OnSave);
-    let chosen = Some(until_closed(TTL));
-    let intents = Intents { idle_timeout: chosen, ..Intents::default() };
-    let moved = Situation { intents, now: at(CREATED), ..loaded(&policy) };
-    let update = RowAction::Update(stored(CREATED + TTL, chosen));
-    expect(&moved, update, CookieAction::Set);
+fn of_two_guards_every_intent_holds_and_the_later_idle_timeout() {
+    let [one, other] = [TTL, 2 * TTL].map(|ttl| Some(persistent(ttl)));
+    let earlier = Intents { regenerate: true, idle_timeout: one, ..NONE };
+    assert_eq!(earlier.and(CLEAR), Intents { clear: true, ..earlier });
+    let later = Intents { force_save: true, idle_timeout: other, ..NONE };
+    assert_eq!(earlier.and(later), Intents { regenerate: true, ..later });
+    assert!(earlier.any() && !NONE.any() && !NONE.and(NONE).any());
 }

@@ -1,5 +1,5 @@
 //! Signed tokens written byte by byte, after the layout that `seal.rs`, `record.rs` and the manager's
-//! `open.rs` document: what only a newer release, or a mistaken one, would send.
+//! `tokens.rs` document: what only a newer release, or a mistaken one, would send.
 
 use axum_typed_session::Key;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -7,7 +7,7 @@ use hkdf::Hkdf;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-/// Signs a plaintext as a manager in signed cookie mode with default names does.
+/// Signs a plaintext as a manager in signed cookie mode of `Login`s with default names does.
 pub fn signed_token(key: &Key, plaintext: &[u8]) -> String {
     let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.master());
     let (mut id, mut secret) = ([0; 4], [0; 32]);
@@ -15,7 +15,7 @@ pub fn signed_token(key: &Key, plaintext: &[u8]) -> String {
     hkdf.expand(b"sign key", &mut secret).unwrap();
     let mut context = vec![1];
     context.extend(id);
-    for part in ["axum-typed-session", "__Host-session", "cookie", "signed data"] {
+    for part in ["axum-typed-session", "Login", "cookie", "__Host-session", "signed data"] {
         context.extend((part.len() as u64).to_be_bytes());
         context.extend(part.as_bytes());
     }

@@ -77,19 +77,25 @@ pub fn forged(cookie: &str) -> String {
 }
 
 async fn read(session: Session<Login>) -> String {
-    if session.is_new() { FRESH.to_owned() } else { session.note.clone() }
+    let note = if session.is_new() { FRESH.to_owned() } else { session.note.clone() };
+    // No guard: what is to show here is that a mere read commits nothing.
+    session.discard();
+    note
 }
 
 /// The store key in hexadecimal and the secret as it might leak, with a space between.
 async fn id(session: Session<Login>) -> String {
     let id = session.id().unwrap();
     let secret = URL_SAFE_NO_PAD.encode(id.as_bytes());
-    format!("{} {secret}", id.store_key().to_base64url())
+    let both = format!("{} {secret}", id.store_key().to_base64url());
+    session.discard();
+    both
 }
 
 /// When the session began and ends, in milliseconds from where a manual clock starts.
 async fn times(session: Session<Login>) -> String {
     let (created_at, expires_at) = (session.created_at(), session.expires_at());
+    session.discard();
     format!("{} {}", since_start(created_at), since_start(expires_at))
 }
 

@@ -10,13 +10,15 @@ use std::{
 };
 
 use axum::Router;
-use axum_typed_session::{Codec, SessionManager, cookie::Cookie, testing::ManualClock};
+use axum_typed_session::{
+    Codec, MemoryStore, SessionManager, SessionManagerBuilder, cookie::Cookie, testing::ManualClock,
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    logins::{FRESH, Login, app, issue, issue_cookie, logins},
+    logins::{FRESH, Login, app, issue, issue_cookie, logins, without_keys},
     support::{Answer, Browser, EventLog, SECOND, get_with_cookies, key, send},
 };
 
@@ -50,12 +52,21 @@ async fn a_refused_session_is_replaced_by_one_with_a_new_id() {
     let id = browser.get("/id").await.body;
     let strict = app(logins(&clock).validate_data(|login| login.note != "old"));
     let mut browser = browser.at(&strict);
+    let mut refused = browser.clone();
     browser.get("/").await.expect(StatusCode::OK, FRESH);
     browser.post("/note?new").await.set_cookie();
     assert_ne!(browser.get("/id").await.body, id);
-    browser.post("/note?old").await.set_cookie();
-    browser.get("/").await.expect(StatusCode::OK, FRESH);
-    assert_eq!(browser.post("/destroy").await.idle_timeout(), Some(0));
+    assert_eq!(refused.post("/destroy").await.max_age(), Some(0));
+}
+
+#[tokio::test]
+async fn what_validate_data_refuses_is_not_saved() {
+    let strict = logins(&ManualClock::new()).validate_data(|login| login.note != "old");
+    let mut browser = Browser::new(app(strict));
+    browser.post("/note?new").await.set_cookie();
+    let answer = browser.post("/note?old").await;
+    answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
+    browser.get("/").await.expect(StatusCode::OK, "new");
 }
 
 #[tokio::test]
@@ -142,8 +153,7 @@ async fn a_codec_writes_and_reads_the_data() {
     log.take();
 
     let answer = browser.post("/note?a|b").await;
-    let answer = answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "");
-    answer.expect_no_cookie();
+    answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     browser.get("/").await.expect(StatusCode::OK, "mine");
 
     let json = issue_cookie(&app(logins(&clock).signed(true)), "json").await;
@@ -161,7 +171,7 @@ async fn version_1(clock: &ManualClock, note: &str) -> String {
         session.insert("text".to_owned(), note.unwrap());
         session.commit().await
     }
-    let manager = SessionManager::<Old>::builder().keys(key()).clock(clock.clone());
+    let manager = SessionManager::<Old>::builder().keys(key()).kind("Login").clock(clock.clone());
     let app = Router::new()
         .route("/{action}", axum::routing::post(save))
         .with_state(manager.build().unwrap());
@@ -228,8 +238,7 @@ async fn a_newer_session_is_503_and_keeps_its_cookie() {
     let mut behind = browser.at(&app(logins(&clock).on_event(log.hook())));
     for path in ["/note?lost", "/commit", "/destroy"] {
         let answer = behind.post(path).await;
-        let answer = answer.expect(StatusCode::SERVICE_UNAVAILABLE, "");
-        answer.expect_no_cookie();
+        answer.expect_error(StatusCode::SERVICE_UNAVAILABLE).expect_no_cookie();
         assert_eq!(log.take(), ["newer"]);
     }
     behind.at(&newer).get("/").await.expect(StatusCode::OK, "new");
@@ -249,25 +258,31 @@ async fn accept_schema_reads_the_next_version_before_it_is_written() {
     let third = logins(&clock).schema_version(3).migrate(same_shape);
     let cookie = issue_cookie(&app(third), "third").await;
     let answer = get_with_cookies(&app(logins(&clock).accept_schema(2)), &cookie).await;
-    answer.expect(StatusCode::SERVICE_UNAVAILABLE, "");
+    answer.expect_error(StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
-async fn audience_and_kind_default_to_the_crate_and_the_name() {
+async fn audience_and_kind_default_to_the_crate_and_the_name_of_the_type() {
     let clock = ManualClock::new();
     let cookie = issue_cookie(&app(logins(&clock)), "mine").await;
-    let named = logins(&clock).audience("axum-typed-session").kind("__Host-session");
+    let named = logins(&clock).audience("axum-typed-session").kind("Login");
     get_with_cookies(&app(named), &cookie).await.expect(StatusCode::OK, "mine");
 }
 
 #[tokio::test]
-async fn a_kind_outlives_a_renamed_cookie() {
+async fn a_plain_id_outlives_a_renamed_cookie_and_nothing_sealed_does() {
     let clock = ManualClock::new();
-    let manager = |name: &'static str| {
-        let cookie = Cookie::new(name, "");
-        app(logins(&clock).kind("login").cookie(cookie))
-    };
-    let token = issue(&manager("__Host-old"), "mine").await.token();
-    let cookie = format!("__Host-new={token}");
-    get_with_cookies(&manager("__Host-new"), &cookie).await.expect(StatusCode::OK, "mine");
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let cases: [(&str, &dyn Fn() -> SessionManagerBuilder<Login>, &str); 3] = [
+        ("plain id", &|| without_keys(&clock).store(store.clone()), "mine"),
+        ("sealed id", &|| logins(&clock).store(store.clone()), FRESH),
+        ("sealed data", &|| logins(&clock), FRESH),
+    ];
+    for (what, make, seen) in cases {
+        let under = |name: &'static str| app(make().cookie(Cookie::new(name, "")));
+        let token = issue(&under("__Host-old"), "mine").await.token();
+        let cookie = format!("__Host-new={token}");
+        let answer = get_with_cookies(&under("__Host-new"), &cookie).await;
+        assert_eq!(answer.body, seen, "{what}");
+    }
 }

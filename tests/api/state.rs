@@ -135,7 +135,7 @@ async fn two_managers_of_one_cookie_name_in_one_request_are_an_error_that_names_
     assert!(answer.body.contains(".cookie"), "{}", answer.body);
     assert!(answer.body.contains("__Host-session"), "{}", answer.body);
     let answer = browser.get("/both").await;
-    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "").expect_no_cookie();
+    answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     // Apart they do no harm.
     browser.get("/count").await.expect(StatusCode::OK, "1");
 }

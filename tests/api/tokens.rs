@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    Clock, Key, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie, testing::ManualClock,
+    Clock, Key, MemoryStore, Record, SaveOutcome, SessionManagerBuilder, SessionStore, StoreKey,
+    Transport, Version, Write, cookie::Cookie, testing::ManualClock, time::OffsetDateTime,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, Request, StatusCode, header};
@@ -116,7 +116,7 @@ async fn every_damaged_token_gets_the_same_answer_a_fresh_session_and_one_event(
 async fn a_token_opens_only_for_what_it_was_made_for() {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().clock(clock.clone()).build();
-    let header = || Transport::header(HeaderName::from_static("x-session"));
+    let header = |name| Transport::header(HeaderName::from_static(name));
     let custom = Transport::custom(
         |parts| Some(parts.headers.get("x-session")?.to_str().ok()?.to_owned()),
         |headers, token| {
@@ -131,9 +131,9 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
         ("another audience", logins(&clock).audience("other-app")),
         ("another cookie", logins(&clock).cookie(Cookie::new("__Host-other", ""))),
         ("bearer", logins(&clock).transport(Transport::bearer())),
-        ("bearer, same kind", logins(&clock).transport(Transport::bearer()).kind(COOKIE)),
-        ("header, same kind", logins(&clock).transport(header()).kind(COOKIE)),
-        ("custom, same kind", logins(&clock).transport(custom).kind(COOKIE)),
+        ("header", logins(&clock).transport(header("x-session"))),
+        ("another header", logins(&clock).transport(header("x-other"))),
+        ("custom", logins(&clock).transport(custom)),
         ("id", logins(&clock).store(store.clone())),
         ("signed id", logins(&clock).signed(true).store(store.clone())),
         ("id of another kind", logins(&clock).store(store.clone()).kind("admin")),
@@ -144,7 +144,8 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
         let log = EventLog::default();
         let app = app(manager.on_event(log.hook()));
         let answer = issue(&app, "mine").await;
-        let in_header = answer.header("x-session").or(answer.header("x-session-token"));
+        let mut headers = ["x-session", "x-other", "x-session-token"].into_iter();
+        let in_header = headers.find_map(|name| answer.header(name));
         let token = in_header.unwrap_or_else(|| answer.token());
         log.take();
         apps.push((name, app, log, token));
@@ -155,7 +156,8 @@ async fn a_token_opens_only_for_what_it_was_made_for() {
             let request = Request::get("/")
                 .header(header::COOKIE, format!("{COOKIE}={token}; __Host-other={token}"))
                 .header(header::AUTHORIZATION, format!("Bearer {token}"))
-                .header("x-session", token);
+                .header("x-session", token)
+                .header("x-other", token);
             let answer = send(app, request).await;
             let events = log.take();
             if made_by == read_by {
@@ -206,13 +208,20 @@ async fn a_token_from_the_future_is_accepted_up_to_sixty_seconds_of_clock_skew()
 const MADE_AT: u64 = 1_767_225_600_000;
 
 fn then() -> ManualClock {
-    ManualClock::at(OffsetDateTime::UNIX_EPOCH + Duration::from_millis(MADE_AT))
+    ManualClock::at(at(MADE_AT))
 }
+
+fn at(millis: u64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+/// What a client reads of a 503.
+const UNAVAILABLE: &str = "Sessions are unavailable. Please try again soon.\n";
 
 const PLAINTEXT: Plaintext = Plaintext {
     issued_at: MADE_AT,
     expires_at: MADE_AT + 1000,
-    format: 1,
+    format: 2,
     flags: 0,
     codec: 1,
     schema: 1,
@@ -235,7 +244,14 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         ("no record", whole[..48].to_vec(), old, Some(bad)),
         ("half a record", whole[..60].to_vec(), old, Some(bad)),
         ("format 0", with(|text| text.format = 0), old, Some(bad)),
-        ("an unknown flag", with(|text| text.flags = 16), old, Some(bad)),
+        ("format 1", with(|text| text.format = 1), (StatusCode::OK, "forged"), None),
+        ("an unknown flag", with(|text| text.flags = 32), old, Some(bad)),
+        (
+            "an epoch that is not there",
+            with(|text| (text.flags, text.payload) = (16, b"")),
+            old,
+            Some(bad),
+        ),
         (
             "a max-age that is not there",
             with(|text| (text.flags, text.payload) = (4, b"")),
@@ -255,20 +271,20 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         ),
         (
             "expired and of a newer format",
-            with(|text| (text.expires_at, text.format) = (MADE_AT, 2)),
+            with(|text| (text.expires_at, text.format) = (MADE_AT, 3)),
             old,
             Some(bad),
         ),
         (
             "a newer schema",
             with(|text| text.schema = 2),
-            (StatusCode::SERVICE_UNAVAILABLE, ""),
+            (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Some("newer"),
         ),
         (
             "a newer record format",
-            with(|text| text.format = 2),
-            (StatusCode::SERVICE_UNAVAILABLE, ""),
+            with(|text| text.format = 3),
+            (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Some("newer"),
         ),
     ];
@@ -292,12 +308,13 @@ fn golden(clock: &ManualClock) -> Builder {
     logins(clock).keys(golden_key()).owner(|login: &Login| login.user.clone())
 }
 
-/// Tokens of format 1: a session of `ada` with a max-age of its own, so that every field is in use.
-const GOLDEN_ENCRYPTED: &str = include_str!("golden/encrypted-1.txt");
-const GOLDEN_SIGNED: &str = include_str!("golden/signed-1.txt");
+/// Tokens of record format 2: a session of `ada` with a max-age of its own, so that every field of a token
+/// is in use.
+const GOLDEN_ENCRYPTED: &str = include_str!("golden/encrypted-2.txt");
+const GOLDEN_SIGNED: &str = include_str!("golden/signed-2.txt");
 
 #[tokio::test]
-async fn golden_tokens_of_format_1_open_forever() {
+async fn golden_tokens_of_format_2_open_forever() {
     let clock = then();
     let tokens = [(golden(&clock), GOLDEN_ENCRYPTED), (golden(&clock).signed(true), GOLDEN_SIGNED)];
     let made_at = since_start(Clock::now(&clock));
@@ -320,5 +337,47 @@ async fn the_golden_session_has_the_store_key_it_always_had() {
     let cookies = format!("{COOKIE}={}", GOLDEN_SIGNED.trim_end());
     let request = Request::get("/id").header(header::COOKIE, cookies);
     let body = send(&app, request).await.body;
-    assert_eq!(body, include_str!("golden/id-1.txt").trim_end());
+    assert_eq!(body, include_str!("golden/id-2.txt").trim_end());
+}
+
+/// The same session as 0.1 sealed it, whose tokens were bound to less.
+const SIGNED_BY_0_1: &str = include_str!("golden/signed-1.txt");
+const ENCRYPTED_BY_0_1: &str = include_str!("golden/encrypted-1.txt");
+
+#[tokio::test]
+async fn tokens_of_0_1_start_a_fresh_session() {
+    let clock = then();
+    for (manager, token) in
+        [(golden(&clock), ENCRYPTED_BY_0_1), (golden(&clock).signed(), SIGNED_BY_0_1)]
+    {
+        let log = EventLog::default();
+        let app = app(manager.kind(COOKIE).on_event(log.hook()));
+        let answer = read_cookie(&app, token.trim_end()).await;
+        answer.expect(StatusCode::OK, FRESH).expect_no_cookie();
+        assert_eq!(log.take(), ["invalid_token"]);
+    }
+}
+
+#[tokio::test]
+async fn rows_of_format_1_are_found_under_the_kind_of_0_1_and_saved_in_todays_form() {
+    let clock = then();
+    let token = URL_SAFE_NO_PAD.decode(SIGNED_BY_0_1.trim_end()).unwrap();
+    // Version, key id, session id, issue time and expiry stand before the record, the tag behind it.
+    let row = token[5 + 32 + 8 + 8..token.len() - 32].to_vec();
+    assert_eq!(row[0], 1);
+    let (version, end) = (Version::from_bytes([1; 16]), MADE_AT + 3_600_000);
+    let row = Record::from_bytes(version, at(end).into(), row).unwrap();
+    let (key, id) = include_str!("golden/id-1.txt").trim_end().split_once(' ').unwrap();
+    let key = std::array::from_fn(|at| u8::from_str_radix(&key[2 * at..2 * at + 2], 16).unwrap());
+    let key = StoreKey::from_bytes(key);
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    assert_eq!(store.save(&key, &row, Write::Create).await.unwrap(), SaveOutcome::Saved);
+
+    let manager = without_keys(&clock).owner(|login: &Login| login.user.clone());
+    let mut browser = Browser::new(app(manager.store(store.clone()).kind(COOKIE)));
+    browser.jar.insert(COOKIE.to_owned(), id.to_owned());
+    browser.get("/").await.expect(StatusCode::OK, "golden");
+    browser.post("/note?later").await.expect(StatusCode::OK, "later").expect_no_cookie();
+    let saved = store.load(&key).await.unwrap().unwrap();
+    assert_eq!((saved.to_bytes()[0], saved.owner()), (2, row.owner()));
 }

@@ -225,11 +225,11 @@ fn warnings(
     let log = Log::start();
     let builder = SessionManager::builder().keys(key()).audience(audience).kind("x");
     let first = one(builder).build().unwrap();
-    assert_eq!(log.take(), <[&str; 0]>::default());
+    assert_eq!(log.take_all(), <[&str; 0]>::default());
     let builder = SessionManager::builder().keys(key()).audience(audience).kind("x");
     let second = other(builder).build().unwrap();
     drop((first, second));
-    log.take()
+    log.take_all()
 }
 
 #[track_caller]
@@ -260,7 +260,7 @@ fn two_types_of_one_short_name_are_a_warning_too() {
     let shop = SessionManager::<shop::Member>::builder().keys(key.clone()).audience(audience);
     let office = SessionManager::<office::Member>::builder().keys(key).audience(audience);
     let (shop, office) = (shop.build().unwrap(), office.build().unwrap());
-    expect_one_warning(&log.take(), ["shop::Member", "office::Member", ".kind("]);
+    expect_one_warning(&log.take_all(), ["shop::Member", "office::Member", ".kind("]);
     drop((shop, office));
 }
 
@@ -283,7 +283,7 @@ fn several_managers_of_one_type_need_no_warning() {
     let log = Log::start();
     let build = || SessionManager::<shop::Member>::builder().keys(key()).audience("one type");
     let managers = [build().build().unwrap(), build().build().unwrap()];
-    assert_eq!(log.take(), <[&str; 0]>::default());
+    assert_eq!(log.take_all(), <[&str; 0]>::default());
     drop(managers);
 }
 
@@ -296,7 +296,7 @@ fn a_manager_that_was_dropped_warns_of_nothing() {
     drop((first, clone));
     let builder = SessionManager::<Administrator>::builder().keys(key());
     let second = builder.audience("dropped").kind("Member").build().unwrap();
-    assert_eq!(log.take(), <[&str; 0]>::default());
+    assert_eq!(log.take_all(), <[&str; 0]>::default());
     drop(second);
 }
 
@@ -309,6 +309,6 @@ fn a_clone_keeps_its_manager_alive() {
     drop(first);
     let builder = SessionManager::<Administrator>::builder().keys(key());
     let second = builder.audience("a clone").kind("Member").build().unwrap();
-    expect_one_warning(&log.take(), ["shop::Member", "Administrator", ".kind("]);
+    expect_one_warning(&log.take_all(), ["shop::Member", "Administrator", ".kind("]);
     drop((clone, second));
 }

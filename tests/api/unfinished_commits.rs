@@ -23,9 +23,13 @@ const LOG_IN: Wish = |session| {
     session.regenerate();
 };
 
+fn list(items: &[&str]) -> Vec<String> {
+    items.iter().map(|&item| item.to_owned()).collect()
+}
+
 /// Ann, with something in her list.
 fn ann() -> Data {
-    Data { list: vec![7], ..Data::of("ann") }
+    Data { list: list(&["tea"]), ..Data::of("ann") }
 }
 
 /// A handler under the layer that commits in a task of its own and answers while that is under way.
@@ -210,14 +214,15 @@ async fn a_new_id_that_is_dropped_beside_another_write_leaves_one_session() {
                 if poll(&mut slow, before).await {
                     break 'before;
                 }
-                let write = request(&world, &browser, |session| session.list.push(8)).await;
+                let write =
+                    request(&world, &browser, |session| session.list.push("jam".to_owned())).await;
                 let is_finished = poll(&mut slow, after).await;
                 drop(slow);
                 let at = format!("{name} at {before}, {after}");
                 if write.status == StatusCode::OK
                     && let Some(data) = world.read(&mut browser.clone()).await
                 {
-                    assert_eq!(data.list, [7, 8], "{at}");
+                    assert_eq!(data.list, ["tea", "jam"], "{at}");
                 }
                 expect_one_session(&world, &browser, &at).await;
                 if is_finished {
@@ -247,7 +252,7 @@ fn calls() -> impl Iterator<Item = (Operation, usize)> {
 
 /// What a session has to be before a rotation and after it.
 fn logins() -> [(&'static str, Data, Wish); 2] {
-    let visitor = Data { list: vec![7], ..Data::default() };
+    let visitor = Data { list: list(&["tea"]), ..Data::default() };
     [("a new id", ann(), REGENERATE), ("a login", visitor, LOG_IN)]
 }
 
@@ -315,15 +320,15 @@ async fn beside_another_write_the_old_or_the_new_id_is_usable_too() {
                     Ok(axum::response::IntoResponse::into_response(guard))
                 });
                 gate.reached(1).await;
-                let add = |session: &mut Session<Data>| session.list.push(8);
+                let add = |session: &mut Session<Data>| session.list.push("jam".to_owned());
                 assert_eq!(change(&mut browser.clone(), add).await.status, StatusCode::OK);
                 store.inject_next(call - 1, operation, Fault::Pass);
                 store.inject_next(1, operation, make_fault());
                 gate.open();
                 let (answer, new) = slow.await.unwrap();
                 store.heal();
-                let before = Data { list: vec![7, 8], ..start.clone() };
-                let after = Data { list: vec![7, 8], ..ann() };
+                let before = Data { list: list(&["tea", "jam"]), ..start.clone() };
+                let after = Data { list: list(&["tea", "jam"]), ..ann() };
                 let (old, new) = ((&browser, &before), (&new, &after));
                 expect_usable(&answer, old, new, &world.clock, &at).await;
             }

@@ -85,6 +85,18 @@ impl Answer {
         self
     }
 
+    /// Expects a session error, which tells the client nothing of the inside.
+    #[track_caller]
+    pub fn expect_error(self, status: StatusCode) -> Self {
+        let text = match status {
+            StatusCode::CONFLICT => "Your session changed meanwhile. Please try again.\n",
+            StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable. Please try again soon.\n",
+            _ => "The session could not be handled.\n",
+        };
+        assert_eq!(self.header("cache-control").as_deref(), Some("no-store"));
+        self.expect(status, text)
+    }
+
     #[track_caller]
     pub fn expect_status(self, status: StatusCode) -> Self {
         assert_eq!(self.status, status, "{self:?}");

@@ -123,7 +123,7 @@ impl Model {
                 return Ok(());
             }
             Step::Write(count) => change(move |session| session.count = count),
-            Step::Append(item) => change(move |session| session.list.push(item)),
+            Step::Append(item) => change(move |session| session.list.push(item.to_string())),
             Step::Login => change(move |session| {
                 session.user = Some(name.to_owned());
                 session.regenerate();
@@ -137,7 +137,7 @@ impl Model {
         let mut after = before.clone().unwrap_or_default();
         match step {
             Step::Write(count) => after.count = count,
-            Step::Append(item) => after.list.push(item),
+            Step::Append(item) => after.list.push(item.to_string()),
             Step::Login => after.user = Some(name.to_owned()),
             Step::Reset => after = Data::default(),
             Step::Regenerate

@@ -25,8 +25,7 @@ use crate::browser::{Answer, Browser};
 pub struct Data {
     pub user: Option<String>,
     pub count: u32,
-    pub list: Vec<u32>,
-    pub notes: Vec<String>,
+    pub list: Vec<String>,
     pub map: BTreeMap<String, u32>,
 }
 
