@@ -50,7 +50,8 @@ impl KeyRing {
 
     /// Also opens tokens of a former key; the next commit seals them again under the current one,
     /// keeping their expiry.
-    pub fn retire(mut self, key: Key) -> Self {
+    #[doc(alias = "retire")]
+    pub fn accept_former(mut self, key: Key) -> Self {
         self.keys.push((key, KeyRole::Former));
         self
     }

@@ -65,7 +65,7 @@ where
 /// with [`SessionError::Encode`] before anything is stored or sent.
 ///
 /// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_idle_timeout`, `regenerate`, `destroy`,
-/// `reset`, `force_save`, `discard`, `handle`, `update` and `commit`. Should your type have a method of one
+/// `clear`, `force_save`, `discard`, `handle`, `update` and `commit`. Should your type have a method of one
 /// of these names, call it through the deref: `(*session).clear()`.
 ///
 /// # Example
@@ -132,6 +132,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// Saves the session even if nothing else changed, and stays with it across later saves. Less than
     /// a second counts as one; `absolute_timeout` still ends the session.
+    #[doc(alias = "maxAge")]
+    #[doc(alias = "set_max_age")]
     pub fn set_idle_timeout(&mut self, idle_timeout: impl Into<IdleTimeout>) {
         self.draft_mut().intents.idle_timeout = Some(idle_timeout.into());
     }
@@ -165,7 +167,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Puts the data back to its default within the same session.
     ///
     /// Together with [`regenerate`](Self::regenerate) this is a logout that can keep a flash message.
-    pub fn reset(&mut self) {
+    #[doc(alias = "reset")]
+    pub fn clear(&mut self) {
         let data = self.cell.manager().default_data();
         if self.is_new() {
             self.draft_mut().restart(data);

@@ -15,8 +15,8 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use axum_typed_session::{
-    AutoCommitLayer, Session, SessionError, SessionManager, SessionManagerBuilder, cookie::Cookie,
-    layer::AutoCommitService, testing::ManualClock,
+    AutoCommitLayer, Rolling, Session, SessionError, SessionManager, SessionManagerBuilder,
+    cookie::Cookie, layer::AutoCommitService, testing::ManualClock,
 };
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -583,7 +583,7 @@ fn the_layer_its_service_and_its_future_cross_threads() {
     fn is<T: Clone + Copy + Send + Sync + std::fmt::Debug + 'static>() {}
     fn is_sent<T: Send + 'static>() {}
     is::<AutoCommitLayer>();
-    is::<AutoCommit<()>>();
-    is_sent::<<AutoCommit<Router> as Service<Request>>::Future>();
-    let _service: AutoCommit<()> = AutoCommitLayer::default().layer(());
+    is::<AutoCommitService<()>>();
+    is_sent::<<AutoCommitService<Router> as Service<Request>>::Future>();
+    let _service: AutoCommitService<()> = AutoCommitLayer::default().layer(());
 }

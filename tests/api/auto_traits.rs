@@ -32,7 +32,7 @@ fn public_types_are_send_and_sync() {
     shared::<(StoreKey, OwnerKey, Fingerprint, Version, Timestamp, IdleTimeout)>();
     shared::<(Key, KeyRing, Transport, SessionEvent, ConflictPolicy)>();
     shared::<(Record, Write, SaveOutcome, MemoryStore, Box<dyn SessionStore>)>();
-    shared::<(AutoCommitLayer, AutoCommit<()>, ManualClock)>();
+    shared::<(AutoCommitLayer, AutoCommitService<()>, ManualClock)>();
 }
 
 #[test]

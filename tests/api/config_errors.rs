@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum_typed_session::{
-    ConflictPolicy, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie,
+    ConflictPolicy, IdleTimeout, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie,
     testing::ManualClock,
 };
 use http::{HeaderName, header};

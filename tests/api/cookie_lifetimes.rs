@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use axum_typed_session::{
-    AutoCommitLayer, IdleTimeout, Key, KeyRing, Session, SessionManager, SessionManagerBuilder,
-    testing::ManualClock,
+    AutoCommitLayer, IdleTimeout, Key, KeyRing, Rolling, Session, SessionManager,
+    SessionManagerBuilder, testing::ManualClock,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -34,14 +34,14 @@ fn stored(
 async fn the_cookie_of_a_stored_session_lives_up_to_the_absolute_end() {
     let week = 7 * DAY;
     let (mut browser, clock) = stored(|builder| builder);
-    assert_eq!(browser.get("/add").await.idle_timeout(), Some(ABSOLUTE));
+    assert_eq!(browser.get("/add").await.max_age(), Some(ABSOLUTE));
     // The row decides when the session ends.
     clock.advance(DAY);
     browser.get("/read").await.expect(StatusCode::OK, "0");
     let (mut browser, _) = stored(|builder| builder.absolute_timeout(week));
-    assert_eq!(browser.get("/add").await.idle_timeout(), Some(week.as_secs()));
+    assert_eq!(browser.get("/add").await.max_age(), Some(week.as_secs()));
     let (mut browser, _) = stored(|builder| builder.idle_timeout(HOUR));
-    assert_eq!(browser.get("/save").await.idle_timeout(), Some(ABSOLUTE));
+    assert_eq!(browser.get("/save").await.max_age(), Some(ABSOLUTE));
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn under_the_layer_it_goes_out_once_too() {
     let app = Router::new().route("/add", get(add)).route("/read", get(read));
     let app = app.layer(AutoCommitLayer::new()).with_state(sessions);
     let mut browser = Browser::new(app);
-    assert_eq!(browser.get("/add").await.idle_timeout(), Some(ABSOLUTE));
+    assert_eq!(browser.get("/add").await.max_age(), Some(ABSOLUTE));
     for (path, body) in [("/read", "1"), ("/add", "2"), ("/read", "2")] {
         clock.advance(20 * HOUR);
         browser.get(path).await.expect(StatusCode::OK, body).expect_no_cookie();
@@ -95,7 +95,7 @@ async fn a_new_id_gets_a_cookie_with_what_is_left_up_to_the_absolute_end() {
         browser.get("/read").await;
     }
     let spent = 10 * (DAY.as_secs() - 1);
-    assert_eq!(browser.get("/regenerate").await.idle_timeout(), Some(ABSOLUTE - spent));
+    assert_eq!(browser.get("/regenerate").await.max_age(), Some(ABSOLUTE - spent));
     clock.advance(HOUR);
     browser.get("/add").await.expect(StatusCode::OK, "2").expect_no_cookie();
 }
@@ -144,7 +144,7 @@ async fn a_login_that_keeps_the_id_sends_the_cookie_again() {
     let token = browser.token();
     clock.advance(HOUR);
     let answer = change(&mut browser, log_in).await;
-    assert_eq!((answer.idle_timeout(), answer.token()), (Some(ABSOLUTE), token));
+    assert_eq!((answer.max_age(), answer.token()), (Some(ABSOLUTE), token));
     clock.advance(HOUR);
     change(&mut browser, write_page).await.expect_no_cookie();
     // The owner leaves: the absolute end stays where it is.
@@ -164,7 +164,7 @@ async fn a_change_between_persistent_and_browser_session_sends_the_cookie_again(
     };
     clock.advance(HOUR);
     let answer = change(&mut browser, set(IdleTimeout::BrowserSession(DAY))).await;
-    assert_eq!((answer.idle_timeout(), answer.token()), (None, token.clone()));
+    assert_eq!((answer.max_age(), answer.token()), (None, token.clone()));
     for _ in 0..2 {
         clock.advance(HOUR);
         change(&mut browser, write_page).await.expect_no_cookie();
@@ -173,7 +173,7 @@ async fn a_change_between_persistent_and_browser_session_sends_the_cookie_again(
     clock.advance(HOUR);
     let answer = change(&mut browser, set(IdleTimeout::Persistent(DAY * 2))).await;
     let left = ABSOLUTE - 4 * HOUR.as_secs();
-    assert_eq!((answer.idle_timeout(), answer.token()), (Some(left), token));
+    assert_eq!((answer.max_age(), answer.token()), (Some(left), token));
     // Another number is up to the row.
     change(&mut browser, set(IdleTimeout::Persistent(DAY * 3))).await.expect_no_cookie();
 }
@@ -182,7 +182,7 @@ async fn a_change_between_persistent_and_browser_session_sends_the_cookie_again(
 async fn the_cookie_of_a_browser_session_has_no_end_and_goes_out_once() {
     let (mut browser, clock) =
         stored(|builder| builder.idle_timeout(IdleTimeout::BrowserSession(DAY)).rolling(true));
-    assert_eq!(browser.get("/add").await.idle_timeout(), None);
+    assert_eq!(browser.get("/add").await.max_age(), None);
     for script in ["/add", "/read"] {
         clock.advance(HOUR);
         browser.get(script).await.expect(StatusCode::OK, "2").expect_no_cookie();
@@ -203,7 +203,7 @@ async fn an_id_that_a_former_key_sealed_is_sent_again_once() {
         clock.advance(HOUR);
         let mut browser = browser.at(&app(KeyRing::new(key()).accept_former(former)));
         let answer = browser.get(script).await;
-        assert_eq!(answer.idle_timeout(), Some(ABSOLUTE - HOUR.as_secs()), "{script}");
+        assert_eq!(answer.max_age(), Some(ABSOLUTE - HOUR.as_secs()), "{script}");
         for script in ["/read", "/save"] {
             clock.advance(SECOND);
             browser.get(script).await.expect(StatusCode::OK, count).expect_no_cookie();
@@ -296,7 +296,7 @@ async fn a_rolling_cookie_is_sealed_again_when_a_twentieth_of_its_life_has_passe
             browser.get(script).await.expect(StatusCode::OK, "1").expect_no_cookie();
         }
         clock.advance(2 * MILLISECOND);
-        assert_eq!(browser.get("/read").await.idle_timeout(), Some(DAY.as_secs()));
+        assert_eq!(browser.get("/read").await.max_age(), Some(DAY.as_secs()));
     }
     clock.advance(DAY - MILLISECOND);
     browser.get("/read").await.expect(StatusCode::OK, "1");
@@ -309,19 +309,19 @@ async fn the_twentieth_is_of_the_life_the_session_asked_for() {
     clock.advance(2 * A_TWENTIETH - MILLISECOND);
     browser.get("/read").await.expect_no_cookie();
     clock.advance(MILLISECOND);
-    assert_eq!(browser.get("/read").await.idle_timeout(), Some(2 * DAY.as_secs()));
+    assert_eq!(browser.get("/read").await.max_age(), Some(2 * DAY.as_secs()));
     let (mut browser, clock) = rolling(|builder| builder.idle_timeout(20 * SECOND)).await;
     clock.advance(SECOND - MILLISECOND);
     browser.get("/read").await.expect_no_cookie();
     clock.advance(MILLISECOND);
-    assert_eq!(browser.get("/read").await.idle_timeout(), Some(20));
+    assert_eq!(browser.get("/read").await.max_age(), Some(20));
 }
 
 #[tokio::test]
 async fn a_write_seals_a_rolling_cookie_at_once() {
     let (mut browser, clock) = rolling(|builder| builder).await;
     clock.advance(MILLISECOND);
-    assert_eq!(browser.get("/add").await.idle_timeout(), Some(DAY.as_secs()));
+    assert_eq!(browser.get("/add").await.max_age(), Some(DAY.as_secs()));
     // And the twentieth counts from there.
     clock.advance(A_TWENTIETH - MILLISECOND);
     browser.get("/read").await.expect(StatusCode::OK, "2").expect_no_cookie();

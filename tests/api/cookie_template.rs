@@ -130,7 +130,7 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
         (named("id").partitioned(true).secure(false), "Partitioned needs Secure"),
         (Cookie::build(("id", "value")), "value is the session's; give the template an empty one"),
         (
-            named("id").idle_timeout(time::Duration::ZERO),
+            named("id").max_age(time::Duration::ZERO),
             "Max-Age follows the session; use `.idle_timeout(..)`",
         ),
         (named("id").permanent(), "Max-Age follows the session; use `.idle_timeout(..)`"),

@@ -122,7 +122,7 @@ async fn destroy_ends_every_valid_session_and_removes_the_cookie() {
     let cookies = format!("{old}; {COOKIE}=garbage; {new}");
     let request = Request::post("/destroy").header(header::COOKIE, cookies);
     let answer = send(&fixture.app, request).await;
-    assert_eq!((answer.token(), answer.idle_timeout()), (String::new(), Some(0)));
+    assert_eq!((answer.token(), answer.max_age()), (String::new(), Some(0)));
     let events = fixture.log.take();
     assert_eq!(events, ["ambiguous", "destroyed", "destroyed"]);
 }
@@ -134,7 +134,7 @@ async fn destroy_removes_whatever_cookie_of_the_name_arrived_and_nothing_if_none
         let request =
             Request::post("/destroy").header(header::COOKIE, format!("{COOKIE}={cookie}"));
         let answer = send(&fixture.app, request).await;
-        assert_eq!(answer.idle_timeout(), Some(0), "{cookie:?}");
+        assert_eq!(answer.max_age(), Some(0), "{cookie:?}");
     }
     let request = Request::post("/destroy").header(header::COOKIE, "other=garbage");
     send(&fixture.app, request).await.expect_no_cookie();

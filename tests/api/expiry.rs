@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum_typed_session::{SessionManagerBuilder, testing::ManualClock};
+use axum_typed_session::{IdleTimeout, Rolling, SessionManagerBuilder, testing::ManualClock};
 use http::StatusCode;
 
 use crate::{
@@ -37,10 +37,10 @@ async fn expect_end_after(clock: &ManualClock, browser: &mut Browser, left: Dura
 #[tokio::test]
 async fn a_session_lives_for_max_age_after_each_save() {
     let (clock, mut browser) = one_hour(|manager| manager);
-    assert_eq!(browser.post("/note?a").await.idle_timeout(), Some(3600));
+    assert_eq!(browser.post("/note?a").await.max_age(), Some(3600));
     expect_times(&mut browser, 0, 3_600_000).await;
     clock.advance(HALF_AN_HOUR);
-    assert_eq!(browser.post("/note?b").await.idle_timeout(), Some(3600));
+    assert_eq!(browser.post("/note?b").await.max_age(), Some(3600));
     expect_times(&mut browser, 0, 5_400_000).await;
     expect_end_after(&clock, &mut browser, HOUR).await;
 }
@@ -60,7 +60,7 @@ async fn a_browser_session_has_no_max_age_and_still_ends_on_the_server() {
     let (clock, mut browser) =
         one_hour(|manager| manager.idle_timeout(IdleTimeout::BrowserSession(HALF_AN_HOUR)));
     let answer = browser.post("/note?a").await;
-    assert_eq!(answer.idle_timeout(), None);
+    assert_eq!(answer.max_age(), None);
     assert!(!answer.set_cookie().contains("Expires"));
     clock.advance(SECOND);
     browser.post("/note?b").await.set_cookie();
@@ -77,7 +77,7 @@ async fn rolling_restarts_the_clock_once_a_twentieth_has_passed_and_at_no_read()
     browser.post("/commit").await.expect_no_cookie();
     clock.advance(MILLISECOND);
     browser.get("/").await.expect_no_cookie();
-    assert_eq!(browser.post("/commit").await.idle_timeout(), Some(3600));
+    assert_eq!(browser.post("/commit").await.max_age(), Some(3600));
     assert_eq!(log.take(), ["touched"]);
     expect_times(&mut browser, 0, 3_780_000).await;
     expect_end_after(&clock, &mut browser, HOUR).await;
@@ -96,7 +96,7 @@ async fn renew_restarts_the_clock_when_less_than_half_is_left() {
         clock.advance(HALF_AN_HOUR);
         browser.post("/commit").await.expect_no_cookie();
         clock.advance(MILLISECOND);
-        assert_eq!(browser.post("/commit").await.idle_timeout(), Some(3600));
+        assert_eq!(browser.post("/commit").await.max_age(), Some(3600));
         expect_times(&mut browser, 0, 5_400_001).await;
         expect_end_after(&clock, &mut browser, HOUR).await;
     }
@@ -105,7 +105,7 @@ async fn renew_restarts_the_clock_when_less_than_half_is_left() {
 #[tokio::test]
 async fn rolling_wins_where_renew_is_set_too() {
     for with in [
-        |manager: SessionManagerBuilder<Login>| manager.rolling(true).rolling(Rolling::BelowHalf),
+        |manager: SessionManagerBuilder<Login>| manager.rolling(true),
         |manager: SessionManagerBuilder<Login>| manager.rolling(Rolling::BelowHalf).rolling(true),
     ] {
         let (clock, mut browser) = one_hour(with);
@@ -122,7 +122,7 @@ async fn rolling_and_renew_keep_to_a_max_age_of_the_sessions_own() {
     clock.advance(SECOND * 30);
     browser.post("/commit").await.expect_no_cookie();
     clock.advance(MILLISECOND);
-    assert_eq!(browser.post("/commit").await.idle_timeout(), Some(60));
+    assert_eq!(browser.post("/commit").await.max_age(), Some(60));
     expect_end_after(&clock, &mut browser, SECOND * 60).await;
 }
 
@@ -139,7 +139,7 @@ async fn nothing_extends_a_session_past_the_absolute_timeout() {
         let answer = browser.post(&format!("/{action}")).await;
         let left = HALF_AN_HOUR + SECOND;
         let seconds = (action != "browser?86400").then_some(left.as_secs());
-        assert_eq!(answer.idle_timeout(), seconds, "{action}");
+        assert_eq!(answer.max_age(), seconds, "{action}");
         expect_times(&mut browser, 0, 5_400_000).await;
         browser.post("/commit").await.expect_no_cookie();
         expect_end_after(&clock, &mut browser, left).await;
@@ -156,7 +156,7 @@ async fn a_tightened_absolute_timeout_ends_sessions_that_exist_and_a_raised_one_
     };
     let mut raised = browser.at(&node(HOUR * 24));
     clock.advance(HALF_AN_HOUR);
-    assert_eq!(raised.post("/save").await.idle_timeout(), Some(1800));
+    assert_eq!(raised.post("/save").await.max_age(), Some(1800));
     let mut tightened = browser.at(&node(HALF_AN_HOUR + SECOND));
     expect_end_after(&clock, &mut tightened, SECOND).await;
 }
@@ -165,10 +165,10 @@ async fn a_tightened_absolute_timeout_ends_sessions_that_exist_and_a_raised_one_
 async fn set_idle_timeout_survives_later_saves() {
     let (clock, mut browser) = one_hour(|manager| manager);
     browser.post("/note?a").await;
-    assert_eq!(browser.post("/max-age?7200").await.idle_timeout(), Some(7200));
+    assert_eq!(browser.post("/max-age?7200").await.max_age(), Some(7200));
     for action in ["/note?b", "/save", "/regenerate", "/reset"] {
         clock.advance(SECOND);
-        assert_eq!(browser.post(action).await.idle_timeout(), Some(7200), "{action}");
+        assert_eq!(browser.post(action).await.max_age(), Some(7200), "{action}");
     }
     expect_end_after(&clock, &mut browser, HOUR * 2).await;
 }
@@ -176,25 +176,25 @@ async fn set_idle_timeout_survives_later_saves() {
 #[tokio::test]
 async fn set_idle_timeout_saves_even_a_new_and_unchanged_session() {
     let (clock, mut browser) = one_hour(|manager| manager);
-    assert_eq!(browser.post("/max-age?60").await.idle_timeout(), Some(60));
+    assert_eq!(browser.post("/max-age?60").await.max_age(), Some(60));
     clock.advance(SECOND);
-    assert_eq!(browser.post("/note?a").await.idle_timeout(), Some(60));
+    assert_eq!(browser.post("/note?a").await.max_age(), Some(60));
     expect_end_after(&clock, &mut browser, SECOND * 60).await;
 }
 
 #[tokio::test]
 async fn set_idle_timeout_changes_between_persistent_and_browser_session() {
     let (_, mut browser) = one_hour(|manager| manager);
-    assert_eq!(browser.post("/browser?60").await.idle_timeout(), None);
-    assert_eq!(browser.post("/note?a").await.idle_timeout(), None);
-    assert_eq!(browser.post("/max-age?60").await.idle_timeout(), Some(60));
-    assert_eq!(browser.post("/note?b").await.idle_timeout(), Some(60));
+    assert_eq!(browser.post("/browser?60").await.max_age(), None);
+    assert_eq!(browser.post("/note?a").await.max_age(), None);
+    assert_eq!(browser.post("/max-age?60").await.max_age(), Some(60));
+    assert_eq!(browser.post("/note?b").await.max_age(), Some(60));
 }
 
 #[tokio::test]
 async fn a_max_age_below_a_second_counts_as_one() {
     let (clock, mut browser) = one_hour(|manager| manager);
-    assert_eq!(browser.post("/max-age?0").await.idle_timeout(), Some(1));
+    assert_eq!(browser.post("/max-age?0").await.max_age(), Some(1));
     expect_end_after(&clock, &mut browser, SECOND).await;
 }
 
@@ -280,7 +280,7 @@ async fn max_age_rounds_up_to_whole_seconds_while_the_server_keeps_the_milliseco
         one_hour(|manager| manager.absolute_timeout(HOUR + Duration::from_millis(1500)));
     browser.post("/note?a").await;
     clock.advance(Duration::from_millis(1600));
-    assert_eq!(browser.post("/note?b").await.idle_timeout(), Some(3600));
+    assert_eq!(browser.post("/note?b").await.max_age(), Some(3600));
     expect_end_after(&clock, &mut browser, HOUR.checked_sub(Duration::from_millis(100)).unwrap())
         .await;
 }

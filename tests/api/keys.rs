@@ -44,7 +44,7 @@ async fn a_token_of_a_retired_key_is_sealed_again_at_the_next_commit_keeping_its
     clock.advance(HOUR);
     browser.get("/").await.expect_no_cookie();
     let resealed = browser.post("/commit").await;
-    assert_eq!(resealed.idle_timeout(), Some(23 * 3600));
+    assert_eq!(resealed.max_age(), Some(23 * 3600));
     browser.get("/times").await.expect(StatusCode::OK, "0 86400000");
     browser.post("/commit").await.expect_no_cookie();
 
@@ -76,7 +76,7 @@ async fn sealing_again_keeps_a_browser_session_one() {
     let mut browser = logged_in(&node(&clock, old.clone())).await;
     browser.post("/browser?3600").await;
     let mut browser = browser.at(&node(&clock, KeyRing::new(new).accept_former(old)));
-    assert_eq!(browser.post("/commit").await.idle_timeout(), None);
+    assert_eq!(browser.post("/commit").await.max_age(), None);
 }
 
 #[tokio::test]

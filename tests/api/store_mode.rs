@@ -12,7 +12,7 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    Key, MemoryStore, Session, SessionError, SessionManager, SessionStore, StoreError,
+    IdleTimeout, Key, MemoryStore, Session, SessionError, SessionManager, SessionStore, StoreError,
     testing::{Fault, Operation},
 };
 use http::StatusCode;

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_typed_session::{
-    Clock, Key, MemoryStore, Record, SaveOutcome, SessionManagerBuilder, SessionStore, StoreKey,
-    Transport, Version, Write, cookie::Cookie, testing::ManualClock, time::OffsetDateTime,
+    Clock, Key, MemoryStore, SessionManagerBuilder, SessionStore, StoreKey, Transport,
+    cookie::Cookie,
+    store::{Record, SaveOutcome, Version, Write},
+    testing::ManualClock,
+    time::OffsetDateTime,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, Request, StatusCode, header};
@@ -326,7 +329,7 @@ async fn golden_tokens_of_format_2_open_forever() {
         browser.get("/").await.expect(StatusCode::OK, "golden");
         browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_600_000));
         let saved = browser.post("/note?later").await;
-        assert_eq!(saved.idle_timeout(), Some(3600), "a max-age of its own");
+        assert_eq!(saved.max_age(), Some(3600), "a max-age of its own");
         browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_610_000));
     }
 }
@@ -348,7 +351,7 @@ const ENCRYPTED_BY_0_1: &str = include_str!("golden/encrypted-1.txt");
 async fn tokens_of_0_1_start_a_fresh_session() {
     let clock = then();
     for (manager, token) in
-        [(golden(&clock), ENCRYPTED_BY_0_1), (golden(&clock).signed(), SIGNED_BY_0_1)]
+        [(golden(&clock), ENCRYPTED_BY_0_1), (golden(&clock).signed(true), SIGNED_BY_0_1)]
     {
         let log = EventLog::default();
         let app = app(manager.kind(COOKIE).on_event(log.hook()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::response::IntoResponse;
 use axum_typed_session::{
-    ConflictPolicy, Session, SessionError, SessionManager, SessionStore as _,
+    ConflictPolicy, Rolling, Session, SessionError, SessionManager, SessionStore as _,
     testing::{Fault, Gate, Operation},
 };
 use http::StatusCode;
@@ -164,7 +164,10 @@ pub async fn no_request_in_flight_undoes_a_logout(backend: &impl Backend) {
 
 pub async fn neither_rolling_nor_renew_undoes_a_logout(backend: &impl Backend) {
     for renew in [false, true] {
-        let world = World::over_with(backend, |builder| builder.rolling(!renew).renew(renew)).await;
+        let world = World::over_with(backend, |builder| {
+            builder.rolling(if renew { Rolling::BelowHalf } else { Rolling::EveryCommit })
+        })
+        .await;
         let browser = world.browser_with(Data::of("ann")).await;
         world.clock.advance(HOUR * 13);
         let (slow, _, quick, _) = overlap(&world, &browser, |_| {}, Session::destroy).await;
