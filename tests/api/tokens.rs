@@ -219,7 +219,7 @@ fn at(millis: u64) -> OffsetDateTime {
 }
 
 /// What a client reads of a 503.
-const UNAVAILABLE: &str = "Sessions are unavailable. Please try again soon.\n";
+const UNAVAILABLE: &str = "The service is unavailable at the moment, please try again.\n";
 
 const PLAINTEXT: Plaintext = Plaintext {
     issued_at: MADE_AT,

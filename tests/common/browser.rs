@@ -89,8 +89,10 @@ impl Answer {
     #[track_caller]
     pub fn expect_error(self, status: StatusCode) -> Self {
         let text = match status {
-            StatusCode::CONFLICT => "Your session changed meanwhile. Please try again.\n",
-            StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable. Please try again soon.\n",
+            StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
+            StatusCode::SERVICE_UNAVAILABLE => {
+                "The service is unavailable at the moment, please try again.\n"
+            }
             _ => "The session could not be handled.\n",
         };
         assert_eq!(self.header("cache-control").as_deref(), Some("no-store"));
