@@ -30,8 +30,8 @@ fn durations_must_be_above_zero_and_below_their_limit() {
     let year = DAY * 365;
     let long_lived = || cookie_mode().absolute_timeout(year * 2);
     let cases: [(&str, Duration, With<'_>); 5] = [
-        ("max_age", DAY * 400, &|ttl| long_lived().idle_timeout(ttl)),
-        ("browser_session", DAY * 400, &|ttl| {
+        ("idle_timeout", DAY * 400, &|ttl| long_lived().idle_timeout(ttl)),
+        ("idle_timeout", DAY * 400, &|ttl| {
             long_lived().idle_timeout(IdleTimeout::BrowserSession(ttl))
         }),
         ("absolute_timeout", year * 100, &|ttl| cookie_mode().absolute_timeout(ttl)),
@@ -50,10 +50,10 @@ fn durations_must_be_above_zero_and_below_their_limit() {
 }
 
 #[test]
-fn max_age_above_absolute_timeout_is_refused() {
-    let text = |max_age: &str, timeout: &str| {
+fn an_idle_timeout_above_the_absolute_timeout_is_refused() {
+    let text = |idle_timeout: &str, timeout: &str| {
         format!(
-            "max_age {max_age} is above absolute_timeout {timeout}, which ends every session; \
+            "idle_timeout {idle_timeout} is above absolute_timeout {timeout}, which ends every session; \
              shorten the one or raise `.absolute_timeout(..)`"
         )
     };
