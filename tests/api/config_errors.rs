@@ -50,10 +50,10 @@ fn durations_must_be_above_zero_and_below_their_limit() {
 }
 
 #[test]
-fn an_idle_timeout_above_absolute_timeout_is_refused() {
-    let text = |max_age: &str, timeout: &str| {
+fn an_idle_timeout_above_the_absolute_timeout_is_refused() {
+    let text = |idle_timeout: &str, timeout: &str| {
         format!(
-            "idle_timeout {max_age} is above absolute_timeout {timeout}, which ends every session; \
+            "idle_timeout {idle_timeout} is above absolute_timeout {timeout}, which ends every session; \
              shorten the one or raise `.absolute_timeout(..)`"
         )
     };

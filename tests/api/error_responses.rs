@@ -209,10 +209,8 @@ mod of_the_application {
 
     /// A page of the application's own.
     fn page(error: &SessionError) -> Response {
-        let text = match error {
-            SessionError::Conflict | SessionError::Gone => "<p>Please try again",
-            _ => "<p>Sorry",
-        };
+        let is_race = matches!(error, SessionError::Conflict | SessionError::Gone);
+        let text = if is_race { "<p>Please try again" } else { "<p>Sorry" };
         (error.status(), [(header::CONTENT_TYPE, "text/html")], text).into_response()
     }
 

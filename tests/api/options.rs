@@ -269,11 +269,13 @@ async fn audience_and_kind_default_to_the_crate_and_the_name_of_the_type() {
     get_with_cookies(&app(named), &cookie).await.expect(StatusCode::OK, "mine");
 }
 
+type Make<'a> = &'a dyn Fn() -> SessionManagerBuilder<Login>;
+
 #[tokio::test]
 async fn a_plain_id_outlives_a_renamed_cookie_and_nothing_sealed_does() {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().clock(clock.clone()).build();
-    let cases: [(&str, &dyn Fn() -> SessionManagerBuilder<Login>, &str); 3] = [
+    let cases: [(&str, Make<'_>, &str); 3] = [
         ("plain id", &|| without_keys(&clock).store(store.clone()), "mine"),
         ("sealed id", &|| logins(&clock).store(store.clone()), FRESH),
         ("sealed data", &|| logins(&clock), FRESH),

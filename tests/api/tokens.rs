@@ -14,6 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, Request, StatusCode, header};
 
 use crate::{
+    browser::sentence_of,
     forge::{Plaintext, signed_token},
     logins::{FRESH, Login, app, issue, logins, since_start, without_keys},
     support::{Answer, Browser, COOKIE, DAY, EventLog, MILLISECOND, get_with_cookies, key, send},
@@ -218,9 +219,6 @@ fn at(millis: u64) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-/// What a client reads of a 503.
-const UNAVAILABLE: &str = "The service is unavailable at the moment, please try again.\n";
-
 const PLAINTEXT: Plaintext = Plaintext {
     issued_at: MADE_AT,
     expires_at: MADE_AT + 1000,
@@ -234,6 +232,8 @@ const PLAINTEXT: Plaintext = Plaintext {
 #[tokio::test]
 async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session() {
     let (old, bad) = ((StatusCode::OK, FRESH), "invalid_token");
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let unavailable = (status, sentence_of(status));
     let whole = PLAINTEXT.bytes();
     let with = |change: fn(&mut Plaintext)| {
         let mut plaintext = PLAINTEXT.clone();
@@ -278,18 +278,8 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
             old,
             Some(bad),
         ),
-        (
-            "a newer schema",
-            with(|text| text.schema = 2),
-            (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
-            Some("newer"),
-        ),
-        (
-            "a newer record format",
-            with(|text| text.format = 3),
-            (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
-            Some("newer"),
-        ),
+        ("a newer schema", with(|text| text.schema = 2), unavailable, Some("newer")),
+        ("a newer record format", with(|text| text.format = 3), unavailable, Some("newer")),
     ];
     let log = EventLog::default();
     let app = app(logins(&then()).signed(true).on_event(log.hook()));

@@ -88,15 +88,8 @@ impl Answer {
     /// Expects a session error, which tells the client nothing of the inside.
     #[track_caller]
     pub fn expect_error(self, status: StatusCode) -> Self {
-        let text = match status {
-            StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
-            StatusCode::SERVICE_UNAVAILABLE => {
-                "The service is unavailable at the moment, please try again.\n"
-            }
-            _ => "The session could not be handled.\n",
-        };
         assert_eq!(self.header("cache-control").as_deref(), Some("no-store"));
-        self.expect(status, text)
+        self.expect(status, sentence_of(status))
     }
 
     #[track_caller]
@@ -109,6 +102,17 @@ impl Answer {
     pub fn expect_no_cookie(self) -> Self {
         assert_eq!(self.set_cookies(), Vec::<&str>::new());
         self
+    }
+}
+
+/// What a client reads of a session error.
+pub fn sentence_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "The service is unavailable at the moment, please try again.\n"
+        }
+        _ => "The session could not be handled.\n",
     }
 }
 

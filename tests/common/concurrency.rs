@@ -464,7 +464,7 @@ pub async fn update_and_commit_write_once_and_move_the_expiry(backend: &impl Bac
     world.run(&mut browser, update).await.expect(StatusCode::OK, "").expect_no_cookie();
     assert_eq!(world.store.calls(Operation::Load), 1);
     assert_eq!(world.store.calls(Operation::Save), 1);
-    world.clock.advance(DAY - MILLISECOND);
+    world.clock.advance(DAY.checked_sub(MILLISECOND).unwrap());
     assert_eq!(world.read(&mut browser).await.unwrap().count, 1);
 }
 
