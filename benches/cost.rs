@@ -173,7 +173,7 @@ mod ruts {
             .route("/fill", get(fill))
             .route("/untouched", get(untouched))
             .layer(
-                SessionLayer::new(store).with_cookie_options(options.idle_timeout(DAY.cast_unsigned())),
+                SessionLayer::new(store).with_cookie_options(options.max_age(DAY.cast_unsigned())),
             )
             .layer(CookieManagerLayer::new())
     }

@@ -179,6 +179,8 @@
 //! | `sqlite` | `SqliteStore`, with SQLite compiled in; needs a C compiler |
 //! | `postgres`, `mysql` | `PostgresStore`, and `MySqlStore` also for MariaDB |
 //! | `testing` | what tests of an application or a store need |
+//!
+//! The default features need Rust 1.88. `sqlite`, `postgres` and `mysql` need 1.94, as `sqlx` does.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(test),
