@@ -246,7 +246,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 state.is_read |= is_read;
             }
             self.give_back(basis, draft);
-        } else if self.fate.is(Fate::LAYERED) {
+        } else if self.fate.is(Fate::LAYERED) && !self.fate.is(Fate::CLOSED) {
             self.leave(basis.clone(), draft);
         } else if !self.fate.excuses() {
             // Nobody will commit it, so no other guard may: the handler may have failed.

@@ -19,7 +19,7 @@ use crate::{
     clock::Timestamp,
     expiry::{ExpiryPolicy, IdleTimeout, LONGEST_COOKIE, Lifetime},
     id::{OwnerKey, SessionId, StoreKey},
-    record::Record,
+    store::Record,
 };
 
 /// Where the session of this request comes from.

@@ -208,14 +208,14 @@ mod id;
 mod keys;
 mod warnings;
 
+pub mod store;
+
 mod codec;
 mod decision;
 mod merge;
-mod record;
 
 mod cookies;
 mod seal;
-pub mod store;
 mod transport;
 
 mod builder;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{expiry::Rolling, id::Scope, record::Version};
+use crate::{expiry::Rolling, id::Scope, store::Version};
 
 /// What a sentence says of the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

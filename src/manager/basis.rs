@@ -10,8 +10,7 @@ use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
     id::StoreKey,
-    record::Record,
-    store::SessionStore,
+    store::{Record, SessionStore},
     transport::Delivery,
     warnings::Route,
 };

@@ -11,7 +11,7 @@ use crate::{
     decision::{Prepared, Save, Situation, decide, saves},
     error::{SessionError, SessionRejection},
     event::SessionEventKind as Kind,
-    record::Record,
+    store::Record,
 };
 
 impl<T: Send + Sync + 'static> SessionManager<T> {

@@ -20,9 +20,8 @@ use crate::{
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, Scope, StoreKey, random},
-    record::{Record, Version},
     seal::Sealer,
-    store::SessionStore,
+    store::{Record, SessionStore, Version},
     transport::Carrier,
     warnings::Warnings,
 };

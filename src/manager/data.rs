@@ -15,7 +15,7 @@ use crate::{
     error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
     id::OwnerKey,
     merge::merge,
-    record::Record,
+    store::Record,
 };
 
 /// Why stored data cannot be handed out.

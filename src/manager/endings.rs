@@ -16,8 +16,7 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::Lifetime,
     id::StoreKey,
-    record::{Record, Version},
-    store::{SaveOutcome, SessionStore, Write},
+    store::{Record, SaveOutcome, SessionStore, Version, Write},
 };
 
 /// How long a replaced id is told from an unknown one, so that requests sent before the new cookie arrived

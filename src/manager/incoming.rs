@@ -17,8 +17,7 @@ use crate::{
     error::{SessionRejection, StoreError},
     event::SessionEventKind as Kind,
     id::StoreKey,
-    record::Record,
-    store::SessionStore,
+    store::{Record, SessionStore},
     warnings::Route,
 };
 

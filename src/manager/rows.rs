@@ -9,8 +9,7 @@ use crate::{
     error::{SessionError, StoreError},
     event::{Events, SessionEventKind},
     id::{StoreKey, random},
-    record::{Record, Version},
-    store::{SaveOutcome, SessionStore, Write},
+    store::{Record, SaveOutcome, SessionStore, Version, Write},
 };
 
 /// The rows of one store.

@@ -12,8 +12,7 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::Lifetime,
     id::{OwnerKey, StoreKey},
-    record::Record,
-    store::SessionStore,
+    store::{Record, SessionStore},
 };
 
 /// A session as a store holds it: the data, which it derefs to, and when it began and ends.

@@ -14,8 +14,8 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
-    record::{Record, take},
     seal::{BadToken, Opened},
+    store::{Record, take},
     transport::Delivery,
 };
 

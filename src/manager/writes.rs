@@ -9,8 +9,7 @@ use crate::{
     error::SessionError,
     event::SessionEventKind as Kind,
     id::{SessionId, random},
-    record::{Record, Version},
-    store::{SaveOutcome, SessionStore, Write},
+    store::{Record, SaveOutcome, SessionStore, Version, Write},
 };
 
 /// A new id that collides with a live one is drawn again this often; once in 2^256 for random ids.

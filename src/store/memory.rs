@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, SystemClock, Timestamp},
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    record::{Record, Version},
+    store::{Record, Version},
 };
 
 /// Sessions in this process's memory: fast, gone at a restart, and not shared with other nodes.

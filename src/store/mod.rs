@@ -3,6 +3,7 @@
 mod cleanup;
 mod delegate;
 mod memory;
+mod record;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
@@ -13,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 pub(crate) use self::delegate::delegate_session_store;
+pub(crate) use self::record::take;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConnectError, RedisStore};
 #[cfg(feature = "mysql")]
@@ -26,13 +28,13 @@ pub use self::sql::{SqlStore, engine::SqlEngine};
 pub use self::{
     cleanup::{Cleanup, CleanupTask},
     memory::{MemoryStore, MemoryStoreBuilder},
+    record::{Record, Version},
 };
 use crate::id::random;
 pub use crate::{
     clock::Timestamp,
     error::StoreError,
     id::{OwnerKey, ParseStoreKeyError, StoreKey},
-    record::{Record, Version},
 };
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use sqlx;

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     expiry::{IdleTimeout, Lifetime},
     id::OwnerKey,
-    record::{Record, Version},
+    store::{Record, Version},
 };
 
 /// Makes [`Record`]s for the tests of a store.

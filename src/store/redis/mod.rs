@@ -27,7 +27,7 @@ use crate::{
     clock::{Clock, SystemClock, Timestamp},
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    record::{Record, Version},
+    store::{Record, Version},
 };
 
 /// Sessions in Redis or Valkey, on one server or a cluster, shared by all nodes of an application.

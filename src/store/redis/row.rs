@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes};
 use crate::{
     clock::Timestamp,
     error::StoreError,
-    record::{Record, Version, take},
+    store::{Record, Version, take},
 };
 
 /// Returns the value of a record's row: version `[u8; 16]`, expiry in Unix milliseconds `u64`, big-endian,

@@ -23,7 +23,7 @@ use crate::{
     clock::{Clock, Timestamp},
     error::{ConfigError, StoreError},
     id::{OwnerKey, StoreKey},
-    record::{Record, Version},
+    store::{Record, Version},
 };
 
 /// Sessions in a table of the application's own database, through its own pool.

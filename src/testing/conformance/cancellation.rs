@@ -7,7 +7,11 @@ use super::{
     expect::{an_hour_after, answered, update},
     parallel::drop_after,
 };
-use crate::{error::StoreError, id::StoreKey, record::Record, store::Write};
+use crate::{
+    error::StoreError,
+    id::StoreKey,
+    store::{Record, Write},
+};
 
 /// More polls than any operation should take; networked stores take a handful.
 const MOST_POLLS: usize = 200;

@@ -7,8 +7,7 @@ use crate::{
     clock::Timestamp,
     error::StoreError,
     id::StoreKey,
-    record::Record,
-    store::{SaveOutcome, Write},
+    store::{Record, SaveOutcome, Write},
 };
 
 impl StoreUnderTest {

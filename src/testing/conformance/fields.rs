@@ -6,7 +6,12 @@ use super::{
     StoreUnderTest, any_key, any_owner,
     expect::{answered, conflict, saved, update},
 };
-use crate::{clock::Timestamp, expiry::IdleTimeout, id::StoreKey, record::Record, store::Write};
+use crate::{
+    clock::Timestamp,
+    expiry::IdleTimeout,
+    id::StoreKey,
+    store::{Record, Write},
+};
 
 /// The last millisecond of the year 9999.
 const FAR_FUTURE: Timestamp = Timestamp::from_unix_millis(253_402_300_799_999);

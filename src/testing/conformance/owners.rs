@@ -9,8 +9,7 @@ use super::{
 use crate::{
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    record::Record,
-    store::Write,
+    store::{Record, Write},
 };
 
 async fn replace(store: &StoreUnderTest, key: &StoreKey, from: &Record, to: &Record) {

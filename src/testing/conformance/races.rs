@@ -10,8 +10,7 @@ use super::{
 use crate::{
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    record::Record,
-    store::{SaveOutcome, SessionStore, Write},
+    store::{Record, SaveOutcome, SessionStore, Write},
 };
 
 const WRITERS: usize = 8;

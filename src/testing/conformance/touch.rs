@@ -6,7 +6,7 @@ use super::{
     StoreUnderTest, any_key, any_owner,
     expect::{an_hour_after, conflict, gone, same, saved, update},
 };
-use crate::{expiry::IdleTimeout, record::Record};
+use crate::{expiry::IdleTimeout, store::Record};
 
 /// `touch` moves the expiry and nothing else, the version excepted where the engine needs a new one.
 pub async fn touch_moves_only_the_expiry(store: &StoreUnderTest) {
