@@ -24,14 +24,13 @@ use crate::{
 
 /// Where the session of this request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "it stands in a basis, which is shared, not moved")]
 pub(crate) enum Origin {
     /// No token came in, or none that opens.
     New,
     /// A session came in and was refused; its row is left to expire unless `destroy` is asked.
     Rejected,
     /// A valid session came in, or one was committed earlier in this request.
-    Loaded(Live),
+    Loaded(Box<Live>),
     /// The id that came in was replaced by a `regenerate` elsewhere.
     Tombstone,
 }

@@ -287,7 +287,11 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
             for chosen in [None, Some(persistent(3 * TTL)), Some(until_closed(TTL))] {
                 for former_key in [false, true] {
                     let live = live(before, lifetime(expires_at, chosen));
-                    origins.push((Origin::Loaded(Live { former_key, ..live }), after, at(now)));
+                    origins.push((
+                        Origin::Loaded(Box::new(Live { former_key, ..live })),
+                        after,
+                        at(now),
+                    ));
                 }
             }
         }

@@ -45,7 +45,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let (arrived, claims) = self.core.read_tokens(parts, opened_at)?;
         let store = self.core.store_of(parts)?;
         let (mut origin, mut others) = (Origin::New, Vec::new());
-        let mut newest: Option<(Timestamp, Live, Box<Draft<T>>)> = None;
+        let mut newest: Option<(Timestamp, Box<Live>, Box<Draft<T>>)> = None;
         let mut valid = 0;
         for claim in &claims {
             match self.judge_claim(claim, store.as_ref(), parts, opened_at).await? {
@@ -57,6 +57,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                         former_key: claim.former_key,
                         ..Live::new(claim.id.clone(), record)
                     };
+                    let live = Box::new(live);
                     let older = match &newest {
                         Some((newest, ..)) if *newest >= age => Some(live),
                         _ => newest.replace((age, live, draft)).map(|(_, older, _)| older),

@@ -325,7 +325,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let told = tells(&self.core.policy, live, &record.lifetime, owned);
         let leaves = live.record.owner.is_some() && record.owner != live.record.owner;
         let identity = basis.identity + u32::from(leaves);
-        let mut live = live.with(record);
+        let mut live = Box::new(live.with(record));
         let told = if told {
             live.former_key = false;
             Some(self.core.deliver(&live, self.core.now())?)

@@ -23,6 +23,8 @@ pub(super) type Merge<'a> =
 impl Core {
     /// Does what was decided: the row first, then what the client is told. Returns what the request goes on
     /// with, or `None` if nothing was done.
+    ///
+    /// The futures of its steps are boxed one by one: past a kilobyte allocators leave their fast path.
     pub(super) async fn carry_out(
         &self,
         basis: &Basis,
@@ -42,12 +44,13 @@ impl Core {
         let live = match decision.row {
             RowAction::None => None,
             RowAction::Create(prepared, lifetime) => {
-                Some(self.create(basis, self.record(prepared, lifetime, 0)?).await?)
+                let record = self.record(prepared, lifetime, 0)?;
+                Some(Box::pin(self.create(basis, record)).await?)
             }
-            RowAction::Update(save) => Some(self.update_row(basis, &save, merge).await?),
+            RowAction::Update(save) => Some(Box::pin(self.update_row(basis, &save, merge)).await?),
             RowAction::Rotate(save) => Some(Box::pin(self.rotate(basis, &save, merge)).await?),
             RowAction::Touch(live, expires_at) => {
-                match self.touch(basis, live, expires_at).await? {
+                match Box::pin(self.touch(basis, live, expires_at)).await? {
                     None => return Ok(None),
                     touched => touched,
                 }
@@ -60,7 +63,7 @@ impl Core {
             RowAction::Gone => return Err(self.gone(None)),
         };
         let mut origin = match (live, decision.row) {
-            (Some(live), _) => Origin::Loaded(live),
+            (Some(live), _) => Origin::Loaded(Box::new(live)),
             (None, RowAction::Destroy) => Origin::New,
             (None, _) => basis.origin.clone(),
         };

@@ -377,7 +377,7 @@ async fn the_warning_of_a_conflict_names_the_field_and_nothing_of_the_data() {
     ];
     conflicts(ann(), team[0], team[1]).await;
     let lines = log.take();
-    let lines: Vec<_> = lines.iter().filter(|line| line.contains("WARN")).collect();
+    let lines: Vec<_> = lines.iter().filter(|line| line.contains("pointer=")).collect();
     assert_eq!(lines.len(), 4);
     for (line, pointer) in lines.iter().zip(["/order", "/order", "/teams", "/teams"]) {
         let ways_out = ["`Counter`", "`Latest`", "`Set`", "`Once`", "`session.update`"];
