@@ -1,8 +1,10 @@
 //! One session of one request: loaded once, shared by all its guards, committed by one at a time.
 
+mod response;
+
 use std::{
     any::{Any, type_name},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use http::{HeaderMap, request::Parts};
@@ -318,21 +320,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.finish(current.clone(), next)?;
         Ok((self.basis()?, Box::new(Draft::new(applied.data)), applied.result))
     }
-
-    /// Notes that a `SessionCommit` was made for the latest outcome.
-    pub(crate) fn promise(&self) {
-        if let Some(mut state) = self.state() {
-            (state.is_promised, state.is_read) = (true, false);
-        }
-    }
-
-    fn warn(&self, kind: &'static str, basis: &Basis, write: impl FnOnce(&str)) {
-        let core = self.manager.core();
-        let route = basis.incoming.route.describe();
-        if core.warnings.is_due(kind, route.clone(), core.now()) {
-            write(&route);
-        }
-    }
 }
 
 impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
@@ -381,51 +368,6 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 
     fn deliver(&self, headers: &mut HeaderMap) {
-        let (told, is_sent) = self.state().map_or((None, false), |mut state| {
-            state.is_delivered = true;
-            state.is_sent |= state.basis.told.is_some();
-            (state.basis.told.clone(), state.is_sent)
-        });
-        let carrier = &self.manager.core().carrier;
-        match told {
-            Some(told) => told.apply(headers),
-            None if is_sent => carrier.retract(headers),
-            None => {}
-        }
-        carrier.mark(headers);
-    }
-}
-
-impl<T: Send + Sync + 'static> Drop for Cell<T> {
-    /// The request is over: what nobody committed or sent is lost, which is worth a warning.
-    fn drop(&mut self) {
-        let Some(state) = self.state.get_mut() else {
-            return;
-        };
-        let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if self.fate.excuses() || state.is_delivered {
-            return;
-        }
-        let (is_read, is_promised, basis) = (state.is_read, state.is_promised, state.basis.clone());
-        if is_promised {
-            self.warn("lost", &basis, |route| {
-                tracing::warn!(
-                    session = type_name::<T>(),
-                    route,
-                    "a `SessionCommit` was dropped, so the client was not told: return it with the \
-                     response, as in `Ok((session.commit().await?, body))`"
-                );
-            });
-        } else if is_read && !self.fate.is(Fate::LAYERED) {
-            self.warn("read", &basis, |route| {
-                tracing::warn!(
-                    session = type_name::<T>(),
-                    route,
-                    "a session was read, but no guard went into the response: a shared cache may serve it \
-                     to other visitors, and `rolling` did not extend the session. Return the guard, as in \
-                     `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
-                );
-            });
-        }
+        self.put_into(headers);
     }
 }

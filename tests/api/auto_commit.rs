@@ -51,6 +51,7 @@ in_both_modes! {
     an_update_goes_on_from_what_another_guard_committed,
     a_middlewares_uncommitted_change_is_seen_and_committed_under_the_layer,
     a_layer_inside_an_outer_extractor_commits_only_what_was_left_under_it,
+    a_change_that_is_dropped_after_the_response_is_warned_of,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -586,4 +587,19 @@ fn the_layer_its_service_and_its_future_cross_threads() {
     is::<AutoCommitService<()>>();
     is_sent::<<AutoCommitService<Router> as Service<Request>>::Future>();
     let _service: AutoCommitService<()> = AutoCommitLayer::default().layer(());
+}
+
+async fn a_change_that_is_dropped_after_the_response_is_warned_of(mode: Mode) {
+    let kept: Arc<Mutex<Option<Session<Visits>>>> = Arc::default();
+    let slot = kept.clone();
+    let handler = async move |mut session: Session<Visits>| {
+        session.count += 1;
+        *slot.lock().unwrap() = Some(session);
+    };
+    let mut browser = layered_with(mode, get(handler));
+    let log = Log::start();
+    browser.get("/").await.expect(StatusCode::OK, "").expect_no_cookie();
+    drop(kept.lock().unwrap().take());
+    let lines = log.take();
+    assert!(lines.len() == 1 && lines[0].contains("were dropped"), "{lines:?}");
 }
