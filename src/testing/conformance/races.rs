@@ -123,6 +123,9 @@ pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
             let (store, current) = (store.shared(), zero.clone());
             async move {
                 if task == 0 {
+                    // Amid the updates, not before the first of them.
+                    let next = next_record(&current);
+                    let _ = store.save(&key, &next, update(&current)).await?;
                     return store.destroy(&key).await;
                 }
                 update_until_gone(&*store, &key, current).await
