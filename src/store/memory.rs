@@ -1,10 +1,10 @@
 //! The store for one process.
 
+mod rows;
+
 use std::{
-    collections::{BTreeSet, HashMap},
     fmt,
     future::poll_fn,
-    hash::{BuildHasherDefault, Hasher},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc},
     task::Poll,
     thread,
@@ -14,6 +14,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::rows::{Rows, size};
 use super::{SaveOutcome, SessionStore, Write};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
@@ -62,48 +63,11 @@ struct Shared {
     stop: OnceLock<mpsc::Sender<()>>,
 }
 
-/// What one session takes beside its payload: the record, and its entries in three indices.
-///
-/// Measured, as the docs of the store say, and rounded up.
-const BYTES_PER_SESSION: usize = 448;
-
 /// A save sweeps this many expired rows, so that sweeping keeps up with saving and never stalls one.
 const SWEPT_PER_SAVE: usize = 4;
 
 /// A long sweep gives the lock back after so many rows.
 const SWEPT_AT_ONCE: usize = 256;
-
-#[derive(Default)]
-struct Rows {
-    /// Boxed, because a growing table moves its entries while everyone waits.
-    by_key: HashMap<StoreKey, Box<Record>, BuildHasherDefault<StartOfKey>>,
-    by_expiry: BTreeSet<(Timestamp, StoreKey)>,
-    /// Who makes room, the oldest first.
-    evictable: BTreeSet<(Timestamp, StoreKey)>,
-    by_owner: BTreeSet<(OwnerKey, StoreKey)>,
-    bytes: usize,
-    evictable_bytes: usize,
-}
-
-/// Takes the start of a key for its hash.
-///
-/// A key is an output of SHA-256, so it is spread as well as a hash could spread it. Nor can clients pile keys
-/// into one place: this crate makes rows only under ids that the server drew.
-#[derive(Default)]
-struct StartOfKey(u64);
-
-impl Hasher for StartOfKey {
-    /// The length of an array is written before its bytes, which then replace it.
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(start) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*start);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 impl MemoryStore {
     /// Makes an empty store with the default bound.
@@ -227,109 +191,6 @@ async fn yield_now() {
         Poll::Pending
     })
     .await;
-}
-
-impl Rows {
-    fn live(&self, key: &StoreKey, now: Timestamp) -> Option<&Record> {
-        let row = self.by_key.get(key).map(Box::as_ref);
-        row.filter(|row| row.expires_at() > now)
-    }
-
-    fn insert(&mut self, key: StoreKey, record: Record) {
-        if let Some(row) = self.by_key.get_mut(&key)
-            && row.owner() == record.owner()
-            && row.created_at() == record.created_at()
-            && is_evictable(row) == is_evictable(&record)
-        {
-            // Nearly every update: nothing but the expiry is indexed anew.
-            if row.expires_at() != record.expires_at() {
-                self.by_expiry.remove(&(row.expires_at(), key));
-                self.by_expiry.insert((record.expires_at(), key));
-            }
-            if is_evictable(&record) {
-                self.evictable_bytes = self.evictable_bytes - size(row) + size(&record);
-            }
-            self.bytes = self.bytes - size(row) + size(&record);
-            **row = record;
-            return;
-        }
-        self.remove(&key);
-        self.by_expiry.insert((record.expires_at(), key));
-        if let Some(owner) = record.owner() {
-            self.by_owner.insert((owner, key));
-        }
-        if is_evictable(&record) {
-            self.evictable.insert((record.created_at(), key));
-            self.evictable_bytes += size(&record);
-        }
-        self.bytes += size(&record);
-        self.by_key.insert(key, Box::new(record));
-    }
-
-    fn remove(&mut self, key: &StoreKey) {
-        let Some(record) = self.by_key.remove(key) else {
-            return;
-        };
-        self.by_expiry.remove(&(record.expires_at(), *key));
-        if let Some(owner) = record.owner() {
-            self.by_owner.remove(&(owner, *key));
-        }
-        if is_evictable(&record) {
-            self.evictable.remove(&(record.created_at(), *key));
-            self.evictable_bytes -= size(&record);
-        }
-        self.bytes -= size(&record);
-    }
-
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> usize {
-        let mut swept = 0;
-        while swept < limit {
-            match self.by_expiry.first() {
-                Some(&(expires_at, key)) if expires_at <= now => {
-                    self.remove(&key);
-                    swept += 1;
-                }
-                _ => break,
-            }
-        }
-        swept
-    }
-
-    /// Makes room for so many bytes beside `keep`'s row; if that cannot be, evicts nothing and says so.
-    fn make_room(
-        &mut self,
-        needed: usize,
-        max_bytes: usize,
-        now: Timestamp,
-        keep: &StoreKey,
-    ) -> bool {
-        let Some(limit) = max_bytes.checked_sub(needed) else {
-            return false;
-        };
-        while self.bytes > limit && self.sweep(now, 1) == 1 {}
-        let kept = self.by_key.get(keep).filter(|row| is_evictable(row));
-        let kept = kept.map_or(0, |row| size(row));
-        if self.bytes - self.evictable_bytes + kept > limit {
-            return false;
-        }
-        while self.bytes > limit {
-            let oldest = self.evictable.iter().find(|(_, key)| key != keep);
-            let Some(&(_, key)) = oldest else {
-                return false;
-            };
-            self.remove(&key);
-        }
-        true
-    }
-}
-
-/// Says whether a session may make room for others.
-fn is_evictable(record: &Record) -> bool {
-    record.owner().is_none() && !record.is_tombstone()
-}
-
-fn size(record: &Record) -> usize {
-    BYTES_PER_SESSION + record.payload().len()
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::*;
+use super::{rows::is_evictable, *};
 use crate::expiry::Lifetime;
 
 /// A clock that stands until it is set, since the manual one is behind a feature.
