@@ -8,10 +8,10 @@ use std::{
 };
 
 /// The most lines of code that one file of `src` has.
-const MOST_LINES_OF_A_FILE: usize = 442;
+const MOST_LINES_OF_A_FILE: usize = 330;
 
 /// The most lines of code that `src` has without stores and test helpers.
-const MOST_LINES_OF_THE_CORE: usize = 5_580;
+const MOST_LINES_OF_THE_CORE: usize = 5_560;
 
 /// A module of the crate root and the modules of the crate root it names.
 type Uses = BTreeMap<String, BTreeSet<String>>;
