@@ -136,23 +136,24 @@ impl Core {
         save: &Save<'_>,
         merge: &Merge<'_>,
     ) -> Result<Live, SessionError> {
-        let key = save.live.key();
+        // Hashed only where it is needed.
+        let key = || save.live.key();
         let record = self.record(save.prepared, save.lifetime, self.epoch_after(save)?)?;
         let record = if let Some(rows) = self.rows(basis.incoming.store.as_ref()) {
-            let epoch = record.epoch;
+            let (key, epoch) = (key(), record.epoch);
             let again = |theirs: &Record| merge(save, epoch, theirs).map(Some);
             let written = rows.overwrite(&key, record, save.live.record.version, again);
             written.await?.map_err(|_| self.gone(Some(key)))?
         } else {
             self.check_fits(&record)?;
             if let Some(list) = &basis.incoming.store
-                && self.revocation(list, &key).await?.is_some()
+                && self.revocation(list, &key()).await?.is_some()
             {
-                return Err(self.gone(Some(key)));
+                return Err(self.gone(Some(key())));
             }
             record
         };
-        self.report(Kind::Saved, || key);
+        self.report(Kind::Saved, key);
         Ok(save.live.with(record))
     }
 

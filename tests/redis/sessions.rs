@@ -77,7 +77,7 @@ async fn a_damaged_row_is_a_fresh_session_and_a_newer_one_is_503() {
     assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row)), whole[..30]);
 
     let mut newer = whole.clone();
-    newer[24] = 2;
+    newer[24] += 1;
     redis.ask::<()>(cmd("SET").arg(row).arg(&newer));
     assert_eq!(send(&app, Some(&cookie)).await, (StatusCode::SERVICE_UNAVAILABLE, None));
     assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row)), newer);
