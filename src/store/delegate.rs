@@ -28,7 +28,8 @@
 /// ```
 /// # use std::sync::atomic::{AtomicUsize, Ordering};
 /// # use async_trait::async_trait;
-/// # use axum_typed_session::{#     Record, SessionStore, StoreError, StoreKey, delegate_session_store #, store::{SaveOutcome, Write}};
+/// # use axum_typed_session::{SessionStore, StoreError, StoreKey, delegate_session_store};
+/// # use axum_typed_session::store::{Record, SaveOutcome, Write};
 /// struct Largest<S> { inner: S, bytes: AtomicUsize }
 ///
 /// #[async_trait]
