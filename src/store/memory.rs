@@ -1,4 +1,4 @@
-//! The store for one process.
+//! The store in the memory of one process.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,29 +22,29 @@ use crate::{
     record::{Record, Version},
 };
 
-/// Sessions in this process's memory: fast, gone at a restart, and not shared with other nodes.
+/// Sessions in this process's memory: fast, lost at a restart, and not shared with other nodes.
 ///
-/// Cheap to clone; clones share their sessions. Expiry is decided by this process's clock. Expired
-/// sessions go when they are loaded, as others are saved, and once a minute by a thread that the first
-/// save starts and that ends with the store.
+/// Cheap to clone; clones share their sessions. This process's clock decides when a session expires. Expired
+/// sessions are deleted when they are loaded, while others are saved, and once a minute by a thread. The first save
+/// starts that thread, and it ends with the store.
 ///
-/// # How much it holds
+/// # Capacity
 ///
-/// It is bounded, by default to 256 MiB: expired sessions go first, then the oldest without owner. A
-/// store that is still full refuses with [`StoreError::Full`] and loses nothing: it evicts no session that
-/// has an owner, and no tombstone, since an id that was replaced or revoked must not read as one that
-/// never was.
+/// The store is bounded, by default to 256 MiB. To make room it deletes expired sessions first, then the oldest
+/// sessions without an owner. If that is not enough, a save is [`StoreError::Full`] and nothing is lost. A session
+/// with an owner is never evicted. Nor is a tombstone, since a replaced or revoked id must not look like an unknown
+/// id.
 ///
-/// Measured over a million sessions of 243 bytes (64-bit Linux, glibc), the process grew by 631 bytes for
-/// each, and by 666 for each with an owner. The bound counts 448 bytes and the payload, so the default
-/// holds about 388,000 of these. `cargo run --release --features testing --example memory_per_session`
+/// Measured over a million sessions of 243 bytes (64-bit Linux, glibc), the process grew by 631 bytes for each
+/// session, and by 666 for each session with an owner. The bound counts 448 bytes and the payload, so the default
+/// holds about 388,000 of these sessions. `cargo run --release --features testing --example memory_per_session`
 /// measures it again.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
 }
 
-/// What [`MemoryStore::builder`] returns.
+/// The options of a [`MemoryStore`]; [`MemoryStore::builder`] makes it.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
@@ -58,27 +58,27 @@ struct Shared {
     max_bytes: usize,
     clock: Arc<dyn Clock>,
     sweep_every: Duration,
-    /// Dropped with the store, which is how the sweeping thread learns of it.
+    /// Dropped with the store, which ends the sweeping thread.
     stop: OnceLock<mpsc::Sender<()>>,
 }
 
-/// What one session takes beside its payload: the record, and its entries in three indices.
+/// The bytes of one session without its payload: the record, and its entries in three indices.
 ///
-/// Measured, as the docs of the store say, and rounded up.
+/// Measured as the docs of the store say, and rounded up.
 const BYTES_PER_SESSION: usize = 448;
 
-/// A save sweeps this many expired rows, so that sweeping keeps up with saving and never stalls one.
+/// A save sweeps this many expired rows: enough to keep up with saving, and too few to delay a save for long.
 const SWEPT_PER_SAVE: usize = 4;
 
-/// A long sweep gives the lock back after so many rows.
+/// A long sweep releases the lock after this many rows.
 const SWEPT_AT_ONCE: usize = 256;
 
 #[derive(Default)]
 struct Rows {
-    /// Boxed, because a growing table moves its entries while everyone waits.
+    /// Boxed, because a growing table moves its entries under the lock.
     by_key: HashMap<StoreKey, Box<Record>, BuildHasherDefault<StartOfKey>>,
     by_expiry: BTreeSet<(Timestamp, StoreKey)>,
-    /// Who makes room, the oldest first.
+    /// The rows that may be evicted, the oldest first.
     evictable: BTreeSet<(Timestamp, StoreKey)>,
     by_owner: BTreeSet<(OwnerKey, StoreKey)>,
     bytes: usize,
@@ -87,13 +87,13 @@ struct Rows {
 
 /// Takes the start of a key for its hash.
 ///
-/// A key is an output of SHA-256, so it is spread as well as a hash could spread it. Nor can clients pile keys
-/// into one place: this crate makes rows only under ids that the server drew.
+/// A key is an output of SHA-256, so its bytes are as evenly spread as those of a hash. Clients cannot choose keys
+/// that collide: this crate makes rows only under ids that the server drew.
 #[derive(Default)]
 struct StartOfKey(u64);
 
 impl Hasher for StartOfKey {
-    /// The length of an array is written before its bytes, which then replace it.
+    /// `Hash` writes the length of an array first. The bytes then replace it.
     fn write(&mut self, bytes: &[u8]) {
         if let Some(start) = bytes.first_chunk() {
             self.0 = u64::from_ne_bytes(*start);
@@ -106,12 +106,12 @@ impl Hasher for StartOfKey {
 }
 
 impl MemoryStore {
-    /// Makes an empty store with the default bound.
+    /// Makes an empty store of at most 256 MiB.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// Starts a store with options.
+    /// Starts a builder for a store with other options.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             max_bytes: 256 * 1024 * 1024,
@@ -120,12 +120,12 @@ impl MemoryStore {
         }
     }
 
-    /// Returns how many rows there are, tombstones and rows not yet swept included.
+    /// Returns the number of rows. It includes tombstones and expired rows that are not deleted yet.
     pub fn len(&self) -> usize {
         self.shared.rows().by_key.len()
     }
 
-    /// Says whether there is no row.
+    /// Returns `true` if there is no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -147,13 +147,13 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStoreBuilder {
-    /// Sets how much the store may hold, in bytes of this process's memory. Default: 256 MiB.
+    /// Sets how many bytes of this process's memory the store may take. Default: 256 MiB.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets where now comes from. Default: the system's clock.
+    /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -182,7 +182,7 @@ impl fmt::Debug for MemoryStoreBuilder {
 }
 
 impl Shared {
-    /// Nothing under this lock runs code that could panic halfway through a change.
+    /// No code under this lock can panic halfway through a change, so a poisoned lock is usable.
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,7 +191,7 @@ impl Shared {
         self.clock.now().into()
     }
 
-    /// Starts the thread that frees what an idle store holds; saves sweep too, so it may fail to start.
+    /// Starts the thread that deletes expired rows of an idle store. It may fail to start, since saves sweep too.
     fn start_sweeping(self: &Arc<Self>) {
         self.stop.get_or_init(|| {
             let (stop, stopped) = mpsc::channel();
@@ -215,7 +215,7 @@ fn sweep_until(stopped: &mpsc::Receiver<()>, every: Duration, shared: &Weak<Shar
     }
 }
 
-/// Lets whoever else is ready go first, whatever the runtime.
+/// Lets other tasks run first, on any runtime.
 async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -241,7 +241,7 @@ impl Rows {
             && row.created_at() == record.created_at()
             && is_evictable(row) == is_evictable(&record)
         {
-            // Nearly every update: nothing but the expiry is indexed anew.
+            // Nearly every update: only the index of expiries changes.
             if row.expires_at() != record.expires_at() {
                 self.by_expiry.remove(&(row.expires_at(), key));
                 self.by_expiry.insert((record.expires_at(), key));
@@ -295,7 +295,8 @@ impl Rows {
         swept
     }
 
-    /// Makes room for so many bytes beside `keep`'s row; if that cannot be, evicts nothing and says so.
+    /// Makes room for `needed` bytes and keeps the row of `keep`. Returns `false` and evicts nothing if there cannot
+    /// be enough room.
     fn make_room(
         &mut self,
         needed: usize,
@@ -323,7 +324,7 @@ impl Rows {
     }
 }
 
-/// Says whether a session may make room for others.
+/// Returns `true` if a session may be evicted to make room for others.
 fn is_evictable(record: &Record) -> bool {
     record.owner().is_none() && !record.is_tombstone()
 }
@@ -367,7 +368,7 @@ impl SessionStore for MemoryStore {
         if !rows.make_room(needed, self.shared.max_bytes, now, key) {
             return Err(StoreError::Full);
         }
-        // A copy of its own, so that no larger buffer stays behind it.
+        // Copied, so that the row does not keep a larger buffer alive.
         let payload = Bytes::copy_from_slice(record.payload());
         rows.insert(*key, Record { payload, ..record.clone() });
         Ok(SaveOutcome::Saved)
