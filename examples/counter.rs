@@ -13,9 +13,11 @@ use std::{env, error::Error};
 
 use axum::{
     Router,
+    extract::Path,
     response::{IntoResponse, Redirect},
     routing::{get, post},
 };
+use axum_extra::extract::cookie::{Cookie, CookieJar};
 use axum_typed_session::{Key, Session, SessionError, SessionManager};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +37,11 @@ async fn logout(mut session: Session<Visits>) -> Result<impl IntoResponse, Sessi
     Ok((session.commit().await?, Redirect::to("/")))
 }
 
+/// The scripts of a page read the theme, so it has a readable cookie of its own beside the session's.
+async fn theme(jar: CookieJar, Path(theme): Path<String>) -> (CookieJar, Redirect) {
+    (jar.add(Cookie::build(("theme", theme)).path("/")), Redirect::to("/"))
+}
+
 #[tokio::main]
 async fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
@@ -49,8 +56,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .keys(session_key()?)
         .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))
         .build()?;
-    let app =
-        Router::new().route("/", get(index)).route("/logout", post(logout)).with_state(sessions);
+    let app = Router::new()
+        .route("/", get(index))
+        .route("/logout", post(logout))
+        .route("/theme/{theme}", post(theme))
+        .with_state(sessions);
     let port = match env::var("PORT") {
         Ok(port) => port.parse().map_err(|_| "PORT must be a number from 0 to 65535")?,
         Err(_) => 3000_u16,

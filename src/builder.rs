@@ -34,7 +34,8 @@ impl<T> SessionManager<T>
 where
     T: Default + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts a manager; `.keys(..)` or `.store(..)` is all it needs.
+    /// Starts a manager. It needs [`keys`](SessionManagerBuilder::keys) or
+    /// [`store`](SessionManagerBuilder::store); every other option has a default.
     pub fn builder() -> SessionManagerBuilder<T> {
         SessionManagerBuilder {
             keys: None,
@@ -80,7 +81,7 @@ where
 
 /// All options of a [`SessionManager`]; [`build`](Self::build) checks them.
 ///
-/// The defaults are safe for production over https. What differs from them should have a reason.
+/// The defaults are safe for production over https.
 #[must_use = "a builder does nothing until `build`"]
 #[allow(clippy::struct_excessive_bools, reason = "independent options, each its own method")]
 pub struct SessionManagerBuilder<T> {
@@ -109,33 +110,33 @@ pub struct SessionManagerBuilder<T> {
 }
 
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
-    /// Sets the keys that seal tokens: a [`Key`](crate::Key), or a [`KeyRing`] to rotate them.
+    /// Sets the keys that seal tokens: a [`Key`](crate::Key), or a [`KeyRing`] to rotate keys.
     ///
-    /// Required in cookie mode. With a store the id is sealed too, so that forged ids cost no store call.
+    /// Default: none. Cookie mode requires keys. With a [`store`](Self::store) they seal the id, so that forged ids
+    /// cost no store call.
     pub fn keys(mut self, keys: impl Into<KeyRing>) -> Self {
         self.keys = Some(keys.into());
         self
     }
 
-    /// Sets which application the sessions are for; tokens and ids of another audience do not open.
+    /// Sets the application that the sessions are for. Tokens and ids of another audience do not open.
     ///
-    /// Default: this crate's name. Set it where applications share keys or a store.
+    /// Default: this crate's name. Set it where several applications share keys or a store.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
         self
     }
 
-    /// Sets what kind of session this is. Tokens and ids of another kind do not open.
+    /// Sets the kind of session. Tokens and ids of another kind do not open.
     ///
     /// Default: the short name of the data type, such as `Login` or `Vec<Login>`, so that no type opens the
-    /// sessions of another. Renaming the type therefore ends its sessions: set the former name here to keep
-    /// them.
+    /// sessions of another. Renaming the type therefore ends its sessions. To keep them, set the former name here.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = Some(kind.into());
         self
     }
 
-    /// Sets the cookie's name and attributes; what the template leaves unset takes the default.
+    /// Sets the cookie's name and attributes. An attribute that the template leaves unset takes the default.
     ///
     /// Default: `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax.
     ///
@@ -154,19 +155,19 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// # Security
     ///
-    /// Without HttpOnly any script on the page reads the cookie, without Secure anyone on the network;
-    /// both give a warning.
+    /// Without HttpOnly any script on the page can read the cookie. Without Secure anyone on the network can. Both
+    /// give a warning.
     pub fn cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
         self.cookie = template.into();
         self.has_cookie = true;
         self
     }
 
-    /// Sends the cookie over plain http: drops Secure and the `__Host-` or `__Secure-` prefix. Default: off.
+    /// Sends the cookie over plain http, without Secure and without the prefix `__Host-` or `__Secure-`. Default: off.
     ///
     /// # Security
     ///
-    /// For development only, with browsers that refuse Secure cookies on `http://localhost`.
+    /// Only for development, with browsers that refuse Secure cookies on `http://localhost`.
     pub fn insecure_http(mut self, insecure: bool) -> Self {
         self.insecure_http = insecure;
         self
@@ -181,26 +182,25 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Signs tokens instead of encrypting them: the client can read them, and still not change them. Default:
-    /// off.
+    /// Signs tokens instead of encrypting them: the client can read them, but not change them. Default: off.
     ///
     /// # Security
     ///
-    /// Everything that the session holds is visible to the person who has the browser.
+    /// The user of the browser can read everything that the session holds.
     pub fn signed(mut self, signed: bool) -> Self {
         self.protection = if signed { Protection::Signed } else { Protection::Encrypted };
         self
     }
 
-    /// Keeps the data in a store; the client holds an id alone. Default: the data is in the cookie.
+    /// Keeps the data in a store; the client holds only an id. Default: none, the cookie holds the data.
     pub fn store(mut self, store: impl SessionStore) -> Self {
         self.home = Some(Home::Store(Arc::new(store)));
         self
     }
 
-    /// Chooses a store per request, such as one for each tenant.
+    /// Chooses a store for each request, such as one for each tenant. Default: none.
     ///
-    /// Outside requests, [`SessionManager::with_store`] names the store.
+    /// Outside a request, [`SessionManager::with_store`] names the store.
     pub fn store_for(
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
@@ -211,28 +211,28 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Makes logout final in cookie mode. Ended ids are kept in `list`, and every request asks it.
     ///
-    /// Default: none; a copied cookie then works until it expires. Every node must share the list. A list that
-    /// is down is 503.
+    /// Default: none; a copied cookie then works until it expires. Every node must share the list. While the list is
+    /// down, requests with a session are answered with 503.
     ///
-    /// A logout takes a place in the list until no token of its session can be alive, which is
-    /// `absolute_timeout` and ten minutes. Anybody can get a session and end it, so requests that end one
-    /// should be limited in number where the list is bounded: a full list answers a logout with 503.
+    /// An ended id stays in the list until no token of its session can be valid any more, which takes
+    /// [`absolute_timeout`](Self::absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
+    /// any visitor can begin sessions and end them, and a full list answers a logout with 503.
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
         self.revocations = Some(Arc::new(list));
         self
     }
 
-    /// Sets where the token travels. Default: [`Transport::cookie`].
+    /// Sets how the token travels. Default: [`Transport::cookie`].
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
 
-    /// Makes ids of new sessions. Default: 32 bytes from the operating system.
+    /// Sets the function that makes ids of new sessions. Default: 32 random bytes from the operating system.
     ///
     /// # Security
     ///
-    /// Whoever can guess an id has the session: the bytes must be random.
+    /// A client that guesses an id has the session, so the bytes must be random.
     pub fn id_generator(
         mut self,
         generate: impl Fn(&Parts) -> [u8; 32] + Send + Sync + 'static,
@@ -244,6 +244,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Ends a session this long after its last save. Default: one day, in a cookie that survives a restart of
     /// the browser.
     ///
+    /// [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) sets it for one session.
     /// [`IdleTimeout::BrowserSession`] gives a cookie that the browser forgets when it closes.
     /// [`rolling`](Self::rolling) lets requests that only read extend the session too.
     ///
@@ -267,23 +268,23 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Sets which commits of an unchanged session restart its idle timeout: none, every one (`true`), or those
-    /// with less than half of the time left ([`Rolling::BelowHalf`]). Default: none.
+    /// Sets which commits of an unchanged session restart its idle timeout. Default: [`Rolling::Off`].
     ///
-    /// In cookie mode a token is sealed anew only once a twentieth of its life has passed.
+    /// `true` is [`Rolling::EveryCommit`]. With [`Rolling::BelowHalf`] a commit restarts it once less than half of
+    /// the time is left. In cookie mode a token is sealed anew only once a twentieth of its life has passed.
     #[doc(alias = "renew")]
     pub fn rolling(mut self, rolling: impl Into<Rolling>) -> Self {
         self.policy.rolling = rolling.into();
         self
     }
 
-    /// Ends every session at this age, whatever extends it. Default: 30 days (NIST SP 800-63B, AAL1).
+    /// Ends every session at this age; nothing extends it. Default: 30 days (NIST SP 800-63B, AAL1).
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
         self.policy.absolute_timeout = timeout;
         self
     }
 
-    /// Sets a shorter idle timeout for sessions without an owner. Default: the same as for all.
+    /// Sets a shorter idle timeout for sessions without an owner. Default: [`idle_timeout`](Self::idle_timeout).
     ///
     /// Needs [`owner`](Self::owner).
     pub fn anonymous_idle_timeout(mut self, timeout: Duration) -> Self {
@@ -291,16 +292,17 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Sets the bytes that encoded data may take. Default: 64 KiB. In cookie mode the cookie's own limit of
-    /// 4096 bytes comes first.
+    /// Sets how many bytes encoded data may take. Default: 64 KiB.
+    ///
+    /// In cookie mode the cookie's limit of 4096 bytes, name and overhead included, is lower.
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = bytes;
         self
     }
 
-    /// Refuses sessions that come in, by the request and the data; a fresh one starts instead.
+    /// Rejects incoming sessions for which this returns `false`; a fresh session starts instead. Default: none.
     ///
-    /// Such as for binding a session to a client. The refused row is left to expire.
+    /// Use it to bind a session to a property of the client. The rejected row stays until it expires.
     pub fn validate(
         mut self,
         validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static,
@@ -309,23 +311,23 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Rejects stored data for which this returns `false`, also outside requests; a fresh session starts
-    /// instead.
+    /// Rejects stored data for which this returns `false`, also outside a request; a fresh session starts
+    /// instead. Default: none.
     ///
-    /// A commit of such data is [`SessionError::Invalid`] and saves nothing. A merge that would give such data
-    /// is a conflict.
+    /// A commit of such data is [`SessionError::Invalid`] and saves nothing. A merge that would result in such data
+    /// is a [`SessionError::Conflict`].
     pub fn validate_data(mut self, validate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
         self.data.validate_data = Some(Box::new(validate));
         self
     }
 
-    /// Changes the data before every save, after merging. Runs only if the session is saved anyway.
+    /// Changes the data before every save, after merging. Runs only if the session is saved anyway. Default: none.
     pub fn before_save(mut self, before_save: impl Fn(&mut T) + Send + Sync + 'static) -> Self {
         self.data.before_save = Some(Box::new(before_save));
         self
     }
 
-    /// Encodes the data in another way than JSON.
+    /// Sets the encoding of the data. Default: JSON.
     ///
     /// With a store, [`ConflictPolicy::Merge`] needs JSON, as does [`migrate`](Self::migrate).
     pub fn codec(mut self, codec: impl Codec<T>) -> Self {
@@ -333,24 +335,24 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Calls `on_event` with everything that happens, beside the `tracing` output.
+    /// Calls `on_event` with every [`SessionEvent`], in addition to the `tracing` output. Default: none.
     ///
-    /// It runs within the request, so it should not block, and must not panic: a request that ends so
-    /// after its row was written sends no cookie.
+    /// It runs within the request, so it should not block. It must not panic: a panic after the row was written
+    /// means that no cookie is sent.
     pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(on_event));
         self
     }
 
-    /// Sets what happens when two requests change one stored session. Default: [`ConflictPolicy::Merge`].
+    /// Sets what happens when two requests change one stored session at once. Default: [`ConflictPolicy::Merge`].
     pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
         self.on_conflict = Some(policy);
         self
     }
 
-    /// Renders what the client sees of an error. Default: a short plain sentence.
+    /// Sets the response that the client gets for an error. Default: the status and a short plain sentence.
     ///
-    /// [`AutoCommitLayer`](crate::AutoCommitLayer) renders every session error of a request so: of an extractor,
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) uses it for every session error of a request: of an extractor,
     /// of a handler and of its own commit. Without the layer, call
     /// [`SessionManager::error_response`] where the application renders its errors.
     ///
@@ -374,25 +376,28 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Names the user a session belongs to. Return `None` while nobody is logged in.
+    /// Names the user a session belongs to. Return `None` while nobody is logged in. Default: none.
     ///
-    /// Changes of concurrent requests are merged only as long as the owner stays the same. Without this
-    /// option, [`regenerate`](crate::Session::regenerate) counts as a change of person.
+    /// Changes of concurrent requests merge only if the owner stays the same. A login, from `None` to a name, takes
+    /// over the changes that the anonymous session got meanwhile. Without this option,
+    /// [`regenerate`](crate::Session::regenerate) counts as a change of owner.
     ///
-    /// Finding sessions by owner also needs a store with
+    /// Finding sessions by owner, as [`sessions_of`](SessionManager::sessions_of) does, also needs a store with
     /// [`indexes_owners`](SessionStore::indexes_owners).
     pub fn owner(mut self, owner: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
         self.data.owner = Some(Box::new(owner));
         self
     }
 
-    /// Numbers the shape of the data. Default: 1. Needs [`migrate`](Self::migrate) above that.
+    /// Sets the version number of the data's shape. Default: 1. A higher number needs [`migrate`](Self::migrate).
     pub fn schema_version(mut self, version: u32) -> Self {
         self.schema = version;
         self
     }
 
-    /// Brings JSON of an older schema version into today's shape; an error refuses the session.
+    /// Converts JSON of an older [`schema_version`](Self::schema_version) to the current shape. Default: none.
+    ///
+    /// If it returns an error, a fresh session starts instead.
     ///
     /// # Example
     ///
@@ -430,28 +435,28 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Also reads this newer schema version, as step one of a rolling change. Default: none newer.
+    /// Also reads this newer schema version. Default: none.
     ///
-    /// Data of a newer version is 503 otherwise, so that no node replaces what it does not understand. With
-    /// several nodes, change the type in two releases:
+    /// Other data of a newer version is answered with 503, so that no node replaces data that it does not
+    /// understand. With several nodes, change the type in two releases:
     ///
-    /// 1. `.accept_schema(2)`, with a type that reads both shapes (`#[serde(default)]` on what is new), and
-    ///    still saves version 1;
-    /// 2. when every node runs that: `.schema_version(2).migrate(..)`.
+    /// 1. `.accept_schema(2)`, with a type that reads both shapes (`#[serde(default)]` on new fields). It still
+    ///    saves version 1.
+    /// 2. `.schema_version(2).migrate(..)`, once every node runs the first release.
     pub fn accept_schema(mut self, version: u32) -> Self {
         self.accept_schema = Some(version);
         self
     }
 
-    /// Bounds one store call; a store that takes longer counts as down. Default: two seconds.
+    /// Sets how long one store call may take. A store that takes longer counts as down. Default: two seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.store_timeout = Some(timeout);
         self
     }
 
-    /// Sets where now comes from. Default: the system's clock.
+    /// Sets the clock. Default: [`SystemClock`].
     ///
-    /// A store has a clock of its own: give it the same one.
+    /// A store has its own clock. Give both the same.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

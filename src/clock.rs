@@ -1,4 +1,4 @@
-//! Where now comes from.
+//! The clock, and instants as stores keep them.
 
 use std::{fmt, time::Duration};
 
@@ -19,13 +19,13 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns the instant `duration` later, or the latest there is.
+    /// Returns the instant `duration` later, or the latest possible instant.
     pub fn saturating_add(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// Returns the time from `earlier` until this instant, zero if it is not earlier.
+    /// Returns the time from `earlier` until this instant; zero if `earlier` is later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -45,7 +45,7 @@ impl From<OffsetDateTime> for Timestamp {
 }
 
 impl From<Timestamp> for OffsetDateTime {
-    /// Instants after the year 9999 become its last.
+    /// Instants after the year 9999 become its last instant.
     fn from(timestamp: Timestamp) -> Self {
         Self::from_unix_timestamp_nanos(i128::from(timestamp.0) * NANOS_OF_MILLI)
             .unwrap_or(PrimitiveDateTime::MAX.assume_utc())
@@ -54,7 +54,7 @@ impl From<Timestamp> for OffsetDateTime {
 
 const NANOS_OF_MILLI: i128 = 1_000_000;
 
-/// Tells what time it is; [`SystemClock`] unless a test sets another.
+/// A source of the current time. Default: [`SystemClock`]; tests set a manual clock.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the current wall-clock time.
     fn now(&self) -> OffsetDateTime;

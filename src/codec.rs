@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use crate::error::BoxError;
 
-/// Turns session data into bytes and back; JSON unless `.codec(..)` sets another.
+/// Turns session data into bytes and back. Default: JSON; [`codec`](crate::SessionManagerBuilder::codec) sets
+/// another.
 ///
-/// `T` must read back from what it writes, or the next request would find no session. The manager checks that
-/// before it stores or sends anything: at every save in builds with debug assertions, and in others at the first
-/// 1,000 saves and every 64th after. Data that does not read back is
+/// `T` must read back from its own encoding; otherwise the next request would find no session. The manager checks
+/// this before it stores or sends anything. Builds with debug assertions check every save. Other builds check the
+/// first 1,000 saves and every 64th after them. Data that does not read back is
 /// [`SessionError::Encode`](crate::SessionError::Encode). In JSON:
 ///
 /// | data | result |
@@ -19,32 +20,33 @@ use crate::error::BoxError;
 /// | NaN or infinity in an `f64` | written as `null`, which does not read back |
 /// | NaN or infinity in an `Option<f64>` | comes back as `None` |
 /// | `Some(None)` | comes back as `None` |
-/// | integers beyond 64 bits | kept exactly, but data that holds one does not merge: of two requests that change it at once one is a [`Conflict`](crate::SessionError::Conflict) |
+/// | integers beyond 64 bits | kept exactly, but data that holds one does not merge: the later of two concurrent changes is a [`Conflict`](crate::SessionError::Conflict) |
 /// | more than 127 levels | does not read back |
 /// | `skip_serializing_if` without `#[serde(default)]` | does not read back where the field was left out |
 ///
-/// Object-safe. An implementation must not panic on any bytes.
+/// The trait is object-safe. `decode` must not panic on any bytes.
 pub trait Codec<T>: Send + Sync + 'static {
-    /// Returns the number that marks this encoding in tokens and rows; JSON is 1.
+    /// Returns the number that marks this encoding in tokens and rows. JSON is 1.
     ///
-    /// Data under another tag is read as corrupt, so choose one of your own and keep it.
+    /// Data under another tag counts as corrupt, so choose a number of your own and keep it.
     fn tag(&self) -> u8;
 
     /// Encodes the data.
     ///
     /// # Errors
     ///
-    /// Whatever the encoding cannot express; it becomes [`SessionError::Encode`](crate::SessionError::Encode).
+    /// Return an error if the encoding cannot express the data. It becomes
+    /// [`SessionError::Encode`](crate::SessionError::Encode).
     fn encode(&self, data: &T) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 
     /// Decodes data that [`encode`](Self::encode) wrote.
     ///
     /// # Errors
     ///
-    /// Anything else; the session then counts as corrupt and a fresh one starts.
+    /// Return an error for all other bytes. The session then counts as corrupt, and a fresh one starts.
     fn decode(&self, bytes: &[u8]) -> Result<T, Box<dyn Error + Send + Sync>>;
 
-    /// Returns `true` if two encodings mean the same, so that nothing needs saving.
+    /// Returns `true` if two encodings hold the same data, so that nothing needs saving.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         one == other
     }
@@ -53,10 +55,10 @@ pub trait Codec<T>: Send + Sync + 'static {
 /// The tag of [`JsonCodec`].
 pub(crate) const JSON_TAG: u8 = 1;
 
-/// Most sessions fit, so that their bytes are not copied again and again as a buffer grows.
+/// Most sessions fit into this many bytes, so the buffer rarely grows.
 const USUAL_BYTES: usize = 512;
 
-/// The default codec, of `serde_json`.
+/// The default codec, by `serde_json`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JsonCodec;
 
@@ -71,12 +73,13 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for JsonCodec {
         Ok(bytes)
     }
 
-    /// One check of UTF-8 for the whole is cheaper than one for each string.
+    /// One UTF-8 check of the whole text is cheaper than a check of each string.
     fn decode(&self, bytes: &[u8]) -> Result<T, BoxError> {
         Ok(serde_json::from_str(str::from_utf8(bytes)?)?)
     }
 
-    /// A `HashMap` is written in another order each time, which is no change. The order of a list is one.
+    /// A `HashMap` is written in another order each time, so the order of members is no change. The order of a
+    /// list is a change.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         if one == other {
             return true;
@@ -89,7 +92,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for JsonCodec {
     }
 }
 
-/// Returns `true` if two texts may hold the same bytes in another order; `false` is certain, and cheap.
+/// Returns `false` if two texts certainly do not hold the same bytes in another order. Cheaper than parsing.
 fn may_be_reordered(one: &[u8], other: &[u8]) -> bool {
     // Most of two texts is equal, and long parts are compared many bytes at a time.
     let parts = one.chunks(32).zip(other.chunks(32)).filter(|(one, other)| one != other);
@@ -98,9 +101,9 @@ fn may_be_reordered(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && difference == 0
 }
 
-/// Returns `true` if a value holds all that its text did: `Value` rounds integers beyond 64 bits.
+/// Returns `true` if a value holds the numbers of its text exactly. `Value` rounds integers beyond 64 bits.
 pub(crate) fn is_exact(value: &Value) -> bool {
-    /// Up to here a double holds every integer.
+    /// A double holds every integer up to this one.
     const LARGEST: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Number(number) if number.is_f64() => {

@@ -1,4 +1,4 @@
-//! The guard that tells the client what a commit did.
+//! The guard: it carries the outcome of a commit into the response.
 
 use std::{convert::Infallible, fmt, sync::Arc};
 
@@ -10,21 +10,26 @@ use crate::{
     request::AnyCell,
 };
 
-/// What [`Session::commit`](crate::Session::commit) returns: the session's cookie, to be returned with
-/// the response.
+/// The guard that [`Session::commit`](crate::Session::commit) returns; it puts the session's cookie into the
+/// response.
 ///
-/// It goes wherever axum takes response parts, before the body: `Ok((session.commit().await?, body))`.
-/// Putting it there cannot fail. It renders the latest outcome of the request's session, replaces an
-/// earlier cookie of the same name, and appends to `Vary`. Where a token is set or removed, `Cache-Control`
-/// becomes `no-store` unless it already says `no-store` or `private`; elsewhere it becomes `private` if there
-/// is none. Parts apply in order, so put it after headers of your own:
-/// `(headers, session.commit().await?, body)`.
+/// Return it wherever axum takes response parts, before the body: `Ok((session.commit().await?, body))`.
+/// Putting it there cannot fail.
+///
+/// - It sets or removes the cookie as the latest commit of the request's session demands, and replaces an earlier
+///   cookie of the same name. Other cookies stay.
+/// - It appends the header that carries the token to `Vary`.
+/// - Where a token is set or removed, `Cache-Control` becomes `no-store`, unless it already says `no-store` or
+///   `private`. Elsewhere a missing `Cache-Control` becomes `private`.
+///
+/// axum applies the parts of a response in order. Put the guard after headers of your own, so that it sees your
+/// `Cache-Control`: `(headers, session.commit().await?, body)`.
 #[must_use = "the client learns of the session only if this is returned with the response"]
 pub struct SessionCommit(Outcome);
 
 enum Outcome {
     Committed(Arc<dyn AnyCell>),
-    /// The request has no session, which the response depends on too.
+    /// The request has no session. The response depends on that too.
     NoSession(Core),
 }
 
@@ -33,10 +38,10 @@ impl SessionCommit {
         Self(Outcome::Committed(cell))
     }
 
-    /// Returns the session's id after the request's latest commit; `None` if it ended or is still fresh.
+    /// Returns the session's id after the request's latest commit; `None` if the session ended or is still fresh.
     ///
-    /// After a `regenerate` this is the new id, which the consumed session could not tell yet. Pass it on to
-    /// keep this session while ending the owner's others, as after a change of password:
+    /// After a [`regenerate`](crate::Session::regenerate) this is the new id. It names the one session to keep when
+    /// the owner's others end, as after a change of password:
     ///
     /// ```
     /// use axum::{extract::State, response::IntoResponse};
@@ -64,9 +69,9 @@ impl SessionCommit {
 }
 
 impl<T> SessionManager<T> {
-    /// Returns the guard of a response to a request without a session, where `Option<Session<T>>` was `None`.
+    /// Returns the guard for a request without a session, where `Option<Session<T>>` is `None`.
     ///
-    /// Such a response depends on the session too: a shared cache must not serve it to somebody who has one.
+    /// Such a response depends on the session too: a shared cache must not serve it to a visitor who has a session.
     ///
     /// # Example
     ///
@@ -113,7 +118,7 @@ impl IntoResponseParts for SessionCommit {
 }
 
 impl IntoResponse for SessionCommit {
-    /// An empty 200 with the session's cookie.
+    /// Makes an empty response of status 200 with the session's cookie.
     fn into_response(self) -> Response {
         (self, ()).into_response()
     }

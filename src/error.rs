@@ -1,4 +1,4 @@
-//! The four errors: of a store, of an extraction, of a commit, of a configuration.
+//! The four errors: of a store, of an extraction, of a commit, and of a configuration.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -7,33 +7,34 @@ use http::{StatusCode, header};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What a [`SessionStore`](crate::SessionStore) answers when it cannot do what it was asked.
+/// Why a [`SessionStore`](crate::SessionStore) could not do an operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store could not be reached or failed inside.
+    /// The store could not be reached, or failed internally.
     #[error("the session store is unavailable")]
     Unavailable(#[source] BoxError),
 
-    /// The store did not answer in time. Whether a write took effect is unknown.
+    /// The store did not answer within [`store_timeout`](crate::SessionManagerBuilder::store_timeout). Whether a
+    /// write took effect is unknown.
     #[error(
         "the session store did not answer within {after:?} (`store_timeout`); \
          whether a write took effect is unknown"
     )]
     Timeout {
-        /// The bound that was exceeded.
+        /// The time that was exceeded.
         after: Duration,
     },
 
-    /// The store refuses another session because it holds as many as it may.
+    /// The store refuses another session because it has reached its bound.
     #[error("the session store is full; raise its capacity or shorten `anonymous_idle_timeout`")]
     Full,
 
-    /// The row is not one this crate wrote, or was damaged.
+    /// The row was not written by this crate, or was damaged.
     #[error("the stored session is unreadable")]
     Corrupt,
 
-    /// The row has a record format that only a newer release of this crate reads.
+    /// The row has a record format that only a newer release of this crate can read.
     #[error("the stored session has a newer record format; upgrade this node")]
     Newer,
 
@@ -46,7 +47,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Wraps an engine's own error.
+    /// Makes an [`Unavailable`](Self::Unavailable) error of an engine's own error.
     pub fn unavailable(source: impl Into<BoxError>) -> Self {
         Self::Unavailable(source.into())
     }
@@ -54,7 +55,7 @@ impl StoreError {
 
 /// Why a session could not be extracted from a request.
 ///
-/// Bad, foreign and expired tokens are not errors: they are a fresh session and a
+/// Bad, foreign and expired tokens are not errors. They lead to a fresh session and a
 /// [`SessionEvent`](crate::SessionEvent).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -83,7 +84,7 @@ pub enum SessionRejection {
 }
 
 impl SessionRejection {
-    /// Returns the status code of the response this rejection becomes.
+    /// Returns the status of the response that this rejection becomes.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Store(_) | Self::Newer => StatusCode::SERVICE_UNAVAILABLE,
@@ -92,7 +93,7 @@ impl SessionRejection {
     }
 }
 
-/// Why a commit, or an operation outside a request, did not happen.
+/// Why a commit, or an operation outside a request, failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -100,18 +101,18 @@ pub enum SessionError {
     #[error(transparent)]
     Rejected(#[from] SessionRejection),
 
-    /// The store failed or hung: 503. After a time-out the outcome of a write is unknown.
+    /// The store failed or did not answer in time: 503. After a time-out it is unknown whether a write took effect.
     #[error("the session could not be stored")]
     Store(#[source] StoreError),
 
-    /// Another request changed the same data, and the two changes cannot both hold: 409.
+    /// Another request changed the same data, and both changes cannot hold: 409.
     #[error(
         "another request changed the same session data; repeat the request, change it \
          through `update`, or choose another `on_conflict`"
     )]
     Conflict,
 
-    /// The session was logged out, revoked or given a new id meanwhile: 409.
+    /// Another request ended the session or gave it a new id or owner: 409.
     #[error("the session has ended or was given a new id by another request")]
     Gone,
 
@@ -127,11 +128,11 @@ pub enum SessionError {
         limit: usize,
     },
 
-    /// The data could not be serialized, or would not read back: 500.
+    /// The data could not be serialized, or does not read back: 500.
     #[error("the session data could not be encoded by its `Serialize` or `codec`")]
     Encode(#[source] BoxError),
 
-    /// `validate_data` refuses the data: 500.
+    /// [`validate_data`](crate::SessionManagerBuilder::validate_data) refuses the data: 500.
     #[error("`validate_data` refuses the session data, so it was not saved")]
     Invalid,
 
@@ -139,14 +140,14 @@ pub enum SessionError {
     #[error("the session token could not be sealed or written as a header")]
     Seal(#[source] BoxError),
 
-    /// The guard outlived its request: 500.
+    /// The session was committed after its response had been made: 500.
     #[error(
         "the sessions of this request are committed and its response is on its way; commit earlier, \
          or keep a `SessionHandle` (`session.handle()`) instead of the session"
     )]
     Closed,
 
-    /// The operation needs the data on the server: 500.
+    /// The operation needs a session store: 500.
     #[error(
         "`{operation}` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, \
          name one with `manager.with_store(..)`"
@@ -156,15 +157,15 @@ pub enum SessionError {
         operation: &'static str,
     },
 
-    /// The operation needs a session that was saved before, and this one is fresh: 500.
+    /// The operation needs a saved session, and this session is fresh: 500.
     #[error("the session has not been saved yet; commit it first")]
     NotSaved,
 
-    /// `update` was called on a session with changes that are not committed: 500.
+    /// [`update`](crate::Session::update) was called on a session with uncommitted changes: 500.
     #[error("`update` needs a session without uncommitted changes; commit them first")]
     Uncommitted,
 
-    /// Every id drawn for a new session was in use: 500.
+    /// Every id that was drawn for a new session is in use: 500.
     #[error("every id drawn was in use; `id_generator` must return random ids")]
     IdInUse,
 
@@ -173,7 +174,7 @@ pub enum SessionError {
     Random(#[source] BoxError),
 }
 
-/// Data that its codec encodes but does not decode.
+/// The error for data that its codec encodes but does not decode.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the session data would not read back, so it was not saved; look for a float that is NaN or \
@@ -183,7 +184,7 @@ pub enum SessionError {
 pub(crate) struct DoesNotReadBack;
 
 impl SessionError {
-    /// Returns the status code of the response this error becomes.
+    /// Returns the status of the response that this error becomes.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Rejected(rejection) => rejection.status(),
@@ -233,12 +234,12 @@ impl IntoResponse for SessionError {
     }
 }
 
-/// The error that became a response, for the layer to render as its manager asks.
+/// The error behind a response, from which the layer renders the configured response.
 #[derive(Clone)]
 pub(crate) struct Failed(pub(crate) Arc<SessionError>);
 
 impl SessionError {
-    /// Writes the error to the log and returns a response that tells the client nothing of the inside.
+    /// Logs the error and returns a response that shows the client no internals.
     pub(crate) fn response(&self) -> Response {
         let status = self.status();
         // As an `Error`, so that a subscriber can follow its sources.
@@ -271,21 +272,20 @@ pub enum ConfigError {
     #[error("a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`")]
     WeakKey,
 
-    /// One key stands twice in the ring.
+    /// The ring holds one key twice.
     #[error("a key stands twice in `.keys(..)`; list each key once")]
     DuplicateKey,
 
-    /// Two keys of the ring derive the same four-byte id, which happens to one pair in 2^32.
+    /// Two keys of the ring have the same four-byte id. This happens to one pair in 2^32.
     #[error("two keys in `.keys(..)` share a key id; replace one of them")]
     KeyIdCollision,
 
-    /// An attribute of the cookie template breaks a rule, so that browsers drop the cookie or the session
-    /// could not set it.
+    /// The cookie template has an attribute with which browsers drop the cookie, or which only the session may set.
     #[error("`.cookie(..)`: {attribute} {problem}")]
     Cookie {
-        /// The attribute, as HTTP spells it.
+        /// The attribute's name in HTTP.
         attribute: &'static str,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with it, and the way out.
         problem: &'static str,
     },
 
@@ -300,7 +300,8 @@ pub enum ConfigError {
         limit: Duration,
     },
 
-    /// `idle_timeout` is longer than `absolute_timeout`.
+    /// [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) is longer than
+    /// [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout).
     #[error(
         "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
          session; shorten the one or raise `.absolute_timeout(..)`"
@@ -312,12 +313,12 @@ pub enum ConfigError {
         absolute_timeout: Duration,
     },
 
-    /// An option has no meaning without another.
+    /// An option has no effect without another.
     #[error("`.{option}(..)` needs {needs}")]
     Needs {
         /// The builder method.
         option: &'static str,
-        /// What it needs.
+        /// The option or value that it needs.
         needs: &'static str,
     },
 
@@ -326,16 +327,16 @@ pub enum ConfigError {
     Excludes {
         /// The builder method.
         option: &'static str,
-        /// What it cannot be combined with.
+        /// The option that it cannot be combined with.
         excludes: &'static str,
     },
 
-    /// A text given to an option has the wrong form.
+    /// The value of an option is invalid.
     #[error("`.{option}(..)`: {problem}")]
     Invalid {
         /// The builder method.
         option: &'static str,
-        /// What is wrong, and what to do.
+        /// What is wrong, and the way out.
         problem: &'static str,
     },
 }

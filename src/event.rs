@@ -1,4 +1,4 @@
-//! What happened to sessions, for logs, metrics and alarms.
+//! Events of sessions, for logs, metrics and alarms.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use tracing::Level;
 
 use crate::id::{Fingerprint, StoreKey};
 
-/// Something that happened to a session.
+/// An event of a session, for [`on_event`](crate::SessionManagerBuilder::on_event).
 ///
-/// Every event is also written with `tracing`, under the target `axum_typed_session::event`. None carries an
+/// Every event is also written with `tracing`, under the target `axum_typed_session::event`. No event carries an
 /// id, a key or a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionEvent {
-    /// What happened.
+    /// The kind of event.
     pub kind: SessionEventKind,
-    /// The session it happened to, as a fingerprint that finds no row; `None` where no session is known.
+    /// The session, as a fingerprint that finds no row; `None` if no session is known.
     pub session: Option<Fingerprint>,
 }
 
@@ -23,23 +23,23 @@ pub struct SessionEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEventKind {
-    /// A token came in whose session the store does not have.
+    /// A token came in, and the store has no session for it.
     Missed,
     /// A session came in after its end.
     Expired,
-    /// `validate` or `migrate` refused a session that came in.
+    /// `validate`, `validate_data` or `migrate` rejected a session that came in.
     Invalid,
     /// A session came in whose data cannot be read.
     Corrupt,
-    /// A session came in that a newer version wrote.
+    /// A session came in that a newer version of the application or of this crate wrote.
     Newer,
-    /// A session came in that a logout, a revocation or a new id has ended.
+    /// A session came in that had ended by a logout, a revocation or a new id.
     Revoked,
-    /// A token came in that is malformed, was tampered with or belongs to another purpose.
+    /// A token came in that is malformed, was tampered with, or was sealed for another purpose.
     InvalidToken,
-    /// A token came in under a key that is not in the ring.
+    /// A token came in that was sealed with a key that is not in the ring.
     UnknownKey,
-    /// Several valid sessions came in under one name; the newest was taken.
+    /// Several valid sessions came in under one cookie name. The newest was used.
     Ambiguous {
         /// How many were valid.
         valid: usize,
@@ -48,7 +48,7 @@ pub enum SessionEventKind {
     Created,
     /// A session was saved.
     Saved,
-    /// A session's expiry was moved; its data stayed.
+    /// A session's expiry was moved. Its data stayed the same.
     Touched,
     /// A session got a new id.
     Regenerated {
@@ -57,24 +57,25 @@ pub enum SessionEventKind {
     },
     /// A session was ended.
     Destroyed,
-    /// Two requests changed a session at once; the result depends on `on_conflict`.
+    /// Two requests changed a session at once. The result depends on
+    /// [`on_conflict`](crate::SessionManagerBuilder::on_conflict).
     Conflict {
-        /// The field that both changed so that they cannot both hold, as a JSON pointer (RFC 6901). `None`
-        /// if the changes were merged, or exclude each other as a whole.
+        /// The field that both changed so that both changes cannot hold, as a JSON pointer (RFC 6901). `None`
+        /// if the changes were merged, or if no single field is the cause.
         field: Option<String>,
     },
-    /// A request wanted to save a session that another had ended.
+    /// A request tried to save a session that another request had ended.
     Gone,
-    /// A session did not fit, and nothing was sent.
+    /// A session did not fit. Nothing was sent.
     TooLarge {
         /// The bytes it takes.
         actual: usize,
         /// The bytes it may take.
         limit: usize,
     },
-    /// A store failed or hung.
+    /// A store failed or did not answer in time.
     StoreError {
-        /// The operation that was asked for, such as `load`.
+        /// The operation that failed, such as `load`.
         operation: &'static str,
     },
 }
@@ -115,7 +116,7 @@ impl SessionEventKind {
         matches!(self, Self::StoreError { .. } | Self::TooLarge { .. })
     }
 
-    /// Events that clients can cause at will are no warnings, or anyone could flood the log.
+    /// An event that clients can cause at will is no warning; otherwise any client could flood the log.
     const fn is_warning(&self) -> bool {
         matches!(self, Self::Corrupt | Self::Newer)
     }
@@ -132,7 +133,7 @@ pub(crate) struct Events {
 const TARGET: &str = "axum_typed_session::event";
 
 impl Events {
-    /// Reports an event. `session` is not asked for when nobody listens, since it takes a hash.
+    /// Reports an event. `session` costs a hash, so it is called only if something listens.
     pub(crate) fn report(
         &self,
         kind: SessionEventKind,

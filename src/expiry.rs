@@ -1,28 +1,28 @@
-//! How long sessions live: pure arithmetic on a given now.
+//! How long sessions live: pure arithmetic that takes the current time as an argument.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How long a session lives after a save, and whether its cookie outlives the browser.
+/// How long a session lives after a save, and whether its cookie survives a restart of the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdleTimeout {
     /// The cookie carries `Max-Age` and survives a restart of the browser.
     Persistent(Duration),
-    /// The cookie goes when the browser closes; the server still ends it after this time.
+    /// The browser drops the cookie when it closes. The server still ends the session after this time.
     BrowserSession(Duration),
 }
 
 impl IdleTimeout {
-    /// Returns the time the server keeps the session after a save.
+    /// Returns how long the server keeps the session after a save.
     pub const fn duration(self) -> Duration {
         match self {
             Self::Persistent(ttl) | Self::BrowserSession(ttl) => ttl,
         }
     }
 
-    /// Says whether the cookie carries `Max-Age`.
+    /// Returns `true` if the cookie carries `Max-Age`.
     pub const fn is_persistent(self) -> bool {
         matches!(self, Self::Persistent(_))
     }
@@ -34,33 +34,34 @@ impl From<Duration> for IdleTimeout {
     }
 }
 
-/// Which commits of an unchanged session restart its idle timeout.
+/// Which commits of an unchanged session restart its idle timeout, for
+/// [`rolling`](crate::SessionManagerBuilder::rolling).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rolling {
-    /// None: only a save does.
+    /// No commit does. Only a save restarts it.
     #[default]
     Off,
-    /// Those with less than half of the time left, which is koa-session's `renew`.
+    /// Each commit with less than half of the time left, as koa-session's `renew`.
     BelowHalf,
-    /// Every one.
+    /// Every commit does.
     EveryCommit,
 }
 
 impl From<bool> for Rolling {
-    /// `true` is [`EveryCommit`](Self::EveryCommit).
+    /// `true` is [`EveryCommit`](Self::EveryCommit), `false` is [`Off`](Self::Off).
     fn from(rolling: bool) -> Self {
         if rolling { Self::EveryCommit } else { Self::Off }
     }
 }
 
-/// The four instants and durations that end a session.
+/// The instants and the duration that decide when a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
     pub(crate) absolute_end: Timestamp,
-    /// What `set_idle_timeout` asked for; `None` follows the configuration.
+    /// The time that `set_idle_timeout` set; `None` follows the configuration.
     pub(crate) idle_timeout: Option<IdleTimeout>,
 }
 
@@ -73,7 +74,7 @@ pub(crate) struct ExpiryPolicy {
     pub(crate) anonymous_idle_timeout: Option<Duration>,
 }
 
-/// What the clock counts from one second up: a shorter life could not be told to a browser.
+/// The shortest idle timeout. `Max-Age` counts whole seconds, so a shorter one could not be sent to a browser.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl ExpiryPolicy {
@@ -124,15 +125,15 @@ impl ExpiryPolicy {
         Lifetime { created_at, expires_at, absolute_end, idle_timeout }
     }
 
-    /// Returns when a stored session ends under the rules of today, which may have been tightened.
+    /// Returns when a stored session ends under the current rules, which may be stricter than at its last save.
     pub(crate) fn ends_at(&self, stored: &Lifetime) -> Timestamp {
         stored.expires_at.min(self.absolute_end(stored))
     }
 
-    /// Returns the later expiry that `rolling` gives an unchanged session, if any.
+    /// Returns the later expiry that `rolling` gives an unchanged session; `None` if it gives none.
     ///
-    /// A token that carries the data is sealed anew only once a twentieth of its life has passed: each new
-    /// token could put older data back over another answer's.
+    /// A token that carries the data is sealed anew only once a twentieth of its life has passed. Each new token
+    /// could overwrite a newer one in the browser with older data.
     pub(crate) fn extended(
         &self,
         stored: &Lifetime,
@@ -161,8 +162,8 @@ impl ExpiryPolicy {
 /// Browsers keep no cookie longer than this (RFC 6265bis, section 5.5).
 pub(crate) const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-/// Returns the seconds for a cookie's `Max-Age`: rounded up, since the server enforces the end and
-/// zero would remove the cookie.
+/// Returns the seconds for a cookie's `Max-Age`. They are rounded up: the server enforces the end, and zero would
+/// remove the cookie.
 pub(crate) fn cookie_seconds(expires_at: Timestamp, now: Timestamp) -> u64 {
     let left = expires_at.saturating_since(now);
     let whole = left.as_secs() + u64::from(left.subsec_nanos() > 0);

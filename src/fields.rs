@@ -1,8 +1,8 @@
 //! Field types whose concurrent changes merge.
 //!
-//! Each is a serde newtype struct, so the JSON holds the value alone: an existing field can become one of these
-//! without a migration, and no data can pretend to be one. The merge knows them by the name that their
-//! `Deserialize` asks for.
+//! Each is a serde newtype struct, so the JSON holds only the value. An existing field can get one of these types
+//! without a migration, and no data can imitate one. The merge recognizes them by the name that their `Deserialize`
+//! asks for.
 
 use std::{
     collections::{BTreeSet, btree_set},
@@ -47,15 +47,15 @@ macro_rules! field_type {
 }
 
 field_type! {
-    /// A number whose concurrent changes add up: two requests that each count one leave two more.
+    /// A number whose concurrent changes add up: two requests that each add one leave two more.
     ///
     /// The JSON is the plain number, so a field of an integer type can become a `Counter` without a migration.
-    /// Setting it is a change by the difference: while one request sets 5 to 0, another may still count one, and
-    /// 1 is left. `+=` and `-=` stop at the ends of 64 bits; a sum of two requests beyond them is a
+    /// Setting it counts as adding the difference. If one request sets 5 to 0 while another adds one, 1 is left.
+    /// `+=` and `-=` stop at the ends of 64 bits. If two requests together go beyond them, the later commit is a
     /// [`Conflict`](crate::SessionError::Conflict).
     ///
-    /// It adds up as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or below `#[serde(flatten)]` it is a part of that one value.
+    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
     ///
     /// # Example
     ///
@@ -76,13 +76,13 @@ field_type! {
 }
 
 field_type! {
-    /// A value that may be overwritten: of two concurrent changes the later commit's stands.
+    /// A value that may be overwritten: of two concurrent changes the later commit's is kept.
     ///
-    /// For a page number, a filter or a time that was last seen. A plain `String` merges so by itself. The JSON
-    /// is the value alone, so a field of type `V` can become a `Latest<V>` without a migration.
+    /// Use it for a page number, a filter or the time of the last visit. A plain `String` merges in this way without
+    /// it. The JSON is only the value, so a field of type `V` can become a `Latest<V>` without a migration.
     ///
-    /// It does so as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or below `#[serde(flatten)]` it is a part of that one value.
+    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
     ///
     /// # Example
     ///
@@ -104,14 +104,14 @@ field_type! {
 
 field_type! {
     /// An `Option` that only one of two concurrent requests may change: the later commit is a
-    /// [`Conflict`](crate::SessionError::Conflict), even if both made the same of it.
+    /// [`Conflict`](crate::SessionError::Conflict), even if both set it to the same value.
     ///
-    /// For what is used once: a challenge, a coupon, a form's token. Two requests that both `take` it do not both
-    /// succeed. The JSON is that of the `Option`, so an `Option<V>` can become a `Once<V>` without a migration;
-    /// other than an `Option`, it needs `#[serde(default)]` where the data may lack the field.
+    /// Use it for a value that is used once: a challenge, a coupon, a form's token. If two requests `take` it, only
+    /// one of them succeeds. The JSON is that of the `Option`, so an `Option<V>` can become a `Once<V>` without a
+    /// migration. Unlike an `Option`, it needs `#[serde(default)]` if stored data may lack the field.
     ///
-    /// It holds as a field of the session's own type and as a value of a map in it. A nested struct, an enum, a
-    /// list and all that `#[serde(flatten)]` brings in are one value each, in which it is a part.
+    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
     ///
     /// # Example
     ///
@@ -132,13 +132,14 @@ field_type! {
 }
 
 field_type! {
-    /// A [`BTreeSet`](std::collections::BTreeSet) whose concurrent changes unite: what either request added is in, what either removed is out.
+    /// A [`BTreeSet`](std::collections::BTreeSet) whose concurrent changes unite: additions and removals of both
+    /// requests are kept.
     ///
     /// It never conflicts. The JSON is the list of its items, so a `Vec<V>` or a `HashSet<V>` can become a
-    /// `Set<V>` without a migration. An item that was edited counts as one removed and one added.
+    /// `Set<V>` without a migration. An edited item counts as one removed and one added.
     ///
-    /// It unites as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or below `#[serde(flatten)]` it is a part of that one value.
+    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
+    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
     ///
     /// # Example
     ///

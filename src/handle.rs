@@ -1,4 +1,4 @@
-//! What a socket or a job keeps of a session after the response.
+//! The handle by which a socket or a job reaches a session after the response.
 
 use std::fmt;
 
@@ -8,11 +8,13 @@ use crate::{
     manager::{SessionManager, StoredSession},
 };
 
-/// A stored session after its response is gone: for web sockets, streams and jobs.
+/// Access to a stored session after the response: for web sockets, streams and jobs.
 ///
-/// It never creates a session, extends one or sets a cookie. After a logout, or once the session got a
-/// new id or another owner, it is [`SessionError::Gone`]: ask again before whatever needs the login, such as each message of
-/// a socket, since nothing tells an open connection that its session has ended.
+/// [`Session::handle`](crate::Session::handle) makes one. It never creates a session, extends one or sets a cookie.
+///
+/// Once the session is logged out, cleared, or has a new id or another owner, its methods answer
+/// [`SessionError::Gone`]. Nothing tells an open connection that its session has ended, so load the session again
+/// before each step that needs the login, such as each message of a socket.
 ///
 /// # Example
 ///
@@ -38,7 +40,7 @@ use crate::{
 pub struct SessionHandle<T> {
     manager: SessionManager<T>,
     key: StoreKey,
-    /// Whose session it was when the handle was made.
+    /// The identity that the session belonged to when the handle was made.
     epoch: u64,
 }
 
@@ -47,7 +49,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
         Self { manager, key, epoch }
     }
 
-    /// Returns what names the session to the store.
+    /// Returns the key under which the store keeps the session.
     pub fn key(&self) -> StoreKey {
         self.key
     }
@@ -56,26 +58,26 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Gone`] if it has ended or got a new id, [`SessionError::Store`] when the store is
-    /// down.
+    /// - [`SessionError::Gone`] if the session has ended, or has a new id or another owner.
+    /// - [`SessionError::Store`] if the store is down.
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
         self.manager.load_identity(self.key, self.epoch).await
     }
 
-    /// Changes the session, keeping its expiry; see [`SessionManager::update`].
+    /// Changes the session and keeps its expiry; see [`SessionManager::update`].
     ///
     /// # Errors
     ///
-    /// As [`SessionManager::update`].
+    /// As [`SessionManager::update`], and [`SessionError::Gone`] if the session has another owner.
     pub async fn update<R>(&self, change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
         self.manager.update_of(self.key, Some(self.epoch), change).await
     }
 
-    /// Ends the session; ending an ended one is a success.
+    /// Ends the session. If it has already ended, this is a success.
     ///
     /// # Errors
     ///
-    /// As [`SessionManager::destroy`].
+    /// As [`SessionManager::destroy`], and [`SessionError::Gone`] if the session has another owner.
     pub async fn destroy(&self) -> Result<(), SessionError> {
         self.manager.destroy_identity(self.key, self.epoch).await
     }

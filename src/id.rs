@@ -1,4 +1,4 @@
-//! The client's secret, and the hashes that stores see instead of it.
+//! The session id, which only the client holds, and the hashes that stores see instead.
 
 use std::{
     fmt,
@@ -17,9 +17,9 @@ pub(crate) const ID_BYTES: usize = 32;
 /// The length of an id in base64url without padding.
 const ID_CHARS: usize = 43;
 
-/// Who an id or owner is for: the configured `audience` and `kind`.
+/// The configured `audience` and `kind`, with which every hash of an id or owner begins.
 ///
-/// Hashing starts from here, so that an id of one cookie finds nothing under another.
+/// An id of one cookie therefore finds nothing under another.
 #[derive(Clone)]
 pub(crate) struct Scope(Arc<ScopeStart>);
 
@@ -48,7 +48,7 @@ impl Scope {
         SessionId { secret, scope: self.clone(), key: OnceLock::new() }
     }
 
-    /// Reads an id as it travels; `None` for anything a server never sent.
+    /// Reads the text of an id; `None` for a text that no server sent.
     pub(crate) fn parse_id(&self, text: &[u8]) -> Option<SessionId> {
         decode(text).map(|secret| self.id(secret))
     }
@@ -60,12 +60,12 @@ impl Scope {
 
 /// The secret a client holds: 32 bytes, in base64url on the wire.
 ///
-/// Whoever has it has the session, so it is never printed: [`Debug`](fmt::Debug) shows no byte of it.
+/// A client that knows the id has the session. [`Debug`](fmt::Debug) therefore shows no byte of it.
 #[derive(Clone)]
 pub struct SessionId {
     secret: [u8; ID_BYTES],
     scope: Scope,
-    /// Hashed when first asked for, since one request asks several times or not at all.
+    /// Hashed at first use: one request uses it several times or not at all.
     key: OnceLock<StoreKey>,
 }
 
@@ -75,7 +75,7 @@ impl SessionId {
         &self.secret
     }
 
-    /// Returns what stores see of this id.
+    /// Returns the hash that stores see instead of this id.
     pub fn store_key(&self) -> StoreKey {
         *self.key.get_or_init(|| {
             let hasher = self.scope.0.id.clone();
@@ -83,7 +83,7 @@ impl SessionId {
         })
     }
 
-    /// Returns the id as it travels when it is not sealed.
+    /// Returns the text of the id, which travels where ids are not sealed.
     pub(crate) fn to_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.secret)
     }
@@ -111,7 +111,7 @@ macro_rules! bytes_for_stores {
         pub struct $name([u8; $bytes]);
 
         impl $name {
-            /// Makes one of the bytes that a store kept.
+            /// Makes a value from the bytes that a store kept.
             pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
@@ -140,14 +140,14 @@ macro_rules! bytes_for_stores {
 pub(crate) use bytes_for_stores;
 
 bytes_for_stores! {
-    /// What a store sees of a session id: SHA-256 of audience, kind and id.
+    /// The hash under which a store keeps a session: SHA-256 of audience, kind and id.
     ///
     /// If the table leaks, nobody can log in with it.
     StoreKey(32)
 }
 
 bytes_for_stores! {
-    /// What a store sees of an owner: SHA-256 of audience, kind and the owner's name.
+    /// The hash by which a store knows an owner: SHA-256 of audience, kind and the owner's name.
     OwnerKey(32)
 }
 
@@ -161,13 +161,13 @@ impl StoreKey {
 impl FromStr for StoreKey {
     type Err = ParseStoreKeyError;
 
-    /// Reads what [`to_base64url`](Self::to_base64url) wrote.
+    /// Reads the text that [`to_base64url`](Self::to_base64url) returned.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         decode(text.as_bytes()).map(Self).ok_or(ParseStoreKeyError(()))
     }
 }
 
-/// The text is not a [`StoreKey`] in base64url.
+/// The error for a text that is not a [`StoreKey`] in base64url.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("a store key is 43 characters of base64url")]
 pub struct ParseStoreKeyError(());
@@ -190,8 +190,7 @@ impl From<&Self> for StoreKey {
     }
 }
 
-/// The first eight bytes of a [`StoreKey`]: enough to follow one session through a log, too little to find
-/// its row.
+/// The first eight bytes of a [`StoreKey`], for logs. They tell sessions apart, but find no row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub(crate) [u8; 8]);
 
@@ -207,7 +206,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Decodes 32 bytes of base64url; `None` for anything a server never sent.
+/// Decodes 32 bytes of base64url; `None` for a text that no server sent.
 fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
     let mut bytes = [0; ID_BYTES];
     let is_whole = text.len() == ID_CHARS

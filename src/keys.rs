@@ -1,4 +1,4 @@
-//! The keys an application gives, and the purpose keys derived from them.
+//! The keys of an application, and the keys derived from them for each purpose.
 
 use std::fmt;
 
@@ -9,11 +9,14 @@ use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
 
-/// The keys of a session cookie: one seals, others still open.
+/// The keys of a session cookie: one key seals, the others only open.
 ///
-/// To replace a key without logging anyone out, roll out three times: first
-/// `KeyRing::new(old).accept_next(new)` on every node, then `KeyRing::new(new).accept_former(old)`, and
-/// after the longest session lifetime `KeyRing::new(new)`.
+/// To replace a key without logging anyone out, roll out three times:
+///
+/// 1. `KeyRing::new(old).accept_next(new)` on every node.
+/// 2. `KeyRing::new(new).accept_former(old)`.
+/// 3. `KeyRing::new(new)`, once the
+///    [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed.
 ///
 /// # Example
 ///
@@ -37,19 +40,19 @@ pub(crate) enum KeyRole {
 }
 
 impl KeyRing {
-    /// Makes a ring of one key, which seals and opens.
+    /// Makes a ring of one key that seals and opens.
     pub fn new(seal: Key) -> Self {
         Self { keys: vec![(seal, KeyRole::Seal)] }
     }
 
-    /// Also opens tokens of the key that will seal next, without re-sealing them.
+    /// Also opens tokens of the key that will seal next, and leaves them as they are.
     pub fn accept_next(mut self, key: Key) -> Self {
         self.keys.push((key, KeyRole::AcceptNext));
         self
     }
 
-    /// Also opens tokens of a former key; the next commit seals them again under the current one,
-    /// keeping their expiry.
+    /// Also opens tokens of a former key. The next commit seals them again under the current key and keeps their
+    /// expiry.
     #[doc(alias = "retire")]
     pub fn accept_former(mut self, key: Key) -> Self {
         self.keys.push((key, KeyRole::Former));
@@ -116,8 +119,8 @@ fn expand(hkdf: &Hkdf<Sha256>, purpose: &str, label: &str, into: &mut [u8]) {
         .expect("an output of at most 32 bytes");
 }
 
-/// Catches keys that were typed or zeroed, not drawn: random bytes fail this about never, and so
-/// does the text of 64 random hexadecimal digits.
+/// Returns `true` for a key that was typed or zeroed rather than drawn. Random bytes and the text of 64 random
+/// hexadecimal digits practically never count as weak.
 fn is_weak(master: &[u8]) -> bool {
     let mut seen = [false; 256];
     for &byte in master {

@@ -1,4 +1,4 @@
-//! A middleware that commits what handlers leave uncommitted.
+//! The middleware that commits sessions which handlers left uncommitted.
 
 use std::{
     future::Future,
@@ -13,20 +13,23 @@ use tower_service::Service;
 
 use crate::request::{Registry, RequestSessions};
 
-/// Commits every session of a request that its handlers did not commit, so that they need not.
+/// Commits every session of a request that its handlers did not commit.
 ///
-/// It knows no session type: all of a request's sessions are committed, each once. Nested layers leave it
-/// to the outermost. A commit by a handler still counts, and its cookie is sent even if its guard was lost.
+/// Under this layer handlers need no [`commit`](crate::Session::commit) and return no guard. The layer has no type
+/// parameter: it commits all sessions of a request, of every type, each once. Of nested layers only the outermost
+/// commits. Handlers may still commit; the layer then sends the cookie even if the guard was dropped.
 ///
-/// Changes that one part of a request drops uncommitted go on to the next part and are committed with its
-/// own, from the layer inwards: put it outside of every middleware that extracts a session. What a
-/// middleware outside drops is lost with a warning, as it is without a layer.
+/// Changes that one part of a request drops uncommitted go on to the next part, and all are committed together. This
+/// holds inside the layer, so put it outside of every middleware that extracts a session. Outside of it a dropped
+/// change is lost with a warning, as without a layer.
 ///
-/// Responses of 500 and above commit nothing, nor does a handler that panicked. A commit that fails
-/// replaces the response with its error; cookies of sessions that were committed stay.
+/// A response of 500 and above commits no change. A recorded [`destroy`](crate::Session::destroy) is committed at
+/// every status. After a panic nothing is committed.
 ///
-/// What cuts a handler off and answers for it, such as a timeout, belongs outside of this layer: within, its
-/// response below 500 commits what the handler had done until then.
+/// If a commit fails, its error replaces the response. Cookies of sessions that were committed stay in it.
+///
+/// A middleware that cuts a handler off and answers for it, such as a timeout, belongs outside of this layer. Inside,
+/// its response below 500 would commit the half-done changes of the handler.
 ///
 /// # Example
 ///
@@ -57,11 +60,10 @@ impl AutoCommitLayer {
         Self { on_server_error: false }
     }
 
-    /// Commits on server errors too, as koa-session does; off by default.
+    /// Commits changes on server errors too, as koa-session does. Default: off.
     ///
-    /// A panic is noticed by what the handler still held of its request or session. With a catch-panic
-    /// layer inside this one, a handler that panics after it let go of both looks like one that answered;
-    /// put that layer outside, where nothing is ever committed for a panic.
+    /// Put a catch-panic layer outside of this one; then nothing is ever committed after a panic. Inside, its answer
+    /// to a panic looks like an answer of the handler, unless the handler still held its request or session.
     pub const fn commit_on_server_error(self, commit: bool) -> Self {
         Self { on_server_error: commit }
     }
@@ -75,7 +77,7 @@ impl<S> Layer<S> for AutoCommitLayer {
     }
 }
 
-/// The service that [`AutoCommitLayer`] wraps around another.
+/// The service that [`AutoCommitLayer`] puts around another.
 #[derive(Clone, Copy, Debug)]
 pub struct AutoCommitService<S> {
     inner: S,
@@ -117,7 +119,7 @@ where
 }
 
 async fn finish(registry: &Registry, on_server_error: bool, response: Response) -> Response {
-    // Nobody extracted a session; what is extracted from now on must not commit for this response.
+    // No part of the request extracted a session. A later extraction must not commit for this response.
     if !registry.is_used() {
         registry.close();
         return response;

@@ -50,23 +50,28 @@ where
 
 /// The session of a request, as an extractor that derefs to your data.
 ///
-/// Read and change it like your own struct. [`commit`](Self::commit) saves what changed and returns the
-/// guard, which carries the cookie. `destroy`, `regenerate` and the like only record what is wanted until
-/// then, so a handler that fails earlier has changed nothing.
+/// Read and change it like your own struct. [`commit`](Self::commit) saves the changes and returns the guard, a
+/// [`SessionCommit`] that carries the cookie. [`destroy`](Self::destroy), [`regenerate`](Self::regenerate),
+/// [`clear`](Self::clear), [`set_idle_timeout`](Self::set_idle_timeout) and [`force_save`](Self::force_save) only
+/// record a request; the commit carries it out. A handler that fails before its commit has changed nothing.
 ///
 /// Every handler that takes a session ends with its guard, or runs under
-/// [`AutoCommitLayer`](crate::AutoCommitLayer), also if it only reads: the guard keeps shared caches from
-/// serving the response to other visitors, and lets `rolling` extend the session.
+/// [`AutoCommitLayer`](crate::AutoCommitLayer). This holds for handlers that only read, too: the guard keeps shared
+/// caches from serving the response to other visitors, and lets
+/// [`rolling`](crate::SessionManagerBuilder::rolling) extend the session.
 ///
-/// `Option<Session<T>>` is `None` unless a valid session came in or was committed earlier in the request;
-/// a store that is down is still an error. `Result<Session<T>, SessionRejection>` hands that error over.
+/// A session is *fresh* if no valid session came in and none was committed in this request. It holds the default
+/// of `T`, has no id yet, and is saved only once it changes.
 ///
-/// `T` must read back from what it writes, as [`Codec`](crate::Codec) says; data that does not is refused
-/// with [`SessionError::Encode`] before anything is stored or sent.
+/// `Option<Session<T>>` is `None` where the session would be fresh. A store that is down is still an error.
+/// `Result<Session<T>, SessionRejection>` gives the handler that error.
+///
+/// `T` must read back from its own encoding, as [`Codec`](crate::Codec) says. A commit of other data is
+/// [`SessionError::Encode`], and nothing is stored or sent.
 ///
 /// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_idle_timeout`, `regenerate`, `destroy`,
-/// `clear`, `force_save`, `discard`, `handle`, `update` and `commit`. Should your type have a method of one
-/// of these names, call it through the deref: `(*session).clear()`.
+/// `clear`, `force_save`, `discard`, `handle`, `update` and `commit`. If your type has a method of one of these
+/// names, call it through the deref: `(*session).clear()`.
 ///
 /// # Example
 ///
@@ -88,25 +93,26 @@ pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
     draft: Option<Box<Draft<T>>>,
     basis: Arc<Basis>,
-    /// The data was looked at, so that the response depends on it.
+    /// The handler read the data, so the response depends on it.
     is_read: AtomicBool,
     cell: Arc<Cell<T>>,
 }
 
 impl<T: Send + Sync + 'static> Session<T> {
-    /// Says whether the session is fresh: no valid one came in and none was committed in this request.
+    /// Returns `true` if the session is fresh: no valid one came in and none was committed in this request.
     pub fn is_new(&self) -> bool {
         self.basis.live().is_none()
     }
 
     /// Returns the session's id; `None` until a fresh session is committed.
     ///
-    /// Treat it like a password: pass [`SessionId::store_key`] on instead.
+    /// Treat the id like a password. Other parts of the program need only [`SessionId::store_key`].
     pub fn id(&self) -> Option<&SessionId> {
         self.basis.live().map(|live| &live.id)
     }
 
-    /// Returns when the session began, or when its owner last changed; now for a fresh one.
+    /// Returns when the session began, or when its owner last changed; for a fresh session, when it was
+    /// extracted.
     pub fn created_at(&self) -> OffsetDateTime {
         let created_at = self.basis.live().map(|live| live.record.created_at());
         created_at.unwrap_or(self.basis.incoming.opened_at).into()
@@ -114,9 +120,9 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Returns when the session ends unless a commit extends it.
     ///
-    /// For a fresh session: when it would end if it were saved now, with what
-    /// [`set_idle_timeout`](Self::set_idle_timeout) asked for, but as one without owner. For one that was saved, what
-    /// this guard asked for counts from its commit on.
+    /// For a fresh session this is the end it would have if it were saved now without an owner, with the time that
+    /// [`set_idle_timeout`](Self::set_idle_timeout) set. For a saved session, `set_idle_timeout` counts from the
+    /// commit on.
     pub fn expires_at(&self) -> OffsetDateTime {
         let policy = &self.cell.manager().core().policy;
         let expires_at = if let Some(live) = self.basis.live() {
@@ -130,43 +136,46 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Sets how long this session lives from each save on, such as for "keep me signed in".
     ///
-    /// Saves the session even if nothing else changed, and stays with it across later saves. Less than
-    /// a second counts as one; `absolute_timeout` still ends the session.
+    /// The commit saves the session even if nothing else changed, and later saves keep this time. Less than a second
+    /// counts as a second. [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) still ends the
+    /// session.
     #[doc(alias = "maxAge")]
     #[doc(alias = "set_max_age")]
     pub fn set_idle_timeout(&mut self, idle_timeout: impl Into<IdleTimeout>) {
         self.draft_mut().intents.idle_timeout = Some(idle_timeout.into());
     }
 
-    /// Gives the session a new id, keeping the data; do so at every login and logout (OWASP ASVS 7.2.4).
+    /// Gives the session a new id and keeps the data. Call it at every login and logout (OWASP ASVS 7.2.4).
     ///
-    /// On a fresh session alone it is nothing, since its id is new anyway. It never undoes a logout: if
-    /// another request has ended the session, the commit is [`SessionError::Gone`]. The new id is
-    /// [`SessionCommit::id`].
+    /// A fresh session gets a new id anyway, so there it does nothing. It never undoes a logout: if another request
+    /// has ended the session, the commit is [`SessionError::Gone`]. [`SessionCommit::id`] is the new id.
     ///
     /// # Security
     ///
-    /// In cookie mode a copy of the old cookie stays valid, with the data it had, until it expires, unless
-    /// the manager has `.revocations(..)`.
+    /// In cookie mode a copy of the old cookie stays valid until it expires, with the data it had. With
+    /// [`revocations`](crate::SessionManagerBuilder::revocations) the old cookie ends at once.
     pub fn regenerate(&mut self) {
         self.draft_mut().intents.regenerate = true;
     }
 
     /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
     ///
-    /// `destroy` wins over `regenerate`, `set_idle_timeout` and changes of the data.
+    /// `destroy` wins over [`regenerate`](Self::regenerate), [`set_idle_timeout`](Self::set_idle_timeout) and changes
+    /// of the data. Under [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed whatever the status of the
+    /// response.
     ///
     /// # Security
     ///
-    /// In cookie mode a copy of the old cookie stays valid until it expires, unless the manager has
-    /// `.revocations(..)`.
+    /// In cookie mode a copy of the old cookie stays valid until it expires. With
+    /// [`revocations`](crate::SessionManagerBuilder::revocations) the old cookie ends at once.
     pub fn destroy(&mut self) {
         self.draft_mut().intents.destroy = true;
     }
 
-    /// Puts the data back to its default within the same session.
+    /// Sets the data back to its default and keeps the id.
     ///
-    /// Together with [`regenerate`](Self::regenerate) this is a logout that can keep a flash message.
+    /// No change of another request survives it. Together with [`regenerate`](Self::regenerate) it is a logout that
+    /// can keep a flash message.
     #[doc(alias = "reset")]
     pub fn clear(&mut self) {
         let data = self.cell.manager().default_data();
@@ -183,7 +192,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         self.draft_mut().intents.force_save = true;
     }
 
-    /// Forgets the changes and wishes of this guard, without the warning that dropping them gives.
+    /// Drops this session's uncommitted changes without the warning that a plain drop gives.
     pub fn discard(mut self) {
         self.draft = None;
     }
@@ -192,8 +201,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoStore`] in cookie mode, where the data leaves with the response;
-    /// [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
+    /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
+    /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         let manager = self.cell.manager();
         if manager.core().data_in_token() {
@@ -211,15 +220,17 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Changes the stored session now, so that concurrent changes are never lost: 100 concurrent
     /// increments are exactly 100.
     ///
-    /// `change` runs again on the fresh row until its write lands, so it should do nothing but change the
-    /// data. On a fresh session, and in cookie mode, it only changes this copy, for the commit to save.
-    /// Commit afterwards all the same: the cookie may have to move with the expiry.
+    /// `change` runs again on the newest row until its write lands, so it should do nothing but change the
+    /// data. On a fresh session and in cookie mode it only changes this copy, and the commit saves it.
+    /// Commit after an `update` too: its guard is part of the response as after any other change.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Uncommitted`] if this guard has other changes, [`SessionError::Conflict`] if others
-    /// kept coming first for five seconds, and what [`commit`](Self::commit) answers besides. After an
-    /// error the session is as it was and can be changed and committed.
+    /// - [`SessionError::Uncommitted`]: this session has other changes that are not committed.
+    /// - [`SessionError::Conflict`]: other requests wrote first for five seconds.
+    /// - All other errors of [`commit`](Self::commit).
+    ///
+    /// After an error the session is as it was and can be changed and committed.
     ///
     /// # Cancellation
     ///
@@ -242,23 +253,26 @@ impl<T: Send + Sync + 'static> Session<T> {
         Ok(result)
     }
 
-    /// Saves what changed, does what was wished, and returns the guard for the response.
+    /// Saves the changes and returns the guard, which belongs into the response.
     ///
-    /// Nothing is written or sent if nothing differs from what the store and the browser already have.
+    /// It writes nothing if the store already holds the same data, and sends nothing if the browser already holds
+    /// the same cookie. A commit of an untouched session does no I/O, unless
+    /// [`rolling`](crate::SessionManagerBuilder::rolling) extends it.
     ///
     /// # Errors
     ///
     /// - [`SessionError::Store`]: the store failed or hung; the browser keeps its cookie.
-    /// - [`SessionError::Conflict`], [`SessionError::Gone`]: another request changed the same data, or ended
-    ///   the session.
+    /// - [`SessionError::Conflict`]: another request changed the same data, and both changes cannot hold.
+    /// - [`SessionError::Gone`]: another request ended the session.
     /// - [`SessionError::Closed`]: the response is already on its way.
-    /// - [`SessionError::TooLarge`], [`SessionError::Encode`], [`SessionError::Invalid`]: the data does not fit,
-    ///   serialize or read back, or `validate_data` refuses it.
+    /// - [`SessionError::TooLarge`]: the data does not fit.
+    /// - [`SessionError::Encode`]: the data does not serialize or does not read back.
+    /// - [`SessionError::Invalid`]: [`validate_data`](crate::SessionManagerBuilder::validate_data) refuses the data.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves every row wholly old or wholly new. A dropped `regenerate` may leave a
-    /// row behind that nobody can reach and that expires.
+    /// Dropping the future leaves every row wholly old or wholly new. A dropped `regenerate` may leave a row under
+    /// an id that no client knows; that row expires soon.
     pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
         if let Some(draft) = self.draft.take() {
             self.cell.commit(&self.basis, draft).await?;

@@ -1,4 +1,4 @@
-//! Where the token travels.
+//! How the token travels.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,8 @@ use crate::{
 type Get = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 
-/// How the session token comes in and goes out; a cookie unless `.transport(..)` sets another.
+/// How the session token comes in and goes out. Default: in a cookie;
+/// [`transport`](crate::SessionManagerBuilder::transport) sets another way.
 ///
 /// # Example
 ///
@@ -28,7 +29,7 @@ type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 #[derive(Clone)]
 pub struct Transport {
     pub(crate) kind: Kind,
-    /// What `build()` refuses it for.
+    /// The reason for which `build()` refuses it.
     problem: Option<&'static str>,
 }
 
@@ -49,20 +50,22 @@ const RESERVED: &str = "accept-ranges age allow authorization cache-control conn
     retry-after set-cookie te trailer transfer-encoding upgrade vary via www-authenticate";
 
 impl Transport {
-    /// A cookie, as `.cookie(..)` describes it.
+    /// Uses a cookie with the name and attributes of [`cookie`](crate::SessionManagerBuilder::cookie).
     pub const fn cookie() -> Self {
         Self::of(Kind::Cookie)
     }
 
-    /// `Authorization: Bearer` (RFC 6750) in, `X-Session-Token` out; an empty one means: forget it.
+    /// Reads the token from `Authorization: Bearer` (RFC 6750), and sends it in `X-Session-Token`.
+    ///
+    /// An empty `X-Session-Token` tells the client to forget its token.
     pub const fn bearer() -> Self {
         Self::of(Kind::Bearer)
     }
 
-    /// A header of this name in and out, such as `"x-session"`; an empty one means: forget it.
+    /// Reads and sends the token in a header of this name, such as `"x-session"`.
     ///
-    /// A name that no header can have, or that has a meaning of its own, is an error of
-    /// [`build`](crate::SessionManagerBuilder::build).
+    /// An empty header tells the client to forget its token. [`build`](crate::SessionManagerBuilder::build) refuses a
+    /// name that no header can have, and the name of a header that HTTP uses for something else.
     pub fn header(name: impl TryInto<HeaderName>) -> Self {
         let Ok(name) = name.try_into() else {
             return Self {
@@ -79,10 +82,11 @@ impl Transport {
         }
     }
 
-    /// Functions of the application: `get` finds the token in a request, `set` puts it into the
-    /// headers of a response, `None` meaning: forget it.
+    /// Uses functions of the application: `get` finds the token in a request, `set` puts it into the headers of a
+    /// response.
     ///
-    /// What the response depends on is unknown here, so it goes out with `Vary: *`.
+    /// `set` gets `None` if the client should forget its token. It is unknown which headers `get` reads, so responses
+    /// carry `Vary: *`.
     pub fn custom(
         get: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
         set: impl Fn(&mut HeaderMap, Option<&str>) + Send + Sync + 'static,
@@ -94,7 +98,7 @@ impl Transport {
         matches!(self.kind, Kind::Cookie)
     }
 
-    /// Returns what is wrong with it.
+    /// Returns the reason for which `build()` refuses it, if there is one.
     pub(crate) const fn problem(&self) -> Option<&'static str> {
         self.problem
     }
@@ -115,7 +119,7 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// A transport and, where it is one, its cookie.
+/// A transport, and the template of the cookie where it is a cookie.
 #[derive(Clone, Debug)]
 pub(crate) struct Carrier {
     pub(crate) transport: Transport,
@@ -137,7 +141,7 @@ impl Carrier {
         }
     }
 
-    /// Returns what tokens are bound to, so that none moves from one transport to another.
+    /// Returns the name of the transport for tokens to be bound to, so that no token moves to another transport.
     pub(crate) fn binding(&self) -> &'static str {
         match &self.transport.kind {
             Kind::Cookie => "cookie",
@@ -147,7 +151,7 @@ impl Carrier {
         }
     }
 
-    /// Says whether two carriers would read each other's tokens in one request.
+    /// Returns `true` if two carriers would read each other's tokens in one request.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
         let custom = |carrier: &Self| matches!(carrier.transport.kind, Kind::Custom { .. });
         !custom(self)
@@ -166,7 +170,7 @@ impl Carrier {
 
     /// Calls `visit` with every token that arrived, in the order of the request.
     ///
-    /// An empty header is no token, since that is how one is removed; an empty cookie is a cookie.
+    /// An empty header is no token, since it tells a client to forget its token. An empty cookie is a token.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
         match &self.transport.kind {
             Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
@@ -193,7 +197,7 @@ impl Carrier {
         }
     }
 
-    /// Renders what hands a token to the client, for so many seconds or until the browser closes.
+    /// Renders the headers that set a token, for `seconds` or until the browser closes.
     pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
         Ok(Delivery(match &self.transport.kind {
             Kind::Cookie => {
@@ -205,7 +209,7 @@ impl Carrier {
         }))
     }
 
-    /// Returns what makes the client forget its token.
+    /// Returns the headers that remove a token.
     pub(crate) fn removal(&self) -> Delivery {
         Delivery(match &self.transport.kind {
             Kind::Cookie => {
@@ -217,7 +221,7 @@ impl Carrier {
         })
     }
 
-    /// Takes back out of a response what an earlier commit of its request put in.
+    /// Removes from a response the token that an earlier commit of the same request put in.
     pub(crate) fn retract(&self, headers: &mut HeaderMap) {
         match &self.transport.kind {
             Kind::Cookie => remove_cookies(headers, &self.template),
@@ -227,10 +231,10 @@ impl Carrier {
         }
     }
 
-    /// Marks a response as one visitor's own, so that no shared cache serves it to another.
+    /// Marks a response as private to one visitor, so that no shared cache serves it to another.
     ///
     /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5), and sets
-    /// `Cache-Control: private` where nothing else was said.
+    /// `Cache-Control: private` where the header is missing.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
@@ -268,7 +272,7 @@ pub(crate) fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
     Ok(value)
 }
 
-/// Headers that set or remove a token, ready so that putting them into a response cannot fail.
+/// Rendered headers that set or remove a token. Putting them into a response cannot fail.
 #[derive(Clone)]
 pub(crate) struct Delivery(Rendered);
 
@@ -280,7 +284,7 @@ enum Rendered {
 }
 
 impl Delivery {
-    /// Puts the token into a response in place of an earlier one, and keeps caches from storing it.
+    /// Puts the token into a response, replaces an earlier token, and keeps caches from storing the response.
     pub(crate) fn apply(self, headers: &mut HeaderMap) {
         match self.0 {
             Rendered::Cookie(template, cookie) => {
@@ -312,7 +316,7 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
     }
 }
 
-/// A handler that already forbade shared caches knows better than we do.
+/// Sets `no-store`, unless the handler already forbade shared caches.
 fn forbid_caching(headers: &mut HeaderMap) {
     let forbidden = lists(headers, &header::CACHE_CONTROL, |directive| {
         directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")

@@ -130,7 +130,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         if self.schema > 1 && self.data.migrate.is_none() {
             return needs(
                 "schema_version",
-                "`.migrate(..)`, which may refuse what it does not want",
+                "`.migrate(..)`, which converts older data or rejects it",
             );
         }
         if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {

@@ -1,4 +1,4 @@
-//! The manager: one kind of session, from a request's tokens to what its commits store and send.
+//! The manager: one kind of session, from the tokens of a request to the writes and cookies of its commits.
 
 mod basis;
 mod commit;
@@ -32,29 +32,30 @@ use crate::{
     merge::Shape,
 };
 
-/// What happens when two requests change one stored session at once; `Merge` unless
+/// What happens when two requests change one stored session at once. Default: [`Merge`](Self::Merge);
 /// [`on_conflict`](crate::SessionManagerBuilder::on_conflict) sets another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConflictPolicy {
-    /// Changes to different fields both survive and lists that only grew keep both tails. A `HashSet`, or
-    /// whatever is encoded in another order each time, keeps the additions and removals of both. Where
-    /// both cannot hold, the later commit is [`SessionError::Conflict`].
+    /// Both changes are kept where both can hold. Otherwise the later commit is [`SessionError::Conflict`].
     ///
-    /// It works on the data as JSON, and in doubt is a conflict: where a map lost one key and got another,
-    /// which is also how an enum changes its variant; and with integers beyond 64 bits.
+    /// The fields of the session's type and the keys of its maps merge one by one. Lists that only grew keep both
+    /// additions, unless their items are numbers or booleans. Of two strings the later commit's is kept.
+    /// [`Counter`](crate::Counter), [`Latest`](crate::Latest), [`Set`](crate::Set) and [`Once`](crate::Once) say how
+    /// a field merges. A nested struct, an enum and a tuple are one value each. Two different changes of one value
+    /// conflict, as do two changes of one number, and data that holds integers beyond 64 bits.
     #[default]
     Merge,
     /// The later commit is [`SessionError::Conflict`].
     Reject,
-    /// The later commit replaces the earlier one, knowingly. A session that has ended stays ended.
+    /// The later commit replaces the data of the earlier commit. A session that has ended stays ended.
     Overwrite,
 }
 
-/// The sessions of one type: what the router's state holds and handlers never see.
+/// The sessions of one type. The router's state holds it; handlers take a [`Session`](crate::Session).
 ///
-/// Cheap to clone. [`builder`](Self::builder) makes one; its methods work on stored sessions outside a
-/// request, for background jobs and admin pages.
+/// Cheap to clone. [`builder`](Self::builder) makes one. Its methods work on stored sessions outside a request, for
+/// background jobs and admin pages.
 ///
 /// # Example
 ///
@@ -90,7 +91,7 @@ impl<T> fmt::Debug for SessionManager<T> {
     }
 }
 
-/// The options that know the data type.
+/// The options that depend on the data type.
 pub(crate) struct DataOptions<T> {
     pub(crate) default: fn() -> T,
     /// How data of this type merges.
@@ -101,7 +102,7 @@ pub(crate) struct DataOptions<T> {
     pub(crate) before_save: Option<Box<BeforeSave<T>>>,
     pub(crate) owner: Option<Box<Owner<T>>>,
     pub(crate) migrate: Option<Box<Migrate>>,
-    /// Counts saves, of which some are read back.
+    /// Counts saves. Some of them are read back as a check.
     pub(crate) saves: AtomicU64,
 }
 
@@ -120,10 +121,10 @@ impl<T> SessionManager<T> {
         &self.core
     }
 
-    /// Renders an error as [`error_response`](crate::SessionManagerBuilder::error_response) asks, or as a short
-    /// plain sentence.
+    /// Renders an error with the function of [`error_response`](crate::SessionManagerBuilder::error_response), or as
+    /// a short plain sentence.
     ///
-    /// [`AutoCommitLayer`](crate::AutoCommitLayer) does so for every session error of a request. Without the
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) calls it for every session error of a request. Without the
     /// layer, call it where the application renders its own errors.
     pub fn error_response(&self, error: &SessionError) -> Response {
         self.core.render(error)

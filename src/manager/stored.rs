@@ -15,7 +15,7 @@ use crate::{
     store::{Record, SessionStore},
 };
 
-/// A session as a store holds it: the data, which it derefs to, and when it began and ends.
+/// A session as a store holds it. It derefs to the data.
 #[derive(Clone)]
 pub struct StoredSession<T> {
     data: T,
@@ -25,7 +25,7 @@ pub struct StoredSession<T> {
 }
 
 impl<T> StoredSession<T> {
-    /// Returns what names this session to the store, such as for [`SessionManager::destroy`].
+    /// Returns the key under which the store keeps the session, such as for [`SessionManager::destroy`].
     pub fn key(&self) -> StoreKey {
         self.key
     }
@@ -35,12 +35,12 @@ impl<T> StoredSession<T> {
         self.created_at.into()
     }
 
-    /// Returns when the session ends unless something extends it.
+    /// Returns when the session ends unless a commit extends it.
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at.into()
     }
 
-    /// Returns the data alone.
+    /// Returns the data.
     pub fn into_inner(self) -> T {
         self.data
     }
@@ -68,18 +68,21 @@ impl<T> fmt::Debug for StoredSession<T> {
 const LONGEST_ENDING: u32 = 15;
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
-    /// Returns the same manager over another store, for tenants of `store_for` and for tests.
+    /// Returns the same manager with another store, for tenants of
+    /// [`store_for`](crate::SessionManagerBuilder::store_for) and for tests.
     ///
-    /// Sessions of the original open here too if their rows are in `store`.
+    /// It opens sessions of the original manager too, if `store` has their rows.
     pub fn with_store(&self, store: impl SessionStore) -> Self {
         Self { core: self.core.with_store(store), data: self.data.clone() }
     }
 
-    /// Returns a stored session, or `None` if it has ended, was replaced or does not validate.
+    /// Returns a stored session; `None` if it has ended, has a new id, or is rejected by
+    /// [`validate_data`](crate::SessionManagerBuilder::validate_data).
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`] when the store is down, [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::Store`] if the store is down.
+    /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn load(
         &self,
         key: impl Into<StoreKey>,
@@ -90,18 +93,19 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(loaded.map(|(record, data)| self.stored_session(key, &record, data)))
     }
 
-    /// Changes a stored session, keeping its expiry, and returns what `change` returned.
+    /// Changes a stored session, keeps its expiry, and returns the result of `change`.
     ///
-    /// `change` runs again on the fresh row whenever another writer came first, so it should do nothing
-    /// but change the data. A change that changes nothing is not written.
+    /// `change` runs again on the newest row whenever another writer came first, so it should do nothing but change
+    /// the data. Nothing is written if the data stays the same.
     ///
-    /// A bare key names no identity: if another person logged in on this session meanwhile, it is that
-    /// person's session which changes. A [`SessionHandle`](crate::SessionHandle) notices.
+    /// A key names no identity. If another person has logged in on this session meanwhile, `change` changes that
+    /// person's data. A [`SessionHandle`](crate::SessionHandle) answers [`SessionError::Gone`] instead.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Gone`] if the session has ended, [`SessionError::Conflict`] if others kept coming
-    /// first for five seconds, and what [`commit`](crate::Session::commit) answers besides.
+    /// - [`SessionError::Gone`] if the session has ended or has a new id.
+    /// - [`SessionError::Conflict`] if other writers came first for five seconds.
+    /// - All other errors of [`commit`](crate::Session::commit).
     ///
     /// # Cancellation
     ///
@@ -114,7 +118,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.update_of(key.into(), None, change).await
     }
 
-    /// Changes a stored session, of one identity if `epoch` names it.
+    /// Changes a stored session. If `epoch` is given, it changes only the session of that identity.
     pub(crate) async fn update_of<R>(
         &self,
         key: StoreKey,
@@ -128,7 +132,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(applied.await?.result)
     }
 
-    /// Loads the session that a handle stands for.
+    /// Loads the session of a handle.
     pub(crate) async fn load_identity(
         &self,
         key: StoreKey,
@@ -139,7 +143,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(self.stored_session(key, &record, data))
     }
 
-    /// Ends the session that a handle stands for; `Gone` if another person has it now.
+    /// Ends the session of a handle; `Gone` if it belongs to another identity now.
     pub(crate) async fn destroy_identity(
         &self,
         key: StoreKey,
@@ -154,13 +158,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
     }
 
-    /// Ends a stored session; ending one that has ended is a success.
+    /// Ends a stored session. If it has already ended, this is a success.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Gone`] if the session got a new id and lives on under that,
-    /// [`SessionError::Store`] unless it is certain that it has ended, [`SessionError::NoStore`] in cookie
-    /// mode.
+    /// - [`SessionError::Gone`] if the session has a new id and goes on under it.
+    /// - [`SessionError::Store`] unless it is certain that the session has ended.
+    /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
         let store = self.core.store("destroy")?;
         let key = key.into();
@@ -169,15 +173,16 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(())
     }
 
-    /// Returns the live sessions of an owner, the newest first, with a store call for each.
+    /// Returns the live sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes one
+    /// store call for each.
     ///
-    /// For display. A session that gets a new id during the call may be missing;
-    /// [`destroy_all_of`](Self::destroy_all_of) misses none.
+    /// Use it only for display: a session that gets a new id during the call may be missing.
+    /// [`destroy_all_of`](Self::destroy_all_of) misses no session.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`] when the store is down or does not index owners,
-    /// [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::Store`] if the store is down or does not index owners.
+    /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
         let store = self.core.store("sessions_of")?;
         let owner = self.core.scope.owner(owner);
@@ -185,7 +190,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let find = rows.bounded("find_by_owner", store.find_by_owner(&owner));
         let mut sessions = Vec::new();
         for key in find.await? {
-            // The index may name a session that changed hands meanwhile.
+            // The index may name a session whose owner has changed meanwhile.
             let found = self.load_valid(store, &key).await?;
             if let Some((record, data)) = found.filter(|(record, _)| record.owner == Some(owner)) {
                 sessions.push(self.stored_session(key, &record, data));
@@ -195,9 +200,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(sessions)
     }
 
-    /// Ends one session if it is this owner's. Returns `true` if it was.
+    /// Ends a session if it belongs to this owner. Returns `true` if it does.
     ///
-    /// For pages on which people end their own sessions, where the key comes from a form.
+    /// Use it on pages where users end their own sessions and the key comes from a form.
     ///
     /// # Errors
     ///
@@ -222,16 +227,18 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`] when the store fails or does not index owners, or when it takes longer than
-    /// fifteen times `store_timeout`. Sessions ended before an error stay ended, so calling again is safe.
-    /// [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::Store`] if the store fails, does not index owners, or takes longer than fifteen times
+    ///   [`store_timeout`](crate::SessionManagerBuilder::store_timeout). Sessions that ended before the error stay
+    ///   ended, so calling again is safe.
+    /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy_all_of(&self, owner: &str) -> Result<u64, SessionError> {
         self.destroy_by_owner("destroy_all_of", owner, None).await
     }
 
-    /// Ends every session of an owner but one, such as after a change of password.
+    /// Ends every session of an owner except `keep`, such as after a change of password.
     ///
-    /// After a `regenerate` the one to keep is [`SessionCommit::id`](crate::SessionCommit::id).
+    /// After a [`regenerate`](crate::Session::regenerate), pass
+    /// [`SessionCommit::id`](crate::SessionCommit::id) as `keep`.
     ///
     /// # Errors
     ///
@@ -245,12 +252,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.destroy_by_owner("destroy_others_of", owner, Some(&keep)).await
     }
 
-    /// Deletes at most `limit` expired rows and returns how many; for a periodic task.
+    /// Deletes at most `limit` expired rows and returns how many it deleted. For a periodic task; see
+    /// [`Cleanup`](crate::store::Cleanup).
     ///
     /// # Errors
     ///
-    /// [`SessionError::Store`] when the store fails, [`SessionError::NoStore`] in cookie mode without
-    /// revocations.
+    /// - [`SessionError::Store`] if the store fails.
+    /// - [`SessionError::NoStore`] in cookie mode without
+    ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
         let store = match &self.core.home {
             Home::Token(Some(list)) => list,
@@ -275,7 +284,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(rows.bounded("destroy_by_owner", store.destroy_by_owner(&owner, keep)).await?)
     }
 
-    /// Loads a session that is neither ended, replaced, damaged nor refused.
+    /// Loads a session; `None` if it has ended, was replaced, is damaged or is rejected.
     async fn load_valid(
         &self,
         store: &Arc<dyn SessionStore>,
@@ -304,7 +313,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         StoredSession { data, key, created_at: record.created_at(), expires_at }
     }
 
-    /// `update` of a request's own session. Returns what the request goes on with.
+    /// `update` of a request's own session. Returns the request's next basis if the row changed.
     pub(crate) async fn update_live<R>(
         &self,
         basis: &Basis,
@@ -405,14 +414,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 }
 
-/// Where an `update` came to.
+/// The outcome of an `update`.
 pub(crate) struct Applied<T, R> {
     pub(crate) result: R,
     pub(crate) data: T,
     record: Record,
 }
 
-/// Whether a save restarts the session's clock.
+/// Whether a save restarts the idle timeout.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expiry {
     Restart,

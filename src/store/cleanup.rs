@@ -1,4 +1,4 @@
-//! The task that deletes expired rows where the engine does not.
+//! The task that deletes expired rows for engines that do not delete them.
 
 use std::{
     convert::Infallible, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
@@ -13,13 +13,13 @@ use tokio::{
 use super::{SessionStore, random_part};
 use crate::error::StoreError;
 
-/// Deletes expired sessions from a store without a TTL of its own, from time to time, in small batches.
+/// Deletes expired sessions from time to time in small batches, for stores whose engine does not delete them.
 ///
-/// Every node may run one. Rounds begin at random moments, a batch is short, and a node that finds little
-/// to do ends its round, so two of them do the work of one.
+/// Every node may run one. Rounds begin at random times, and a round ends once a batch is not full, so several nodes
+/// together do the work only once.
 ///
-/// An error of the store is logged, and the next round comes later: twice as late after each error, up to
-/// sixteen times. It never ends the task.
+/// An error of the store is logged and never ends the task. After each error the wait until the next round doubles,
+/// up to sixteen times the usual wait.
 ///
 /// # Example
 ///
@@ -31,7 +31,7 @@ use crate::error::StoreError;
 /// # async fn main() {
 /// # let store = MemoryStore::new();
 /// let cleanup = Cleanup::new(store.clone()).every(Duration::from_secs(5 * 60)).spawn();
-/// // serve until the program shall end
+/// // serve until shutdown
 /// cleanup.stop().await;
 /// # }
 /// ```
@@ -43,22 +43,23 @@ pub struct Cleanup {
     batch: u32,
 }
 
-/// Between two batches traffic has the store for itself as long as the batch took, and at least so long.
+/// The shortest pause between two batches. The pause is as long as the batch took, so that requests get their turn.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// A batch that takes longer has failed: a store that hangs is a store that is down.
+/// A batch that takes longer has failed, since the store counts as down.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 const LONGEST_BACKOFF: u32 = 16;
 
 impl Cleanup {
-    /// Makes a cleanup of `store`, once a minute, 1,000 rows at a time.
+    /// Makes a cleanup of `store`, by default once a minute in batches of 1,000 rows.
     pub fn new(store: impl SessionStore) -> Self {
         Self { store: Arc::new(store), every: Duration::from_secs(60), batch: 1000 }
     }
 
-    /// Sets the mean time between two rounds; each wait is drawn from half of it to one and a half.
-    /// Default: one minute.
+    /// Sets the mean time between two rounds. Default: one minute.
+    ///
+    /// Each wait is a random time between half and one and a half of it.
     pub fn every(mut self, every: Duration) -> Self {
         self.every = every;
         self
@@ -74,7 +75,7 @@ impl Cleanup {
     ///
     /// # Cancellation
     ///
-    /// Safe to drop at any point, which is also what `shutdown` does to a batch under way.
+    /// Safe to drop at any point. `shutdown` drops a running batch, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut rounds = pin!(self.rounds());
@@ -85,11 +86,11 @@ impl Cleanup {
         .await;
     }
 
-    /// Runs in a task of its own until the handle is stopped or dropped.
+    /// Runs in a new task until the returned handle is stopped or dropped.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime.
+    /// Panics outside a Tokio runtime.
     pub fn spawn(self) -> CleanupTask {
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let run = self.run(async {
@@ -118,7 +119,7 @@ impl Cleanup {
         }
     }
 
-    /// Deletes batch after batch until one is not full.
+    /// Deletes batches until one is not full.
     async fn round(&self) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
@@ -144,7 +145,7 @@ impl fmt::Debug for Cleanup {
     }
 }
 
-/// A running [`Cleanup`], which ends when this is dropped.
+/// A running [`Cleanup`]. It ends when this handle is dropped.
 #[derive(Debug)]
 #[must_use = "the cleanup ends when its handle is dropped"]
 pub struct CleanupTask {

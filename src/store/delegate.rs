@@ -1,12 +1,12 @@
 /// Implements methods of [`SessionStore`](crate::SessionStore) by calling the same method of another store.
 ///
-/// Use it in a store that wraps a store: for metrics, for encryption, for one store per tenant. Name the methods
-/// inside the `impl` block: `all`, `all except` a list, or a list. The inner store is a field, or the reference
-/// that `|self| ..` returns. A method that you neither write nor name keeps the trait's default.
+/// Use it in a store that wraps another store: for metrics, for encryption, or for one store per tenant. Call it
+/// inside the `impl` block and name the methods: `all`, `all except` a list, or a list. The inner store is a field, or
+/// the reference that `|self| ..` returns. A method that you neither write nor name keeps the trait's default.
 ///
 /// # Example
 ///
-/// `async |method, call| ..` runs around every call of an async method. `method` is the method's name, `call`
+/// `async |method, call| ..` runs around every call of an async method. `method` is the method's name, and `call` is
 /// the future of the inner store's answer.
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! The store for one process.
+//! The store in the memory of one process.
 
 mod rows;
 
@@ -23,29 +23,29 @@ use crate::{
     store::{Record, Version},
 };
 
-/// Sessions in this process's memory: fast, gone at a restart, and not shared with other nodes.
+/// Sessions in this process's memory: fast, lost at a restart, and not shared with other nodes.
 ///
-/// Cheap to clone; clones share their sessions. Expiry is decided by this process's clock. Expired
-/// sessions go when they are loaded, as others are saved, and once a minute by a thread that the first
-/// save starts and that ends with the store.
+/// Cheap to clone; clones share their sessions. This process's clock decides when a session expires. Expired
+/// sessions are deleted when they are loaded, while others are saved, and once a minute by a thread. The first save
+/// starts that thread, and it ends with the store.
 ///
-/// # How much it holds
+/// # Capacity
 ///
-/// It is bounded, by default to 256 MiB: expired sessions go first, then the oldest without owner. A
-/// store that is still full refuses with [`StoreError::Full`] and loses nothing: it evicts no session that
-/// has an owner, and no tombstone, since an id that was replaced or revoked must not read as one that
-/// never was.
+/// The store is bounded, by default to 256 MiB. To make room it deletes expired sessions first, then the oldest
+/// sessions without an owner. If that is not enough, a save is [`StoreError::Full`] and nothing is lost. A session
+/// with an owner is never evicted. Nor is a tombstone, since a replaced or revoked id must not look like an unknown
+/// id.
 ///
-/// Measured over a million sessions of 243 bytes (64-bit Linux, glibc), the process grew by 631 bytes for
-/// each, and by 666 for each with an owner. The bound counts 448 bytes and the payload, so the default
-/// holds about 388,000 of these. `cargo run --release --features testing --example memory_per_session`
+/// Measured over a million sessions of 243 bytes (64-bit Linux, glibc), the process grew by 631 bytes for each
+/// session, and by 666 for each session with an owner. The bound counts 448 bytes and the payload, so the default
+/// holds about 388,000 of these sessions. `cargo run --release --features testing --example memory_per_session`
 /// measures it again.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
 }
 
-/// What [`MemoryStore::builder`] returns.
+/// The options of a [`MemoryStore`]; [`MemoryStore::builder`] makes it.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
@@ -59,23 +59,23 @@ struct Shared {
     max_bytes: usize,
     clock: Arc<dyn Clock>,
     sweep_every: Duration,
-    /// Dropped with the store, which is how the sweeping thread learns of it.
+    /// Dropped with the store, which ends the sweeping thread.
     stop: OnceLock<mpsc::Sender<()>>,
 }
 
-/// A save sweeps this many expired rows, so that sweeping keeps up with saving and never stalls one.
+/// A save sweeps this many expired rows: enough to keep up with saving, and too few to delay a save for long.
 const SWEPT_PER_SAVE: usize = 4;
 
-/// A long sweep gives the lock back after so many rows.
+/// A long sweep releases the lock after this many rows.
 const SWEPT_AT_ONCE: usize = 256;
 
 impl MemoryStore {
-    /// Makes an empty store with the default bound.
+    /// Makes an empty store of at most 256 MiB.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// Starts a store with options.
+    /// Starts a builder for a store with other options.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             max_bytes: 256 * 1024 * 1024,
@@ -84,12 +84,12 @@ impl MemoryStore {
         }
     }
 
-    /// Returns how many rows there are, tombstones and rows not yet swept included.
+    /// Returns the number of rows. It includes tombstones and expired rows that are not deleted yet.
     pub fn len(&self) -> usize {
         self.shared.rows().by_key.len()
     }
 
-    /// Says whether there is no row.
+    /// Returns `true` if there is no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -111,13 +111,13 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStoreBuilder {
-    /// Sets how much the store may hold, in bytes of this process's memory. Default: 256 MiB.
+    /// Sets how many bytes of this process's memory the store may take. Default: 256 MiB.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets where now comes from. Default: the system's clock.
+    /// Sets the clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -146,7 +146,7 @@ impl fmt::Debug for MemoryStoreBuilder {
 }
 
 impl Shared {
-    /// Nothing under this lock runs code that could panic halfway through a change.
+    /// No code under this lock can panic halfway through a change, so a poisoned lock is usable.
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,7 +155,7 @@ impl Shared {
         self.clock.now().into()
     }
 
-    /// Starts the thread that frees what an idle store holds; saves sweep too, so it may fail to start.
+    /// Starts the thread that deletes expired rows of an idle store. It may fail to start, since saves sweep too.
     fn start_sweeping(self: &Arc<Self>) {
         self.stop.get_or_init(|| {
             let (stop, stopped) = mpsc::channel();
@@ -179,7 +179,7 @@ fn sweep_until(stopped: &mpsc::Receiver<()>, every: Duration, shared: &Weak<Shar
     }
 }
 
-/// Lets whoever else is ready go first, whatever the runtime.
+/// Lets other tasks run first, on any runtime.
 async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -228,7 +228,7 @@ impl SessionStore for MemoryStore {
         if !rows.make_room(needed, self.shared.max_bytes, now, key) {
             return Err(StoreError::Full);
         }
-        // A copy of its own, so that no larger buffer stays behind it.
+        // Copied, so that the row does not keep a larger buffer alive.
         let payload = Bytes::copy_from_slice(record.payload());
         rows.insert(*key, Record { payload, ..record.clone() });
         Ok(SaveOutcome::Saved)

@@ -1,4 +1,4 @@
-//! Stores: where sessions live when they do not live in the cookie, and the words of their authors.
+//! Stores, which hold sessions on the server, and the types that authors of stores need.
 
 mod cleanup;
 mod delegate;
@@ -39,7 +39,7 @@ pub use crate::{
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use sqlx;
 
-/// What a write expects to find.
+/// The row that a write expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// No row under this key.
@@ -51,49 +51,46 @@ pub enum Write {
     },
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum SaveOutcome {
     /// The row now holds the record.
     Saved,
-    /// The row holds something else, which this is; nothing was written.
+    /// The row holds another record, which is here. Nothing was written.
     Conflict(Record),
-    /// An update found no row; nothing was written.
+    /// An update found no row. Nothing was written.
     Gone,
 }
 
-/// A place for sessions: three methods on one key each, and a few that may be overridden.
+/// A store of sessions. Three methods are required and work on one key each; the others have defaults.
 ///
-/// A store sees a [`StoreKey`], never an id, and keeps a [`Record`] as opaque bytes beside its version
-/// and expiry. Handlers never call it; the session does.
+/// A store sees a [`StoreKey`], never an id. It keeps a [`Record`] as opaque bytes beside its version and expiry.
+/// Handlers never call it; the session does.
 ///
-/// # What every store must hold
+/// # Rules for every store
 ///
-/// - **Expired is absent.** A row whose `expires_at` is not after now is treated as missing by every
-///   method, whether or not it was deleted yet. Now is one clock, the store's documented choice.
-/// - **A save is atomic.** Comparing what is there and writing is one step that no other save, touch or
-///   destroy of the same key can come between: a script on one key in Redis, one
-///   `UPDATE .. WHERE version = ..` in SQL.
-/// - **Gone stays gone.** [`Write::Update`] never makes a row, nor does `touch`. Only [`Write::Create`]
-///   does.
+/// - **Expired is absent.** Every method treats a row as missing once its `expires_at` is not after the current
+///   time, even if it is not deleted yet. One clock tells the time; the docs of the store say which.
+/// - **A save is atomic.** It compares the row and writes in one step. No other save, touch or destroy of the same
+///   key comes between: it is a script on one key in Redis, and one `UPDATE .. WHERE version = ..` in SQL.
+/// - **Gone stays gone.** Only [`Write::Create`] makes a row. [`Write::Update`] and `touch` never do.
 /// - **A repeated write is one write.** If the row already holds the record's own version, the answer is
-///   [`SaveOutcome::Saved`] and the row stays as it is: an earlier try arrived and only its answer was
-///   lost.
-/// - **What comes back is what was saved**, in every field and to the millisecond, from `load` and in a
+///   [`SaveOutcome::Saved`] and the row stays as it is. An earlier try arrived, and only its answer was lost.
+/// - **A record comes back as it was saved**, in every field and to the millisecond, from `load` and in a
 ///   [`SaveOutcome::Conflict`]. Keys, owners and payloads are bytes: no text, no collation, no padding.
-/// - **Answers are durable.** What was answered `Saved`, or `Ok` to a destroy, is what the next load sees,
-///   on every node.
+/// - **Answers are durable.** After the answer `Saved`, or `Ok` to a destroy, the next load on every node sees the
+///   result.
 /// - **A dropped future leaves the row wholly old or wholly new.**
-/// - A row that [`Record::from_bytes`] refuses is passed on as its error, and never deleted for it.
+/// - **An unreadable row stays.** The store passes the error of [`Record::from_bytes`] on and keeps the row.
 ///
 /// # Writing a store
 ///
-/// The methods are those of the `async-trait` crate, so that a store can be a trait object. A row is the
-/// key (32 bytes), the version (16 bytes), `expires_at` in Unix milliseconds, and the rest as
-/// [`Record::to_bytes`] gives it; [`Record::from_bytes`] puts them together again. A store that indexes
-/// owners keeps [`Record::owner`] (32 bytes or none) beside them. The bytes are not to be read: tombstones
-/// are rows like any other, and `load` returns them. What a save finds decides what it does:
+/// The async methods come from the `async-trait` crate, so that a store can be a trait object. A row is the key
+/// (32 bytes), the version (16 bytes), `expires_at` in Unix milliseconds, and the bytes of [`Record::to_bytes`].
+/// [`Record::from_bytes`] makes a record of them again. A store that indexes owners keeps [`Record::owner`]
+/// (32 bytes or none) beside them. A store never reads the bytes: a tombstone, which marks an id that was replaced
+/// or ended, is a row like any other, and `load` returns it. The answer of a save depends on the row it finds:
 ///
 /// | the row there | [`Write::Create`] | [`Write::Update`] |
 /// |---|---|---|
@@ -102,10 +99,10 @@ pub enum SaveOutcome {
 /// | at `expected` | `Conflict` with the row | write, `Saved` |
 /// | at any other version | `Conflict` with the row | `Conflict` with the row |
 ///
-/// A write replaces the whole row, its expiry and owner included, and the new expiry may be the earlier
-/// one. With `load`, `save` and `destroy` a store is complete; the other methods have defaults. A store
-/// around another one delegates with [`delegate_session_store!`](crate::delegate_session_store). The
-/// `testing` feature checks everything on this page, from one line in the store's own tests:
+/// A write replaces the whole row, expiry and owner included. The new expiry may be earlier than the old one. A
+/// store with `load`, `save` and `destroy` is complete. A store around another store uses
+/// [`delegate_session_store!`](crate::delegate_session_store). The `testing` feature checks every rule on this page
+/// with one line in the store's tests:
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -121,20 +118,20 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] when the engine fails, which is never answered as `None`;
-    /// [`StoreError::Corrupt`] or [`StoreError::Newer`] from [`Record::from_bytes`].
+    /// - [`StoreError::Unavailable`] if the engine fails. It must not answer `None` then.
+    /// - [`StoreError::Corrupt`] or [`StoreError::Newer`] from [`Record::from_bytes`].
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError>;
 
-    /// Writes `record` under `key` if what is there is what `write` expects.
+    /// Writes `record` under `key` if the row is as `write` expects.
     ///
     /// With [`Write::Create`], any live row of another version is a [`SaveOutcome::Conflict`]. With
-    /// [`Write::Update`], a live row of another version than `expected` is a conflict and no live row is
-    /// [`SaveOutcome::Gone`]. A row at the record's own version is [`SaveOutcome::Saved`] with either.
+    /// [`Write::Update`], a live row of another version than `expected` is a conflict, and no live row is
+    /// [`SaveOutcome::Gone`]. With both, a row at the record's own version is [`SaveOutcome::Saved`].
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] when the engine fails; whether the write arrived may be unknown.
-    /// [`StoreError::Full`] when a new row would not fit.
+    /// - [`StoreError::Unavailable`] if the engine fails. Whether the write arrived may be unknown.
+    /// - [`StoreError::Full`] if a new row does not fit.
     async fn save(
         &self,
         key: &StoreKey,
@@ -142,19 +139,19 @@ pub trait SessionStore: Send + Sync + 'static {
         write: Write,
     ) -> Result<SaveOutcome, StoreError>;
 
-    /// Removes the row under `key`; removing none is a success.
+    /// Removes the row under `key`. If there is no row, this is a success.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] unless it is certain that the row is gone.
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError>;
 
-    /// Moves the expiry of the row at `version` to `expires_at`, never to an earlier one, and keeps
-    /// everything else.
+    /// Moves the expiry of the row at `version` to `expires_at`, never to an earlier time, and keeps everything
+    /// else.
     ///
-    /// Answers like [`save`](Self::save) with [`Write::Update`]; a later expiry already there is
-    /// [`SaveOutcome::Saved`]. The default loads and saves under a new version, which makes requests under
-    /// way merge for nothing; engines that can move an expiry alone do so and keep the version.
+    /// Answers like [`save`](Self::save) with [`Write::Update`]. If the expiry is already later, the answer is
+    /// [`SaveOutcome::Saved`]. The default loads and saves under a new version, so that concurrent requests have to
+    /// merge. An engine that can move only the expiry should do so and keep the version.
     ///
     /// # Errors
     ///
@@ -175,16 +172,17 @@ pub trait SessionStore: Send + Sync + 'static {
             return Ok(SaveOutcome::Saved);
         }
         let mut touched = record.with_expires_at(expires_at);
-        // The same version would read as "already saved", so this way of touching needs a new one.
+        // With the same version the save would answer "already saved", so the record needs a new one.
         touched.version = Version::random().map_err(StoreError::unavailable)?;
         self.save(key, &touched, Write::Update { expected: version }).await
     }
 
-    /// Removes the row if it is at `version`, so that a logout cannot take a tombstone for the session.
+    /// Removes the row if it is at `version`. A logout uses it, so that it does not remove a tombstone in place of
+    /// the session.
     ///
-    /// Answers [`SaveOutcome::Saved`] once the row is removed, and otherwise like
-    /// [`save`](Self::save) with [`Write::Update`]. The default loads and destroys, between which another
-    /// write can come; engines that can compare and remove in one step do so.
+    /// Answers [`SaveOutcome::Saved`] once the row is removed, and otherwise like [`save`](Self::save) with
+    /// [`Write::Update`]. The default loads and then destroys; another write can come between. An engine that can
+    /// compare and remove in one step should do so.
     ///
     /// # Errors
     ///
@@ -204,29 +202,30 @@ pub trait SessionStore: Send + Sync + 'static {
         }
     }
 
-    /// Deletes at most `limit` expired rows and returns how many; 0 for engines that expire by themselves.
+    /// Deletes at most `limit` expired rows and returns how many it deleted. Default: 0, for engines that delete
+    /// expired rows by themselves.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] when the engine fails.
+    /// [`StoreError::Unavailable`] if the engine fails.
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
         let _ = limit;
         Ok(0)
     }
 
-    /// Says whether the store finds sessions by owner.
+    /// Returns `true` if the store finds sessions by owner. Default: `false`.
     fn indexes_owners(&self) -> bool {
         false
     }
 
     /// Returns the keys of the owner's live rows, each once and in any order.
     ///
-    /// An update that changes the owner moves the row; a tombstone has none. A row is listed from the
-    /// moment its save is answered until its destroy is, also where one of them was dropped halfway.
+    /// An update that changes the owner moves the row to that owner. A tombstone has no owner. A row is listed from
+    /// the answer to its save until the answer to its destroy, even if the future of either was dropped.
     ///
-    /// A session that was acknowledged before the call and gets a new id meanwhile is found under one of
-    /// them: its new row is created first, then the old one becomes a tombstone. A store that reads an
-    /// index and then the rows reads the index again when it meets a tombstone it did not know.
+    /// A session may get a new id during the call: its new row is created first, then the old row becomes a
+    /// tombstone. The call must find it under one of the two ids if it was saved before the call. A store that reads
+    /// an index and then the rows therefore reads the index again when it meets a tombstone for the first time.
     ///
     /// # Errors
     ///
@@ -236,15 +235,15 @@ pub trait SessionStore: Send + Sync + 'static {
         Err(StoreError::Unsupported { operation: "find_by_owner" })
     }
 
-    /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many
-    /// live ones that were.
+    /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many live rows
+    /// it removed.
     ///
-    /// A session that gets a new id meanwhile is removed under whichever it has, or its second row finds
-    /// the first one gone. The default lists and destroys until the list is empty.
+    /// If a session gets a new id during the call, either the new row is removed, or the old row is removed before
+    /// it can become a tombstone. The default lists and destroys until the list is empty.
     ///
     /// # Errors
     ///
-    /// As [`find_by_owner`](Self::find_by_owner) and [`destroy`](Self::destroy); rows removed before an
+    /// As [`find_by_owner`](Self::find_by_owner) and [`destroy`](Self::destroy). Rows that were removed before an
     /// error stay removed.
     async fn destroy_by_owner(
         &self,
@@ -272,9 +271,9 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     delegate_session_store!(all => |self| &**self);
 }
 
-/// Draws a duration up to `longest`, so that nodes which fail or start together do not stay together.
+/// Draws a random duration up to `longest`, so that nodes that start or fail at once do not go on in step.
 fn random_part(longest: Duration) -> Duration {
-    // Without a random source there is no spread, and no harm.
+    // Without a random source every node waits for the longest time, which does no harm.
     let share = random().map_or(u16::MAX, u16::from_be_bytes);
     longest / u32::from(u16::MAX) * u32::from(share)
 }

@@ -1,4 +1,4 @@
-//! What is stored of a session, and its byte form.
+//! The record of a session in a store, and its byte form.
 
 use std::{fmt, time::Duration};
 
@@ -14,14 +14,14 @@ use crate::{
 /// The record format this release writes, and the newest it reads. Format 1 had no epoch.
 const FORMAT: u8 = 2;
 
-/// Formats end here: what begins with a higher byte, as every text does, is no record of any release.
+/// The last number for a format. Bytes that begin with a higher number, as every text does, are no record.
 const LAST_FORMAT: u8 = 31;
 
 bytes_for_stores! {
     /// Names one write of a session: a random 128-bit value chosen by the writer.
     ///
-    /// An update names the version it replaces. Finding one's own version in a row means that the write
-    /// arrived, so repeating a write is safe.
+    /// An update names the version that it replaces. A writer that finds its own version in a row knows that its
+    /// write arrived, so repeating a write is safe.
     Version(16)
 }
 
@@ -34,9 +34,9 @@ impl Version {
 
 /// One stored session.
 ///
-/// A store keeps [`version`](Self::version) and [`expires_at`](Self::expires_at) where it can compare
-/// and move them, [`owner`](Self::owner) if it indexes owners, and everything else as the opaque bytes
-/// of [`to_bytes`](Self::to_bytes).
+/// A store keeps [`version`](Self::version) and [`expires_at`](Self::expires_at) where it can compare and change
+/// them. It keeps [`owner`](Self::owner) too if it indexes owners. Everything else is the opaque bytes of
+/// [`to_bytes`](Self::to_bytes).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     pub(crate) version: Version,
@@ -44,8 +44,8 @@ pub struct Record {
     pub(crate) codec: u8,
     pub(crate) owner: Option<OwnerKey>,
     pub(crate) lifetime: Lifetime,
-    /// Which identity the data belongs to: renewed where the person behind the session may change, so that
-    /// no change crosses. Zero until that happens for the first time.
+    /// The number of the identity that the data belongs to. It is drawn anew wherever the person behind the session
+    /// may change, so that no change reaches another person's data. Zero until then.
     pub(crate) epoch: u64,
     pub(crate) tombstone: bool,
     pub(crate) payload: Bytes,
@@ -57,42 +57,43 @@ impl Record {
         self.version
     }
 
-    /// Returns whose session it is, if the application names owners.
+    /// Returns the owner; `None` if the session has none or the application names no owners.
     pub fn owner(&self) -> Option<OwnerKey> {
         self.owner
     }
 
-    /// Returns when the session began.
+    /// Returns when the session began, or when its owner last changed.
     pub fn created_at(&self) -> Timestamp {
         self.lifetime.created_at
     }
 
-    /// Returns when the row counts as absent.
+    /// Returns when the row begins to count as absent.
     pub fn expires_at(&self) -> Timestamp {
         self.lifetime.expires_at
     }
 
-    /// Returns the instant past which nothing extends the session.
+    /// Returns the end that nothing extends.
     pub fn absolute_end(&self) -> Timestamp {
         self.lifetime.absolute_end
     }
 
-    /// Returns the idle timeout this session asked for, if it asked for one.
+    /// Returns the idle timeout that [`set_idle_timeout`](crate::Session::set_idle_timeout) gave this session, if it
+    /// was called.
     pub fn idle_timeout(&self) -> Option<IdleTimeout> {
         self.lifetime.idle_timeout
     }
 
-    /// Returns the application's schema version of the payload.
+    /// Returns the [`schema_version`](crate::SessionManagerBuilder::schema_version) of the payload.
     pub fn schema(&self) -> u32 {
         self.schema
     }
 
-    /// Returns the tag of the codec that wrote the payload.
+    /// Returns the [`tag`](crate::Codec::tag) of the codec that wrote the payload.
     pub fn codec_tag(&self) -> u8 {
         self.codec
     }
 
-    /// Says whether the row only marks an id that was replaced.
+    /// Returns `true` if the row is a tombstone: it holds no session and marks an id that was replaced or ended.
     pub fn is_tombstone(&self) -> bool {
         self.tombstone
     }
@@ -102,13 +103,13 @@ impl Record {
         &self.payload
     }
 
-    /// Returns the record with another expiry, for a store's `touch`.
+    /// Returns the record with another expiry, for a store's [`touch`](crate::SessionStore::touch).
     pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
         self.lifetime.expires_at = expires_at;
         self
     }
 
-    /// Returns everything but version and expiry as bytes.
+    /// Returns the record as bytes, without version and expiry.
     ///
     /// Layout, integers big-endian: format `u8`, flags `u8`, codec tag `u8`, schema `u32`, created-at
     /// and absolute end in Unix milliseconds `u64`, then idle timeout in milliseconds `u64`, owner
@@ -153,12 +154,14 @@ impl Record {
         bytes.extend_from_slice(&self.payload);
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote, beside the version and expiry a store kept.
+    /// Makes a record from the bytes of [`to_bytes`](Self::to_bytes), and the version and expiry that the store kept.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Newer`] for a format of a later release, [`StoreError::Corrupt`] for anything
-    /// else that is not a record. A store passes both on.
+    /// - [`StoreError::Newer`] for a format of a later release.
+    /// - [`StoreError::Corrupt`] for all other bytes that are no record.
+    ///
+    /// A store passes both on.
     pub fn from_bytes(
         version: Version,
         expires_at: Timestamp,

@@ -134,7 +134,7 @@ fn options_that_lack_what_they_need_are_refused() {
         ),
         (
             cookie_mode().schema_version(2),
-            "`.schema_version(..)` needs `.migrate(..)`, which may refuse what it does not want",
+            "`.schema_version(..)` needs `.migrate(..)`, which converts older data or rejects it",
         ),
         (
             cookie_mode().schema_version(3).migrate(same_shape).accept_schema(2),

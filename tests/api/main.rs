@@ -19,6 +19,7 @@ mod caching;
 mod cleanup;
 mod codec;
 mod commit_rules;
+mod composition;
 mod config_errors;
 mod cookie_lifetimes;
 mod cookie_template;

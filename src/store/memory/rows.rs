@@ -11,17 +11,17 @@ use crate::{
     store::Record,
 };
 
-/// What one session takes beside its payload: the record, and its entries in three indices.
+/// The bytes of one session without its payload: the record, and its entries in three indices.
 ///
-/// Measured, as the docs of the store say, and rounded up.
+/// Measured as the docs of the store say, and rounded up.
 const BYTES_PER_SESSION: usize = 448;
 
 #[derive(Default)]
 pub(super) struct Rows {
-    /// Boxed, because a growing table moves its entries while everyone waits.
+    /// Boxed, because a growing table moves its entries under the lock.
     pub(super) by_key: HashMap<StoreKey, Box<Record>, BuildHasherDefault<StartOfKey>>,
     pub(super) by_expiry: BTreeSet<(Timestamp, StoreKey)>,
-    /// Who makes room, the oldest first.
+    /// The rows that may be evicted, the oldest first.
     pub(super) evictable: BTreeSet<(Timestamp, StoreKey)>,
     pub(super) by_owner: BTreeSet<(OwnerKey, StoreKey)>,
     pub(super) bytes: usize,
@@ -30,13 +30,13 @@ pub(super) struct Rows {
 
 /// Takes the start of a key for its hash.
 ///
-/// A key is an output of SHA-256, so it is spread as well as a hash could spread it. Nor can clients pile keys
-/// into one place: this crate makes rows only under ids that the server drew.
+/// A key is an output of SHA-256, so its bytes are as evenly spread as those of a hash. Clients cannot choose keys
+/// that collide: this crate makes rows only under ids that the server drew.
 #[derive(Default)]
 pub(super) struct StartOfKey(u64);
 
 impl Hasher for StartOfKey {
-    /// The length of an array is written before its bytes, which then replace it.
+    /// `Hash` writes the length of an array first. The bytes then replace it.
     fn write(&mut self, bytes: &[u8]) {
         if let Some(start) = bytes.first_chunk() {
             self.0 = u64::from_ne_bytes(*start);

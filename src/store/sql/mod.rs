@@ -29,7 +29,7 @@ use crate::{
 /// Sessions in a table of the application's own database, through its own pool.
 ///
 /// The `sqlx` of the pool must be the one this crate uses, which is re-exported as
-/// [`sqlx`](crate::sqlx); TLS and other options are features of the application's own `sqlx` dependency.
+/// [`sqlx`](crate::store::sqlx); TLS and other options are features of the application's own `sqlx` dependency.
 ///
 /// Its three names are [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
 /// [`MySqlStore`](crate::MySqlStore), where each engine's setup, SQL and sizes stand. Cheap to clone.

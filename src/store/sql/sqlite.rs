@@ -36,7 +36,7 @@ use super::{
 /// # Size and upkeep
 ///
 /// A session of an owner with 243 bytes of data takes 518 bytes with its indices, measured over 100,000
-/// rows. One statement writes at a time, so a batch of a [`Cleanup`](crate::Cleanup) delays the saves
+/// rows. One statement writes at a time, so a batch of a [`Cleanup`](crate::store::Cleanup) delays the saves
 /// that meet it; the default of 1,000 rows takes some ten milliseconds. Deleted rows leave room for new
 /// ones, and only `VACUUM` makes the file smaller.
 ///
