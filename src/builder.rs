@@ -38,32 +38,34 @@ where
     /// [`store`](SessionManagerBuilder::store); every other option has a default.
     pub fn builder() -> SessionManagerBuilder<T> {
         SessionManagerBuilder {
-            keys: None,
-            audience: env!("CARGO_PKG_NAME").to_owned(),
-            kind: None,
-            cookie: Cookie::new("__Host-session", ""),
-            has_cookie: false,
-            insecure_http: false,
-            remove_unpartitioned: false,
-            protection: Protection::Encrypted,
-            home: None,
-            revocations: None,
-            transport: Transport::cookie(),
-            policy: ExpiryPolicy {
-                idle_timeout: IdleTimeout::Persistent(DAY),
-                rolling: Rolling::Off,
-                absolute_timeout: 30 * DAY,
-                anonymous_idle_timeout: None,
+            options: Options {
+                keys: None,
+                audience: env!("CARGO_PKG_NAME").to_owned(),
+                kind: None,
+                cookie: Cookie::new("__Host-session", ""),
+                has_cookie: false,
+                insecure_http: false,
+                remove_unpartitioned: false,
+                protection: Protection::Encrypted,
+                home: None,
+                revocations: None,
+                transport: Transport::cookie(),
+                policy: ExpiryPolicy {
+                    idle_timeout: IdleTimeout::Persistent(DAY),
+                    rolling: Rolling::Off,
+                    absolute_timeout: 30 * DAY,
+                    anonymous_idle_timeout: None,
+                },
+                max_payload: 64 * 1024,
+                generate_id: None,
+                on_event: None,
+                error_response: None,
+                on_conflict: None,
+                schema: 1,
+                accept_schema: None,
+                store_timeout: None,
+                clock: Arc::new(SystemClock),
             },
-            max_payload: 64 * 1024,
-            generate_id: None,
-            on_event: None,
-            error_response: None,
-            on_conflict: None,
-            schema: 1,
-            accept_schema: None,
-            store_timeout: None,
-            clock: Arc::new(SystemClock),
             data: DataOptions {
                 default: T::default,
                 shape: Shape::of::<T>,
@@ -83,8 +85,13 @@ where
 ///
 /// The defaults are safe for production over https.
 #[must_use = "a builder does nothing until `build`"]
-#[allow(clippy::struct_excessive_bools, reason = "independent options, each its own method")]
 pub struct SessionManagerBuilder<T> {
+    options: Options,
+    data: DataOptions<T>,
+}
+
+/// The options that no data type is needed for.
+struct Options {
     keys: Option<KeyRing>,
     audience: String,
     kind: Option<String>,
@@ -106,7 +113,6 @@ pub struct SessionManagerBuilder<T> {
     accept_schema: Option<u32>,
     store_timeout: Option<Duration>,
     clock: Arc<dyn Clock>,
-    data: DataOptions<T>,
 }
 
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
@@ -115,7 +121,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: none. Cookie mode requires keys. With a [`store`](Self::store) they seal the id, so that forged ids
     /// cost no store call.
     pub fn keys(mut self, keys: impl Into<KeyRing>) -> Self {
-        self.keys = Some(keys.into());
+        self.options.keys = Some(keys.into());
         self
     }
 
@@ -123,7 +129,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Default: this crate's name. Set it where several applications share keys or a store.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.audience = audience.into();
+        self.options.audience = audience.into();
         self
     }
 
@@ -132,7 +138,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: the short name of the data type, such as `Login` or `Vec<Login>`, so that no type opens the
     /// sessions of another. Renaming the type therefore ends its sessions. To keep them, set the former name here.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
-        self.kind = Some(kind.into());
+        self.options.kind = Some(kind.into());
         self
     }
 
@@ -158,8 +164,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Without HttpOnly any script on the page can read the cookie. Without Secure anyone on the network can. Both
     /// give a warning.
     pub fn cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
-        self.cookie = template.into();
-        self.has_cookie = true;
+        self.options.cookie = template.into();
+        self.options.has_cookie = true;
         self
     }
 
@@ -169,7 +175,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Only for development, with browsers that refuse Secure cookies on `http://localhost`.
     pub fn insecure_http(mut self, insecure: bool) -> Self {
-        self.insecure_http = insecure;
+        self.options.insecure_http = insecure;
         self
     }
 
@@ -178,7 +184,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: off. For sites that moved to Partitioned cookies
     /// ([CHIPS](https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies)).
     pub fn remove_unpartitioned(mut self, remove: bool) -> Self {
-        self.remove_unpartitioned = remove;
+        self.options.remove_unpartitioned = remove;
         self
     }
 
@@ -188,13 +194,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// The user of the browser can read everything that the session holds.
     pub fn signed(mut self, signed: bool) -> Self {
-        self.protection = if signed { Protection::Signed } else { Protection::Encrypted };
+        self.options.protection = if signed { Protection::Signed } else { Protection::Encrypted };
         self
     }
 
     /// Keeps the data in a store; the client holds only an id. Default: none, the cookie holds the data.
     pub fn store(mut self, store: impl SessionStore) -> Self {
-        self.home = Some(Home::Store(Arc::new(store)));
+        self.options.home = Some(Home::Store(Arc::new(store)));
         self
     }
 
@@ -205,7 +211,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
     ) -> Self {
-        self.home = Some(Home::StoreFor(Arc::new(choose)));
+        self.options.home = Some(Home::StoreFor(Arc::new(choose)));
         self
     }
 
@@ -218,13 +224,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// [`absolute_timeout`](Self::absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
     /// any visitor can begin sessions and end them, and a full list answers a logout with 503.
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
-        self.revocations = Some(Arc::new(list));
+        self.options.revocations = Some(Arc::new(list));
         self
     }
 
     /// Sets how the token travels. Default: [`Transport::cookie`].
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
+        self.options.transport = transport;
         self
     }
 
@@ -237,7 +243,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         generate: impl Fn(&Parts) -> [u8; 32] + Send + Sync + 'static,
     ) -> Self {
-        self.generate_id = Some(Box::new(generate));
+        self.options.generate_id = Some(Box::new(generate));
         self
     }
 
@@ -264,7 +270,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     #[doc(alias = "maxAge")]
     #[doc(alias = "ttl")]
     pub fn idle_timeout(mut self, timeout: impl Into<IdleTimeout>) -> Self {
-        self.policy.idle_timeout = timeout.into();
+        self.options.policy.idle_timeout = timeout.into();
         self
     }
 
@@ -274,13 +280,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// the time is left. In cookie mode a token is sealed anew only once a twentieth of its life has passed.
     #[doc(alias = "renew")]
     pub fn rolling(mut self, rolling: impl Into<Rolling>) -> Self {
-        self.policy.rolling = rolling.into();
+        self.options.policy.rolling = rolling.into();
         self
     }
 
     /// Ends every session at this age; nothing extends it. Default: 30 days (NIST SP 800-63B, AAL1).
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.policy.absolute_timeout = timeout;
+        self.options.policy.absolute_timeout = timeout;
         self
     }
 
@@ -288,7 +294,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Needs [`owner`](Self::owner).
     pub fn anonymous_idle_timeout(mut self, timeout: Duration) -> Self {
-        self.policy.anonymous_idle_timeout = Some(timeout);
+        self.options.policy.anonymous_idle_timeout = Some(timeout);
         self
     }
 
@@ -296,7 +302,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// In cookie mode the cookie's limit of 4096 bytes, name and overhead included, is lower.
     pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.max_payload = bytes;
+        self.options.max_payload = bytes;
         self
     }
 
@@ -340,13 +346,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// It runs within the request, so it should not block. It must not panic: a panic after the row was written
     /// means that no cookie is sent.
     pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Some(Arc::new(on_event));
+        self.options.on_event = Some(Arc::new(on_event));
         self
     }
 
     /// Sets what happens when two requests change one stored session at once. Default: [`ConflictPolicy::Merge`].
     pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
-        self.on_conflict = Some(policy);
+        self.options.on_conflict = Some(policy);
         self
     }
 
@@ -372,7 +378,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         render: impl Fn(&SessionError) -> Response + Send + Sync + 'static,
     ) -> Self {
-        self.error_response = Some(Box::new(render));
+        self.options.error_response = Some(Box::new(render));
         self
     }
 
@@ -391,7 +397,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets the version number of the data's shape. Default: 1. A higher number needs [`migrate`](Self::migrate).
     pub fn schema_version(mut self, version: u32) -> Self {
-        self.schema = version;
+        self.options.schema = version;
         self
     }
 
@@ -444,13 +450,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///    saves version 1.
     /// 2. `.schema_version(2).migrate(..)`, once every node runs the first release.
     pub fn accept_schema(mut self, version: u32) -> Self {
-        self.accept_schema = Some(version);
+        self.options.accept_schema = Some(version);
         self
     }
 
     /// Sets how long one store call may take. A store that takes longer counts as down. Default: two seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.store_timeout = Some(timeout);
+        self.options.store_timeout = Some(timeout);
         self
     }
 
@@ -458,7 +464,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// A store has its own clock. Give both the same.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.options.clock = Arc::new(clock);
         self
     }
 }

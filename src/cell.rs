@@ -3,7 +3,7 @@
 mod response;
 
 use std::{
-    any::{Any, type_name},
+    any::Any,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     id::SessionId,
     manager::{Basis, CONTENTION, Core, Draft, SessionManager},
     request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
+    warnings::Mistake,
 };
 
 /// One session of one request.
@@ -182,13 +183,12 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.commit_onto(current, draft).await
     }
 
-    async fn commit_onto(
-        &self,
-        current: Arc<Basis>,
-        mut draft: Box<Draft<T>>,
-    ) -> Result<(), SessionError> {
-        let committed = self.manager.commit(&current, &mut draft).await?;
-        self.finish(current, committed)
+    /// Boxed, so that the handler's future stays small and this is compiled once for each type.
+    fn commit_onto(&self, current: Arc<Basis>, mut draft: Box<Draft<T>>) -> CommitLeft<'_> {
+        Box::pin(async move {
+            let committed = self.manager.commit(&current, &mut draft).await?;
+            self.finish(current, committed)
+        })
     }
 
     /// Waits until no other commit of this session is under way, as long as a write waits for other
@@ -252,14 +252,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             self.leave(basis.clone(), draft);
         } else if !self.fate.excuses() {
             // Nobody will commit it, so no other guard may: the handler may have failed.
-            self.warn("dropped", basis, |route| {
-                tracing::warn!(
-                    session = type_name::<T>(),
-                    route,
-                    "changes to a session were dropped: call `session.commit().await`, add \
-                     `AutoCommitLayer`, or say `session.discard()`"
-                );
-            });
+            self.warn(Mistake::DroppedChange, basis);
         }
     }
 

@@ -113,7 +113,7 @@ pub enum SessionError {
     Conflict,
 
     /// Another request ended the session or gave it a new id or owner: 409.
-    #[error("the session has ended or was given a new id by another request")]
+    #[error("the session has ended, or another request gave it a new id or another owner")]
     Gone,
 
     /// The session does not fit: 500.

@@ -109,8 +109,8 @@ impl Registry {
         self.fate.set(Fate::CLOSED);
     }
 
-    /// Commits what handlers left, and closes the request. Of an unwanted response, and after a panic, only
-    /// the ends of sessions are committed.
+    /// Commits what handlers left, and closes the request. Of an unwanted response only the ends of sessions are
+    /// committed, after a panic nothing.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());

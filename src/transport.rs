@@ -131,7 +131,7 @@ impl Carrier {
         Self { transport, template: Arc::new(template) }
     }
 
-    /// Returns the name that `kind` defaults to and the size limit counts.
+    /// Returns the name of the cookie or header, which tokens are bound to and the size limit counts.
     pub(crate) fn name(&self) -> &str {
         match &self.transport.kind {
             Kind::Cookie => self.template.name(),

@@ -30,9 +30,52 @@ impl Route {
     }
 }
 
-/// When each warning was last given.
+/// A mistake of the application, or a change that two requests cannot both make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Mistake {
+    DroppedChange,
+    DroppedGuard,
+    ReadWithoutGuard,
+    GuardsConflict,
+    RequestsConflict,
+    UnstableEncoding,
+}
+
+impl Mistake {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::DroppedChange => {
+                "changes to a session were dropped: call `session.commit().await`, add `AutoCommitLayer`, or say \
+                 `session.discard()`"
+            }
+            Self::DroppedGuard => {
+                "a `SessionCommit` was dropped, so the client was not told: return it with the response, as in \
+                 `Ok((session.commit().await?, body))`"
+            }
+            Self::ReadWithoutGuard => {
+                "a session was read, but no guard went into the response: a shared cache may serve it to other \
+                 visitors, and `rolling` did not extend the session. Return the guard, as in \
+                 `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
+            }
+            Self::GuardsConflict => {
+                "two `Session` guards of one request changed the same data: commit or drop the first before \
+                 extracting the next"
+            }
+            Self::RequestsConflict => {
+                "two requests changed the same field of a session, and the later one is answered with 409: make \
+                 the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`"
+            }
+            Self::UnstableEncoding => {
+                "session data is encoded in another order each time, so that it counts as changed whenever it is \
+                 borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`"
+            }
+        }
+    }
+}
+
+/// When each warning was last given, by mistake and place.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Mutex<HashMap<(&'static str, String), Timestamp>>);
+pub(crate) struct Warnings(Mutex<HashMap<(Mistake, String), Timestamp>>);
 
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -40,16 +83,30 @@ const PAUSE: Duration = Duration::from_secs(60);
 const MOST: usize = 1000;
 
 impl Warnings {
-    /// Returns `true` if this warning was not given of this place within the last minute.
-    pub(crate) fn is_due(&self, kind: &'static str, place: String, now: Timestamp) -> bool {
+    /// Warns of a mistake, unless it was warned of at this place within the last minute.
+    pub(crate) fn warn(
+        &self,
+        mistake: Mistake,
+        session: &'static str,
+        route: Option<&Route>,
+        pointer: Option<&str>,
+        now: Timestamp,
+    ) {
+        let route = route.map(Route::describe);
+        let place = [route.as_deref(), pointer].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        if self.is_due((mistake, place), now) {
+            tracing::warn!(session, route, pointer, "{}", mistake.text());
+        }
+    }
+
+    fn is_due(&self, place: (Mistake, String), now: Timestamp) -> bool {
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if given.len() >= MOST {
             given.clear();
         }
-        let key = (kind, place);
-        let is_due = given.get(&key).is_none_or(|last| last.saturating_add(PAUSE) <= now);
+        let is_due = given.get(&place).is_none_or(|last| last.saturating_add(PAUSE) <= now);
         if is_due {
-            given.insert(key, now);
+            given.insert(place, now);
         }
         is_due
     }

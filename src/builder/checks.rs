@@ -1,8 +1,12 @@
 //! Making a manager, with the checks that make a bad configuration fail early.
 
-use std::{any::TypeId, sync::Arc, time::Duration};
+use std::{
+    any::{TypeId, type_name},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{DAY, SessionManagerBuilder};
+use super::{DAY, Options, SessionManagerBuilder};
 use crate::{
     codec::JSON_TAG,
     cookies::CookieTemplate,
@@ -28,12 +32,36 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// A [`ConfigError`] whose text names the option and what to change.
     pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
+        let data = &self.data;
+        let facts = DataFacts {
+            id: TypeId::of::<T>(),
+            name: type_name::<T>(),
+            codec_tag: data.codec.tag(),
+            has_owner: data.owner.is_some(),
+            has_migrate: data.migrate.is_some(),
+        };
+        Ok(SessionManager::new(self.options.build(facts)?, self.data))
+    }
+}
+
+/// What the checks need to know of the data type and its options.
+#[derive(Clone, Copy)]
+struct DataFacts {
+    id: TypeId,
+    name: &'static str,
+    codec_tag: u8,
+    has_owner: bool,
+    has_migrate: bool,
+}
+
+impl Options {
+    fn build(self, data: DataFacts) -> Result<Core, ConfigError> {
         self.check_durations()?;
-        self.check_combinations()?;
+        self.check_combinations(data)?;
         let template =
             CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
         let carrier = Carrier::new(self.transport, template);
-        let kind: Arc<str> = self.kind.unwrap_or_else(short_name::<T>).into();
+        let kind: Arc<str> = self.kind.unwrap_or_else(|| short_name(data.name)).into();
         let (home, content) = match self.home {
             Some(home) => (home, Content::Id),
             None => (Home::Token(self.revocations), Content::Data),
@@ -56,17 +84,17 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
             warnings: Warnings::default(),
             generate_id: self.generate_id,
             error_response: self.error_response,
-            codec_tag: self.data.codec.tag(),
+            codec_tag: data.codec_tag,
             schema: self.schema,
             accept_schema: self.accept_schema.unwrap_or(self.schema),
-            owner_is_told: self.data.owner.is_some(),
+            owner_is_told: data.has_owner,
             on_conflict: self.on_conflict.unwrap_or_default(),
             max_payload: self.max_payload,
             store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
         };
         let core = Core::new(settings, home);
-        core.warn_of_shared_kind(TypeId::of::<T>(), std::any::type_name::<T>());
-        Ok(SessionManager::new(core, self.data))
+        core.warn_of_shared_kind(data.id, data.name);
+        Ok(core)
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {
@@ -94,11 +122,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         Ok(())
     }
 
-    fn check_combinations(&self) -> Result<(), ConfigError> {
+    fn check_combinations(&self, data: DataFacts) -> Result<(), ConfigError> {
         let needs = |option, needs| Err(ConfigError::Needs { option, needs });
         let excludes = |option, excludes| Err(ConfigError::Excludes { option, excludes });
         let invalid = |option, problem| Err(ConfigError::Invalid { option, problem });
-        let is_json = self.data.codec.tag() == JSON_TAG;
+        let is_json = data.codec_tag == JSON_TAG;
         let merges = self.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
         if self.home.is_some() {
             if self.revocations.is_some() {
@@ -124,10 +152,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
                 return needs("store_timeout", "`.store(..)` or `.revocations(..)`");
             }
         }
-        if self.data.migrate.is_some() && !is_json {
+        if data.has_migrate && !is_json {
             return needs("migrate", "JSON; it cannot be combined with a `.codec(..)`");
         }
-        if self.schema > 1 && self.data.migrate.is_none() {
+        if self.schema > 1 && !data.has_migrate {
             return needs(
                 "schema_version",
                 "`.migrate(..)`, which converts older data or rejects it",
@@ -136,7 +164,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
             return needs("accept_schema", "a version from `.schema_version(..)` up");
         }
-        if self.policy.anonymous_idle_timeout.is_some() && self.data.owner.is_none() {
+        if self.policy.anonymous_idle_timeout.is_some() && !data.has_owner {
             return needs("anonymous_idle_timeout", "`.owner(..)`");
         }
         if !self.transport.is_cookie() {
@@ -168,9 +196,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 }
 
 /// Returns the name of a type without the paths of its modules, such as `Vec<Login>`.
-fn short_name<T>() -> String {
+fn short_name(name: &str) -> String {
     let mut short = String::new();
-    for part in std::any::type_name::<T>().split_inclusive(|letter| "<>,()[]& ;".contains(letter)) {
+    for part in name.split_inclusive(|letter| "<>,()[]& ;".contains(letter)) {
         short.push_str(part.rsplit("::").next().unwrap_or(part));
     }
     short

@@ -5,7 +5,11 @@ use std::{any::type_name, sync::PoisonError};
 use http::HeaderMap;
 
 use super::Cell;
-use crate::{manager::Basis, request::Fate};
+use crate::{
+    manager::Basis,
+    request::{AnyCell as _, Fate},
+    warnings::Mistake,
+};
 
 impl<T: Send + Sync + 'static> Cell<T> {
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.
@@ -31,12 +35,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
-    pub(super) fn warn(&self, kind: &'static str, basis: &Basis, write: impl FnOnce(&str)) {
-        let core = self.manager.core();
-        let route = basis.incoming.route.describe();
-        if core.warnings.is_due(kind, route.clone(), core.now()) {
-            write(&route);
-        }
+    pub(super) fn warn(&self, mistake: Mistake, basis: &Basis) {
+        self.core().warn(mistake, type_name::<T>(), Some(&basis.incoming.route), None);
     }
 }
 
@@ -52,24 +52,9 @@ impl<T: Send + Sync + 'static> Drop for Cell<T> {
         }
         let (is_read, is_promised, basis) = (state.is_read, state.is_promised, state.basis.clone());
         if is_promised {
-            self.warn("lost", &basis, |route| {
-                tracing::warn!(
-                    session = type_name::<T>(),
-                    route,
-                    "a `SessionCommit` was dropped, so the client was not told: return it with the \
-                     response, as in `Ok((session.commit().await?, body))`"
-                );
-            });
+            self.warn(Mistake::DroppedGuard, &basis);
         } else if is_read && !self.fate.is(Fate::LAYERED) {
-            self.warn("read", &basis, |route| {
-                tracing::warn!(
-                    session = type_name::<T>(),
-                    route,
-                    "a session was read, but no guard went into the response: a shared cache may serve it \
-                     to other visitors, and `rolling` did not extend the session. Return the guard, as in \
-                     `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
-                );
-            });
+            self.warn(Mistake::ReadWithoutGuard, &basis);
         }
     }
 }

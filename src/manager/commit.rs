@@ -1,6 +1,6 @@
 //! What a draft means for its session, alone or beside what other guards and requests did.
 
-use std::sync::Arc;
+use std::{any::type_name, sync::Arc};
 
 use super::{
     ConflictPolicy, SessionManager,
@@ -12,6 +12,7 @@ use crate::{
     error::{SessionError, SessionRejection},
     event::SessionEventKind as Kind,
     store::Record,
+    warnings::Mistake,
 };
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
@@ -123,8 +124,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|(_, field)| field.clone());
         core.report(Kind::Conflict { field: field.clone() }, || save.live.key());
-        if let Some(field) = field {
-            self.warn_of_conflict(&field);
+        if field.is_some() {
+            core.warn(Mistake::RequestsConflict, type_name::<T>(), None, field.as_deref());
         }
         let prepared = prepared.map_err(|(error, _)| error)?;
         let mut lifetime = save.lifetime;
@@ -170,17 +171,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 // Two changes that name no owner may together name one.
                 if merged.owner == ours.owner { Ok(merged) } else { refuse(SessionError::Conflict) }
             }
-        }
-    }
-
-    fn warn_of_conflict(&self, field: &str) {
-        if self.core.warnings.is_due("conflict", field.to_owned(), self.core.now()) {
-            tracing::warn!(
-                session = std::any::type_name::<T>(),
-                pointer = field,
-                "two requests changed the same field of a session, and the later one is answered with 409: \
-                 make the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`"
-            );
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     seal::Sealer,
     store::{Record, SessionStore, Version},
     transport::Carrier,
-    warnings::Warnings,
+    warnings::{Mistake, Route, Warnings},
 };
 
 /// A session manager without its data type.
@@ -168,6 +168,16 @@ impl Core {
     /// Reports an event of no known session.
     pub(crate) fn alarm(&self, kind: Kind) {
         self.events.report(kind, || None);
+    }
+
+    pub(crate) fn warn(
+        &self,
+        mistake: Mistake,
+        session: &'static str,
+        route: Option<&Route>,
+        pointer: Option<&str>,
+    ) {
+        self.warnings.warn(mistake, session, route, pointer, self.now());
     }
 
     /// Renders an error for the client.

@@ -1,6 +1,6 @@
 //! Between session data and its stored form: decoding, migrating, preparing a save, merging.
 
-use std::sync::atomic::Ordering;
+use std::{any::type_name, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::{
     id::OwnerKey,
     merge::merge,
     store::Record,
+    warnings::Mistake,
 };
 
 /// Why stored data cannot be handed out.
@@ -160,13 +161,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if cfg!(debug_assertions)
             && let Ok(again) = self.encode(&data)
             && !self.is_same_data(payload, &again)
-            && self.core.warnings.is_due("unstable", String::new(), self.core.now())
         {
-            tracing::warn!(
-                session = std::any::type_name::<T>(),
-                "session data is encoded in another order each time, so that it counts as changed whenever \
-                 it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`"
-            );
+            self.core.warn(Mistake::UnstableEncoding, type_name::<T>(), None, None);
         }
         Ok(())
     }
@@ -255,16 +251,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Reports two guards of one request that changed the same, which is a mistake of the application.
     fn clash_in_request(&self, basis: &Basis, field: Option<&str>) -> SessionError {
-        let route = basis.incoming.route.describe();
-        if self.core.warnings.is_due("guards", route.clone(), self.core.now()) {
-            tracing::warn!(
-                session = std::any::type_name::<T>(),
-                route,
-                pointer = field,
-                "two `Session` guards of one request changed the same data: commit or drop the first before \
-                 extracting the next"
-            );
-        }
+        let route = Some(&basis.incoming.route);
+        self.core.warn(Mistake::GuardsConflict, type_name::<T>(), route, field);
         SessionError::Conflict
     }
 }
