@@ -111,7 +111,8 @@ async fn imitate(private: PrivateCookieJar) -> PrivateCookieJar {
 
 /// Lists what the private jar opens.
 async fn private(private: PrivateCookieJar) -> String {
-    private.iter().map(|cookie| format!("{} ", cookie.name())).collect()
+    let names: Vec<_> = private.iter().map(|cookie| cookie.name().to_owned()).collect();
+    names.join(", ")
 }
 
 async fn post_to(browser: &mut Browser, path: &str) -> Answer {
@@ -189,7 +190,7 @@ async fn a_logout_removes_the_cookie_of_the_session_alone(mode: Mode) {
 async fn one_key_seals_both_and_neither_opens_what_the_other_sealed(mode: Mode) {
     let mut browser = Browser::new(app(mode));
     post_to(&mut browser, "/visit/first").await.expect_status(StatusCode::OK);
-    browser.get("/private").await.expect(StatusCode::OK, "note ");
+    browser.get("/private").await.expect(StatusCode::OK, "note");
     browser.post("/imitate").await.expect_status(StatusCode::OK);
     let answer = post_to(&mut browser, "/visit/first").await;
     answer.expect(StatusCode::OK, "agent: 1, dark, a secret");
