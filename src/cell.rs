@@ -106,8 +106,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
         let load = async || {
             let kept = self.manager.keeps_parts().then(|| RequestSessions::without_registry(parts));
-            // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
-            let (basis, draft) = Box::pin(self.manager.open(parts, kept)).await?;
+            let (basis, draft) = self.manager.open(parts, kept).await?;
             Ok(Mutex::new(State {
                 basis: Arc::new(basis),
                 spare: Some(draft),

@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::{
     SessionManager,
     basis::{Basis, Draft, Incoming},
+    core::Core,
     data::Unreadable,
     endings::Successor,
     tokens::Claim,
@@ -17,7 +18,7 @@ use crate::{
     error::{SessionRejection, StoreError},
     event::SessionEventKind as Kind,
     id::StoreKey,
-    store::{Record, SessionStore},
+    store::Record,
     warnings::Route,
 };
 
@@ -31,32 +32,87 @@ pub(super) enum Verdict<T> {
     Absent,
 }
 
+/// A session that a token names, and what the token or the store holds of it.
+struct Found {
+    claim: Claim,
+    stored: Result<Option<Record>, StoreError>,
+    /// Its entry in the revocation list.
+    revoked: Option<Record>,
+}
+
+impl Core {
+    /// Reads the tokens of a request and looks their sessions up.
+    async fn look_up(
+        &self,
+        parts: &Parts,
+        kept_parts: Option<Arc<Parts>>,
+    ) -> Result<(Incoming, Vec<Found>), SessionRejection> {
+        let opened_at = self.now();
+        let (arrived, claims) = self.read_tokens(parts, opened_at)?;
+        let store = self.store_of(parts)?;
+        let mut found = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let (stored, revoked) = match (&claim.carried, &store) {
+                (Some((_, record)), list) => {
+                    let list = list.as_ref().filter(|_| !self.is_over(record, opened_at));
+                    let revoked = match list {
+                        Some(list) => self.revocation(list, &claim.id.store_key()).await?,
+                        None => None,
+                    };
+                    (Ok(Some(record.clone())), revoked)
+                }
+                (None, Some(store)) => {
+                    (self.rows_in(store).load(&claim.id.store_key()).await, None)
+                }
+                (None, None) => continue,
+            };
+            found.push(Found { claim, stored, revoked });
+        }
+        let (route, others) = (Route::of(parts), Vec::new());
+        let incoming = Incoming { arrived, opened_at, route, others, store, parts: kept_parts };
+        Ok((incoming, found))
+    }
+
+    fn is_over(&self, record: &Record, now: Timestamp) -> bool {
+        self.policy.ends_at(&record.lifetime) <= now
+    }
+}
+
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Finds the session of a request, or starts a fresh one.
     ///
-    /// `kept_parts` is what `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts) asks.
+    /// `kept_parts` is the request that `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts)
+    /// asks.
     pub(crate) async fn open(
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
     ) -> Result<(Basis, Box<Draft<T>>), SessionRejection> {
-        let opened_at = self.core.now();
-        let (arrived, claims) = self.core.read_tokens(parts, opened_at)?;
-        let store = self.core.store_of(parts)?;
-        let (mut origin, mut others) = (Origin::New, Vec::new());
+        // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
+        let (mut incoming, found) = Box::pin(self.core.look_up(parts, kept_parts)).await?;
+        let (now, others) = (incoming.opened_at, &mut incoming.others);
+        let mut origin = Origin::New;
         let mut newest: Option<(Timestamp, Box<Live>, Box<Draft<T>>)> = None;
         let mut valid = 0;
-        for claim in &claims {
-            match self.judge_claim(claim, store.as_ref(), parts, opened_at).await? {
+        for Found { claim, stored, revoked } in found {
+            let session = || claim.id.store_key();
+            let mut verdict = self.judge(session, stored, Some(parts), now)?;
+            if let (Verdict::Valid(..), Some(entry)) = (&verdict, revoked) {
+                self.core.report(Kind::Revoked, session);
+                let is_fresh = self.core.is_fresh_tombstone(&entry, now);
+                verdict = if is_fresh {
+                    Verdict::Tombstone(Successor::of(&entry))
+                } else {
+                    Verdict::Absent
+                };
+            }
+            match verdict {
                 Verdict::Valid(record, draft) => {
                     valid += 1;
                     let carried = claim.carried.as_ref();
                     let age = carried.map_or(record.created_at(), |(issued_at, _)| *issued_at);
-                    let live = Live {
-                        former_key: claim.former_key,
-                        ..Live::new(claim.id.clone(), record)
-                    };
-                    let live = Box::new(live);
+                    let former_key = claim.former_key;
+                    let live = Box::new(Live { former_key, ..Live::new(claim.id, record) });
                     let older = match &newest {
                         Some((newest, ..)) if *newest >= age => Some(live),
                         _ => newest.replace((age, live, draft)).map(|(_, older, _)| older),
@@ -86,44 +142,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
             None => Box::new(Draft::new(self.default_data())),
         };
-        let route = Route::of(parts);
-        let incoming = Incoming { arrived, opened_at, route, others, store, parts: kept_parts };
         Ok((Basis::new(incoming, origin), draft))
     }
 
     /// Returns `true` if a commit needs the request itself, so that somebody has to keep it.
     pub(crate) fn keeps_parts(&self) -> bool {
         self.core.generate_id.is_some()
-    }
-
-    async fn judge_claim(
-        &self,
-        claim: &Claim,
-        store: Option<&Arc<dyn SessionStore>>,
-        parts: &Parts,
-        now: Timestamp,
-    ) -> Result<Verdict<T>, SessionRejection> {
-        let session = || claim.id.store_key();
-        let (stored, list) = match (&claim.carried, store) {
-            (Some((_, record)), list) => (Ok(Some(record.clone())), list),
-            (None, Some(store)) => {
-                (self.core.rows_in(store).load(&claim.id.store_key()).await, None)
-            }
-            (None, None) => return Ok(Verdict::Absent),
-        };
-        let verdict = self.judge(session, stored, Some(parts), now)?;
-        let (Verdict::Valid(..), Some(list)) = (&verdict, list) else {
-            return Ok(verdict);
-        };
-        let Some(entry) = self.core.revocation(list, &claim.id.store_key()).await? else {
-            return Ok(verdict);
-        };
-        self.core.report(Kind::Revoked, session);
-        Ok(if self.core.is_fresh_tombstone(&entry, now) {
-            Verdict::Tombstone(Successor::of(&entry))
-        } else {
-            Verdict::Absent
-        })
     }
 
     /// Judges what a token or a store holds of a session, for a request or, without `parts`, outside one.
@@ -152,7 +176,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 return Err(error.into());
             }
         };
-        if core.policy.ends_at(&record.lifetime) <= now {
+        if core.is_over(&record, now) {
             core.report(Kind::Expired, session);
             return Ok(Verdict::Refused(Some(record)));
         }
