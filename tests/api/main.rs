@@ -45,6 +45,7 @@ mod one_request;
 mod options;
 mod outside;
 mod reading_back;
+mod review;
 mod revocation_list;
 mod revocations;
 mod round_trip;
