@@ -4,7 +4,11 @@ mod response;
 
 use std::{
     any::Any,
-    sync::{Arc, Mutex, MutexGuard},
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{HeaderMap, request::Parts};
@@ -26,14 +30,20 @@ pub(crate) struct Cell<T: Send + Sync + 'static> {
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
     fate: Arc<Fate>,
+    /// A load or a commit of this session failed.
+    failed: AtomicBool,
 }
 
 struct State<T> {
     basis: Arc<Basis>,
     /// Data of the basis that a guard gave back unchanged, for the next one.
     spare: Option<Box<Draft<T>>>,
+    /// What guards left to the layer, as they were dropped, until it is folded into the basis.
+    waiting: VecDeque<(Arc<Basis>, Box<Draft<T>>)>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<SessionError>,
+    /// The layer is through with this session.
+    is_over: bool,
     /// The session was read, so that its response depends on it.
     is_read: bool,
     /// A `SessionCommit` has something to tell.
@@ -41,6 +51,13 @@ struct State<T> {
     is_delivered: bool,
     /// A token went into a response already, and may have to come out of it again.
     is_sent: bool,
+}
+
+impl<T> State<T> {
+    /// Returns `true` if a dropped guard asked for the session's end.
+    fn ends(&self) -> bool {
+        self.waiting.iter().any(|(_, draft)| draft.intents.destroy)
+    }
 }
 
 impl Registry {
@@ -67,17 +84,15 @@ impl Registry {
     }
 }
 
-impl<T> State<T> {
-    fn replace(&mut self, basis: Arc<Basis>) {
-        self.basis = basis;
-        self.spare = None;
-        (self.is_promised, self.is_delivered) = (false, false);
-    }
-}
-
 impl<T: Send + Sync + 'static> Cell<T> {
     pub(crate) fn new(manager: SessionManager<T>, fate: Arc<Fate>) -> Self {
-        Self { manager, state: OnceCell::new(), turn: AsyncMutex::new(()), fate }
+        Self {
+            manager,
+            state: OnceCell::new(),
+            turn: AsyncMutex::new(()),
+            fate,
+            failed: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn manager(&self) -> &SessionManager<T> {
@@ -99,7 +114,10 @@ impl<T: Send + Sync + 'static> Cell<T> {
         parts: &Parts,
     ) -> Result<Option<(Arc<Basis>, Box<Draft<T>>)>, SessionRejection> {
         let state = self.open(parts).await?;
-        let is_loaded = lock(state).basis.live().is_some();
+        let is_loaded = {
+            let state = lock(state);
+            state.basis.live().is_some() && !state.ends()
+        };
         if is_loaded { self.hand_out_of(state).map(Some) } else { Ok(None) }
     }
 
@@ -110,14 +128,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
             Ok(Mutex::new(State {
                 basis: Arc::new(basis),
                 spare: Some(draft),
+                waiting: VecDeque::new(),
                 refused: None,
+                is_over: false,
                 is_read: false,
                 is_promised: false,
                 is_delivered: false,
                 is_sent: false,
             }))
         };
-        self.state.get_or_try_init(load).await
+        self.state.get_or_try_init(load).await.inspect_err(|_| self.fail())
     }
 
     fn hand_out_of(
@@ -126,7 +146,12 @@ impl<T: Send + Sync + 'static> Cell<T> {
     ) -> Result<(Arc<Basis>, Box<Draft<T>>), SessionRejection> {
         let (basis, spare) = {
             let mut state = lock(state);
-            (state.basis.clone(), state.spare.take())
+            // A commit under way, which was begun before, does not know of this end yet.
+            if state.ends() {
+                (Arc::new(state.basis.with_ending()), None)
+            } else {
+                (state.basis.clone(), state.spare.take())
+            }
         };
         let draft = match spare {
             Some(draft) => draft,
@@ -154,10 +179,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             self.give_back(basis, draft);
             return Ok(());
         }
-        // Boxed for the same reason as `open`.
-        Box::pin(self.commit_in_turn(basis, draft))
-            .await
-            .inspect_err(|_| _ = self.fate.set(Fate::FAILED))
+        self.commit_in_turn(basis, draft).await.inspect_err(|_| self.fail())
     }
 
     async fn commit_in_turn(
@@ -172,6 +194,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         let Some(_turn) = self.turn(is_changed).await? else {
             return Ok(());
         };
+        self.fold_waiting();
         let current = self.basis()?;
         if !Arc::ptr_eq(basis, &current) {
             if !is_changed {
@@ -179,14 +202,26 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }
             self.manager.rebase(basis, &current, &mut draft)?;
         }
-        self.commit_onto(current, draft).await
+        self.commit_onto(current, draft).await?;
+        self.fold_waiting();
+        Ok(())
     }
 
+    /// Commits a draft of the current basis; the caller has the turn.
+    ///
     /// Boxed, so that the handler's future stays small and this is compiled once for each type.
     fn commit_onto(&self, current: Arc<Basis>, mut draft: Box<Draft<T>>) -> CommitLeft<'_> {
         Box::pin(async move {
-            let committed = self.manager.commit(&current, &mut draft).await?;
-            self.finish(current, committed)
+            let committed = match self.manager.commit(&current, &mut draft).await {
+                Err(error @ SessionError::Store(_)) if current.uncommitted.is_some() => {
+                    // It may be stored, so nobody may commit it again.
+                    self.set_basis(Arc::new(current.with_uncommitted(None)));
+                    self.refuse(SessionError::Conflict);
+                    return Err(error);
+                }
+                committed => committed?,
+            };
+            self.finish(committed)
         })
     }
 
@@ -201,36 +236,26 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 wait.await.map_err(|_| SessionError::Conflict)?
             }
         };
-        if self.fate.is(Fate::CLOSED) { Err(SessionError::Closed) } else { Ok(Some(turn)) }
+        if self.fate.is(Fate::CLOSING) { Err(SessionError::Closed) } else { Ok(Some(turn)) }
     }
 
-    /// Makes what a commit came to the current basis, together with what guards that were dropped
-    /// meanwhile left.
-    fn finish(
-        &self,
-        mut started_from: Arc<Basis>,
-        committed: Option<Basis>,
-    ) -> Result<(), SessionError> {
-        let Some(committed) = committed else {
-            return Ok(());
+    /// Makes what a commit came to the current basis; the caller has the turn.
+    fn finish(&self, committed: Option<Basis>) -> Result<(), SessionError> {
+        let Some(mut state) = self.state().filter(|_| !self.fate.is(Fate::CLOSED)) else {
+            return Err(SessionError::Closed);
         };
-        let mut committed = Arc::new(committed);
-        loop {
-            {
-                let Some(mut state) = self.state().filter(|_| !self.fate.is(Fate::CLOSED)) else {
-                    return Err(SessionError::Closed);
-                };
-                if Arc::ptr_eq(&state.basis, &started_from) {
-                    state.replace(committed);
-                    return Ok(());
-                }
-                started_from = state.basis.clone();
-            }
-            // Merging is the application's code, so it runs outside the lock.
-            match self.manager.fold_again(&started_from, &committed) {
-                Ok(folded) => committed = folded,
-                Err(error) => self.refuse(error),
-            }
+        if let Some(committed) = committed {
+            state.basis = Arc::new(committed);
+            state.spare = None;
+            (state.is_promised, state.is_delivered) = (false, false);
+        }
+        Ok(())
+    }
+
+    fn set_basis(&self, basis: Arc<Basis>) {
+        if let Some(mut state) = self.state() {
+            state.basis = basis;
+            state.spare = None;
         }
     }
 
@@ -247,34 +272,46 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 state.is_read |= is_read;
             }
             self.give_back(basis, draft);
-        } else if self.fate.is(Fate::LAYERED) && !self.fate.is(Fate::CLOSED) {
-            self.leave(basis.clone(), draft);
+        } else if self.fate.is(Fate::LAYERED) && self.wait(basis, draft) {
+            // A commit under way folds it in when it is through.
+            if let Ok(_turn) = self.turn.try_lock() {
+                self.fold_waiting();
+            }
         } else if !self.fate.excuses() {
             // Nobody will commit it, so no other guard may: the handler may have failed.
             self.warn(Mistake::DroppedChange, basis);
         }
     }
 
-    /// Leaves a dropped guard's changes to the layer.
-    fn leave(&self, mut basis: Arc<Basis>, mut draft: Box<Draft<T>>) {
-        while let Ok(current) = self.basis() {
-            if !Arc::ptr_eq(&basis, &current)
-                && let Err(error) = self.manager.rebase(&basis, &current, &mut draft)
-            {
-                return self.refuse(error);
-            }
-            let kept = match self.manager.fold(&current, &mut draft) {
-                Ok(kept) => Arc::new(kept),
-                Err(error) => return self.refuse(error),
-            };
-            if let Some(mut state) = self.state()
-                && Arc::ptr_eq(&state.basis, &current)
-            {
-                state.basis = kept;
-                state.spare = None;
+    /// Leaves a dropped guard's changes to the layer; `false` if that is through.
+    fn wait(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) -> bool {
+        let Some(mut state) = self.state() else {
+            return false;
+        };
+        if !state.is_over {
+            state.waiting.push_back((basis.clone(), draft));
+        }
+        !state.is_over
+    }
+
+    /// Folds what dropped guards left into the basis; the caller has the turn.
+    fn fold_waiting(&self) {
+        loop {
+            let next = self.state().and_then(|mut state| {
+                let (basis, draft) = state.waiting.pop_front()?;
+                Some((basis, draft, state.basis.clone()))
+            });
+            // Merging is the application's code, so it runs outside the lock.
+            let Some((basis, mut draft, current)) = next else {
                 return;
+            };
+            let is_stale = !draft.intents.destroy && !Arc::ptr_eq(&basis, &current);
+            let rebased =
+                if is_stale { self.manager.rebase(&basis, &current, &mut draft) } else { Ok(()) };
+            match rebased.and_then(|()| self.manager.fold(&current, &mut draft)) {
+                Ok(folded) => self.set_basis(Arc::new(folded)),
+                Err(error) => self.refuse(error),
             }
-            basis = current;
         }
     }
 
@@ -300,6 +337,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         change: impl FnMut(&mut T) -> R,
     ) -> Result<(Arc<Basis>, Box<Draft<T>>, R), SessionError> {
         let _turn = self.turn(true).await?;
+        self.fold_waiting();
         let mut current = self.basis()?;
         if !self.manager.rests(&current) {
             let draft = Box::new(Draft::new(self.manager.data_of(&current)?));
@@ -309,8 +347,50 @@ impl<T: Send + Sync + 'static> Cell<T> {
         let live = current.live().filter(|_| current.identity == basis.identity);
         let live = live.ok_or_else(|| self.manager.core().gone(None))?;
         let (applied, next) = self.manager.update_live(&current, live, change).await?;
-        self.finish(current.clone(), next)?;
+        self.finish(next)?;
         Ok((self.basis()?, Box::new(Draft::new(applied.data)), applied.result))
+    }
+}
+
+impl<T: Send + Sync + 'static> Cell<T> {
+    /// Returns what the layer has still to commit. If nothing is left, guards that are dropped from now on are
+    /// too late.
+    fn next_left(
+        &self,
+        wanted: bool,
+        touches: bool,
+    ) -> Option<(Arc<Basis>, Option<Box<Draft<T>>>)> {
+        loop {
+            self.fold_waiting();
+            let mut state = self.state()?;
+            if !state.waiting.is_empty() {
+                continue;
+            }
+            if state.basis.uncommitted.is_some() && (!wanted || state.refused.is_some()) {
+                state.basis = Arc::new(state.basis.with_uncommitted(None));
+                state.spare = None;
+            }
+            let basis = state.basis.clone();
+            let is_left = basis.uncommitted.is_some() || basis.ending.is_some();
+            if is_left || (touches && !self.manager.rests(&basis)) {
+                return Some((basis, state.spare.take()));
+            }
+            state.is_over = true;
+            return None;
+        }
+    }
+
+    /// Notes that the layer is through.
+    fn end(&self) {
+        if let Some(mut state) = self.state() {
+            state.is_over = true;
+        }
+    }
+
+    /// Notes that the response is an error of this session.
+    fn fail(&self) {
+        self.fate.set(Fate::FAILED);
+        self.failed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -323,6 +403,10 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
         self.manager.core()
     }
 
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     fn id(&self) -> Option<SessionId> {
         self.basis().ok()?.live().map(|live| live.id.clone())
     }
@@ -330,28 +414,28 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     fn commit_left(&self, wanted: bool) -> CommitLeft<'_> {
         Box::pin(async move {
             // A commit that a spawned task began is waited for.
-            let turn = self.turn(true).await;
-            let Ok(mut current) = self.basis() else {
-                return Ok(());
-            };
-            let refused = self.state().and_then(|mut state| state.refused.take());
-            if !wanted || refused.is_some() {
-                current = Arc::new(current.with_uncommitted(None));
-            }
-            let is_left = current.uncommitted.is_some() || current.ending.is_some();
-            if is_left || (wanted && turn.is_ok() && !self.manager.rests(&current)) {
-                let _turn = turn?;
-                let spare = self.state().and_then(|mut state| {
-                    state.basis = current.clone();
-                    state.spare.take()
-                });
-                let draft = match spare {
-                    Some(draft) => draft,
-                    None => Box::new(Draft::new(self.manager.data_of(&current)?)),
+            let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
+            let mut result = Ok(());
+            let mut touches = wanted;
+            while let Some((basis, draft)) = self.next_left(wanted, touches) {
+                touches = false;
+                let committed = match (&turn, draft) {
+                    (Err(_), _) => Err(SessionError::Conflict),
+                    (Ok(_), Some(draft)) => self.commit_onto(basis, draft).await,
+                    (Ok(_), None) => match self.manager.data_of(&basis) {
+                        Ok(data) => self.commit_onto(basis, Box::new(Draft::new(data))).await,
+                        Err(error) => Err(error.into()),
+                    },
                 };
-                self.commit_onto(current, draft).await?;
+                if committed.is_err() {
+                    self.end();
+                    self.fail();
+                    result = committed;
+                    break;
+                }
             }
-            refused.filter(|_| wanted).map_or(Ok(()), Err)
+            let refused = self.state().and_then(|mut state| state.refused.take());
+            result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
         })
     }
 

@@ -79,7 +79,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// As [`SessionManager::destroy`], and [`SessionError::Gone`] if the session has another owner.
     pub async fn destroy(&self) -> Result<(), SessionError> {
-        self.manager.destroy_identity(self.key, self.epoch).await
+        self.manager.destroy_if("destroy", self.key, |record| record.epoch == self.epoch).await
     }
 }
 

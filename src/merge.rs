@@ -103,8 +103,8 @@ fn merge_place(
             let base = base.and_then(Value::as_object);
             merge_members(base, ours, theirs, members).map(|merged| Some(merged.into()))
         }
-        (_, Some(base), ours, Some(theirs)) if is_alike(base, &theirs) => Ok(ours),
-        (_, Some(base), Some(ours), theirs) if is_alike(base, &ours) => Ok(theirs),
+        (_, Some(base), ours, Some(theirs)) if is_unchanged(base, &theirs, shape) => Ok(ours),
+        (_, Some(base), Some(ours), theirs) if is_unchanged(base, &ours, shape) => Ok(theirs),
         (_, base, ours, theirs) => merge_changes(base, ours, theirs, shape),
     }
 }
@@ -254,6 +254,12 @@ fn adds_up(value: &Value) -> bool {
         Value::Object(members) => members.values().any(adds_up),
         Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
+}
+
+/// Returns `true` if a side differs from the base in nothing but the order of lists. A tuple is no list.
+fn is_unchanged(base: &Value, side: &Value, shape: &Shape) -> bool {
+    let is_tuple = base.is_array() && matches!(shape, Shape::Value | Shape::Latest);
+    base == side || (!is_tuple && is_alike(base, side))
 }
 
 /// Returns `true` if two values differ in nothing but the order of lists.

@@ -44,6 +44,8 @@ impl Fate {
     pub(crate) const POISONED: u8 = 2;
     /// The response is on its way.
     pub(crate) const CLOSED: u8 = 4;
+    /// The layer commits, so that no other commit may begin.
+    pub(crate) const CLOSING: u8 = 16;
     /// A commit failed, so the response is an error.
     pub(crate) const FAILED: u8 = 8;
 
@@ -106,7 +108,7 @@ impl Registry {
 
     /// Closes a request of which nothing is to be committed.
     pub(crate) fn close(&self) {
-        self.fate.set(Fate::CLOSED);
+        self.fate.set(Fate::CLOSING | Fate::CLOSED);
     }
 
     /// Commits what handlers left, and closes the request. Of an unwanted response only the ends of sessions are
@@ -114,6 +116,7 @@ impl Registry {
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());
+        self.fate.set(Fate::CLOSING);
         if !self.fate.is(Fate::POISONED) {
             for cell in &cells {
                 let committed = cell.commit_left(wanted).await;
@@ -130,8 +133,9 @@ impl Registry {
             return response;
         };
         let cells = lock(&self.cells).clone();
-        let core = cells.iter().map(|cell| cell.core()).find(|core| core.error_response.is_some());
-        core.map_or_else(|| None, |core| Some(core.render(error))).unwrap_or(response)
+        let failed = cells.iter().find(|cell| cell.has_failed()).or(cells.first());
+        let core = failed.map(|cell| cell.core()).filter(|core| core.error_response.is_some());
+        core.map(|core| core.render(error)).unwrap_or(response)
     }
 
     /// Puts what every session's commits came to into the response.
@@ -147,6 +151,8 @@ impl Registry {
 pub(crate) trait AnyCell: Send + Sync {
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn core(&self) -> &Core;
+    /// Returns `true` if a load or a commit of this session failed.
+    fn has_failed(&self) -> bool;
     /// The session's id as of the latest commit; `None` if it has none.
     fn id(&self) -> Option<SessionId>;
     /// Commits what dropped guards left; if it is not wanted, only the ends of sessions.

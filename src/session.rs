@@ -179,7 +179,9 @@ impl<T: Send + Sync + 'static> Session<T> {
     #[doc(alias = "reset")]
     pub fn clear(&mut self) {
         let data = self.cell.manager().default_data();
-        if self.is_new() {
+        if self.is_new() && self.basis.uncommitted.is_some() {
+            *self.lend() = data;
+        } else if self.is_new() {
             self.draft_mut().restart(data);
         } else {
             *self.lend() = data;

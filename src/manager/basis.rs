@@ -51,6 +51,8 @@ pub(crate) struct Uncommitted {
     pub(crate) intents: Intents,
     /// One of them left the identity, so that the basis counts another already.
     pub(crate) leaves_identity: bool,
+    pub(crate) leaves_now: bool,
+    pub(crate) owner: Option<crate::id::OwnerKey>,
 }
 
 impl Basis {
@@ -74,8 +76,7 @@ impl Basis {
 
     /// Returns the same with the changes of dropped guards.
     pub(crate) fn with_uncommitted(&self, uncommitted: Option<Uncommitted>) -> Self {
-        let left = |basis: Option<&Uncommitted>| basis.is_some_and(|left| left.leaves_identity);
-        let leaves = left(uncommitted.as_ref()) && !left(self.uncommitted.as_ref());
+        let leaves = uncommitted.as_ref().is_some_and(|left| left.leaves_now);
         let identity = self.identity + u32::from(leaves);
         let after = self.after(self.origin.clone(), self.told.clone());
         Self { uncommitted, identity, ending: self.ending.clone(), ..after }

@@ -51,6 +51,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         } else {
             None
         };
+        let owner = prepared.as_ref().and_then(|prepared| prepared.owner);
+        let is_counted = uncommitted.is_some_and(|left| {
+            left.leaves_identity && !draft.intents.clear && left.owner == owner
+        });
         let decision = decide(&Situation {
             origin: &basis.origin,
             arrived: basis.incoming.arrived,
@@ -62,7 +66,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             now,
         });
         let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
-        self.core.carry_out(basis, decision, &merge, now).await
+        self.core.carry_out(basis, decision, &merge, is_counted, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
@@ -86,31 +90,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let after = change.unwrap_or_else(|| found.clone());
         let intents = earlier.map_or(draft.intents, |earlier| earlier.intents.and(draft.intents));
         let owner = basis.live().and_then(|live| live.record.owner);
-        let leaves_identity = (intents.clear && basis.live().is_some())
-            || (owner.is_some() && self.owner_of(&draft.data) != owner);
-        let left = Uncommitted { before, after, intents, leaves_identity };
+        let owner = earlier.map_or(owner, |earlier| earlier.owner);
+        let ours = self.owner_of(&draft.data);
+        let leaves_now =
+            (draft.intents.clear && basis.live().is_some()) || (owner.is_some() && ours != owner);
+        let leaves_identity = leaves_now || earlier.is_some_and(|earlier| earlier.leaves_identity);
+        let left = Uncommitted { before, after, intents, leaves_identity, leaves_now, owner: ours };
         Ok(basis.with_uncommitted(Some(left)))
-    }
-
-    /// Folds what guards left in `folded` into what a commit came to meanwhile.
-    pub(crate) fn fold_again(
-        &self,
-        folded: &Basis,
-        committed: &Arc<Basis>,
-    ) -> Result<Arc<Basis>, SessionError> {
-        let onto = match folded.ending {
-            Some(_) => Arc::new(committed.with_ending()),
-            None => committed.clone(),
-        };
-        let Some(left) = &folded.uncommitted else {
-            return Ok(onto);
-        };
-        let mut draft = Draft::new(self.data_of(folded)?);
-        draft.intents = left.intents;
-        draft.base = Some(left.before.clone());
-        draft.encoded = Some(left.after.clone());
-        self.rebase(folded, &onto, &mut draft)?;
-        self.fold(&onto, &mut draft).map(Arc::new)
     }
 
     /// Makes the record that holds a save and what others wrote before it; `epoch` is the one of the save.

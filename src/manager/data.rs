@@ -233,6 +233,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         };
         if !draft.intents.clear && self.core.on_conflict != ConflictPolicy::Overwrite {
             let base = draft.base.clone().unwrap_or_default();
+            // Through `T`, so that defaults and renames look as they do in ours.
+            let base = self.data.codec.decode(&base).ok().and_then(|base| self.encode(&base).ok());
+            let base = base.unwrap_or_default();
             if !self.is_same_data(&base, &theirs) {
                 if self.core.codec_tag != JSON_TAG {
                     return Err(self.clash_in_request(from, None));

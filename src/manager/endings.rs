@@ -8,6 +8,7 @@ use super::{
     basis::Basis,
     core::Core,
     rows::{CONTENTION, Pauses, Rows},
+    tokens::CLOCK_SKEW,
 };
 use crate::{
     clock::Timestamp,
@@ -64,7 +65,7 @@ impl Core {
             match (self.rows(store), store) {
                 (Some(rows), _) => {
                     let version = record.as_ref().map(Record::version);
-                    self.destroy_session(rows, *key, version, true).await?;
+                    self.destroy_session(rows, *key, version).await?;
                 }
                 (None, Some(list)) => self.destroy_token(list, *key, record.as_ref(), now).await?,
                 (None, None) => {}
@@ -75,14 +76,34 @@ impl Core {
     }
 
     /// Removes a row, at `version` if it is known, whatever others write to it. Where the session goes on under
-    /// a newer id, that one ends too if `follows`; otherwise it is [`SessionError::Gone`].
-    pub(super) async fn destroy_session(
+    /// a newer id, that one ends too.
+    async fn destroy_session(
         &self,
         rows: Rows<'_>,
         mut key: StoreKey,
         mut version: Option<Version>,
-        follows: bool,
     ) -> Result<(), SessionError> {
+        loop {
+            let successor = self.destroy_row(rows, key, version, |_| true).await?;
+            match successor {
+                Some(tombstone) => match Successor::of(&tombstone) {
+                    Some(successor) => (key, version) = (successor.key, None),
+                    None => return Ok(()),
+                },
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Removes a row, at `version` if it is known, as long as it is the session that `is_meant`. Returns the
+    /// tombstone if the session goes on under a newer id.
+    pub(super) async fn destroy_row(
+        &self,
+        rows: Rows<'_>,
+        key: StoreKey,
+        mut version: Option<Version>,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<Option<Record>, SessionError> {
         // No pauses: somebody who keeps writing would write again in each.
         let pauses = Pauses::start();
         loop {
@@ -93,20 +114,18 @@ impl Core {
                     Ok(None) => SaveOutcome::Gone,
                     // Data that cannot be read can still be removed.
                     Err(StoreError::Corrupt | StoreError::Newer) => {
-                        return Ok(rows.destroy(&key).await?);
+                        rows.destroy(&key).await?;
+                        return Ok(None);
                     }
                     Err(error) => return Err(error.into()),
                 },
             };
-            match outcome {
-                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(()),
-                SaveOutcome::Conflict(theirs) if theirs.tombstone => match Successor::of(&theirs) {
-                    _ if !follows => return Err(self.gone(Some(key))),
-                    Some(successor) => (key, version) = (successor.key, None),
-                    None => return Ok(()),
-                },
-                SaveOutcome::Conflict(theirs) => version = Some(theirs.version),
-            }
+            version = match outcome {
+                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(None),
+                SaveOutcome::Conflict(theirs) if theirs.tombstone => return Ok(Some(theirs)),
+                SaveOutcome::Conflict(theirs) if is_meant(&theirs) => Some(theirs.version),
+                SaveOutcome::Conflict(_) => return Err(self.gone(Some(key))),
+            };
             pauses.check()?;
         }
     }
@@ -179,18 +198,27 @@ impl Core {
         save: &Save<'_>,
         tombstone: &Record,
     ) -> Result<bool, SessionError> {
+        let Some(successor) = Successor::of(tombstone) else {
+            return Ok(false);
+        };
         if self.owner_is_told && save.is_login() {
             return Ok(true);
         }
-        let Some(successor) = Successor::of(tombstone).filter(|new| !new.is_other_identity) else {
+        if successor.is_other_identity {
             return Ok(false);
-        };
+        }
         let found = self.rows_in(store).load(&successor.key).await?;
         Ok(if self.data_in_token() {
             found.is_none()
         } else {
             found.is_some_and(|row| !row.tombstone && row.owner == save.prepared.owner)
         })
+    }
+
+    /// Returns how long the row of a new id lives until its last write: longer than the writes may take, on
+    /// nodes and stores whose clocks differ.
+    pub(super) fn unfinished_life(&self) -> Duration {
+        CLOCK_SKEW + CONTENTION + 8 * self.store_timeout
     }
 
     /// Returns how long a replaced id is remembered: long enough for the writes that replace it.

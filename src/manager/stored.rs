@@ -143,19 +143,19 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(self.stored_session(key, &record, data))
     }
 
-    /// Ends the session of a handle; `Gone` if it belongs to another identity now.
-    pub(crate) async fn destroy_identity(
+    /// Ends a session as long as it is the one that `is_meant`.
+    pub(crate) async fn destroy_if(
         &self,
+        operation: &'static str,
         key: StoreKey,
-        epoch: u64,
+        is_meant: impl Fn(&Record) -> bool,
     ) -> Result<(), SessionError> {
-        let store = self.core.store("destroy")?;
-        match self.core.rows_in(store).load(&key).await? {
-            Some(record) if !record.tombstone && record.epoch != epoch => {
-                Err(self.core.gone(Some(key)))
-            }
-            _ => self.destroy(key).await,
+        let rows = self.core.rows_in(self.core.store(operation)?);
+        if self.core.destroy_row(rows, key, None, is_meant).await?.is_some() {
+            return Err(self.core.gone(Some(key)));
         }
+        self.core.report(Kind::Destroyed, || key);
+        Ok(())
     }
 
     /// Ends a stored session. If it has already ended, this is a success.
@@ -166,11 +166,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
-        let store = self.core.store("destroy")?;
-        let key = key.into();
-        self.core.destroy_session(self.core.rows_in(store), key, None, false).await?;
-        self.core.report(Kind::Destroyed, || key);
-        Ok(())
+        self.destroy_if("destroy", key.into(), |_| true).await
     }
 
     /// Returns the live sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes one
@@ -219,7 +215,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if found.is_none_or(|(record, _)| record.owner != owner) {
             return Ok(false);
         }
-        self.destroy(key).await?;
+        self.destroy_if("destroy_of", key, |record| record.owner == owner).await?;
         Ok(true)
     }
 

@@ -23,7 +23,7 @@ use crate::{
 const MAX_OPENED: usize = 4;
 
 /// How far ahead another node's clock may be.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// The session that an authenticated token, or a plain id, names.
 pub(super) struct Claim {

@@ -23,12 +23,15 @@ impl Core {
     /// Does what was decided: the row first, then what the client is told. Returns what the request goes on
     /// with, or `None` if nothing was done.
     ///
+    /// `is_counted` says that the basis counts the identity which begins here already.
+    ///
     /// The futures of its steps are boxed one by one: past a kilobyte allocators leave their fast path.
     pub(super) async fn carry_out(
         &self,
         basis: &Basis,
         decision: Decision<'_>,
         merge: &Merge<'_>,
+        is_counted: bool,
         now: Timestamp,
     ) -> Result<Option<Basis>, SessionError> {
         let (mut told, mut identity) = (basis.told.clone(), basis.identity);
@@ -37,8 +40,7 @@ impl Core {
             told = basis.incoming.arrived.then(|| self.carrier.removal());
         }
         if let RowAction::Update(save) | RowAction::Rotate(save) = &decision.row {
-            let counted = basis.uncommitted.as_ref().is_some_and(|left| left.leaves_identity);
-            identity += u32::from(save.leaves_identity() && !counted);
+            identity += u32::from(save.leaves_identity() && !is_counted);
         }
         let live = match decision.row {
             RowAction::None => None,
@@ -49,10 +51,11 @@ impl Core {
             RowAction::Update(save) => Some(Box::pin(self.update_row(basis, &save, merge)).await?),
             RowAction::Rotate(save) => Some(Box::pin(self.rotate(basis, &save, merge)).await?),
             RowAction::Touch(live, expires_at) => {
-                match Box::pin(self.touch(basis, live, expires_at)).await? {
-                    None => return Ok(None),
-                    touched => touched,
+                let touched = Box::pin(self.touch(basis, live, expires_at)).await?;
+                if touched.is_none() && basis.uncommitted.is_none() {
+                    return Ok(None);
                 }
+                touched
             }
             RowAction::Destroy => {
                 Box::pin(self.destroy_all(basis, now)).await?;
@@ -189,11 +192,15 @@ impl Core {
         mut record: Record,
         merge: &Merge<'_>,
     ) -> Result<Live, SessionError> {
-        let soon = save.now.saturating_add(self.tombstone_life());
+        let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
         let id = self.insert(basis, &first).await?;
         let (old, new) = (save.live.key(), id.store_key());
-        let tombstone = self.tombstone(save.now, soon, Some(Successor::new(new, save)))?;
+        let tombstone = self.tombstone(
+            save.now,
+            save.now.saturating_add(self.tombstone_life()),
+            Some(Successor::new(new, save)),
+        )?;
         let (epoch, mut replaced) = (record.epoch, save.live.record.clone());
         let version = replaced.version;
         let again = |theirs: &Record| {
@@ -226,8 +233,14 @@ impl Core {
             Err(error) => {
                 let write = Write::Update { expected: tombstone.version };
                 if let Ok(SaveOutcome::Saved) = rows.save_twice(&old, &replaced, write).await {
-                    // The session lives on under its old id.
-                    let _ = rows.destroy(&new).await;
+                    // The session lives on under its old id, unless it was ended under the new one.
+                    let mut removed = rows.destroy_at(&new, first.version).await;
+                    if let Ok(SaveOutcome::Conflict(_)) = removed {
+                        removed = rows.destroy_at(&new, record.version).await;
+                    }
+                    if let Ok(SaveOutcome::Gone) = removed {
+                        let _ = rows.destroy(&old).await;
+                    }
                 }
                 Err(error.into())
             }

@@ -70,7 +70,7 @@ impl Shape {
     pub(crate) fn of<T: DeserializeOwned>(documents: [&Value; 3]) -> Self {
         let mut shape = Self::Unknown;
         for data in documents {
-            let _ = T::deserialize(Tracer { data, shape: &mut shape, is_top: true });
+            let _ = T::deserialize(Tracer { data, shape: &mut shape, is_top: true, parent: None });
         }
         shape
     }
@@ -131,7 +131,6 @@ macro_rules! forward_values {
             deserialize_bytes() deserialize_byte_buf()
             deserialize_unit() deserialize_unit_struct(name: &'static str)
             deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
-            deserialize_enum(name: &'static str, variants: &'static [&'static str])
         }
     };
 }
@@ -142,6 +141,8 @@ struct Tracer<'de, 's> {
     shape: &'s mut Shape,
     /// This is the type itself, or a newtype of it.
     is_top: bool,
+    /// The name of the struct that this is a member of, and whether that turned out to be an enum.
+    parent: Option<(&'static str, &'s mut bool)>,
 }
 
 impl<'de> Tracer<'de, '_> {
@@ -166,7 +167,12 @@ impl<'de> Tracer<'de, '_> {
         self.note(Shape::List)
     }
 
-    fn members<V: Visitor<'de>>(self, kind: Kind, visitor: V) -> Result<V::Value, Error> {
+    fn members<V: Visitor<'de>>(
+        self,
+        kind: Kind,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         let Value::Object(object) = self.data else {
             return self.value().deserialize_map(visitor);
         };
@@ -174,8 +180,11 @@ impl<'de> Tracer<'de, '_> {
             return self.data.deserialize_map(visitor);
         };
         let entries = object.iter();
-        let decoded = self.data.deserialize_map(MembersVisitor { visitor, entries, members });
-        if !self.is_top && self.shape.is_flattening() {
+        let mut is_enum = false;
+        let parent = (name, &mut is_enum);
+        let decoded =
+            self.data.deserialize_map(MembersVisitor { visitor, entries, members, parent });
+        if is_enum || (!self.is_top && self.shape.is_flattening()) {
             *self.shape = Shape::Value;
         }
         decoded
@@ -194,6 +203,19 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
     forward! { value: deserialize_identifier() }
 
     forward_values! { value }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        mut self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        // An adjacently tagged enum asks for a struct of its own name, and in that for itself as the tag.
+        if let Some((parent, is_enum)) = &mut self.parent {
+            **is_enum |= *parent == name;
+        }
+        self.value().deserialize_enum(name, variants, visitor)
+    }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         if self.data.is_null() {
@@ -218,7 +240,7 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.members(Kind::Map, visitor)
+        self.members(Kind::Map, "", visitor)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -228,7 +250,7 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         if self.is_top && self.data.is_object() {
-            self.members(Kind::Struct, visitor)
+            self.members(Kind::Struct, name, visitor)
         } else {
             self.value().deserialize_struct(name, fields, visitor)
         }
@@ -240,6 +262,7 @@ struct MembersVisitor<'de, 's, V> {
     visitor: V,
     entries: map::Iter<'de>,
     members: &'s mut Members,
+    parent: (&'static str, &'s mut bool),
 }
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for MembersVisitor<'de, '_, V> {
@@ -250,8 +273,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for MembersVisitor<'de, '_, V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
-        let Self { visitor, entries, members } = self;
-        visitor.visit_map(MembersAccess { access, entries, entry: None, members })
+        let Self { visitor, entries, members, parent } = self;
+        visitor.visit_map(MembersAccess { access, entries, entry: None, members, parent })
     }
 }
 
@@ -261,6 +284,7 @@ struct MembersAccess<'de, 's, A> {
     /// The entry whose key was read last.
     entry: Option<(&'de String, &'de Value)>,
     members: &'s mut Members,
+    parent: (&'static str, &'s mut bool),
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for MembersAccess<'de, '_, A> {
@@ -281,8 +305,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for MembersAccess<'de, '_, A> {
         self.access.next_value::<IgnoredAny>()?;
         let (key, data) =
             self.entry.take().ok_or_else(|| A::Error::custom("a value without a key"))?;
+        let parent = Some((self.parent.0, &mut *self.parent.1));
         let shape = self.members.shapes.entry(key.clone()).or_default();
-        seed.deserialize(Tracer { data, shape, is_top: false }).map_err(A::Error::custom)
+        seed.deserialize(Tracer { data, shape, is_top: false, parent }).map_err(A::Error::custom)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -329,6 +354,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for KeyTracer<'_, D> {
         deserialize_seq() deserialize_map()
         deserialize_struct(name: &'static str, fields: &'static [&'static str])
     }
+
+    forward! { any_key: deserialize_enum(name: &'static str, variants: &'static [&'static str]) }
 
     forward_values! { any_key }
 }

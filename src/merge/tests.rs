@@ -68,9 +68,19 @@ fn a_place_that_one_side_left_alone_is_as_the_other_side_has_it() {
                 ["-", "-", "2", "2"],
                 ["1", "1", "-", "-"],
                 ["null", "null", "[1, 2]", "[1, 2]"],
+                ["{'a': [1, 2], 'b': 1}", "{'a': [2, 1], 'b': 1}", "'x'", "'x'"],
+            ],
+        );
+        if matches!(shape(), Shape::Value | Shape::Latest) {
+            // A tuple, whose items are not interchangeable.
+            check_both_ways(|| Shape::Value, &[["[1, 2]", "[2, 1]", "[1, 3]", "!"]]);
+            continue;
+        }
+        check_both_ways(
+            shape,
+            &[
                 ["[1, 2]", "[2, 1]", "[1, 3]", "[1, 3]"],
                 ["[1, 2, 3]", "[2, 1, 3]", "-", "-"],
-                ["{'a': [1, 2], 'b': 1}", "{'a': [2, 1], 'b': 1}", "'x'", "'x'"],
                 ["[[1, 2], [3, 4]]", "[[4, 3], [1, 2]]", "{}", "{}"],
             ],
         );

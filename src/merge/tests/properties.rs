@@ -231,6 +231,16 @@ fn expect_both_tails([base, ours, theirs, merged]: [&[Value]; 4]) -> Result<(), 
     Ok(())
 }
 
+/// Returns `true` if a list stands where the type has a tuple, whose items are not interchangeable.
+fn holds_a_tuple(shape: &Shape, data: &Value) -> bool {
+    let is_member = |(key, member): (&String, &Value)| {
+        let Shape::Members(members) = shape else { return false };
+        members.shapes.get(key).is_some_and(|shape| holds_a_tuple(shape, member))
+    };
+    (data.is_array() && matches!(shape, Shape::Value | Shape::Latest))
+        || data.as_object().is_some_and(|members| members.iter().any(is_member))
+}
+
 /// Returns `true` if the later of two changes is kept anywhere.
 fn prefers_ours(shape: &Shape) -> bool {
     if let Shape::Members(members) = shape {
@@ -252,6 +262,7 @@ proptest! {
     #[test]
     fn a_side_that_is_only_reordered_never_conflicts(sides in sides()) {
         let Sides { shape, base, ours: changed, .. } = sides;
+        prop_assume!(!holds_a_tuple(&shape, &base));
         let reordered = reordered(&base);
         for (ours, theirs) in [(&changed, &reordered), (&reordered, &changed)] {
             let merged = merge(&base, ours.clone(), theirs.clone(), &shape);
