@@ -1,5 +1,6 @@
 //! One session of one request: loaded once, shared by all its guards, committed by one at a time.
 
+mod dropped;
 mod response;
 
 use std::{
@@ -19,8 +20,10 @@ use crate::{
     id::SessionId,
     manager::{Basis, CONTENTION, Core, Draft, SessionManager},
     request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
-    warnings::Mistake,
 };
+
+/// What a guard starts with.
+pub(crate) type Handout<T> = (Arc<Basis>, Box<Draft<T>>);
 
 /// One session of one request.
 pub(crate) struct Cell<T: Send + Sync + 'static> {
@@ -39,7 +42,7 @@ struct State<T> {
     /// Data of the basis that a guard gave back unchanged, for the next one.
     spare: Option<Box<Draft<T>>>,
     /// What guards left to the layer, as they were dropped, until it is folded into the basis.
-    waiting: VecDeque<(Arc<Basis>, Box<Draft<T>>)>,
+    waiting: VecDeque<Handout<T>>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<SessionError>,
     /// The layer is through with this session.
@@ -100,10 +103,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Loads the session, once in a request, and hands its data out.
-    pub(crate) async fn hand_out(
-        &self,
-        parts: &Parts,
-    ) -> Result<(Arc<Basis>, Box<Draft<T>>), SessionRejection> {
+    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Handout<T>, SessionRejection> {
         let state = self.open(parts).await?;
         self.hand_out_of(state)
     }
@@ -112,7 +112,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     pub(crate) async fn hand_out_if_loaded(
         &self,
         parts: &Parts,
-    ) -> Result<Option<(Arc<Basis>, Box<Draft<T>>)>, SessionRejection> {
+    ) -> Result<Option<Handout<T>>, SessionRejection> {
         let state = self.open(parts).await?;
         let is_loaded = {
             let state = lock(state);
@@ -140,10 +140,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state.get_or_try_init(load).await.inspect_err(|_| self.fail())
     }
 
-    fn hand_out_of(
-        &self,
-        state: &Mutex<State<T>>,
-    ) -> Result<(Arc<Basis>, Box<Draft<T>>), SessionRejection> {
+    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Handout<T>, SessionRejection> {
         let (basis, spare) = {
             let mut state = lock(state);
             // A commit under way, which was begun before, does not know of this end yet.
@@ -180,6 +177,12 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return Ok(());
         }
         self.commit_in_turn(basis, draft).await.inspect_err(|_| self.fail())
+    }
+
+    /// Notes that the response is an error of this session.
+    fn fail(&self) {
+        self.fate.set(Fate::FAILED);
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     async fn commit_in_turn(
@@ -259,68 +262,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
-    /// Takes a dropped guard's draft back.
-    pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>, is_read: bool) {
-        if self.fate.is(Fate::POISONED) {
-            return;
-        }
-        let is_changed = draft.is_touched()
-            && (draft.intents.any()
-                || self.manager.change(&mut draft).map_or(true, |change| change.is_some()));
-        if !is_changed {
-            if let Some(mut state) = self.state() {
-                state.is_read |= is_read;
-            }
-            self.give_back(basis, draft);
-        } else if self.fate.is(Fate::LAYERED) && self.wait(basis, draft) {
-            // A commit under way folds it in when it is through.
-            if let Ok(_turn) = self.turn.try_lock() {
-                self.fold_waiting();
-            }
-        } else if !self.fate.excuses() {
-            // Nobody will commit it, so no other guard may: the handler may have failed.
-            self.warn(Mistake::DroppedChange, basis);
-        }
-    }
-
-    /// Leaves a dropped guard's changes to the layer; `false` if that is through.
-    fn wait(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) -> bool {
-        let Some(mut state) = self.state() else {
-            return false;
-        };
-        if !state.is_over {
-            state.waiting.push_back((basis.clone(), draft));
-        }
-        !state.is_over
-    }
-
-    /// Folds what dropped guards left into the basis; the caller has the turn.
-    fn fold_waiting(&self) {
-        loop {
-            let next = self.state().and_then(|mut state| {
-                let (basis, draft) = state.waiting.pop_front()?;
-                Some((basis, draft, state.basis.clone()))
-            });
-            // Merging is the application's code, so it runs outside the lock.
-            let Some((basis, mut draft, current)) = next else {
-                return;
-            };
-            let is_stale = !draft.intents.destroy && !Arc::ptr_eq(&basis, &current);
-            let rebased =
-                if is_stale { self.manager.rebase(&basis, &current, &mut draft) } else { Ok(()) };
-            match rebased.and_then(|()| self.manager.fold(&current, &mut draft)) {
-                Ok(folded) => self.set_basis(Arc::new(folded)),
-                Err(error) => self.refuse(error),
-            }
-        }
-    }
-
-    fn refuse(&self, error: SessionError) {
-        if let Some(mut state) = self.state() {
-            state.refused.get_or_insert(error);
-        }
-    }
-
     /// Keeps unchanged data for the next guard.
     fn give_back(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) {
         if let Some(mut state) = self.state()
@@ -352,48 +293,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Cell<T> {
-    /// Returns what the layer has still to commit. If nothing is left, guards that are dropped from now on are
-    /// too late.
-    fn next_left(
-        &self,
-        wanted: bool,
-        touches: bool,
-    ) -> Option<(Arc<Basis>, Option<Box<Draft<T>>>)> {
-        loop {
-            self.fold_waiting();
-            let mut state = self.state()?;
-            if !state.waiting.is_empty() {
-                continue;
-            }
-            if state.basis.uncommitted.is_some() && (!wanted || state.refused.is_some()) {
-                state.basis = Arc::new(state.basis.with_uncommitted(None));
-                state.spare = None;
-            }
-            let basis = state.basis.clone();
-            let is_left = basis.uncommitted.is_some() || basis.ending.is_some();
-            if is_left || (touches && !self.manager.rests(&basis)) {
-                return Some((basis, state.spare.take()));
-            }
-            state.is_over = true;
-            return None;
-        }
-    }
-
-    /// Notes that the layer is through.
-    fn end(&self) {
-        if let Some(mut state) = self.state() {
-            state.is_over = true;
-        }
-    }
-
-    /// Notes that the response is an error of this session.
-    fn fail(&self) {
-        self.fate.set(Fate::FAILED);
-        self.failed.store(true, Ordering::Relaxed);
-    }
-}
-
 impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
@@ -412,31 +311,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 
     fn commit_left(&self, wanted: bool) -> CommitLeft<'_> {
-        Box::pin(async move {
-            // A commit that a spawned task began is waited for.
-            let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
-            let mut result = Ok(());
-            let mut touches = wanted;
-            while let Some((basis, draft)) = self.next_left(wanted, touches) {
-                touches = false;
-                let committed = match (&turn, draft) {
-                    (Err(_), _) => Err(SessionError::Conflict),
-                    (Ok(_), Some(draft)) => self.commit_onto(basis, draft).await,
-                    (Ok(_), None) => match self.manager.data_of(&basis) {
-                        Ok(data) => self.commit_onto(basis, Box::new(Draft::new(data))).await,
-                        Err(error) => Err(error.into()),
-                    },
-                };
-                if committed.is_err() {
-                    self.end();
-                    self.fail();
-                    result = committed;
-                    break;
-                }
-            }
-            let refused = self.state().and_then(|mut state| state.refused.take());
-            result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
-        })
+        Box::pin(self.commit_what_is_left(wanted))
     }
 
     fn poison_if_panicking(&self) {

@@ -180,7 +180,7 @@ async fn no_change_crosses_two_boundaries_of_guards_dropped_under_the_layer() {
     let mut under = browser.at(&layered(&sessions));
     let answer = run(&mut under, async move |mut visit: Visit<Data>| {
         let mut switch = visit.session().await?;
-        **&mut switch = Data::of("bob");
+        *switch = Data::of("bob");
         drop(switch);
         let (mut of_bob, mut logout) = (visit.session().await?, visit.session().await?);
         logout.clear();

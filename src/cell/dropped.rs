@@ -1,0 +1,136 @@
+//! What guards leave when they are dropped, and what the layer makes of it.
+
+use std::sync::Arc;
+
+use super::{Cell, Handout};
+use crate::{
+    error::SessionError,
+    manager::{Basis, CONTENTION, Draft},
+    request::Fate,
+    warnings::Mistake,
+};
+
+impl<T: Send + Sync + 'static> Cell<T> {
+    /// Takes a dropped guard's draft back.
+    pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>, is_read: bool) {
+        if self.fate.is(Fate::POISONED) {
+            return;
+        }
+        let is_changed = draft.is_touched()
+            && (draft.intents.any()
+                || self.manager.change(&mut draft).map_or(true, |change| change.is_some()));
+        if !is_changed {
+            if let Some(mut state) = self.state() {
+                state.is_read |= is_read;
+            }
+            self.give_back(basis, draft);
+        } else if self.fate.is(Fate::LAYERED) && self.wait(basis, draft) {
+            // A commit under way folds it in when it is through.
+            if let Ok(_turn) = self.turn.try_lock() {
+                self.fold_waiting();
+            }
+        } else if !self.fate.excuses() {
+            // Nobody will commit it, so no other guard may: the handler may have failed.
+            self.warn(Mistake::DroppedChange, basis);
+        }
+    }
+
+    /// Leaves a dropped guard's changes to the layer; `false` if that is through.
+    fn wait(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) -> bool {
+        let Some(mut state) = self.state() else {
+            return false;
+        };
+        if !state.is_over {
+            state.waiting.push_back((basis.clone(), draft));
+        }
+        !state.is_over
+    }
+
+    /// Folds what dropped guards left into the basis; the caller has the turn.
+    pub(super) fn fold_waiting(&self) {
+        loop {
+            let next = self.state().and_then(|mut state| {
+                let (basis, draft) = state.waiting.pop_front()?;
+                Some((basis, draft, state.basis.clone()))
+            });
+            // Merging is the application's code, so it runs outside the lock.
+            let Some((basis, mut draft, current)) = next else {
+                return;
+            };
+            let is_stale = !draft.intents.destroy && !Arc::ptr_eq(&basis, &current);
+            let rebased =
+                if is_stale { self.manager.rebase(&basis, &current, &mut draft) } else { Ok(()) };
+            match rebased.and_then(|()| self.manager.fold(&current, &mut draft)) {
+                Ok(folded) => self.set_basis(Arc::new(folded)),
+                Err(error) => self.refuse(error),
+            }
+        }
+    }
+
+    pub(super) fn refuse(&self, error: SessionError) {
+        if let Some(mut state) = self.state() {
+            state.refused.get_or_insert(error);
+        }
+    }
+
+    /// Commits what guards left; if it is not wanted, only the ends of sessions.
+    pub(super) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
+        // A commit that a spawned task began is waited for.
+        let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
+        let (mut touches, mut result) = (wanted, Ok(()));
+        loop {
+            result = match self.next_left(wanted, touches) {
+                Ok(None) => break,
+                Ok(Some((basis, draft))) if turn.is_ok() => self.commit_onto(basis, draft).await,
+                Ok(Some(_)) => Err(SessionError::Conflict),
+                Err(error) => Err(error),
+            };
+            touches = false;
+            if result.is_err() {
+                self.end();
+                self.fail();
+                break;
+            }
+        }
+        let refused = self.state().and_then(|mut state| state.refused.take());
+        result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
+    }
+
+    /// Returns what the layer has still to commit. If nothing is left, guards that are dropped from now on are
+    /// too late.
+    fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Handout<T>>, SessionError> {
+        loop {
+            self.fold_waiting();
+            let Some(mut state) = self.state() else {
+                return Ok(None);
+            };
+            if !state.waiting.is_empty() {
+                continue;
+            }
+            if state.basis.uncommitted.is_some() && (!wanted || state.refused.is_some()) {
+                state.basis = Arc::new(state.basis.with_uncommitted(None));
+                state.spare = None;
+            }
+            let basis = state.basis.clone();
+            let is_left = basis.uncommitted.is_some() || basis.ending.is_some();
+            if !is_left && (!touches || self.manager.rests(&basis)) {
+                state.is_over = true;
+                return Ok(None);
+            }
+            let spare = state.spare.take();
+            drop(state);
+            let draft = match spare {
+                Some(draft) => draft,
+                None => Box::new(Draft::new(self.manager.data_of(&basis)?)),
+            };
+            return Ok(Some((basis, draft)));
+        }
+    }
+
+    /// Notes that the layer is through.
+    fn end(&self) {
+        if let Some(mut state) = self.state() {
+            state.is_over = true;
+        }
+    }
+}
