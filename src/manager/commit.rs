@@ -8,9 +8,10 @@ use super::{
     data::Clash,
 };
 use crate::{
-    decision::{Prepared, Save, Situation, decide, saves},
+    decision::{Live, Prepared, Save, Situation, decide, saves},
     error::{SessionError, SessionRejection},
     event::SessionEventKind as Kind,
+    expiry::Rolling,
     store::Record,
     warnings::Mistake,
 };
@@ -18,15 +19,17 @@ use crate::{
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns `true` if committing an untouched draft would do nothing.
     pub(crate) fn rests(&self, basis: &Basis) -> bool {
-        let Some(live) = basis.live() else {
-            return basis.uncommitted.is_none() && basis.ending.is_none();
+        let is_due = |live: &Live| {
+            let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
+            let core = &self.core;
+            live.former_key
+                || (core.policy.rolling != Rolling::Off
+                    && core
+                        .policy
+                        .extended(stored, core.now(), owned, core.data_in_token())
+                        .is_some())
         };
-        let stored = &live.record.lifetime;
-        let owned = live.record.owner.is_some();
-        let policy = &self.core.policy;
-        !live.former_key
-            && basis.uncommitted.is_none()
-            && policy.extended(stored, self.core.now(), owned, self.core.data_in_token()).is_none()
+        basis.uncommitted.is_none() && basis.ending.is_none() && !basis.live().is_some_and(is_due)
     }
 
     /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
