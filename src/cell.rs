@@ -45,6 +45,8 @@ struct State<T> {
     waiting: VecDeque<Handout<T>>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<SessionError>,
+    /// A commit of changes of dropped guards began, and it is not known whether they are stored.
+    is_in_doubt: bool,
     /// The layer is through with this session.
     is_over: bool,
     /// The session was read, so that its response depends on it.
@@ -130,6 +132,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 spare: Some(draft),
                 waiting: VecDeque::new(),
                 refused: None,
+                is_in_doubt: false,
                 is_over: false,
                 is_read: false,
                 is_promised: false,
@@ -215,17 +218,20 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Boxed, so that the handler's future stays small and this is compiled once for each type.
     fn commit_onto(&self, current: Arc<Basis>, mut draft: Box<Draft<T>>) -> CommitLeft<'_> {
         Box::pin(async move {
-            let committed = match self.manager.commit(&current, &mut draft).await {
-                Err(error @ SessionError::Store(_)) if current.uncommitted.is_some() => {
-                    // It may be stored, so nobody may commit it again.
-                    self.set_basis(Arc::new(current.with_uncommitted(None)));
-                    self.refuse(SessionError::Conflict);
-                    return Err(error);
-                }
-                committed => committed?,
-            };
-            self.finish(committed)
+            self.set_in_doubt(current.uncommitted.is_some());
+            let committed = self.manager.commit(&current, &mut draft).await;
+            match committed {
+                Err(SessionError::Store(_)) => self.forget_doubtful(),
+                _ => self.set_in_doubt(false),
+            }
+            self.finish(committed?)
         })
+    }
+
+    fn set_in_doubt(&self, is_in_doubt: bool) {
+        if let Some(mut state) = self.state() {
+            state.is_in_doubt = is_in_doubt;
+        }
     }
 
     /// Waits until no other commit of this session is under way, as long as a write waits for other

@@ -48,6 +48,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Folds what dropped guards left into the basis; the caller has the turn.
     pub(super) fn fold_waiting(&self) {
+        self.forget_doubtful();
         loop {
             let next = self.state().and_then(|mut state| {
                 let (basis, draft) = state.waiting.pop_front()?;
@@ -67,7 +68,18 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
-    pub(super) fn refuse(&self, error: SessionError) {
+    /// Gives up changes of dropped guards that may be stored already, so that nobody commits them twice.
+    pub(super) fn forget_doubtful(&self) {
+        let Some(mut state) = self.state().filter(|state| state.is_in_doubt) else {
+            return;
+        };
+        state.is_in_doubt = false;
+        state.basis = Arc::new(state.basis.with_uncommitted(None));
+        state.spare = None;
+        state.refused.get_or_insert(SessionError::Conflict);
+    }
+
+    fn refuse(&self, error: SessionError) {
         if let Some(mut state) = self.state() {
             state.refused.get_or_insert(error);
         }

@@ -339,6 +339,34 @@ async fn a_write_whose_answer_was_lost_is_not_applied_again_by_the_layer() {
     assert!([0, 11].contains(&hits), "{hits} {answer:?}");
 }
 
+#[tokio::test]
+async fn a_commit_that_was_dropped_is_not_applied_again_by_the_layer() {
+    for (held, arrived) in [(Fault::HoldAnswer as fn(Gate) -> Fault, true), (Fault::Pause, false)] {
+        let (store, sessions) = stored(&ManualClock::new());
+        let sessions = sessions.build().unwrap();
+        let browser = browser_of(&sessions, Data::of("ada")).await;
+        let mut under = browser.at(&layered(&sessions));
+        let gate = Gate::new();
+        store.inject_next(1, Operation::Save, held(gate.clone()));
+        let answer = run(&mut under, async move |mut visit: Visit<Data>| {
+            let mut before = visit.session().await?;
+            before.hits += 1;
+            drop(before);
+            let mut session = visit.session().await?;
+            session.hits += 10;
+            tokio::select! {
+                biased;
+                _ = session.commit() => panic!("the store holds it"),
+                () = gate.reached(1) => {}
+            }
+            Ok("too slow".into_response())
+        })
+        .await;
+        let hits = *seen::<Data>(&browser).await.unwrap().hits;
+        assert_eq!((answer.status, hits), (StatusCode::CONFLICT, i64::from(arrived) * 11));
+    }
+}
+
 // Outside a request.
 
 /// Pauses the load before an end, and logs another user in meanwhile.
