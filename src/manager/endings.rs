@@ -59,39 +59,36 @@ impl Core {
         basis: &Basis,
         now: Timestamp,
     ) -> Result<(), SessionError> {
-        let store = basis.incoming.store.as_ref();
         let live = basis.live().map(|live| (live.key(), Some(live.record.clone())));
         for (key, record) in live.iter().chain(&basis.incoming.others) {
-            match (self.rows(store), store) {
-                (Some(rows), _) => {
-                    let version = record.as_ref().map(Record::version);
-                    self.destroy_session(rows, *key, version).await?;
-                }
-                (None, Some(list)) => self.destroy_token(list, *key, record.as_ref(), now).await?,
-                (None, None) => {}
-            }
+            self.destroy_session(basis, *key, record.as_ref(), now).await?;
             self.report(Kind::Destroyed, || *key);
         }
         Ok(())
     }
 
-    /// Removes a row, at `version` if it is known, whatever others write to it. Where the session goes on under
-    /// a newer id, that one ends too.
+    /// Ends a session. If it goes on under a newer id, that session ends too.
     async fn destroy_session(
         &self,
-        rows: Rows<'_>,
+        basis: &Basis,
         mut key: StoreKey,
-        mut version: Option<Version>,
+        record: Option<&Record>,
+        now: Timestamp,
     ) -> Result<(), SessionError> {
+        let store = basis.incoming.store.as_ref();
+        let mut version = record.map(Record::version);
+        let pauses = Pauses::start();
         loop {
-            let successor = self.destroy_row(rows, key, version, |_| true).await?;
-            match successor {
-                Some(tombstone) => match Successor::of(&tombstone) {
-                    Some(successor) => (key, version) = (successor.key, None),
-                    None => return Ok(()),
-                },
-                None => return Ok(()),
-            }
+            let tombstone = match (self.rows(store), store) {
+                (Some(rows), _) => self.destroy_row(rows, key, version, |_| true).await?,
+                (None, Some(list)) => self.revoke(list, &key, record, None, now).await?,
+                (None, None) => None,
+            };
+            let Some(successor) = tombstone.as_ref().and_then(Successor::of) else {
+                return Ok(());
+            };
+            (key, version) = (successor.key, None);
+            pauses.check()?;
         }
     }
 
@@ -128,23 +125,6 @@ impl Core {
             };
             pauses.check()?;
         }
-    }
-
-    /// Enters a session of cookie mode into the list, and the one that goes on under a newer id.
-    async fn destroy_token(
-        &self,
-        list: &Arc<dyn SessionStore>,
-        mut key: StoreKey,
-        record: Option<&Record>,
-        now: Timestamp,
-    ) -> Result<(), SessionError> {
-        let pauses = Pauses::start();
-        while let Some(earlier) = self.revoke(list, &key, record, None, now).await? {
-            let Some(successor) = Successor::of(&earlier) else { break };
-            key = successor.key;
-            pauses.check()?;
-        }
-        Ok(())
     }
 
     /// Looks a session of cookie mode up in the revocation list.

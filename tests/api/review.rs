@@ -1,5 +1,7 @@
 //! What a reading of the core found.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::{FromRequestParts as _, Request, State},
@@ -8,8 +10,9 @@ use axum::{
 };
 use axum_typed_session::{
     AutoCommitLayer, Counter, MemoryStore, Session, SessionError, SessionManager,
-    SessionManagerBuilder, StoreKey,
-    testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
+    SessionManagerBuilder, SessionStore, StoreKey, delegate_session_store,
+    store::{SaveOutcome, Timestamp, Write},
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation, RecordBuilder},
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -283,6 +286,37 @@ async fn a_logout_everywhere_during_a_regenerate_that_fails_is_final() {
     sessions.destroy_all_of("ada").await.unwrap();
     let _ = regenerate.await.unwrap();
     assert_eq!(seen::<Data>(&browser).await, None);
+}
+
+/// A store every call of which takes its time.
+struct SlowStore(MemoryStore);
+
+impl SessionStore for SlowStore {
+    delegate_session_store!(all => self.0, async |_, call| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        call.await
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_replaced_ids_lead_in_a_circle_is_an_error_in_time() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let (_, sessions) = stored(&clock);
+    let sessions = sessions.store(SlowStore(store.clone())).build().unwrap();
+    let mut browser = browser_of(&sessions, Data::of("ada")).await;
+    let session = sessions.sessions_of("ada").await.unwrap().remove(0);
+    // Damage that only somebody with access to the store can do.
+    let [begin, end] = [session.created_at(), session.expires_at()].map(Timestamp::from);
+    let itself = [&[0], session.key().as_bytes().as_slice()].concat();
+    let circle = RecordBuilder::new().created_at(begin).expires_at(end);
+    let circle = circle.tombstone().payload(itself).build();
+    store.destroy(&session.key()).await.unwrap();
+    let saved = store.save(&session.key(), &circle, Write::Create).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    let logout = change(&mut browser, Session::<Data>::destroy);
+    let logout = tokio::time::timeout(Duration::from_secs(60), logout).await.expect("an answer");
+    assert_eq!((logout.status, logout.told()), (StatusCode::CONFLICT, "nothing"));
 }
 
 #[tokio::test]
