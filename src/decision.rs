@@ -2,16 +2,15 @@
 //!
 //! | origin | destroy | regenerate | save¹ | unchanged |
 //! |---|---|---|---|---|
-//! | new | remove² | as save | create, set | - |
-//! | rejected | destroy, remove² | as save | create, set | - |
-//! | loaded | destroy, remove² | rotate, set | update, set³ | touch, set³ if due; else set if a former key sealed it |
-//! | tombstone | destroy⁴, remove² | create, set | gone | - |
+//! | new | destroy² | as save | create, set | - |
+//! | loaded | destroy | rotate, set | update, set³ | touch, set³ if due; else set if a former key sealed it |
+//! | tombstone | destroy⁴ | create, set | gone | - |
 //!
-//! ¹ data changed, `force_save` or `set_idle_timeout`. ² only when a token of the name arrived. ³ only where the
-//! client's copy would differ: always when the token carries the data; otherwise when a former key sealed it,
-//! when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session that the
-//! old id was replaced by. `destroy` wins over every other intent. On a new session `regenerate` alone does
-//! nothing.
+//! ¹ data changed, `force_save` or `set_idle_timeout`. ² the sessions that came in and were refused, if any.
+//! ³ only where the client's copy would differ: always when the token carries the data; otherwise when a former
+//! key sealed it, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
+//! that the old id was replaced by. `destroy` wins over every other intent, and removes the cookie if one arrived.
+//! On a new session `regenerate` alone does nothing.
 
 use bytes::Bytes;
 
@@ -25,10 +24,8 @@ use crate::{
 /// Where the session of this request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// No token came in, or none that opens.
+    /// No valid session came in.
     New,
-    /// A session came in and was refused; its row is left to expire unless `destroy` is asked.
-    Rejected,
     /// A valid session came in, or one was committed earlier in this request.
     Loaded(Box<Live>),
     /// The id that came in was replaced by a `regenerate` elsewhere.
@@ -101,10 +98,8 @@ pub(crate) struct Prepared {
 #[derive(Clone, Copy)]
 pub(crate) struct Situation<'a> {
     pub(crate) origin: &'a Origin,
-    /// A token of this name came with the request, valid or not.
-    pub(crate) arrived: bool,
     pub(crate) intents: &'a Intents,
-    /// What is to be saved, by [`saves`].
+    /// The data to save, if [`saves`] returns `true`.
     pub(crate) prepared: Option<&'a Prepared>,
     /// The data changed, though it may not be possible to save it.
     pub(crate) changed: bool,
@@ -144,8 +139,6 @@ impl Save<'_> {
     }
 
     /// Returns `true` if this ends what an owner, or a visitor whose data is cleared, had.
-    ///
-    /// Within one request, which is one client in one order, only this is a boundary.
     pub(crate) fn leaves_identity(&self) -> bool {
         self.intents.clear || (self.changes_owner() && self.live.record.owner.is_some())
     }
@@ -177,27 +170,12 @@ pub(crate) enum RowAction<'a> {
     Gone,
 }
 
-/// What is done to the client's copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CookieAction {
-    None,
-    Set,
-    Remove,
-}
-
-/// The outcome of the table.
-#[derive(Clone, Copy)]
-pub(crate) struct Decision<'a> {
-    pub(crate) row: RowAction<'a>,
-    pub(crate) cookie: CookieAction,
-}
-
 /// Returns `true` if a commit writes the data, so that it must be encoded and its owner known.
 pub(crate) fn saves(origin: &Origin, intents: &Intents, changed: bool) -> bool {
     let save = asks_save(intents, changed);
     !intents.destroy
         && match origin {
-            Origin::New | Origin::Rejected => save,
+            Origin::New => save,
             Origin::Loaded(_) => save || intents.regenerate,
             Origin::Tombstone => intents.regenerate,
         }
@@ -207,56 +185,41 @@ fn asks_save(intents: &Intents, changed: bool) -> bool {
     changed || intents.force_save || intents.idle_timeout.is_some()
 }
 
-/// Decides what a commit does.
-pub(crate) fn decide<'a>(situation: &Situation<'a>) -> Decision<'a> {
-    use CookieAction::{None as Keep, Remove, Set};
-
-    let Situation { intents, arrived, changed, .. } = *situation;
-    let (row, cookie) = match (situation.origin, situation.prepared) {
-        _ if intents.destroy => (RowAction::Destroy, if arrived { Remove } else { Keep }),
+/// Decides what a commit does to the row. Returns `true` as well if the client is sent a token.
+pub(crate) fn decide<'a>(situation: &Situation<'a>) -> (RowAction<'a>, bool) {
+    let Situation { origin, intents, prepared, changed, data_in_token, policy, now } = *situation;
+    match (origin, prepared) {
+        _ if intents.destroy => (RowAction::Destroy, false),
         (Origin::Loaded(live), Some(prepared)) => {
-            let Situation { policy, now, .. } = *situation;
-            let lifetime = lifetime_after_save(
-                policy,
-                &live.record,
-                prepared.owner,
-                intents.idle_timeout,
-                now,
-            );
+            let owner = prepared.owner;
+            let lifetime =
+                lifetime_after_save(policy, &live.record, owner, intents.idle_timeout, now);
             let save = Save { live, prepared, intents, lifetime, now };
             if intents.regenerate {
-                (RowAction::Rotate(save), Set)
+                (RowAction::Rotate(save), true)
             } else {
-                let owned = prepared.owner.is_some();
-                let told = situation.data_in_token || tells(policy, live, &lifetime, owned);
-                (RowAction::Update(save), if told { Set } else { Keep })
+                let told = data_in_token || tells(policy, live, &lifetime, owner.is_some());
+                (RowAction::Update(save), told)
             }
         }
-        (Origin::Loaded(live), None) => keep(situation, live),
-        (Origin::New | Origin::Rejected | Origin::Tombstone, Some(prepared)) => {
-            let owned = prepared.owner.is_some();
-            let lifetime = situation.policy.begun(situation.now, intents.idle_timeout, owned);
-            (RowAction::Create(prepared, lifetime), Set)
+        (Origin::Loaded(live), None) => {
+            let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
+            match policy.extended(stored, now, owned, data_in_token) {
+                Some(expires_at) => {
+                    let lifetime = Lifetime { expires_at, ..*stored };
+                    let told = data_in_token || tells(policy, live, &lifetime, owned);
+                    (RowAction::Touch(live, expires_at), told)
+                }
+                None => (RowAction::None, live.former_key),
+            }
         }
-        (Origin::Tombstone, None) if asks_save(intents, changed) => (RowAction::Gone, Keep),
-        (Origin::New | Origin::Rejected | Origin::Tombstone, None) => (RowAction::None, Keep),
-    };
-    Decision { row, cookie }
-}
-
-fn keep<'a>(situation: &Situation<'_>, live: &'a Live) -> (RowAction<'a>, CookieAction) {
-    let Situation { policy, now, data_in_token, .. } = *situation;
-    let stored = &live.record.lifetime;
-    let owned = live.record.owner.is_some();
-    let (row, told) = match policy.extended(stored, now, owned, data_in_token) {
-        Some(expires_at) => {
-            let lifetime = Lifetime { expires_at, ..*stored };
-            let told = data_in_token || tells(policy, live, &lifetime, owned);
-            (RowAction::Touch(live, expires_at), told)
+        (Origin::New | Origin::Tombstone, Some(prepared)) => {
+            let lifetime = policy.begun(now, intents.idle_timeout, prepared.owner.is_some());
+            (RowAction::Create(prepared, lifetime), true)
         }
-        None => (RowAction::None, live.former_key),
-    };
-    (row, if told { CookieAction::Set } else { CookieAction::None })
+        (Origin::Tombstone, None) if asks_save(intents, changed) => (RowAction::Gone, false),
+        (Origin::New | Origin::Tombstone, None) => (RowAction::None, false),
+    }
 }
 
 /// Returns `true` if the cookie of a session in a store has to be sent again once `lifetime` is stored.

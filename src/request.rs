@@ -42,12 +42,12 @@ impl Fate {
     pub(crate) const LAYERED: u8 = 1;
     /// A handler panicked.
     pub(crate) const POISONED: u8 = 2;
-    /// The response is on its way.
-    pub(crate) const CLOSED: u8 = 4;
-    /// The layer commits, so that no other commit may begin.
-    pub(crate) const CLOSING: u8 = 16;
     /// A commit failed, so the response is an error.
-    pub(crate) const FAILED: u8 = 8;
+    pub(crate) const FAILED: u8 = 4;
+    /// The layer commits, so that no other commit may begin.
+    pub(crate) const CLOSING: u8 = 8;
+    /// The response is on its way.
+    pub(crate) const CLOSED: u8 = 16;
 
     /// Sets a flag. Returns `true` if it was set before.
     pub(crate) fn set(&self, flag: u8) -> bool {

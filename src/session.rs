@@ -1,4 +1,5 @@
 //! The extractor.
+#![allow(clippy::expect_used, reason = "only methods that consume the session take the draft")]
 
 use std::{
     fmt,
@@ -296,27 +297,15 @@ impl<T: Send + Sync + 'static> Session<T> {
     }
 
     fn lend(&mut self) -> &mut T {
-        #[allow(
-            clippy::expect_used,
-            reason = "only methods that consume the session take the draft"
-        )]
         let draft = self.draft.as_mut().expect("a session that was not consumed");
         self.cell.manager().lend(&self.basis, draft)
     }
 
     fn draft(&self) -> &Draft<T> {
-        #[allow(
-            clippy::expect_used,
-            reason = "only methods that consume the session take the draft"
-        )]
         self.draft.as_ref().expect("a session that was not consumed")
     }
 
     fn draft_mut(&mut self) -> &mut Draft<T> {
-        #[allow(
-            clippy::expect_used,
-            reason = "only methods that consume the session take the draft"
-        )]
         self.draft.as_mut().expect("a session that was not consumed")
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{expiry::Rolling, id::Scope, store::Version};
 
-/// What a sentence says of the row.
+/// What a rule expects to happen to the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Row {
     Untouched,
@@ -17,11 +17,10 @@ enum Row {
     Gone,
 }
 
-/// One combination of everything the decision depends on.
+/// One combination of all values that a decision depends on.
 #[derive(Clone, Debug)]
 struct Case {
     origin: Origin,
-    arrived: bool,
     intents: Intents,
     changed: bool,
     /// The owner that the data names when it is saved.
@@ -33,25 +32,25 @@ struct Case {
 
 impl Case {
     /// Calls `check` with what is decided.
-    fn decided<R>(&self, check: impl FnOnce(Decision<'_>) -> R) -> R {
-        let Self { origin, arrived, intents, changed, data_in_token, policy, now, .. } = self;
+    fn decided<R>(&self, check: impl FnOnce(RowAction<'_>, bool) -> R) -> R {
+        let Self { origin, intents, changed, data_in_token, policy, now, .. } = self;
         let prepared = prepared(self.owner);
-        check(decide(&Situation {
+        let (row, tells) = decide(&Situation {
             origin,
-            arrived: *arrived,
             intents,
             prepared: saves(origin, intents, *changed).then_some(&prepared),
             changed: *changed,
             data_in_token: *data_in_token,
             policy,
             now: *now,
-        }))
+        });
+        check(row, tells)
     }
 
     fn live(&self) -> Option<&Live> {
         match &self.origin {
             Origin::Loaded(live) => Some(live),
-            Origin::New | Origin::Rejected | Origin::Tombstone => None,
+            Origin::New | Origin::Tombstone => None,
         }
     }
 
@@ -67,10 +66,6 @@ impl Case {
 
     fn rests(&self) -> bool {
         !self.intents.destroy && !self.intents.regenerate && !self.saves()
-    }
-
-    fn is_fresh(&self) -> bool {
-        matches!(self.origin, Origin::New | Origin::Rejected)
     }
 
     fn has_former_key(&self) -> bool {
@@ -97,74 +92,75 @@ impl Case {
     }
 }
 
-/// One sentence: which cases it speaks of, and what happens there.
+/// One rule of the design: the cases that it holds for, and what happens in them.
 struct Rule {
     says: &'static str,
     of: fn(&Case) -> bool,
     row: Row,
-    cookie: fn(&Case) -> CookieAction,
+    /// Returns `true` if a token goes out.
+    tells: fn(&Case) -> bool,
 }
 
 const RULES: [Rule; 10] = [
     Rule {
-        says: "destroy wins over every other intent; the removal goes out if a token arrived",
+        says: "destroy wins over every other intent",
         of: |case| case.intents.destroy,
         row: Row::Destroyed,
-        cookie: |case| if case.arrived { CookieAction::Remove } else { CookieAction::None },
+        tells: |_| false,
     },
     Rule {
-        says: "new, or as good as new, and nothing to save: nothing, also where a new id is asked for",
-        of: |case| case.is_fresh() && !case.intents.destroy && !asks(case),
+        says: "new, and nothing to save: nothing, also where a new id is asked for",
+        of: |case| case.origin == Origin::New && !case.intents.destroy && !asks(case),
         row: Row::Untouched,
-        cookie: |_| CookieAction::None,
+        tells: |_| false,
     },
     Rule {
-        says: "new, or as good as new, and something to save: created under a new id",
-        of: |case| case.is_fresh() && !case.intents.destroy && asks(case),
+        says: "new, and something to save: created under a new id",
+        of: |case| case.origin == Origin::New && !case.intents.destroy && asks(case),
         row: Row::Created,
-        cookie: |_| CookieAction::Set,
+        tells: |_| true,
     },
     Rule {
         says: "a replaced id that only reads does nothing",
         of: |case| case.origin == Origin::Tombstone && case.rests(),
         row: Row::Untouched,
-        cookie: |_| CookieAction::None,
+        tells: |_| false,
     },
     Rule {
         says: "a replaced id saves nothing and sets no cookie",
         of: |case| case.origin == Origin::Tombstone && case.saves(),
         row: Row::Gone,
-        cookie: |_| CookieAction::None,
+        tells: |_| false,
     },
     Rule {
         says: "except for a repeated login, which asks for a new id itself",
         of: |case| case.origin == Origin::Tombstone && case.rotates(),
         row: Row::Created,
-        cookie: |_| CookieAction::Set,
+        tells: |_| true,
     },
     Rule {
         says: "a new id is one that the browser cannot have yet",
         of: |case| case.live().is_some() && case.rotates(),
         row: Row::Rotated,
-        cookie: |_| CookieAction::Set,
+        tells: |_| true,
     },
     Rule {
         says: "changed: saved; a cookie only where what the browser holds would differ",
         of: |case| case.live().is_some() && case.saves(),
         row: Row::Updated,
-        cookie: |case| set_if(case.data_in_token || case.has_former_key() || case.is_news()),
+        tells: |case| case.data_in_token || case.has_former_key() || case.is_news(),
     },
     Rule {
         says: "unchanged and due: touched; a cookie only where it holds the expiry, or a former key",
         of: |case| case.live().is_some() && case.rests() && case.extension().is_some(),
         row: Row::Touched,
-        cookie: |case| set_if(case.data_in_token || case.has_former_key()),
+        tells: |case| case.data_in_token || case.has_former_key(),
     },
     Rule {
         says: "unchanged and not due: nothing, or sealed again under the current key",
         of: |case| case.live().is_some() && case.rests() && case.extension().is_none(),
         row: Row::Untouched,
-        cookie: |case| set_if(case.has_former_key()),
+        tells: |case| case.has_former_key(),
     },
 ];
 
@@ -172,12 +168,8 @@ fn asks(case: &Case) -> bool {
     case.changed || case.intents.force_save || case.intents.idle_timeout.is_some()
 }
 
-fn set_if(set: bool) -> CookieAction {
-    if set { CookieAction::Set } else { CookieAction::None }
-}
-
-fn row_of(decision: &Decision<'_>) -> Row {
-    match decision.row {
+fn row_of(row: RowAction<'_>) -> Row {
+    match row {
         RowAction::None => Row::Untouched,
         RowAction::Create(..) => Row::Created,
         RowAction::Update(_) => Row::Updated,
@@ -190,9 +182,9 @@ fn row_of(decision: &Decision<'_>) -> Row {
 
 /// Asserts that a new session begins now, that a save goes on as [`lifetime_after_save`] has it, and that a
 /// touch moves the expiry as far as is due.
-fn check_times(case: &Case, decision: &Decision<'_>) {
+fn check_times(case: &Case, row: RowAction<'_>) {
     let Case { policy, owner, intents, now, .. } = case;
-    match decision.row {
+    match row {
         RowAction::Create(_, lifetime) => {
             assert_eq!(
                 lifetime,
@@ -296,7 +288,7 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
             }
         }
     }
-    for origin in [Origin::New, Origin::Rejected, Origin::Tombstone] {
+    for origin in [Origin::New, Origin::Tombstone] {
         origins.extend([None, ADA].map(|owner| (origin.clone(), owner, at(CREATED))));
     }
     origins
@@ -325,14 +317,13 @@ fn for_every_case(mut check: impl FnMut(&Case)) {
         for idle_timeout in [persistent(TTL), until_closed(TTL)] {
             let policy = policy(idle_timeout, rolling);
             for (origin, owner, now) in &origins {
-                for bits in 0..8_u8 {
+                for bits in 0..4_u8 {
                     let mut case = Case {
                         origin: origin.clone(),
-                        arrived: bits & 1 != 0,
                         intents: Intents::default(),
-                        changed: bits & 2 != 0,
+                        changed: bits & 1 != 0,
                         owner: *owner,
-                        data_in_token: bits & 4 != 0,
+                        data_in_token: bits & 2 != 0,
                         policy,
                         now: *now,
                     };
@@ -356,10 +347,10 @@ fn every_case_is_spoken_of_by_one_rule_and_decided_as_it_says() {
         };
         spoken[index] += 1;
         let rule = &RULES[index];
-        case.decided(|decision| {
-            let expected = (rule.row, (rule.cookie)(case));
-            assert_eq!((row_of(&decision), decision.cookie), expected, "{}: {case:?}", rule.says);
-            check_times(case, &decision);
+        case.decided(|row, tells| {
+            let expected = (rule.row, (rule.tells)(case));
+            assert_eq!((row_of(row), tells), expected, "{}: {case:?}", rule.says);
+            check_times(case, row);
         });
         // Data is encoded exactly where it is written.
         let writes = matches!(rule.row, Row::Created | Row::Updated | Row::Rotated);
@@ -375,7 +366,7 @@ fn clear_alone_decides_nothing_since_its_data_speaks() {
     for_every_case(|case| {
         let mut clears = case.clone();
         clears.intents.clear = true;
-        let outcome = |decision: Decision<'_>| (row_of(&decision), decision.cookie);
+        let outcome = |row: RowAction<'_>, tells| (row_of(row), tells);
         assert_eq!(clears.decided(outcome), case.decided(outcome), "{case:?}");
     });
 }

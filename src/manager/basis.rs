@@ -9,7 +9,7 @@ use super::core::Core;
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
-    id::StoreKey,
+    id::{OwnerKey, StoreKey},
     store::{Record, SessionStore},
     transport::Delivery,
     warnings::Route,
@@ -43,16 +43,13 @@ pub(crate) struct Basis {
     pub(crate) told: Option<Delivery>,
 }
 
-/// What dropped guards changed, folded into one.
+/// The changes of dropped guards, folded into one.
 pub(crate) struct Uncommitted {
     /// The data as the first of them found it, encoded.
     pub(crate) before: Bytes,
     pub(crate) after: Bytes,
     pub(crate) intents: Intents,
-    /// One of them left the identity, so that the basis counts another already.
-    pub(crate) leaves_identity: bool,
-    pub(crate) leaves_now: bool,
-    pub(crate) owner: Option<crate::id::OwnerKey>,
+    pub(crate) owner: Option<OwnerKey>,
 }
 
 impl Basis {
@@ -74,12 +71,10 @@ impl Basis {
         Self { incoming, origin, uncommitted, ending, identity: self.identity, told }
     }
 
-    /// Returns the same with the changes of dropped guards.
+    /// Returns the same with other changes of dropped guards.
     pub(crate) fn with_uncommitted(&self, uncommitted: Option<Uncommitted>) -> Self {
-        let leaves = uncommitted.as_ref().is_some_and(|left| left.leaves_now);
-        let identity = self.identity + u32::from(leaves);
         let after = self.after(self.origin.clone(), self.told.clone());
-        Self { uncommitted, identity, ending: self.ending.clone(), ..after }
+        Self { uncommitted, ending: self.ending.clone(), ..after }
     }
 
     /// Returns what is left when a dropped guard asked for the session's end.
@@ -91,8 +86,26 @@ impl Basis {
     pub(crate) fn live(&self) -> Option<&Live> {
         match &self.origin {
             Origin::Loaded(live) => Some(live),
-            Origin::New | Origin::Rejected | Origin::Tombstone => None,
+            Origin::New | Origin::Tombstone => None,
         }
+    }
+
+    /// Returns what guards asked for together, the dropped ones and this one.
+    pub(super) fn intents_with(&self, intents: Intents) -> Intents {
+        let earlier = self.uncommitted.as_ref();
+        earlier.map_or(intents, |earlier| earlier.intents.and(intents))
+    }
+
+    /// Returns the identity that data of `owner` belongs to, after a guard of this basis changed it.
+    ///
+    /// One request is one client in one order, so only a clear and the end of an owner's session are boundaries.
+    pub(super) fn identity_after(&self, intents: &Intents, owner: Option<OwnerKey>) -> u32 {
+        let before = match &self.uncommitted {
+            Some(earlier) => earlier.owner,
+            None => self.live().and_then(|live| live.record.owner),
+        };
+        let is_cleared = intents.clear && self.live().is_some();
+        self.identity + u32::from(is_cleared || (before.is_some() && owner != before))
     }
 
     /// Returns the encoded data that guards are handed, where it is at hand in today's shape.

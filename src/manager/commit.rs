@@ -42,8 +42,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let now = self.core.now();
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
-        let intents =
-            uncommitted.map_or(draft.intents, |earlier| earlier.intents.and(draft.intents));
+        let intents = basis.intents_with(draft.intents);
         let ours = change.clone().or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
         let changed = match (uncommitted, &ours) {
             (Some(earlier), Some(ours)) => !self.is_same_data(&earlier.before, ours),
@@ -54,13 +53,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         } else {
             None
         };
-        let owner = prepared.as_ref().and_then(|prepared| prepared.owner);
-        let is_counted = uncommitted.is_some_and(|left| {
-            left.leaves_identity && !draft.intents.clear && left.owner == owner
+        let identity = prepared.as_ref().map_or(basis.identity, |prepared| {
+            basis.identity_after(&draft.intents, prepared.owner)
         });
         let decision = decide(&Situation {
             origin: &basis.origin,
-            arrived: basis.incoming.arrived,
             intents: &intents,
             prepared: prepared.as_ref(),
             changed,
@@ -69,7 +66,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             now,
         });
         let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
-        self.core.carry_out(basis, decision, &merge, is_counted, now).await
+        self.core.carry_out(basis, decision, &merge, identity, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
@@ -82,24 +79,19 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             return Ok(basis.with_ending());
         }
         let change = self.change(draft)?;
-        let earlier = basis.uncommitted.as_ref();
-        let handed_out = basis.handed_out(&self.core).or(draft.base.as_ref());
-        let before = match (earlier, handed_out) {
-            (Some(earlier), _) => earlier.before.clone(),
-            (None, Some(handed_out)) => handed_out.clone(),
-            (None, None) => self.encode(&draft.data)?,
+        let found = match basis.handed_out(&self.core).or(draft.base.as_ref()) {
+            Some(found) => found.clone(),
+            None => self.encode(&draft.data)?,
         };
-        let found = earlier.map_or(&before, |earlier| &earlier.after);
-        let after = change.unwrap_or_else(|| found.clone());
-        let intents = earlier.map_or(draft.intents, |earlier| earlier.intents.and(draft.intents));
-        let owner = basis.live().and_then(|live| live.record.owner);
-        let owner = earlier.map_or(owner, |earlier| earlier.owner);
-        let ours = self.owner_of(&draft.data);
-        let leaves_now =
-            (draft.intents.clear && basis.live().is_some()) || (owner.is_some() && ours != owner);
-        let leaves_identity = leaves_now || earlier.is_some_and(|earlier| earlier.leaves_identity);
-        let left = Uncommitted { before, after, intents, leaves_identity, leaves_now, owner: ours };
-        Ok(basis.with_uncommitted(Some(left)))
+        let owner = self.owner_of(&draft.data);
+        let identity = basis.identity_after(&draft.intents, owner);
+        let uncommitted = Uncommitted {
+            before: basis.uncommitted.as_ref().map_or(&found, |earlier| &earlier.before).clone(),
+            after: change.unwrap_or(found),
+            intents: basis.intents_with(draft.intents),
+            owner,
+        };
+        Ok(Basis { identity, ..basis.with_uncommitted(Some(uncommitted)) })
     }
 
     /// Makes the record that holds a save and what others wrote before it; `epoch` is the one of the save.

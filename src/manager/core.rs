@@ -12,7 +12,7 @@ use std::{
 use axum::response::Response;
 use http::request::Parts;
 
-use super::{ConflictPolicy, rows::Rows};
+use super::{ConflictPolicy, basis::Incoming, rows::Rows};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
@@ -117,9 +117,16 @@ impl Core {
         }
     }
 
-    /// Returns the rows of a store, or `None` where the data is in the token.
-    pub(super) fn rows<'a>(&'a self, store: Option<&'a Arc<dyn SessionStore>>) -> Option<Rows<'a>> {
-        store.filter(|_| !self.data_in_token()).map(|store| self.rows_in(store))
+    /// Returns the rows of a request's sessions, or `None` where the data is in the token.
+    pub(super) fn rows<'a>(&'a self, incoming: &'a Incoming) -> Option<Rows<'a>> {
+        let store = incoming.store.as_ref().filter(|_| !self.data_in_token());
+        store.map(|store| self.rows_in(store))
+    }
+
+    /// Returns the revocation list of a request whose data is in the token.
+    pub(super) fn list<'a>(&'a self, incoming: &'a Incoming) -> Option<Rows<'a>> {
+        let list = incoming.store.as_ref().filter(|_| self.data_in_token());
+        list.map(|list| self.rows_in(list))
     }
 
     pub(super) fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {

@@ -1,6 +1,6 @@
 //! Ended sessions: rows that are removed, ids that were replaced, and the revocation list of cookie mode.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::Lifetime,
     id::StoreKey,
-    store::{Record, SaveOutcome, SessionStore, Version, Write},
+    store::{Record, SaveOutcome, Version, Write},
 };
 
 /// How long a replaced id is told from an unknown one, so that requests sent before the new cookie arrived
@@ -75,14 +75,15 @@ impl Core {
         record: Option<&Record>,
         now: Timestamp,
     ) -> Result<(), SessionError> {
-        let store = basis.incoming.store.as_ref();
         let mut version = record.map(Record::version);
         let pauses = Pauses::start();
         loop {
-            let tombstone = match (self.rows(store), store) {
-                (Some(rows), _) => self.destroy_row(rows, key, version, |_| true).await?,
-                (None, Some(list)) => self.revoke(list, &key, record, None, now).await?,
-                (None, None) => None,
+            let tombstone = if let Some(rows) = self.rows(&basis.incoming) {
+                self.destroy_row(rows, key, version, |_| true).await?
+            } else if let Some(list) = self.list(&basis.incoming) {
+                self.revoke(list, &key, record, None, now).await?
+            } else {
+                None
             };
             let Some(successor) = tombstone.as_ref().and_then(Successor::of) else {
                 return Ok(());
@@ -130,10 +131,10 @@ impl Core {
     /// Looks a session of cookie mode up in the revocation list.
     pub(super) async fn revocation(
         &self,
-        list: &Arc<dyn SessionStore>,
+        list: Rows<'_>,
         key: &StoreKey,
     ) -> Result<Option<Record>, StoreError> {
-        match self.rows_in(list).load(key).await {
+        match list.load(key).await {
             // An entry that cannot be read still is one.
             Err(StoreError::Corrupt) => {
                 let end = self.now();
@@ -146,7 +147,7 @@ impl Core {
     /// Enters a session of cookie mode into the revocation list; returns what stood there before, which stays.
     pub(super) async fn revoke(
         &self,
-        list: &Arc<dyn SessionStore>,
+        list: Rows<'_>,
         key: &StoreKey,
         record: Option<&Record>,
         successor: Option<Successor>,
@@ -157,7 +158,7 @@ impl Core {
         let last_end = record.map_or(last_end, |record| last_end.max(record.absolute_end()));
         let last_end = last_end.saturating_add(REQUEST_IN_FLIGHT);
         let entry = self.tombstone(now, last_end, successor)?;
-        let entered = self.rows_in(list).save_twice(key, &entry, Write::Create).await?;
+        let entered = list.save_twice(key, &entry, Write::Create).await?;
         Ok(match entered {
             SaveOutcome::Conflict(earlier) => Some(earlier),
             SaveOutcome::Saved | SaveOutcome::Gone => None,
@@ -174,7 +175,7 @@ impl Core {
     /// replace the old one: a login proves itself, and a session that goes on is still this person's.
     pub(super) async fn may_follow(
         &self,
-        store: &Arc<dyn SessionStore>,
+        rows: Rows<'_>,
         save: &Save<'_>,
         tombstone: &Record,
     ) -> Result<bool, SessionError> {
@@ -187,7 +188,7 @@ impl Core {
         if successor.is_other_identity {
             return Ok(false);
         }
-        let found = self.rows_in(store).load(&successor.key).await?;
+        let found = rows.load(&successor.key).await?;
         Ok(if self.data_in_token() {
             found.is_none()
         } else {

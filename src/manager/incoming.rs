@@ -56,7 +56,9 @@ impl Core {
                 (Some((_, record)), list) => {
                     let list = list.as_ref().filter(|_| !self.is_over(record, opened_at));
                     let revoked = match list {
-                        Some(list) => self.revocation(list, &claim.id.store_key()).await?,
+                        Some(list) => {
+                            self.revocation(self.rows_in(list), &claim.id.store_key()).await?
+                        }
                         None => None,
                     };
                     (Ok(Some(record.clone())), revoked)
@@ -124,9 +126,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                     others.extend(successor.map(|successor| (successor.key, None)));
                 }
                 Verdict::Refused(record) => {
-                    if origin == Origin::New {
-                        origin = Origin::Rejected;
-                    }
                     others.push((claim.id.store_key(), record));
                 }
                 Verdict::Absent => {}

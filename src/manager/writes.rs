@@ -1,15 +1,13 @@
 //! Carrying a decision out: the row first, then what the client is told.
 
-use std::sync::Arc;
-
 use super::{basis::Basis, core::Core, endings::Successor, rows::Rows};
 use crate::{
     clock::Timestamp,
-    decision::{CookieAction, Decision, Live, Origin, RowAction, Save},
+    decision::{Live, Origin, RowAction, Save},
     error::SessionError,
     event::SessionEventKind as Kind,
     id::{SessionId, random},
-    store::{Record, SaveOutcome, SessionStore, Version, Write},
+    store::{Record, SaveOutcome, Version, Write},
 };
 
 /// A new id that collides with a live one is drawn again this often; once in 2^256 for random ids.
@@ -23,26 +21,22 @@ impl Core {
     /// Does what was decided: the row first, then what the client is told. Returns what the request goes on
     /// with, or `None` if nothing was done.
     ///
-    /// `is_counted` says that the basis counts the identity which begins here already.
-    ///
     /// The futures of its steps are boxed one by one: past a kilobyte allocators leave their fast path.
     pub(super) async fn carry_out(
         &self,
         basis: &Basis,
-        decision: Decision<'_>,
+        (row, tells): (RowAction<'_>, bool),
         merge: &Merge<'_>,
-        is_counted: bool,
+        mut identity: u32,
         now: Timestamp,
     ) -> Result<Option<Basis>, SessionError> {
-        let (mut told, mut identity) = (basis.told.clone(), basis.identity);
+        let removal = || basis.incoming.arrived.then(|| self.carrier.removal());
+        let mut told = basis.told.clone();
         if let Some(ending) = &basis.ending {
             Box::pin(self.destroy_all(ending, now)).await?;
-            told = basis.incoming.arrived.then(|| self.carrier.removal());
+            told = removal();
         }
-        if let RowAction::Update(save) | RowAction::Rotate(save) = &decision.row {
-            identity += u32::from(save.leaves_identity() && !is_counted);
-        }
-        let live = match decision.row {
+        let live = match row {
             RowAction::None => None,
             RowAction::Create(prepared, lifetime) => {
                 let record = self.record(prepared, lifetime, 0)?;
@@ -59,29 +53,27 @@ impl Core {
             }
             RowAction::Destroy => {
                 Box::pin(self.destroy_all(basis, now)).await?;
-                (told, identity) = (None, identity + 1);
+                (told, identity) = (removal(), identity + 1);
                 None
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
-        let mut origin = match (live, decision.row) {
+        let did_nothing = matches!(row, RowAction::None) && !tells;
+        if did_nothing && basis.ending.is_none() && basis.uncommitted.is_none() {
+            return Ok(None);
+        }
+        let mut origin = match (live, row) {
             (Some(live), _) => Origin::Loaded(Box::new(live)),
             (None, RowAction::Destroy) => Origin::New,
             (None, _) => basis.origin.clone(),
         };
-        match (decision.cookie, &mut origin) {
-            (CookieAction::Set, Origin::Loaded(live)) => {
-                live.former_key = false;
-                told = Some(self.deliver(live, now)?);
-            }
-            (CookieAction::Remove, _) => told = Some(self.carrier.removal()),
-            (CookieAction::None | CookieAction::Set, _) => {}
+        if let Origin::Loaded(live) = &mut origin
+            && tells
+        {
+            live.former_key = false;
+            told = Some(self.deliver(live, now)?);
         }
-        let did_nothing = matches!(decision.row, RowAction::None)
-            && decision.cookie == CookieAction::None
-            && basis.ending.is_none()
-            && basis.uncommitted.is_none();
-        Ok((!did_nothing).then(|| Basis { identity, ..basis.after(origin, told) }))
+        Ok(Some(Basis { identity, ..basis.after(origin, told) }))
     }
 
     async fn create(&self, basis: &Basis, record: Record) -> Result<Live, SessionError> {
@@ -95,7 +87,7 @@ impl Core {
         self.check_fits(record)?;
         for _ in 0..MAX_DRAWS {
             let id = self.draw_id(basis)?;
-            let Some(rows) = self.rows(basis.incoming.store.as_ref()) else {
+            let Some(rows) = self.rows(&basis.incoming) else {
                 return Ok(id);
             };
             if matches!(
@@ -123,7 +115,7 @@ impl Core {
         live: &Live,
         expires_at: Timestamp,
     ) -> Result<Option<Live>, SessionError> {
-        if let Some(rows) = self.rows(basis.incoming.store.as_ref()) {
+        if let Some(rows) = self.rows(&basis.incoming) {
             match rows.touch(&live.key(), live.record.version(), expires_at).await? {
                 SaveOutcome::Saved => {}
                 SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Ok(None),
@@ -141,15 +133,15 @@ impl Core {
     ) -> Result<Live, SessionError> {
         // Hashed only where it is needed.
         let key = || save.live.key();
-        let record = self.record(save.prepared, save.lifetime, self.epoch_after(save)?)?;
-        let record = if let Some(rows) = self.rows(basis.incoming.store.as_ref()) {
+        let record = self.record_of(save)?;
+        let record = if let Some(rows) = self.rows(&basis.incoming) {
             let (key, epoch) = (key(), record.epoch);
             let again = |theirs: &Record| merge(save, epoch, theirs).map(Some);
             let written = rows.overwrite(&key, record, save.live.record.version, again);
             written.await?.map_err(|_| self.gone(Some(key)))?
         } else {
             self.check_fits(&record)?;
-            if let Some(list) = &basis.incoming.store
+            if let Some(list) = self.list(&basis.incoming)
                 && self.revocation(list, &key()).await?.is_some()
             {
                 return Err(self.gone(Some(key())));
@@ -167,13 +159,10 @@ impl Core {
         save: &Save<'_>,
         merge: &Merge<'_>,
     ) -> Result<Live, SessionError> {
-        let record = self.record(save.prepared, save.lifetime, self.epoch_after(save)?)?;
-        let store = basis.incoming.store.as_ref();
-        let rotated = match (self.rows(store), store) {
-            (Some(rows), Some(store)) => {
-                self.rotate_row(basis, rows, store, save, record, merge).await?
-            }
-            (_, list) => self.rotate_token(basis, list, save, record).await?,
+        let record = self.record_of(save)?;
+        let rotated = match self.rows(&basis.incoming) {
+            Some(rows) => self.rotate_row(basis, rows, save, record, merge).await?,
+            None => self.rotate_token(basis, save, record).await?,
         };
         let former = save.live.key().fingerprint();
         self.report(Kind::Regenerated { former }, || rotated.key());
@@ -187,7 +176,6 @@ impl Core {
         &self,
         basis: &Basis,
         rows: Rows<'_>,
-        store: &Arc<dyn SessionStore>,
         save: &Save<'_>,
         mut record: Record,
         merge: &Merge<'_>,
@@ -210,7 +198,7 @@ impl Core {
         };
         let follows = match rows.overwrite(&old, tombstone.clone(), version, again).await {
             Ok(Ok(_)) => true,
-            Ok(Err(Some(theirs))) => self.may_follow(store, save, &theirs).await?,
+            Ok(Err(Some(theirs))) => self.may_follow(rows, save, &theirs).await?,
             Ok(Err(None)) => false,
             // The tombstone may be there, so the new row stays. It ends by itself.
             Err(error @ SessionError::Store(_)) => return Err(error),
@@ -251,12 +239,11 @@ impl Core {
     async fn rotate_token(
         &self,
         basis: &Basis,
-        list: Option<&Arc<dyn SessionStore>>,
         save: &Save<'_>,
         record: Record,
     ) -> Result<Live, SessionError> {
         let id = self.insert(basis, &record).await?;
-        if let Some(list) = list {
+        if let Some(list) = self.list(&basis.incoming) {
             let old = save.live.key();
             let successor = Successor::new(id.store_key(), save);
             let replaced = Some(&save.live.record);
@@ -270,11 +257,10 @@ impl Core {
         Ok(Live::new(id, record))
     }
 
-    fn epoch_after(&self, save: &Save<'_>) -> Result<u64, SessionError> {
-        if save.begins_identity(self.owner_is_told) {
-            self.new_epoch()
-        } else {
-            Ok(save.live.record.epoch)
-        }
+    /// Makes the record of a save; a new identity gets a new epoch.
+    fn record_of(&self, save: &Save<'_>) -> Result<Record, SessionError> {
+        let begins = save.begins_identity(self.owner_is_told);
+        let epoch = if begins { self.new_epoch()? } else { save.live.record.epoch };
+        self.record(save.prepared, save.lifetime, epoch)
     }
 }
