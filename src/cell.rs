@@ -1,4 +1,4 @@
-//! One session of one request: loaded once, shared by all its guards, committed by one at a time.
+//! The session of a request. It is loaded once, all guards share it, and only one guard commits at a time.
 
 mod dropped;
 mod response;
@@ -22,10 +22,10 @@ use crate::{
     request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
 };
 
-/// What a guard starts with.
+/// A copy of the data for a new guard, and the basis that it was copied from.
 pub(crate) type Handout<T> = (Arc<Basis>, Box<Draft<T>>);
 
-/// One session of one request.
+/// The session of a request, shared by all its guards.
 pub(crate) struct Cell<T: Send + Sync + 'static> {
     manager: SessionManager<T>,
     /// Set by the one load, however many extractors.
@@ -41,17 +41,17 @@ struct State<T> {
     basis: Arc<Basis>,
     /// Data of the basis that a guard gave back unchanged, for the next one.
     spare: Option<Box<Draft<T>>>,
-    /// What guards left to the layer, as they were dropped, until it is folded into the basis.
+    /// Changes of guards that were dropped uncommitted. They wait until they can be folded into the basis.
     waiting: VecDeque<Handout<T>>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<SessionError>,
     /// A commit of changes of dropped guards began, and it is not known whether they are stored.
     is_in_doubt: bool,
-    /// The layer is through with this session.
+    /// The layer has committed this session.
     is_over: bool,
     /// The session was read, so that its response depends on it.
     is_read: bool,
-    /// A `SessionCommit` has something to tell.
+    /// A `SessionCommit` was made for the latest outcome.
     is_promised: bool,
     is_delivered: bool,
     /// A token went into a response already, and may have to come out of it again.

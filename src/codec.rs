@@ -73,7 +73,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for JsonCodec {
         Ok(bytes)
     }
 
-    /// One UTF-8 check of the whole text is cheaper than a check of each string.
+    /// Checks UTF-8 once for the whole text, which costs less than once for each string.
     fn decode(&self, bytes: &[u8]) -> Result<T, BoxError> {
         Ok(serde_json::from_str(str::from_utf8(bytes)?)?)
     }

@@ -71,7 +71,7 @@ impl SessionCommit {
 impl<T> SessionManager<T> {
     /// Returns the guard for a request without a session, where `Option<Session<T>>` is `None`.
     ///
-    /// Such a response depends on the session too: a shared cache must not serve it to a visitor who has a session.
+    /// That response depends on the missing session: a shared cache must not serve it to a visitor who has one.
     ///
     /// # Example
     ///

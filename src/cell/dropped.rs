@@ -1,4 +1,4 @@
-//! What guards leave when they are dropped, and what the layer makes of it.
+//! Guards that are dropped uncommitted: their changes wait, and the layer commits them together.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a request's commits mean for its response, and the warnings of what never got there.
+//! The session's part of the response, and the warnings about guards and changes that were not part of one.
 
 use std::{any::type_name, sync::PoisonError};
 

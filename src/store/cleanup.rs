@@ -49,6 +49,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// A batch that takes longer has failed, since the store counts as down.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
+const BATCH_TOOK_TOO_LONG: &str =
+    "a batch took longer than 30 seconds; if the store is up, choose a smaller `.batch(..)`";
+
 const LONGEST_BACKOFF: u32 = 16;
 
 impl Cleanup {
@@ -126,7 +129,7 @@ impl Cleanup {
             let started = Instant::now();
             let batch = timeout(BATCH_TIMEOUT, self.store.delete_expired(self.batch)).await;
             let batch =
-                batch.map_err(|_elapsed| StoreError::Timeout { after: BATCH_TIMEOUT })??;
+                batch.map_err(|_elapsed| StoreError::unavailable(BATCH_TOOK_TOO_LONG))??;
             deleted += batch;
             if batch < u64::from(self.batch) || batch == 0 {
                 return Ok(deleted);

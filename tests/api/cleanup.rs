@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{MINUTE, SECOND};
+use crate::support::{Log, MINUTE, SECOND};
 
 /// A memory store in front of which expired rows pile up.
 #[derive(Clone)]
@@ -156,8 +156,15 @@ async fn errors_are_survived_and_make_rounds_rarer() {
 async fn a_store_that_hangs_is_given_up() {
     let pile = Pile::of(5);
     pile.with(|state| state.batch_takes = Duration::MAX / 4);
+    let log = Log::start();
     let _task = Cleanup::new(pile.clone()).spawn();
     sleep(2 * MINUTE).await;
+    // The cleanup's own option, not the manager's `store_timeout`.
+    let lines = log.take();
+    assert!(
+        !lines.is_empty() && lines.iter().all(|line| line.contains("smaller `.batch(..)`")),
+        "{lines:?}"
+    );
     pile.with(|state| state.batch_takes = Duration::ZERO);
     sleep(10 * MINUTE).await;
     assert_eq!(pile.expired(), 0);

@@ -142,7 +142,7 @@ impl Rows {
     }
 }
 
-/// Says whether a session may make room for others.
+/// Returns `true` if a full store may remove this session to make room for others.
 pub(super) fn is_evictable(record: &Record) -> bool {
     record.owner().is_none() && !record.is_tombstone()
 }

@@ -136,7 +136,7 @@ impl Shared {
     }
 }
 
-/// Says whether the server, or the lack of one, certainly kept the command from being carried out.
+/// Returns `true` if the command was certainly not carried out: no server was reached, or the server refused it.
 fn was_turned_away(error: &RedisError) -> bool {
     error.is_connection_refusal()
         || matches!(

@@ -133,7 +133,7 @@ impl Line {
         error
     }
 
-    /// Says whether another connection might do better, or a cluster has changed.
+    /// Returns `true` if a new connection might answer where this one does not, or if a cluster has changed.
     pub(super) fn is_doubtful(&self) -> bool {
         let unanswered = self.unanswered.load(Ordering::Relaxed);
         match self.wire {
@@ -144,7 +144,7 @@ impl Line {
         }
     }
 
-    /// Says whether a doubtful line is as good as a new one: in a cluster, the driver knows all masters.
+    /// Returns `true` if a doubtful line is as good as a new one, since its driver knows all masters of the cluster.
     ///
     /// A new one would then only lack the connection to the node that hangs, and look for that before it
     /// sends anything to the others.
@@ -167,7 +167,7 @@ impl Line {
         }
     }
 
-    /// Says whether this line leads elsewhere than `old`, or to the same server over a new connection.
+    /// Returns `true` if this line leads elsewhere than `old`, or to the same server over a new connection.
     pub(super) fn improves(&self, old: &Self) -> bool {
         match (&self.wire, &old.wire) {
             (Wire::Cluster { masters: new, .. }, Wire::Cluster { masters: known, .. }) => {
@@ -222,7 +222,7 @@ fn lock(masters: &Mutex<Masters>) -> MutexGuard<'_, Masters> {
     masters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says whether the driver asks a cluster who serves which slots after this error.
+/// Returns `true` if the driver asks the cluster after this error which node serves which slots.
 fn is_redirection(error: &RedisError) -> bool {
     let kind = error.kind();
     kind == ErrorKind::Server(ServerErrorKind::Moved)
