@@ -78,6 +78,7 @@ impl CookieTemplate {
             });
         }
         let name = cookie.name().to_owned();
+        // The value is empty, so the attributes follow the name and `=`.
         let attributes = cookie.to_string().split_off(name.len() + 1);
         let removal = removal_of(&cookie)?;
         cookie.set_partitioned(false);
@@ -123,9 +124,7 @@ fn removal_of(cookie: &Cookie<'static>) -> Result<HeaderValue, ConfigError> {
 /// later).
 const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
 
-/// Returns the prefix of a name in the case of `PREFIXES`, or an empty text if it has none.
-///
-/// Browsers ignore the case too.
+/// Returns the prefix of a name as [`PREFIXES`] spells it, or an empty text. Its case is ignored, as browsers do.
 fn prefix_of(name: &str) -> &'static str {
     let starts_name = |prefix: &&str| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
