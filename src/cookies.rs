@@ -1,10 +1,12 @@
 //! Cookies: reading candidates from a request, rendering set and removal.
 
+use std::fmt;
+
 use cookie::{Cookie, SameSite};
 use http::{HeaderMap, HeaderValue, header};
 use memchr::memchr_iter;
 
-use crate::error::{BoxError, ConfigError};
+use crate::error::ConfigError;
 
 /// The name and value of a cookie may take this many bytes together (RFC 6265bis, section 5.6).
 pub(crate) const NAME_VALUE_LIMIT: usize = 4096;
@@ -12,11 +14,7 @@ pub(crate) const NAME_VALUE_LIMIT: usize = 4096;
 /// Calls `visit` with every value that arrived under `name`, in the order of the request.
 ///
 /// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
-pub(crate) fn visit_values<'h>(
-    headers: &'h HeaderMap,
-    name: &str,
-    mut visit: impl FnMut(&'h [u8]),
-) {
+pub(crate) fn visit_values(headers: &HeaderMap, name: &str, mut visit: impl FnMut(&[u8])) {
     for header in headers.get_all(header::COOKIE) {
         for pair in pairs(header.as_bytes()) {
             let pair = pair.trim_ascii();
@@ -45,15 +43,15 @@ fn unquote(value: &[u8]) -> &[u8] {
 }
 
 /// The checked cookie template, rendered as far as it goes without a value.
-#[derive(Clone, Debug)]
 pub(crate) struct CookieTemplate {
-    name: String,
+    pub(crate) name: String,
     /// `; Path=/; Secure` and so on.
     attributes: String,
     partitioned: bool,
-    removal: HeaderValue,
+    /// What removes the cookie.
+    pub(crate) removal: HeaderValue,
     /// What removes the cookie of the same name outside the partition, if asked for.
-    twin_removal: Option<HeaderValue>,
+    pub(crate) twin_removal: Option<HeaderValue>,
 }
 
 impl CookieTemplate {
@@ -64,7 +62,8 @@ impl CookieTemplate {
         remove_unpartitioned: bool,
     ) -> Result<Self, ConfigError> {
         if insecure_http {
-            let name = strip_prefix(cookie.name()).to_owned();
+            let prefix = prefix_of(cookie.name()).len();
+            let name = cookie.name().get(prefix..).unwrap_or_default().to_owned();
             cookie.set_name(name);
             cookie.set_secure(false);
         }
@@ -78,44 +77,29 @@ impl CookieTemplate {
                 needs: "a `.cookie(..)` with Partitioned",
             });
         }
-        let attributes = attributes_of(&cookie);
-        let removal = removal(cookie.name(), &attributes)?;
         let name = cookie.name().to_owned();
-        let twin_removal = if remove_unpartitioned {
-            cookie.set_partitioned(false);
-            Some(self::removal(&name, &attributes_of(&cookie))?)
-        } else {
-            None
-        };
-        let template = Self { name, attributes, partitioned, removal, twin_removal };
-        template.set("", Some(1)).map_err(|_| UNPRINTABLE)?;
-        Ok(template)
+        // The value is empty, so the attributes follow the name and `=`.
+        let attributes = cookie.to_string().split_off(name.len() + 1);
+        let removal = removal_of(&cookie)?;
+        cookie.set_partitioned(false);
+        let twin_removal = if remove_unpartitioned { Some(removal_of(&cookie)?) } else { None };
+        Ok(Self { name, attributes, partitioned, removal, twin_removal })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns what goes out before the cookie: the removal of its unpartitioned twin, if asked for.
-    pub(crate) fn twin_removal(&self) -> Option<&HeaderValue> {
-        self.twin_removal.as_ref()
-    }
-
-    /// Says whether a `Set-Cookie` header is one of those this template renders.
+    /// Returns `true` if a `Set-Cookie` header is one of those this template renders.
     pub(crate) fn renders(&self, header: &HeaderValue) -> bool {
-        let text = header.as_bytes();
-        let named =
-            text.strip_prefix(self.name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
-        let partitioned = || {
-            text.split(|byte| *byte == b';')
-                .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"))
-        };
-        named && (self.twin_removal.is_some() || partitioned() == self.partitioned)
+        let mut parts = header.as_bytes().split(|byte| *byte == b';');
+        let pair = parts.next().and_then(|pair| pair.strip_prefix(self.name.as_bytes()));
+        if !pair.is_some_and(|rest| rest.starts_with(b"=")) {
+            return false;
+        }
+        let partitioned = parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"));
+        partitioned == self.partitioned || self.twin_removal.is_some()
     }
 
-    /// Renders the header that sets the cookie, for so many seconds or until the browser closes.
-    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
-        use std::fmt::Write as _;
+    /// Renders the text that sets the cookie, for so many seconds or until the browser closes.
+    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<String, fmt::Error> {
+        use fmt::Write as _;
 
         let (name, attributes) = (&self.name, &self.attributes);
         let mut text = String::with_capacity(name.len() + value.len() + attributes.len() + 32);
@@ -123,64 +107,37 @@ impl CookieTemplate {
         if let Some(seconds) = seconds {
             write!(text, "; Max-Age={seconds}")?;
         }
-        let mut header = HeaderValue::try_from(text)?;
-        header.set_sensitive(true);
-        Ok(header)
-    }
-
-    /// Returns the header that removes the cookie.
-    pub(crate) fn removal(&self) -> &HeaderValue {
-        &self.removal
+        Ok(text)
     }
 }
 
 /// Renders the header that removes a cookie. `Expires` beside `Max-Age=0` is for the oldest clients.
-fn removal(name: &str, attributes: &str) -> Result<HeaderValue, ConfigError> {
-    let text = format!("{name}={attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
-    HeaderValue::try_from(text).map_err(|_| UNPRINTABLE)
-}
-
-const UNPRINTABLE: ConfigError = ConfigError::Cookie {
-    attribute: "cookie",
-    problem: "cannot be written as a header; use visible ASCII",
-};
-
-fn attributes_of(cookie: &Cookie<'static>) -> String {
-    let rendered = cookie.to_string();
-    let name_and_equals = cookie.name().len() + 1;
-    rendered.get(name_and_equals..).unwrap_or_default().to_owned()
-}
-
-/// The prefixes count whatever their case: browsers compare them so (RFC 6265bis, 4.1.3).
-fn starts_with(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+fn removal_of(cookie: &Cookie<'static>) -> Result<HeaderValue, ConfigError> {
+    let text = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+    HeaderValue::try_from(text).map_err(|_| ConfigError::Cookie {
+        attribute: "cookie",
+        problem: "cannot be written as a header; use visible ASCII",
+    })
 }
 
 /// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3; those with `Http` came
 /// later).
 const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
 
-fn strip_prefix(name: &str) -> &str {
-    PREFIXES
-        .into_iter()
-        .find(|prefix| starts_with(name, prefix))
-        .and_then(|prefix| name.get(prefix.len()..))
-        .unwrap_or(name)
+/// Returns the prefix of a name as [`PREFIXES`] spells it, or an empty text. Its case is ignored, as browsers do.
+fn prefix_of(name: &str) -> &'static str {
+    let starts_name = |prefix: &&str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    PREFIXES.into_iter().find(starts_name).unwrap_or_default()
 }
 
 fn fill_in_defaults(cookie: &mut Cookie<'static>) {
-    if cookie.path().is_none() {
-        cookie.set_path("/");
-    }
-    if cookie.secure().is_none() {
-        cookie.set_secure(true);
-    }
-    if cookie.http_only().is_none() {
-        cookie.set_http_only(true);
-    }
-    if cookie.same_site().is_none() {
-        cookie.set_same_site(SameSite::Lax);
-    }
+    let path = cookie.path().unwrap_or("/").to_owned();
+    cookie.set_path(path);
+    cookie.set_secure(cookie.secure().unwrap_or(true));
+    cookie.set_http_only(cookie.http_only().unwrap_or(true));
+    cookie.set_same_site(cookie.same_site().unwrap_or(SameSite::Lax));
 }
 
 /// Checks what the session decides itself, what can be written, and what browsers keep.
@@ -188,9 +145,8 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
     let (name, secure) = (cookie.name(), cookie.secure() == Some(true));
     let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
-    let path = cookie.path().unwrap_or("/");
-    let host = starts_with(name, "__Host-");
-    let http = ["__Http-", "__Host-Http-"].iter().any(|prefix| starts_with(name, prefix));
+    let (path, prefix) = (cookie.path().unwrap_or_default(), prefix_of(name));
+    let (host, http) = (prefix.starts_with("__Host-"), prefix.ends_with("Http-"));
     let rules = [
         (!cookie.value().is_empty(), "value", "is the session's; give the template an empty one"),
         (cookie.max_age().is_some(), "Max-Age", "follows the session; use `.idle_timeout(..)`"),
@@ -217,8 +173,8 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
         (host && !secure, "name", "`__Host-` needs Secure"),
         (host && path != "/", "name", "`__Host-` needs Path=/"),
         (host && cookie.domain().is_some(), "name", "`__Host-` allows no Domain"),
-        (starts_with(name, "__Secure-") && !secure, "name", "`__Secure-` needs Secure"),
-        (starts_with(name, "__Http-") && !secure, "name", "`__Http-` needs Secure"),
+        (prefix == "__Secure-" && !secure, "name", "`__Secure-` needs Secure"),
+        (prefix == "__Http-" && !secure, "name", "`__Http-` needs Secure"),
         (
             http && cookie.http_only() != Some(true),
             "name",

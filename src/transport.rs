@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use crate::{
     cookies::{CookieTemplate, visit_values},
-    error::BoxError,
+    error::{BoxError, ConfigError},
 };
 
 type Get = dyn Fn(&Parts) -> Option<String> + Send + Sync;
@@ -27,22 +27,26 @@ type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 /// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Transport {
-    pub(crate) kind: Kind,
-    /// The reason for which `build()` refuses it.
-    problem: Option<&'static str>,
-}
+pub struct Transport(Result<Kind, &'static str>);
 
+/// A transport that `build()` does not refuse.
 #[derive(Clone)]
 pub(crate) enum Kind {
     Cookie,
-    Bearer,
-    Header(HeaderName),
-    Custom { get: Arc<Get>, set: Arc<Set> },
+    /// `scheme` stands before the token in a request.
+    Header {
+        request: HeaderName,
+        scheme: &'static str,
+        response: HeaderName,
+    },
+    Custom {
+        get: Arc<Get>,
+        set: Arc<Set>,
+    },
 }
 
-/// The response header that carries a new bearer token.
-pub(crate) const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-session-token");
+/// The scheme of bearer tokens (RFC 6750).
+const BEARER: &str = "Bearer ";
 
 /// Headers that HTTP uses for something else, on the way in or out.
 const RESERVED: &str = "accept-ranges age allow authorization cache-control connection content-encoding \
@@ -52,14 +56,18 @@ const RESERVED: &str = "accept-ranges age allow authorization cache-control conn
 impl Transport {
     /// Uses a cookie with the name and attributes of [`cookie`](crate::SessionManagerBuilder::cookie).
     pub const fn cookie() -> Self {
-        Self::of(Kind::Cookie)
+        Self(Ok(Kind::Cookie))
     }
 
     /// Reads the token from `Authorization: Bearer` (RFC 6750), and sends it in `X-Session-Token`.
     ///
     /// An empty `X-Session-Token` tells the client to forget its token.
     pub const fn bearer() -> Self {
-        Self::of(Kind::Bearer)
+        Self(Ok(Kind::Header {
+            request: header::AUTHORIZATION,
+            scheme: BEARER,
+            response: HeaderName::from_static("x-session-token"),
+        }))
     }
 
     /// Reads and sends the token in a header of this name, such as `"x-session"`.
@@ -68,18 +76,15 @@ impl Transport {
     /// name that no header can have, and the name of a header that HTTP uses for something else.
     pub fn header(name: impl TryInto<HeaderName>) -> Self {
         let Ok(name) = name.try_into() else {
-            return Self {
-                problem: Some("this is no header name; use letters, digits and `-`"),
-                ..Self::cookie()
-            };
+            return Self(Err("this is no header name; use letters, digits and `-`"));
         };
-        Self {
-            problem: RESERVED.split(' ').any(|reserved| reserved == name).then_some(
+        if RESERVED.split(' ').any(|reserved| reserved == name) {
+            return Self(Err(
                 "this header has a meaning of its own; use `Transport::cookie()`, `::bearer()` or a header \
                  such as `x-session`",
-            ),
-            kind: Kind::Header(name),
+            ));
         }
+        Self(Ok(Kind::Header { request: name.clone(), scheme: "", response: name }))
     }
 
     /// Uses functions of the application: `get` finds the token in a request, `set` puts it into the headers of a
@@ -91,80 +96,65 @@ impl Transport {
         get: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
         set: impl Fn(&mut HeaderMap, Option<&str>) + Send + Sync + 'static,
     ) -> Self {
-        Self::of(Kind::Custom { get: Arc::new(get), set: Arc::new(set) })
+        Self(Ok(Kind::Custom { get: Arc::new(get), set: Arc::new(set) }))
     }
 
     pub(crate) const fn is_cookie(&self) -> bool {
-        matches!(self.kind, Kind::Cookie)
-    }
-
-    /// Returns the reason for which `build()` refuses it, if there is one.
-    pub(crate) const fn problem(&self) -> Option<&'static str> {
-        self.problem
-    }
-
-    const fn of(kind: Kind) -> Self {
-        Self { kind, problem: None }
+        matches!(self.0, Ok(Kind::Cookie))
     }
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Cookie => f.write_str("Transport::cookie()"),
-            Kind::Bearer => f.write_str("Transport::bearer()"),
-            Kind::Header(name) => write!(f, "Transport::header({name:?})"),
-            Kind::Custom { .. } => f.write_str("Transport::custom(..)"),
+        match &self.0 {
+            Ok(Kind::Cookie) => f.write_str("Transport::cookie()"),
+            Ok(Kind::Header { scheme: BEARER, .. }) => f.write_str("Transport::bearer()"),
+            Ok(Kind::Header { request, .. }) => write!(f, "Transport::header({request:?})"),
+            Ok(Kind::Custom { .. }) => f.write_str("Transport::custom(..)"),
+            Err(problem) => write!(f, "Transport::header(..): {problem}"),
         }
     }
 }
 
-/// A transport, and the template of the cookie where it is a cookie.
-#[derive(Clone, Debug)]
+/// A checked transport, and the facts of it that every request needs.
 pub(crate) struct Carrier {
-    pub(crate) transport: Transport,
-    pub(crate) template: Arc<CookieTemplate>,
+    pub(crate) kind: Kind,
+    /// Used only where the transport is a cookie.
+    pub(crate) template: CookieTemplate,
+    /// The name of the cookie or header, which tokens are bound to and the size limit counts.
+    pub(crate) name: String,
+    /// The name of the transport, which tokens are bound to, so that none moves to another transport.
+    pub(crate) binding: &'static str,
+    /// The request header that responses depend on.
+    vary: HeaderValue,
 }
 
 impl Carrier {
-    pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Self {
-        Self { transport, template: Arc::new(template) }
-    }
-
-    /// Returns the name of the cookie or header, which tokens are bound to and the size limit counts.
-    pub(crate) fn name(&self) -> &str {
-        match &self.transport.kind {
-            Kind::Cookie => self.template.name(),
-            Kind::Bearer => "authorization",
-            Kind::Header(name) => name.as_str(),
-            Kind::Custom { .. } => "custom",
-        }
-    }
-
-    /// Returns the name of the transport for tokens to be bound to, so that no token moves to another transport.
-    pub(crate) fn binding(&self) -> &'static str {
-        match &self.transport.kind {
-            Kind::Cookie => "cookie",
-            Kind::Bearer => "bearer",
-            Kind::Header(_) => "header",
-            Kind::Custom { .. } => "custom",
-        }
+    pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Result<Self, ConfigError> {
+        let invalid = |problem| ConfigError::Invalid { option: "transport", problem };
+        let kind = transport.0.map_err(invalid)?;
+        let (binding, name, vary) = match &kind {
+            Kind::Cookie => ("cookie", template.name.as_str(), header::COOKIE.into()),
+            Kind::Header { request, scheme, .. } => {
+                let binding = if scheme.is_empty() { "header" } else { "bearer" };
+                (binding, request.as_str(), request.clone().into())
+            }
+            Kind::Custom { .. } => ("custom", "custom", HeaderValue::from_static("*")),
+        };
+        Ok(Self { name: name.to_owned(), binding, vary, kind, template })
     }
 
     /// Returns `true` if two carriers would read each other's tokens in one request.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        let custom = |carrier: &Self| matches!(carrier.transport.kind, Kind::Custom { .. });
-        !custom(self)
-            && !custom(other)
-            && self.binding() == other.binding()
-            && self.name() == other.name()
+        !matches!(self.kind, Kind::Custom { .. })
+            && self.binding == other.binding
+            && self.name == other.name
     }
 
     pub(crate) fn describe(&self) -> String {
-        if self.transport.is_cookie() {
-            format!("cookie {:?}", self.name())
-        } else {
-            format!("header {:?}", self.name())
+        match self.kind {
+            Kind::Cookie => format!("cookie {:?}", self.name),
+            Kind::Header { .. } | Kind::Custom { .. } => format!("header {:?}", self.name),
         }
     }
 
@@ -172,22 +162,11 @@ impl Carrier {
     ///
     /// An empty header is no token, since it tells a client to forget its token. An empty cookie is a token.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
-        match &self.transport.kind {
-            Kind::Cookie => visit_values(&parts.headers, self.template.name(), visit),
-            Kind::Bearer => {
-                for value in parts.headers.get_all(header::AUTHORIZATION) {
-                    if let Some(token) = bearer_token(value.as_bytes()) {
-                        visit(token);
-                    }
-                }
-            }
-            Kind::Header(name) => {
-                for value in parts.headers.get_all(name) {
-                    let token = value.as_bytes().trim_ascii();
-                    if !token.is_empty() {
-                        visit(token);
-                    }
-                }
+        match &self.kind {
+            Kind::Cookie => visit_values(&parts.headers, &self.name, visit),
+            Kind::Header { request, scheme, .. } => {
+                let values = parts.headers.get_all(request).iter();
+                values.filter_map(|value| token_behind(scheme, value.as_bytes())).for_each(visit);
             }
             Kind::Custom { get, .. } => {
                 if let Some(token) = get(parts).filter(|token| !token.is_empty()) {
@@ -197,37 +176,48 @@ impl Carrier {
         }
     }
 
-    /// Renders the headers that set a token, for `seconds` or until the browser closes.
-    pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<Delivery, BoxError> {
-        Ok(Delivery(match &self.transport.kind {
-            Kind::Cookie => {
-                Rendered::Cookie(self.template.clone(), self.template.set(&token, seconds)?)
-            }
-            Kind::Bearer => Rendered::Header(SESSION_TOKEN, sensitive(token)?),
-            Kind::Header(name) => Rendered::Header(name.clone(), sensitive(token)?),
-            Kind::Custom { set, .. } => Rendered::Custom(set.clone(), Some(token)),
-        }))
-    }
-
-    /// Returns the headers that remove a token.
-    pub(crate) fn removal(&self) -> Delivery {
-        Delivery(match &self.transport.kind {
-            Kind::Cookie => {
-                Rendered::Cookie(self.template.clone(), self.template.removal().clone())
-            }
-            Kind::Bearer => Rendered::Header(SESSION_TOKEN, HeaderValue::from_static("")),
-            Kind::Header(name) => Rendered::Header(name.clone(), HeaderValue::from_static("")),
-            Kind::Custom { set, .. } => Rendered::Custom(set.clone(), None),
+    /// Renders the header value that sets a token, for `seconds` or until the browser closes.
+    pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
+        sensitive(match self.kind {
+            Kind::Cookie => self.template.set(&token, seconds)?,
+            Kind::Header { .. } | Kind::Custom { .. } => token,
         })
     }
 
-    /// Removes from a response the token that an earlier commit of the same request put in.
-    pub(crate) fn retract(&self, headers: &mut HeaderMap) {
-        match &self.transport.kind {
-            Kind::Cookie => remove_cookies(headers, &self.template),
-            Kind::Bearer => _ = headers.remove(SESSION_TOKEN),
-            Kind::Header(name) => _ = headers.remove(name),
-            Kind::Custom { set, .. } => set(headers, None),
+    /// Returns the header value that removes a token, which is empty except for cookies.
+    pub(crate) fn removal(&self) -> HeaderValue {
+        match self.kind {
+            Kind::Cookie => self.template.removal.clone(),
+            Kind::Header { .. } | Kind::Custom { .. } => HeaderValue::from_static(""),
+        }
+    }
+
+    /// Puts what sets or removes the token into a response, and keeps caches from storing the response.
+    ///
+    /// It replaces what an earlier commit of the same request put in. `None` only takes that out.
+    pub(crate) fn put(&self, told: Option<HeaderValue>, headers: &mut HeaderMap) {
+        let is_told = told.is_some();
+        match &self.kind {
+            Kind::Cookie => {
+                remove_cookies(headers, &self.template);
+                if let Some(cookie) = told {
+                    let twin = self.template.twin_removal.clone();
+                    for cookie in twin.into_iter().chain([cookie]) {
+                        headers.append(header::SET_COOKIE, cookie);
+                    }
+                }
+            }
+            Kind::Header { response, .. } => match told {
+                Some(token) => _ = headers.insert(response, token),
+                None => _ = headers.remove(response),
+            },
+            Kind::Custom { set, .. } => {
+                let token = told.as_ref().and_then(|token| token.to_str().ok());
+                set(headers, token.filter(|token| !token.is_empty()));
+            }
+        }
+        if is_told {
+            forbid_caching(headers);
         }
     }
 
@@ -239,68 +229,25 @@ impl Carrier {
         if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
         }
-        let name = match &self.transport.kind {
-            Kind::Cookie => HeaderValue::from_static("cookie"),
-            Kind::Bearer => HeaderValue::from_static("authorization"),
-            Kind::Header(name) => HeaderValue::from(name.clone()),
-            Kind::Custom { .. } => HeaderValue::from_static("*"),
-        };
-        let name_or_all =
-            |field: &[u8]| field == b"*" || field.eq_ignore_ascii_case(name.as_bytes());
-        if !lists(headers, &header::VARY, name_or_all) {
-            headers.append(header::VARY, name);
+        let is_listed = members(headers, &header::VARY)
+            .any(|field| field == b"*" || field.eq_ignore_ascii_case(self.vary.as_bytes()));
+        if !is_listed {
+            headers.append(header::VARY, self.vary.clone());
         }
     }
 }
 
-/// Returns `true` if a header is a list with such a member.
-fn lists(headers: &HeaderMap, name: &HeaderName, is_sought: impl Fn(&[u8]) -> bool) -> bool {
-    headers.get_all(name).iter().any(|value| {
-        let mut members = value.as_bytes().split(|byte| *byte == b',');
-        members.any(|member| is_sought(member.trim_ascii()))
-    })
-}
-
-fn bearer_token(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.trim_ascii().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+/// Returns the token behind a scheme such as `Bearer `, if there is one.
+fn token_behind<'v>(scheme: &str, value: &'v [u8]) -> Option<&'v [u8]> {
+    let (start, token) = value.trim_ascii().split_at_checked(scheme.len())?;
+    let is_token = start.eq_ignore_ascii_case(scheme.as_bytes()) && !token.is_empty();
+    is_token.then(|| token.trim_ascii())
 }
 
 pub(crate) fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
     let mut value = HeaderValue::try_from(token)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Rendered headers that set or remove a token. Putting them into a response cannot fail.
-#[derive(Clone)]
-pub(crate) struct Delivery(Rendered);
-
-#[derive(Clone)]
-enum Rendered {
-    Cookie(Arc<CookieTemplate>, HeaderValue),
-    Header(HeaderName, HeaderValue),
-    Custom(Arc<Set>, Option<String>),
-}
-
-impl Delivery {
-    /// Puts the token into a response, replaces an earlier token, and keeps caches from storing the response.
-    pub(crate) fn apply(self, headers: &mut HeaderMap) {
-        match self.0 {
-            Rendered::Cookie(template, cookie) => {
-                remove_cookies(headers, &template);
-                if let Some(twin) = template.twin_removal() {
-                    headers.append(header::SET_COOKIE, twin.clone());
-                }
-                headers.append(header::SET_COOKIE, cookie);
-            }
-            Rendered::Header(name, value) => {
-                headers.insert(name, value);
-            }
-            Rendered::Custom(set, token) => set(headers, token.as_deref()),
-        }
-        forbid_caching(headers);
-    }
 }
 
 fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
@@ -318,10 +265,16 @@ fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
 
 /// Sets `no-store`, unless the handler already forbade shared caches.
 fn forbid_caching(headers: &mut HeaderMap) {
-    let forbidden = lists(headers, &header::CACHE_CONTROL, |directive| {
+    let is_forbidden = members(headers, &header::CACHE_CONTROL).any(|directive| {
         directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
     });
-    if !forbidden {
+    if !is_forbidden {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+}
+
+/// Returns the members of a header that is a list.
+fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let values = headers.get_all(name).iter();
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }

@@ -60,13 +60,13 @@ impl Options {
         self.check_combinations(data)?;
         let template =
             CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
-        let carrier = Carrier::new(self.transport, template);
+        let carrier = Carrier::new(self.transport, template)?;
         let kind: Arc<str> = self.kind.unwrap_or_else(|| short_name(data.name)).into();
         let (home, content) = match self.home {
             Some(home) => (home, Content::Id),
             None => (Home::Token(self.revocations), Content::Data),
         };
-        let purpose = [&*self.audience, &*kind, carrier.binding(), carrier.name()];
+        let purpose = [&*self.audience, &*kind, carrier.binding, &*carrier.name];
         let sealer = match &self.keys {
             Some(ring) => Some(Sealer::new(ring, self.protection, content, purpose)?),
             None if content == Content::Id => None,
@@ -175,9 +175,6 @@ impl Options {
             if self.insecure_http {
                 return excludes("insecure_http", no_cookie);
             }
-        }
-        if let Some(problem) = self.transport.problem() {
-            return invalid("transport", problem);
         }
         if self.max_payload == 0 {
             return invalid("max_payload", "no session fits into 0 bytes");

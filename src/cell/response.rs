@@ -20,10 +20,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
             (state.basis.told.clone(), state.is_sent)
         });
         let carrier = &self.manager.core().carrier;
-        match told {
-            Some(told) => told.apply(headers),
-            None if is_sent => carrier.retract(headers),
-            None => {}
+        if is_sent {
+            carrier.put(told, headers);
         }
         carrier.mark(headers);
     }

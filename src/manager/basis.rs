@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
 use super::core::Core;
 use crate::{
@@ -11,7 +11,6 @@ use crate::{
     decision::{Intents, Live, Origin},
     id::{OwnerKey, StoreKey},
     store::{Record, SessionStore},
-    transport::Delivery,
     warnings::Route,
 };
 
@@ -39,8 +38,8 @@ pub(crate) struct Basis {
     pub(crate) ending: Option<Arc<Self>>,
     /// Counts the identities of this request; data of one is never carried into the next.
     pub(crate) identity: u32,
-    /// What the client has to be told.
-    pub(crate) told: Option<Delivery>,
+    /// What the client has to be told: the header value that sets or removes its token.
+    pub(crate) told: Option<HeaderValue>,
 }
 
 /// The changes of dropped guards, folded into one.
@@ -65,7 +64,7 @@ impl Basis {
     }
 
     /// Returns the basis after a commit, or after a guard was dropped.
-    pub(super) fn after(&self, origin: Origin, told: Option<Delivery>) -> Self {
+    pub(super) fn after(&self, origin: Origin, told: Option<HeaderValue>) -> Self {
         let (uncommitted, ending) = (None, None);
         let incoming = self.incoming.clone();
         Self { incoming, origin, uncommitted, ending, identity: self.identity, told }

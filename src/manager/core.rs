@@ -242,7 +242,7 @@ impl Core {
     fn is_of_one_kind(&self, other: &Settings) -> bool {
         self.audience == other.audience
             && self.kind == other.kind
-            && self.carrier.binding() == other.carrier.binding()
+            && self.carrier.binding == other.carrier.binding
     }
 }
 

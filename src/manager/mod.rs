@@ -86,7 +86,7 @@ impl<T> Clone for SessionManager<T> {
 impl<T> fmt::Debug for SessionManager<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionManager")
-            .field("carrier", &self.core.carrier)
+            .field("carrier", &self.core.carrier.describe())
             .finish_non_exhaustive()
     }
 }

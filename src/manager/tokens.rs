@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
 use super::core::{Core, UNVERSIONED};
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
     id::{ID_BYTES, SessionId},
     seal::{BadToken, Opened},
     store::{Record, take},
-    transport::Delivery,
 };
 
 /// More tokens of one name than this are not opened: each costs a decryption or a load.
@@ -98,7 +97,7 @@ impl Core {
     ///
     /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
     /// decides when the session ends, and a cookie that need not move never replaces a newer one.
-    pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<Delivery, SessionError> {
+    pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, SessionError> {
         let record = &live.record;
         let idle_timeout =
             self.policy.idle_timeout_of(record.idle_timeout(), record.owner.is_some());
@@ -122,7 +121,7 @@ impl Core {
         match &self.sealer {
             Some(sealer) if self.data_in_token() => {
                 let value = sealer.token_len(data_len(record));
-                self.check_size(self.carrier.name().len() + value, NAME_VALUE_LIMIT)
+                self.check_size(self.carrier.name.len() + value, NAME_VALUE_LIMIT)
             }
             _ => Ok(()),
         }

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
 use crate::{
     error::BoxError,
-    transport::{Carrier, Kind, SESSION_TOKEN, sensitive},
+    transport::{Carrier, Kind, sensitive},
 };
 
 /// What a response does to the token a client holds.
@@ -18,18 +18,19 @@ pub(super) enum Received {
 impl Carrier {
     /// Reads a response as a client would.
     pub(super) fn receive(&self, response: &HeaderMap) -> Received {
-        match &self.transport.kind {
+        match &self.kind {
             Kind::Cookie => {
                 let cookies = response.get_all(header::SET_COOKIE).iter();
                 // The removal of an unpartitioned twin comes before the cookie itself.
                 let ours = cookies.filter(|cookie| self.template.renders(cookie)).last();
                 let pair =
                     ours.and_then(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next());
-                let value = pair.and_then(|pair| pair.get(self.name().len() + 1..));
+                let value = pair.and_then(|pair| pair.get(self.name.len() + 1..));
                 Received::of_value(value)
             }
-            Kind::Bearer => Received::of_header(response, &SESSION_TOKEN),
-            Kind::Header(name) => Received::of_header(response, name),
+            Kind::Header { response: name, .. } => {
+                Received::of_value(response.get(name).map(HeaderValue::as_bytes))
+            }
             Kind::Custom { get, .. } => {
                 let (mut parts, ()) = Request::new(()).into_parts();
                 parts.headers = response.clone();
@@ -41,15 +42,16 @@ impl Carrier {
     /// Renders the request header that carries a token.
     pub(super) fn request_header(
         &self,
-        token: String,
+        token: &str,
     ) -> Result<(HeaderName, HeaderValue), BoxError> {
-        match &self.transport.kind {
-            Kind::Cookie => Ok((header::COOKIE, sensitive(format!("{}={token}", self.name()))?)),
-            Kind::Bearer => Ok((header::AUTHORIZATION, sensitive(format!("Bearer {token}"))?)),
-            Kind::Header(name) => Ok((name.clone(), sensitive(token)?)),
+        match &self.kind {
+            Kind::Cookie => Ok((header::COOKIE, sensitive(format!("{}={token}", self.name))?)),
+            Kind::Header { request, scheme, .. } => {
+                Ok((request.clone(), sensitive(format!("{scheme}{token}"))?))
+            }
             Kind::Custom { set, .. } => {
                 let mut headers = HeaderMap::new();
-                set(&mut headers, Some(&token));
+                set(&mut headers, Some(token));
                 let first = headers.iter().next();
                 let (name, value) = first.ok_or("the transport's `set` wrote no header")?;
                 Ok((name.clone(), value.clone()))
@@ -59,10 +61,6 @@ impl Carrier {
 }
 
 impl Received {
-    fn of_header(response: &HeaderMap, name: &HeaderName) -> Self {
-        Self::of_value(response.get(name).map(HeaderValue::as_bytes))
-    }
-
     fn of_value(value: Option<&[u8]>) -> Self {
         match value.map(str::from_utf8) {
             Some(Ok("")) => Self::Removal,

@@ -64,15 +64,13 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         draft.intents.force_save = true;
         let committed = manager.commit(&basis, &mut draft).await?;
         let mut response = HeaderMap::new();
-        if let Some(told) = committed.and_then(|basis| basis.told) {
-            told.apply(&mut response);
-        }
         let carrier = &manager.core().carrier;
+        carrier.put(committed.and_then(|basis| basis.told), &mut response);
         let token = match carrier.receive(&response) {
             Received::Token(token) => token,
             Received::Nothing | Received::Removal => String::new(),
         };
-        let (name, value) = carrier.request_header(token).map_err(SessionError::Encode)?;
+        let (name, value) = carrier.request_header(&token).map_err(SessionError::Encode)?;
         Ok(Self { manager: manager.clone(), name, value })
     }
 
@@ -98,7 +96,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         match carrier.receive(response) {
             Received::Nothing => {}
             Received::Token(token) => {
-                let header = carrier.request_header(token);
+                let header = carrier.request_header(&token);
                 (self.name, self.value) = header.map_err(SessionError::Encode)?;
             }
             Received::Removal => self.value = HeaderValue::from_static(""),
