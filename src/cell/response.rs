@@ -1,6 +1,6 @@
 //! What a request's commits mean for its response, and the warnings of what never got there.
 
-use std::{any::type_name, sync::PoisonError};
+use std::sync::PoisonError;
 
 use http::HeaderMap;
 
@@ -36,7 +36,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     pub(super) fn warn(&self, mistake: Mistake, basis: &Basis) {
-        self.core().warn(mistake, type_name::<T>(), Some(&basis.incoming.route), None);
+        self.core().warn(mistake, Some(&basis.incoming.route), None);
     }
 }
 

@@ -133,7 +133,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
         }
         if valid > 1 {
-            self.core.alarm(Kind::Ambiguous { valid });
+            self.core.events.report(Kind::Ambiguous { valid }, || None);
         }
         let draft = match newest {
             Some((_, live, draft)) => {
