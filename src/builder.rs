@@ -76,10 +76,10 @@ where
                 default: T::default,
                 shape: Shape::of::<T>,
                 codec: Arc::new(JsonCodec),
-                validate: None,
-                validate_data: None,
+                validate: Box::new(|_, _| true),
+                validate_data: Box::new(|_| true),
                 before_save: None,
-                owner: None,
+                owner: Box::new(|_| None),
             },
         }
     }
@@ -99,7 +99,7 @@ pub struct SessionManagerBuilder<T> {
 struct TokenOptions {
     keys: Option<KeyRing>,
     protection: Protection,
-    /// The store that is chosen, if there is one. Otherwise the token holds the data.
+    /// The store, if one was set. Otherwise the token holds the data.
     home: Option<Home>,
     revocations: Option<Arc<dyn SessionStore>>,
     transport: Transport,
@@ -312,7 +312,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.data.validate = Some(Box::new(validate));
+        self.data.validate = Box::new(validate);
         self
     }
 
@@ -322,7 +322,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// A commit of such data is [`SessionError::Invalid`] and saves nothing. A merge that would result in such data
     /// is a [`SessionError::Conflict`].
     pub fn validate_data(mut self, validate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
-        self.data.validate_data = Some(Box::new(validate));
+        self.data.validate_data = Box::new(validate);
         self
     }
 
@@ -392,7 +392,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// [`indexes_owners`](SessionStore::indexes_owners).
     pub fn owner(mut self, owner: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
         self.options.owner_is_told = true;
-        self.data.owner = Some(Box::new(owner));
+        self.data.owner = Box::new(owner);
         self
     }
 

@@ -19,7 +19,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             state.is_sent |= state.basis.told.is_some();
             (state.basis.told.clone(), state.is_sent)
         });
-        let carrier = &self.manager.core().carrier;
+        let carrier = &self.manager.core.carrier;
         match told {
             Some(told) => told.apply(headers),
             None if is_sent => carrier.retract(headers),

@@ -144,8 +144,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     pub(super) fn owner_of(&self, data: &T) -> Option<OwnerKey> {
-        let name = self.data.owner.as_ref().and_then(|owner| owner(data))?;
-        Some(self.core.scope.owner(&name))
+        (self.data.owner)(data).map(|name| self.core.scope.owner(&name))
     }
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand
@@ -168,7 +167,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     pub(super) fn is_valid_data(&self, data: &T) -> bool {
-        self.data.validate_data.as_ref().is_none_or(|validate| validate(data))
+        (self.data.validate_data)(data)
     }
 
     /// Merges ours with theirs, which another request stored over `base`.

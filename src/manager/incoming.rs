@@ -201,7 +201,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     fn is_valid(&self, parts: Option<&Parts>, data: &T) -> bool {
-        let validate = self.data.validate.as_ref().zip(parts);
-        self.is_valid_data(data) && validate.is_none_or(|(validate, parts)| validate(parts, data))
+        self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
     }
 }

@@ -66,7 +66,7 @@ pub enum ConflictPolicy {
 /// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
 pub struct SessionManager<T> {
-    core: Core,
+    pub(crate) core: Core,
     data: Arc<DataOptions<T>>,
 }
 
@@ -90,10 +90,10 @@ pub(crate) struct DataOptions<T> {
     /// How data of this type merges.
     pub(crate) shape: fn([&Value; 3]) -> Shape,
     pub(crate) codec: Arc<dyn Codec<T>>,
-    pub(crate) validate: Option<Box<Validate<T>>>,
-    pub(crate) validate_data: Option<Box<ValidateData<T>>>,
+    pub(crate) validate: Box<Validate<T>>,
+    pub(crate) validate_data: Box<ValidateData<T>>,
     pub(crate) before_save: Option<Box<BeforeSave<T>>>,
-    pub(crate) owner: Option<Box<Owner<T>>>,
+    pub(crate) owner: Box<Owner<T>>,
 }
 
 type Validate<T> = dyn Fn(&Parts, &T) -> bool + Send + Sync;
@@ -104,10 +104,6 @@ type Owner<T> = dyn Fn(&T) -> Option<String> + Send + Sync;
 impl<T> SessionManager<T> {
     pub(crate) fn new(core: Core, data: DataOptions<T>) -> Self {
         Self { core, data: Arc::new(data) }
-    }
-
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
     }
 
     /// Renders an error with the function of [`error_response`](crate::SessionManagerBuilder::error_response), or as

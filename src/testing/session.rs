@@ -67,7 +67,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         if let Some(told) = committed.and_then(|basis| basis.told) {
             told.apply(&mut response);
         }
-        let carrier = &manager.core().carrier;
+        let carrier = &manager.core.carrier;
         let token = match carrier.receive(&response) {
             Received::Token(token) => token,
             Received::Nothing | Received::Removal => String::new(),
@@ -94,7 +94,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// As [`data`](Self::data).
     pub async fn after(&mut self, response: &HeaderMap) -> Result<Option<T>, SessionError> {
-        let carrier = &self.manager.core().carrier;
+        let carrier = &self.manager.core.carrier;
         match carrier.receive(response) {
             Received::Nothing => {}
             Received::Token(token) => {
