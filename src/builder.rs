@@ -3,8 +3,9 @@
 mod checks;
 
 use std::{
+    any::{TypeId, type_name},
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,12 +17,12 @@ use serde_json::Value;
 
 use crate::{
     clock::{Clock, SystemClock},
-    codec::{Codec, JsonCodec},
+    codec::{Codec, JSON_TAG, JsonCodec},
     error::{BoxError, SessionError, StoreError},
-    event::{Hook, SessionEvent},
+    event::{Events, SessionEvent},
     expiry::{ExpiryPolicy, IdleTimeout, Rolling},
     keys::KeyRing,
-    manager::{ConflictPolicy, DataOptions, ErrorResponse, GenerateId, Home, SessionManager},
+    manager::{ConflictPolicy, DataOptions, Home, Options, SessionManager},
     merge::Shape,
     seal::Protection,
     store::SessionStore,
@@ -39,43 +40,46 @@ where
     pub fn builder() -> SessionManagerBuilder<T> {
         SessionManagerBuilder {
             options: Options {
-                keys: None,
+                type_id: TypeId::of::<T>(),
+                type_name: type_name::<T>(),
                 audience: env!("CARGO_PKG_NAME").to_owned(),
-                kind: None,
-                cookie: Cookie::new("__Host-session", ""),
-                has_cookie: false,
-                insecure_http: false,
-                remove_unpartitioned: false,
-                protection: Protection::Encrypted,
-                home: None,
-                revocations: None,
-                transport: Transport::cookie(),
+                events: Events { kind: short_name(type_name::<T>()), hook: None },
                 policy: ExpiryPolicy {
                     idle_timeout: IdleTimeout::Persistent(DAY),
                     rolling: Rolling::Off,
                     absolute_timeout: 30 * DAY,
                     anonymous_idle_timeout: None,
                 },
-                max_payload: 64 * 1024,
+                clock: Arc::new(SystemClock),
                 generate_id: None,
-                on_event: None,
                 error_response: None,
-                on_conflict: None,
+                owner_is_told: false,
+                codec_tag: JSON_TAG,
                 schema: 1,
                 accept_schema: None,
+                migrate: None,
+                on_conflict: None,
+                max_payload: 64 * 1024,
                 store_timeout: None,
-                clock: Arc::new(SystemClock),
+            },
+            token: TokenOptions {
+                keys: None,
+                protection: Protection::Encrypted,
+                home: None,
+                revocations: None,
+                transport: Transport::cookie(),
+                cookie: None,
+                insecure_http: false,
+                remove_unpartitioned: false,
             },
             data: DataOptions {
                 default: T::default,
                 shape: Shape::of::<T>,
                 codec: Arc::new(JsonCodec),
-                validate: None,
-                validate_data: None,
+                validate: Box::new(|_, _| true),
+                validate_data: Box::new(|_| true),
                 before_save: None,
-                owner: None,
-                migrate: None,
-                saves: AtomicU64::new(0),
+                owner: Box::new(|_| None),
             },
         }
     }
@@ -87,32 +91,28 @@ where
 #[must_use = "a builder does nothing until `build`"]
 pub struct SessionManagerBuilder<T> {
     options: Options,
+    token: TokenOptions,
     data: DataOptions<T>,
 }
 
-/// The options that no data type is needed for.
-struct Options {
+/// What a token holds, how it is sealed and how it travels.
+struct TokenOptions {
     keys: Option<KeyRing>,
-    audience: String,
-    kind: Option<String>,
-    cookie: Cookie<'static>,
-    has_cookie: bool,
-    insecure_http: bool,
-    remove_unpartitioned: bool,
     protection: Protection,
+    /// The store, if one was set. Otherwise the token holds the data.
     home: Option<Home>,
     revocations: Option<Arc<dyn SessionStore>>,
     transport: Transport,
-    policy: ExpiryPolicy,
-    max_payload: usize,
-    generate_id: Option<Box<GenerateId>>,
-    on_event: Option<Arc<Hook>>,
-    error_response: Option<Box<ErrorResponse>>,
-    on_conflict: Option<ConflictPolicy>,
-    schema: u32,
-    accept_schema: Option<u32>,
-    store_timeout: Option<Duration>,
-    clock: Arc<dyn Clock>,
+    cookie: Option<Cookie<'static>>,
+    insecure_http: bool,
+    remove_unpartitioned: bool,
+}
+
+/// Returns the name of a type without the paths of its modules, such as `Vec<Login>`.
+fn short_name(name: &str) -> String {
+    name.split_inclusive(|letter| "<>,()[]& ;".contains(letter))
+        .map(|part| part.rsplit("::").next().unwrap_or(part))
+        .collect()
 }
 
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
@@ -121,7 +121,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: none. Cookie mode requires keys. With a [`store`](Self::store) they seal the id, so that forged ids
     /// cost no store call.
     pub fn keys(mut self, keys: impl Into<KeyRing>) -> Self {
-        self.options.keys = Some(keys.into());
+        self.token.keys = Some(keys.into());
         self
     }
 
@@ -138,7 +138,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: the short name of the data type, such as `Login` or `Vec<Login>`, so that no type opens the
     /// sessions of another. Renaming the type therefore ends its sessions. To keep them, set the former name here.
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
-        self.options.kind = Some(kind.into());
+        self.options.events.kind = kind.into();
         self
     }
 
@@ -164,8 +164,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Without HttpOnly any script on the page can read the cookie. Without Secure anyone on the network can. Both
     /// give a warning.
     pub fn cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
-        self.options.cookie = template.into();
-        self.options.has_cookie = true;
+        self.token.cookie = Some(template.into());
         self
     }
 
@@ -175,7 +174,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Only for development, with browsers that refuse Secure cookies on `http://localhost`.
     pub fn insecure_http(mut self, insecure: bool) -> Self {
-        self.options.insecure_http = insecure;
+        self.token.insecure_http = insecure;
         self
     }
 
@@ -184,7 +183,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: off. For sites that moved to Partitioned cookies
     /// ([CHIPS](https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies)).
     pub fn remove_unpartitioned(mut self, remove: bool) -> Self {
-        self.options.remove_unpartitioned = remove;
+        self.token.remove_unpartitioned = remove;
         self
     }
 
@@ -194,13 +193,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// The user of the browser can read everything that the session holds.
     pub fn signed(mut self, signed: bool) -> Self {
-        self.options.protection = if signed { Protection::Signed } else { Protection::Encrypted };
+        self.token.protection = if signed { Protection::Signed } else { Protection::Encrypted };
         self
     }
 
     /// Keeps the data in a store; the client holds only an id. Default: none, the cookie holds the data.
     pub fn store(mut self, store: impl SessionStore) -> Self {
-        self.options.home = Some(Home::Store(Arc::new(store)));
+        self.token.home = Some(Home::Store(Arc::new(store)));
         self
     }
 
@@ -211,7 +210,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
     ) -> Self {
-        self.options.home = Some(Home::StoreFor(Arc::new(choose)));
+        self.token.home = Some(Home::StoreFor(Box::new(choose)));
         self
     }
 
@@ -224,13 +223,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// [`absolute_timeout`](Self::absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
     /// any visitor can begin sessions and end them, and a full list answers a logout with 503.
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
-        self.options.revocations = Some(Arc::new(list));
+        self.token.revocations = Some(Arc::new(list));
         self
     }
 
     /// Sets how the token travels. Default: [`Transport::cookie`].
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.options.transport = transport;
+        self.token.transport = transport;
         self
     }
 
@@ -313,7 +312,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.data.validate = Some(Box::new(validate));
+        self.data.validate = Box::new(validate);
         self
     }
 
@@ -323,7 +322,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// A commit of such data is [`SessionError::Invalid`] and saves nothing. A merge that would result in such data
     /// is a [`SessionError::Conflict`].
     pub fn validate_data(mut self, validate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
-        self.data.validate_data = Some(Box::new(validate));
+        self.data.validate_data = Box::new(validate);
         self
     }
 
@@ -337,6 +336,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// With a store, [`ConflictPolicy::Merge`] needs JSON, as does [`migrate`](Self::migrate).
     pub fn codec(mut self, codec: impl Codec<T>) -> Self {
+        self.options.codec_tag = codec.tag();
         self.data.codec = Arc::new(codec);
         self
     }
@@ -346,7 +346,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// It runs within the request, so it should not block. It must not panic: a panic after the row was written
     /// means that no cookie is sent.
     pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
-        self.options.on_event = Some(Arc::new(on_event));
+        self.options.events.hook = Some(Box::new(on_event));
         self
     }
 
@@ -391,7 +391,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Finding sessions by owner, as [`sessions_of`](SessionManager::sessions_of) does, also needs a store with
     /// [`indexes_owners`](SessionStore::indexes_owners).
     pub fn owner(mut self, owner: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.data.owner = Some(Box::new(owner));
+        self.options.owner_is_told = true;
+        self.data.owner = Box::new(owner);
         self
     }
 
@@ -436,7 +437,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     where
         E: Into<BoxError>,
     {
-        self.data.migrate =
+        self.options.migrate =
             Some(Box::new(move |from, value| migrate(from, value).map_err(Into::into)));
         self
     }

@@ -74,11 +74,11 @@ impl Registry {
         let mut cells = lock(&self.cells);
         for cell in cells.iter() {
             if let Ok(cell) = cell.clone().into_any().downcast::<Cell<T>>()
-                && cell.core().is_same(manager.core())
+                && cell.core().is_same(&manager.core)
             {
                 return Ok(cell);
             }
-            let carrier = &manager.core().carrier;
+            let carrier = &manager.core.carrier;
             if cell.core().carrier.clashes_with(carrier) {
                 return Err(SessionRejection::DuplicateName { carrier: carrier.describe() });
             }
@@ -292,7 +292,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             current = self.basis()?;
         }
         let live = current.live().filter(|_| current.identity == basis.identity);
-        let live = live.ok_or_else(|| self.manager.core().gone(None))?;
+        let live = live.ok_or_else(|| self.manager.core.gone(None))?;
         let (applied, next) = self.manager.update_live(&current, live, change).await?;
         self.finish(next)?;
         Ok((self.basis()?, Box::new(Draft::new(applied.data)), applied.result))
@@ -305,7 +305,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 
     fn core(&self) -> &Core {
-        self.manager.core()
+        &self.manager.core
     }
 
     fn has_failed(&self) -> bool {

@@ -93,7 +93,7 @@ impl<T> SessionManager<T> {
     /// }
     /// ```
     pub fn no_session(&self) -> SessionCommit {
-        SessionCommit(Outcome::NoSession(self.core().clone()))
+        SessionCommit(Outcome::NoSession(self.core.clone()))
     }
 }
 

@@ -75,7 +75,7 @@ pub enum SessionRejection {
 
     /// Two managers in one request use the same cookie or header: 500.
     #[error(
-        "two session managers of one request use the {carrier}; give one of them another name with `.cookie(..)`"
+        "two session managers of one request use the {carrier}; give one of them another `.cookie(..)` or `.transport(..)`"
     )]
     DuplicateName {
         /// The cookie or header, such as `cookie "__Host-session"`.

@@ -1,7 +1,5 @@
 //! Events of sessions, for logs, metrics and alarms.
 
-use std::sync::Arc;
-
 use tracing::Level;
 
 use crate::id::{Fingerprint, StoreKey};
@@ -126,8 +124,8 @@ pub(crate) type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
 /// Where one manager's events go.
 pub(crate) struct Events {
-    pub(crate) kind: Arc<str>,
-    pub(crate) hook: Option<Arc<Hook>>,
+    pub(crate) kind: String,
+    pub(crate) hook: Option<Box<Hook>>,
 }
 
 const TARGET: &str = "axum_typed_session::event";

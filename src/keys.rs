@@ -1,6 +1,6 @@
 //! The keys of an application, and the keys derived from them for each purpose.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 pub use cookie::Key;
 use hkdf::Hkdf;
@@ -29,25 +29,19 @@ use crate::error::ConfigError;
 #[derive(Clone)]
 #[must_use]
 pub struct KeyRing {
-    keys: Vec<(Key, KeyRole)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyRole {
-    Seal,
-    AcceptNext,
-    Former,
+    /// Each with `true` if it is a former key. The key that seals stands first.
+    keys: Vec<(Key, bool)>,
 }
 
 impl KeyRing {
     /// Makes a ring of one key that seals and opens.
     pub fn new(seal: Key) -> Self {
-        Self { keys: vec![(seal, KeyRole::Seal)] }
+        Self { keys: vec![(seal, false)] }
     }
 
     /// Also opens tokens of the key that will seal next, and leaves them as they are.
     pub fn accept_next(mut self, key: Key) -> Self {
-        self.keys.push((key, KeyRole::AcceptNext));
+        self.keys.push((key, false));
         self
     }
 
@@ -55,26 +49,25 @@ impl KeyRing {
     /// expiry.
     #[doc(alias = "retire")]
     pub fn accept_former(mut self, key: Key) -> Self {
-        self.keys.push((key, KeyRole::Former));
+        self.keys.push((key, true));
         self
     }
 
     /// Derives this ring's keys for one purpose, the sealing key first.
     pub(crate) fn derive(&self, purpose: &str) -> Result<Vec<DerivedKey>, ConfigError> {
-        for (index, (key, _)) in self.keys.iter().enumerate() {
+        let mut derived: Vec<DerivedKey> = Vec::new();
+        for (index, (key, is_former)) in self.keys.iter().enumerate() {
             if is_weak(key.master()) {
                 return Err(ConfigError::WeakKey);
             }
             if self.keys.iter().take(index).any(|(other, _)| other == key) {
                 return Err(ConfigError::DuplicateKey);
             }
-        }
-        let derived: Vec<_> =
-            self.keys.iter().map(|(key, role)| DerivedKey::new(key, *role, purpose)).collect();
-        for (index, key) in derived.iter().enumerate() {
-            if derived.iter().take(index).any(|other| other.id == key.id) {
+            let key = DerivedKey::new(key, *is_former, purpose);
+            if derived.iter().any(|other| other.id == key.id) {
                 return Err(ConfigError::KeyIdCollision);
             }
+            derived.push(key);
         }
         Ok(derived)
     }
@@ -95,18 +88,18 @@ impl fmt::Debug for KeyRing {
 /// One key for one purpose.
 pub(crate) struct DerivedKey {
     pub(crate) id: [u8; 4],
-    pub(crate) role: KeyRole,
+    pub(crate) is_former: bool,
     pub(crate) secret: Zeroizing<[u8; 32]>,
 }
 
 impl DerivedKey {
-    fn new(key: &Key, role: KeyRole, purpose: &str) -> Self {
+    fn new(key: &Key, is_former: bool, purpose: &str) -> Self {
         let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.master());
         let mut id = [0; 4];
         let mut secret = Zeroizing::new([0; 32]);
         expand(&hkdf, purpose, "id", &mut id);
         expand(&hkdf, purpose, "key", secret.as_mut());
-        Self { id, role, secret }
+        Self { id, is_former, secret }
     }
 }
 
@@ -122,16 +115,10 @@ fn expand(hkdf: &Hkdf<Sha256>, purpose: &str, label: &str, into: &mut [u8]) {
 /// Returns `true` for a key that was typed or zeroed rather than drawn. Random bytes and the text of 64 random
 /// hexadecimal digits practically never count as weak.
 fn is_weak(master: &[u8]) -> bool {
-    let mut seen = [false; 256];
-    for &byte in master {
-        if let Some(seen) = seen.get_mut(usize::from(byte)) {
-            *seen = true;
-        }
-    }
-    let distinct = seen.iter().filter(|seen| **seen).count();
+    let distinct: HashSet<_> = master.iter().collect();
     let repeats =
         |period: usize| master.iter().zip(master.iter().skip(period)).all(|(a, b)| a == b);
-    distinct < 8 || (1..=32).any(repeats)
+    distinct.len() < 8 || (1..=32).any(repeats)
 }
 
 #[cfg(test)]
@@ -154,14 +141,14 @@ mod tests {
     #[test]
     fn every_byte_of_the_key_and_the_purpose_matter() {
         let bytes: Vec<u8> = (0..64).map(|byte| byte * 3).collect();
-        let base = DerivedKey::new(&key(&bytes), KeyRole::Seal, "encrypt");
+        let base = DerivedKey::new(&key(&bytes), false, "encrypt");
         for index in 0..64 {
             let mut changed = bytes.clone();
             changed[index] ^= 1;
-            let other = DerivedKey::new(&key(&changed), KeyRole::Seal, "encrypt");
+            let other = DerivedKey::new(&key(&changed), false, "encrypt");
             assert_ne!(*base.secret, *other.secret, "byte {index}");
         }
-        let other = DerivedKey::new(&key(&bytes), KeyRole::Seal, "sign");
+        let other = DerivedKey::new(&key(&bytes), false, "sign");
         assert_ne!(*base.secret, *other.secret);
         assert_ne!(base.id, other.id);
     }

@@ -134,8 +134,8 @@ impl Registry {
         };
         let cells = lock(&self.cells).clone();
         let failed = cells.iter().find(|cell| cell.has_failed()).or(cells.first());
-        let core = failed.map(|cell| cell.core()).filter(|core| core.error_response.is_some());
-        core.map(|core| core.render(error)).unwrap_or(response)
+        let respond = failed.and_then(|cell| cell.core().error_response.as_ref());
+        respond.map(|respond| respond(error)).unwrap_or(response)
     }
 
     /// Puts what every session's commits came to into the response.

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::{
     error::{BoxError, ConfigError},
     id::random,
-    keys::{KeyRing, KeyRole},
+    keys::KeyRing,
 };
 
 const VERSION: u8 = 1;
@@ -56,7 +56,7 @@ pub(crate) struct Sealer {
 
 struct SealKey {
     id: [u8; KEY_ID_BYTES],
-    role: KeyRole,
+    is_former: bool,
     cipher: Cipher,
     /// Version and key id, then audience, kind, transport, its name and the mode, each with its length.
     context: Vec<u8>,
@@ -105,7 +105,7 @@ impl Sealer {
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
             context: [&[VERSION], &key.id[..], &binding].concat(),
             id: key.id,
-            role: key.role,
+            is_former: key.is_former,
             cipher: match protection {
                 Protection::Encrypted => {
                     Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
@@ -215,10 +215,7 @@ impl Sealer {
                 HEADER_BYTES..tag_at
             }
         };
-        Some(Opened {
-            plaintext: Bytes::from(token).slice(text),
-            former_key: key.role == KeyRole::Former,
-        })
+        Some(Opened { plaintext: Bytes::from(token).slice(text), former_key: key.is_former })
     }
 }
 

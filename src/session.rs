@@ -125,7 +125,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// [`set_idle_timeout`](Self::set_idle_timeout) set. For a saved session, `set_idle_timeout` counts from the
     /// commit on.
     pub fn expires_at(&self) -> OffsetDateTime {
-        let policy = &self.cell.manager().core().policy;
+        let policy = &self.cell.manager().core.policy;
         let expires_at = if let Some(live) = self.basis.live() {
             policy.ends_at(&live.record.lifetime)
         } else {
@@ -208,7 +208,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         let manager = self.cell.manager();
-        if manager.core().data_in_token() {
+        if manager.core.data_in_token() {
             return Err(SessionError::NoStore { operation: "handle" });
         }
         match (self.basis.live(), &self.basis.incoming.store) {
@@ -243,7 +243,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         mut change: impl FnMut(&mut T) -> R,
     ) -> Result<R, SessionError> {
         let manager = self.cell.manager();
-        if manager.core().data_in_token() || self.is_new() {
+        if manager.core.data_in_token() || self.is_new() {
             return Ok(change(&mut *self));
         }
         if let Some(draft) = &mut self.draft

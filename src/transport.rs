@@ -144,17 +144,23 @@ impl Carrier {
         Ok(Self { name: name.to_owned(), binding, vary, kind, template })
     }
 
-    /// Returns `true` if two carriers would read each other's tokens in one request.
+    /// Returns `true` if in one response each of two carriers would replace the token of the other.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        !matches!(self.kind, Kind::Custom { .. })
-            && self.binding == other.binding
-            && self.name == other.name
+        match (&self.kind, &other.kind) {
+            (Kind::Cookie, Kind::Cookie) => self.name == other.name,
+            (Kind::Header { response: ours, .. }, Kind::Header { response: theirs, .. }) => {
+                ours == theirs
+            }
+            _ => false,
+        }
     }
 
+    /// Returns what tokens are sent in, such as `cookie "__Host-session"`.
     pub(crate) fn describe(&self) -> String {
-        match self.kind {
+        match &self.kind {
             Kind::Cookie => format!("cookie {:?}", self.name),
-            Kind::Header { .. } | Kind::Custom { .. } => format!("header {:?}", self.name),
+            Kind::Header { response, .. } => format!("header {:?}", response.as_str()),
+            Kind::Custom { .. } => format!("header {:?}", self.name),
         }
     }
 

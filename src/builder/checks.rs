@@ -1,17 +1,14 @@
 //! Making a manager, with the checks that make a bad configuration fail early.
 
-use std::{
-    any::{TypeId, type_name},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
-use super::{DAY, Options, SessionManagerBuilder};
+use cookie::Cookie;
+
+use super::{DAY, Options, SessionManagerBuilder, TokenOptions};
 use crate::{
     codec::JSON_TAG,
     cookies::CookieTemplate,
     error::ConfigError,
-    event::Events,
     expiry::LONGEST_COOKIE,
     id::Scope,
     manager::{ConflictPolicy, Core, Home, SessionManager, Settings},
@@ -19,8 +16,6 @@ use crate::{
     transport::Carrier,
     warnings::Warnings,
 };
-
-const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Long enough for anything and short enough that no sum overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -32,171 +27,115 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// A [`ConfigError`] whose text names the option and what to change.
     pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
-        let data = &self.data;
-        let facts = DataFacts {
-            id: TypeId::of::<T>(),
-            name: type_name::<T>(),
-            codec_tag: data.codec.tag(),
-            has_owner: data.owner.is_some(),
-            has_migrate: data.migrate.is_some(),
-        };
-        Ok(SessionManager::new(self.options.build(facts)?, self.data))
+        Ok(SessionManager::new(self.token.build(self.options)?, self.data))
     }
 }
 
-/// What the checks need to know of the data type and its options.
-#[derive(Clone, Copy)]
-struct DataFacts {
-    id: TypeId,
-    name: &'static str,
-    codec_tag: u8,
-    has_owner: bool,
-    has_migrate: bool,
-}
-
-impl Options {
-    fn build(self, data: DataFacts) -> Result<Core, ConfigError> {
-        self.check_durations()?;
-        self.check_combinations(data)?;
-        let template =
-            CookieTemplate::new(self.cookie, self.insecure_http, self.remove_unpartitioned)?;
+impl TokenOptions {
+    fn build(self, options: Options) -> Result<Core, ConfigError> {
+        check_durations(&options)?;
+        self.check_combinations(&options)?;
+        let cookie = self.cookie.unwrap_or_else(|| Cookie::new("__Host-session", ""));
+        let template = CookieTemplate::new(cookie, self.insecure_http, self.remove_unpartitioned)?;
         let carrier = Carrier::new(self.transport, template)?;
-        let kind: Arc<str> = self.kind.unwrap_or_else(|| short_name(data.name)).into();
         let (home, content) = match self.home {
             Some(home) => (home, Content::Id),
             None => (Home::Token(self.revocations), Content::Data),
         };
-        let purpose = [&*self.audience, &*kind, carrier.binding, &*carrier.name];
+        let (audience, kind) = (&*options.audience, &*options.events.kind);
+        let bound_to = [audience, kind, carrier.binding, &*carrier.name];
         let sealer = match &self.keys {
-            Some(ring) => Some(Sealer::new(ring, self.protection, content, purpose)?),
+            Some(ring) => Some(Sealer::new(ring, self.protection, content, bound_to)?),
             None if content == Content::Id => None,
             None => return Err(ConfigError::MissingKeys),
         };
         let settings = Settings {
-            scope: Scope::new(&self.audience, &kind),
-            audience: self.audience,
-            kind: kind.clone(),
+            scope: Scope::new(audience, kind),
             sealer,
             carrier,
-            policy: self.policy,
-            clock: self.clock,
-            events: Events { kind, hook: self.on_event },
             warnings: Warnings::default(),
-            generate_id: self.generate_id,
-            error_response: self.error_response,
-            codec_tag: data.codec_tag,
-            schema: self.schema,
-            accept_schema: self.accept_schema.unwrap_or(self.schema),
-            owner_is_told: data.has_owner,
-            on_conflict: self.on_conflict.unwrap_or_default(),
-            max_payload: self.max_payload,
-            store_timeout: self.store_timeout.unwrap_or(STORE_TIMEOUT),
+            saves: AtomicU64::new(0),
+            options,
         };
-        let core = Core::new(settings, home);
-        core.warn_of_shared_kind(data.id, data.name);
-        Ok(core)
+        Ok(Core::new(settings, home))
     }
 
-    fn check_durations(&self) -> Result<(), ConfigError> {
-        let policy = &self.policy;
-        let idle_timeout = ("idle_timeout", policy.idle_timeout.duration(), LONGEST_COOKIE);
-        let durations = [
-            Some(idle_timeout),
-            Some(("absolute_timeout", policy.absolute_timeout, LONGEST_TIMEOUT)),
-            policy
-                .anonymous_idle_timeout
-                .map(|timeout| ("anonymous_idle_timeout", timeout, LONGEST_COOKIE)),
-            self.store_timeout.map(|timeout| ("store_timeout", timeout, DAY)),
-        ];
-        for (option, actual, limit) in durations.into_iter().flatten() {
-            if actual.is_zero() || actual > limit {
-                return Err(ConfigError::Duration { option, actual, limit });
-            }
-        }
-        if policy.idle_timeout.duration() > policy.absolute_timeout {
-            return Err(ConfigError::IdleTimeoutAboveAbsoluteTimeout {
-                idle_timeout: policy.idle_timeout.duration(),
-                absolute_timeout: policy.absolute_timeout,
-            });
-        }
-        Ok(())
-    }
-
-    fn check_combinations(&self, data: DataFacts) -> Result<(), ConfigError> {
-        let needs = |option, needs| Err(ConfigError::Needs { option, needs });
-        let excludes = |option, excludes| Err(ConfigError::Excludes { option, excludes });
-        let invalid = |option, problem| Err(ConfigError::Invalid { option, problem });
-        let is_json = data.codec_tag == JSON_TAG;
-        let merges = self.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
-        if self.home.is_some() {
-            if self.revocations.is_some() {
-                return excludes("revocations", "a store, whose sessions end by themselves");
-            }
-            if self.protection == Protection::Signed && self.keys.is_none() {
-                return needs("signed", "`.keys(..)`");
-            }
-            if merges && !is_json {
-                return needs(
-                    "on_conflict",
-                    "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON",
-                );
-            }
+    fn check_combinations(&self, options: &Options) -> Result<(), ConfigError> {
+        let needs = |option, needs| ConfigError::Needs { option, needs };
+        let excludes = |option, excludes| ConfigError::Excludes { option, excludes };
+        let invalid = |option, problem| ConfigError::Invalid { option, problem };
+        let has_store = self.home.is_some();
+        let has_list = self.revocations.is_some();
+        let has_migrate = options.migrate.is_some();
+        let is_json = options.codec_tag == JSON_TAG;
+        let merges = options.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
+        let is_cookie = self.transport.is_cookie();
+        let error = if has_store && has_list {
+            excludes("revocations", "a store, whose sessions end by themselves")
+        } else if has_store && self.protection == Protection::Signed && self.keys.is_none() {
+            needs("signed", "`.keys(..)`")
+        } else if has_store && merges && !is_json {
+            needs(
+                "on_conflict",
+                "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON",
+            )
+        } else if !has_store && options.on_conflict.is_some() {
+            needs("on_conflict", "`.store(..)`; a browser keeps the cookie that arrives last")
+        } else if !has_store && !has_list && options.store_timeout.is_some() {
+            needs("store_timeout", "`.store(..)` or `.revocations(..)`")
+        } else if has_migrate && !is_json {
+            needs("migrate", "JSON; it cannot be combined with a `.codec(..)`")
+        } else if options.schema > 1 && !has_migrate {
+            needs("schema_version", "`.migrate(..)`, which converts older data or rejects it")
+        } else if options.accept_schema.is_some_and(|accepted| accepted < options.schema) {
+            needs("accept_schema", "a version from `.schema_version(..)` up")
+        } else if options.policy.anonymous_idle_timeout.is_some() && !options.owner_is_told {
+            needs("anonymous_idle_timeout", "`.owner(..)`")
+        } else if self.cookie.is_some() && !is_cookie {
+            excludes("cookie", "a `.transport(..)` that is no cookie")
+        } else if self.insecure_http && !is_cookie {
+            excludes("insecure_http", "a `.transport(..)` that is no cookie")
+        } else if self.remove_unpartitioned && !is_cookie {
+            excludes("remove_unpartitioned", "a `.transport(..)` that is no cookie")
+        } else if options.max_payload == 0 {
+            invalid("max_payload", "no session fits into 0 bytes")
+        } else if options.schema == 0 {
+            invalid("schema_version", "versions begin with 1")
+        } else if options.audience.is_empty() {
+            invalid("audience", NAMELESS)
+        } else if options.events.kind.is_empty() {
+            invalid("kind", NAMELESS)
         } else {
-            if self.on_conflict.is_some() {
-                return needs(
-                    "on_conflict",
-                    "`.store(..)`; a browser keeps the cookie that arrives last",
-                );
-            }
-            if self.store_timeout.is_some() && self.revocations.is_none() {
-                return needs("store_timeout", "`.store(..)` or `.revocations(..)`");
-            }
-        }
-        if data.has_migrate && !is_json {
-            return needs("migrate", "JSON; it cannot be combined with a `.codec(..)`");
-        }
-        if self.schema > 1 && !data.has_migrate {
-            return needs(
-                "schema_version",
-                "`.migrate(..)`, which converts older data or rejects it",
-            );
-        }
-        if self.accept_schema.is_some_and(|accepted| accepted < self.schema) {
-            return needs("accept_schema", "a version from `.schema_version(..)` up");
-        }
-        if self.policy.anonymous_idle_timeout.is_some() && !data.has_owner {
-            return needs("anonymous_idle_timeout", "`.owner(..)`");
-        }
-        if !self.transport.is_cookie() {
-            let no_cookie = "a `.transport(..)` that is no cookie";
-            if self.has_cookie {
-                return excludes("cookie", no_cookie);
-            }
-            if self.insecure_http {
-                return excludes("insecure_http", no_cookie);
-            }
-        }
-        if self.max_payload == 0 {
-            return invalid("max_payload", "no session fits into 0 bytes");
-        }
-        if self.schema == 0 {
-            return invalid("schema_version", "versions begin with 1");
-        }
-        let names = [("audience", Some(&*self.audience)), ("kind", self.kind.as_deref())];
-        for (option, name) in names {
-            if name == Some("") {
-                return invalid(option, "an empty name tells nothing apart; leave the option out");
-            }
-        }
-        Ok(())
+            return Ok(());
+        };
+        Err(error)
     }
 }
 
-/// Returns the name of a type without the paths of its modules, such as `Vec<Login>`.
-fn short_name(name: &str) -> String {
-    let mut short = String::new();
-    for part in name.split_inclusive(|letter| "<>,()[]& ;".contains(letter)) {
-        short.push_str(part.rsplit("::").next().unwrap_or(part));
+const NAMELESS: &str = "an empty name tells nothing apart; leave the option out";
+
+fn check_durations(options: &Options) -> Result<(), ConfigError> {
+    let policy = &options.policy;
+    let (idle_timeout, absolute_timeout) =
+        (policy.idle_timeout.duration(), policy.absolute_timeout);
+    let durations = [
+        ("idle_timeout", Some(idle_timeout), LONGEST_COOKIE),
+        ("absolute_timeout", Some(absolute_timeout), LONGEST_TIMEOUT),
+        ("anonymous_idle_timeout", policy.anonymous_idle_timeout, LONGEST_COOKIE),
+        ("store_timeout", options.store_timeout, DAY),
+    ];
+    for (option, duration, limit) in durations {
+        if let Some(actual) = duration
+            && (actual.is_zero() || actual > limit)
+        {
+            return Err(ConfigError::Duration { option, actual, limit });
+        }
     }
-    short
+    if idle_timeout > absolute_timeout {
+        return Err(ConfigError::IdleTimeoutAboveAbsoluteTimeout {
+            idle_timeout,
+            absolute_timeout,
+        });
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The session's part of the response, and the warnings about guards and changes that were not part of one.
 
-use std::{any::type_name, sync::PoisonError};
+use std::sync::PoisonError;
 
 use http::HeaderMap;
 
@@ -19,7 +19,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             state.is_sent |= state.basis.told.is_some();
             (state.basis.told.clone(), state.is_sent)
         });
-        let carrier = &self.manager.core().carrier;
+        let carrier = &self.manager.core.carrier;
         if is_sent {
             carrier.put(told, headers);
         }
@@ -34,7 +34,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     pub(super) fn warn(&self, mistake: Mistake, basis: &Basis) {
-        self.core().warn(mistake, type_name::<T>(), Some(&basis.incoming.route), None);
+        self.core().warn(mistake, Some(&basis.incoming.route), None);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a draft means for its session, alone or beside what other guards and requests did.
 
-use std::{any::type_name, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     ConflictPolicy, SessionManager,
@@ -106,7 +106,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let field = prepared.as_ref().err().and_then(|(_, field)| field.clone());
         core.report(Kind::Conflict { field: field.clone() }, || save.live.key());
         if field.is_some() {
-            core.warn(Mistake::RequestsConflict, type_name::<T>(), None, field.as_deref());
+            core.warn(Mistake::RequestsConflict, None, field.as_deref());
         }
         let prepared = prepared.map_err(|(error, _)| error)?;
         let mut lifetime = save.lifetime;
@@ -127,7 +127,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let base = &save.live.record;
         let ours = save.prepared;
         let refuse = |error: SessionError| Err((error, None));
-        if theirs.schema > self.core.accept_schema {
+        if self.core.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.
             return refuse(SessionRejection::Newer.into());
         }
@@ -142,7 +142,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             // Only the expiry moved, in a store whose `touch` draws a new version.
             return Ok(ours.clone());
         }
-        match self.core.on_conflict {
+        match self.core.on_conflict.unwrap_or_default() {
             ConflictPolicy::Reject => refuse(SessionError::Conflict),
             ConflictPolicy::Overwrite => Ok(ours.clone()),
             ConflictPolicy::Merge => {

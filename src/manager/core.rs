@@ -2,21 +2,20 @@
 
 use std::{
     any::TypeId,
-    mem,
     ops::Deref,
-    ptr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
 use axum::response::Response;
 use http::request::Parts;
+use serde_json::Value;
 
 use super::{ConflictPolicy, basis::Incoming, rows::Rows};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
-    error::{SessionError, SessionRejection, StoreError},
+    error::{BoxError, SessionError, SessionRejection, StoreError},
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, Scope, StoreKey, random},
@@ -30,43 +29,67 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Core {
     settings: Arc<Settings>,
-    pub(super) home: Home,
+    pub(super) home: Arc<Home>,
 }
 
-/// What the builder checked and no data type is needed for.
+/// The checked options, and what `build` made for them.
 pub(crate) struct Settings {
-    pub(crate) audience: String,
-    pub(crate) kind: Arc<str>,
+    pub(crate) options: Options,
     pub(crate) scope: Scope,
     pub(crate) sealer: Option<Sealer>,
     pub(crate) carrier: Carrier,
-    pub(crate) policy: ExpiryPolicy,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) events: Events,
     pub(crate) warnings: Warnings,
-    pub(crate) generate_id: Option<Box<GenerateId>>,
-    pub(crate) error_response: Option<Box<ErrorResponse>>,
-    pub(crate) codec_tag: u8,
-    pub(crate) schema: u32,
-    pub(crate) accept_schema: u32,
-    /// The application has an `.owner(..)`.
-    pub(crate) owner_is_told: bool,
-    pub(crate) on_conflict: ConflictPolicy,
-    pub(crate) max_payload: usize,
-    pub(crate) store_timeout: Duration,
+    /// Counts saves. Some of them are read back as a check.
+    pub(crate) saves: AtomicU64,
 }
 
-pub(crate) type GenerateId = dyn Fn(&Parts) -> [u8; ID_BYTES] + Send + Sync;
-pub(crate) type ErrorResponse = dyn Fn(&SessionError) -> Response + Send + Sync;
+/// The options that the manager keeps and that depend on no data type.
+///
+/// Where a check asks whether an option was set, the option is `None` until then.
+pub(crate) struct Options {
+    pub(crate) type_id: TypeId,
+    pub(crate) type_name: &'static str,
+    pub(crate) audience: String,
+    pub(crate) events: Events,
+    pub(crate) policy: ExpiryPolicy,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) generate_id: Option<Box<GenerateId>>,
+    pub(crate) error_response: Option<Box<ErrorResponse>>,
+    /// The application has an `.owner(..)`.
+    pub(crate) owner_is_told: bool,
+    pub(crate) codec_tag: u8,
+    pub(crate) schema: u32,
+    pub(crate) accept_schema: Option<u32>,
+    pub(crate) migrate: Option<Box<Migrate>>,
+    pub(crate) on_conflict: Option<ConflictPolicy>,
+    pub(crate) max_payload: usize,
+    pub(crate) store_timeout: Option<Duration>,
+}
+
+type GenerateId = dyn Fn(&Parts) -> [u8; ID_BYTES] + Send + Sync;
+type ErrorResponse = dyn Fn(&SessionError) -> Response + Send + Sync;
+type Migrate = dyn Fn(u32, Value) -> Result<Value, BoxError> + Send + Sync;
 type StoreFor = dyn Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync;
 
 /// Where the data lives.
-#[derive(Clone)]
 pub(crate) enum Home {
     /// In the token; ended sessions in the list, if there is one.
     Token(Option<Arc<dyn SessionStore>>),
     Store(Arc<dyn SessionStore>),
-    StoreFor(Arc<StoreFor>),
+    StoreFor(Box<StoreFor>),
+}
+
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Options {
+    /// Returns `true` if a newer version of the application wrote a record.
+    pub(super) fn is_newer(&self, record: &Record) -> bool {
+        record.schema > self.accept_schema.unwrap_or(self.schema)
+    }
+
+    pub(super) fn store_timeout(&self) -> Duration {
+        self.store_timeout.unwrap_or(STORE_TIMEOUT)
+    }
 }
 
 /// The version of a record inside a token, which is replaced as a whole.
@@ -74,21 +97,23 @@ pub(super) const UNVERSIONED: Version = Version::from_bytes([0; 16]);
 
 impl Core {
     pub(crate) fn new(settings: Settings, home: Home) -> Self {
-        Self { settings: Arc::new(settings), home }
+        let settings = Arc::new(settings);
+        settings.warn_of_shared_kind();
+        Self { settings, home: Arc::new(home) }
     }
 
     pub(super) fn with_store(&self, store: impl SessionStore) -> Self {
-        Self { settings: self.settings.clone(), home: Home::Store(Arc::new(store)) }
+        Self { settings: self.settings.clone(), home: Arc::new(Home::Store(Arc::new(store))) }
     }
 
-    /// Returns `true` if both came out of one `build` and keep their sessions in one place.
+    /// Returns `true` if both came out of one `build` or one `with_store`.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.settings, &other.settings) && self.home.is_same(&other.home)
+        Arc::ptr_eq(&self.home, &other.home)
     }
 
     /// Returns `true` if the data is in the token, where no other request can change it.
     pub(crate) fn data_in_token(&self) -> bool {
-        matches!(self.home, Home::Token(_))
+        matches!(*self.home, Home::Token(_))
     }
 
     /// Returns the store of a request: of its rows, or of the revocation list.
@@ -96,11 +121,11 @@ impl Core {
         &self,
         parts: &Parts,
     ) -> Result<Option<Arc<dyn SessionStore>>, SessionRejection> {
-        match &self.home {
+        match &*self.home {
             Home::Token(list) => Ok(list.clone()),
             Home::Store(store) => Ok(Some(store.clone())),
             Home::StoreFor(store_for) => store_for(parts).map(Some).map_err(|error| {
-                self.alarm(Kind::StoreError { operation: "store_for" });
+                self.events.report(Kind::StoreError { operation: "store_for" }, || None);
                 error.into()
             }),
         }
@@ -111,7 +136,7 @@ impl Core {
         &self,
         operation: &'static str,
     ) -> Result<&Arc<dyn SessionStore>, SessionError> {
-        match &self.home {
+        match &*self.home {
             Home::Store(store) => Ok(store),
             Home::Token(_) | Home::StoreFor(_) => Err(SessionError::NoStore { operation }),
         }
@@ -130,7 +155,7 @@ impl Core {
     }
 
     pub(super) fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
-        Rows { store, timeout: self.store_timeout, events: &self.events }
+        Rows { store, timeout: self.store_timeout(), events: &self.events }
     }
 
     /// Makes the record of data that was prepared for a save.
@@ -172,27 +197,8 @@ impl Core {
         self.events.report(kind, || Some(session()));
     }
 
-    /// Reports an event of no known session.
-    pub(crate) fn alarm(&self, kind: Kind) {
-        self.events.report(kind, || None);
-    }
-
-    pub(crate) fn warn(
-        &self,
-        mistake: Mistake,
-        session: &'static str,
-        route: Option<&Route>,
-        pointer: Option<&str>,
-    ) {
-        self.warnings.warn(mistake, session, route, pointer, self.now());
-    }
-
-    /// Renders an error for the client.
-    pub(crate) fn render(&self, error: &SessionError) -> Response {
-        match &self.error_response {
-            Some(respond) => respond(error),
-            None => error.response(),
-        }
+    pub(crate) fn warn(&self, mistake: Mistake, route: Option<&Route>, pointer: Option<&str>) {
+        self.warnings.warn(mistake, self.type_name, route, pointer, self.now());
     }
 
     /// Reports and returns [`SessionError::Gone`].
@@ -205,44 +211,8 @@ impl Core {
         if actual <= limit {
             return Ok(());
         }
-        self.alarm(Kind::TooLarge { actual, limit });
+        self.events.report(Kind::TooLarge { actual, limit }, || None);
         Err(SessionError::TooLarge { actual, limit })
-    }
-}
-
-/// The managers there are and their data types, so that two of one kind are noticed.
-static LIVE: Mutex<Vec<(Weak<Settings>, TypeId, &'static str)>> = Mutex::new(Vec::new());
-
-impl Core {
-    /// Warns of another manager that opens this one's sessions, or whose sessions this one opens.
-    pub(crate) fn warn_of_shared_kind(&self, id: TypeId, name: &'static str) {
-        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        live.retain(|(settings, ..)| settings.strong_count() > 0);
-        for (other, other_id, other_name) in live.iter() {
-            let Some(other) = other.upgrade().filter(|other| self.is_of_one_kind(other)) else {
-                continue;
-            };
-            let (ours, theirs) = (self.carrier.describe(), other.carrier.describe());
-            if ours == theirs && id != *other_id {
-                tracing::warn!(
-                    "the session managers of `{name}` and of `{other_name}` open each other's sessions: give \
-                     each its own `.kind(..)` or its own cookie"
-                );
-            } else if ours != theirs && (self.sealer.is_none() || other.sealer.is_none()) {
-                tracing::warn!(
-                    "the session managers under the {ours} and under the {theirs} are of one kind, so that an id \
-                     of one opens as the other's where they share a store: give each its own `.kind(..)`, or \
-                     seal ids with `.keys(..)`"
-                );
-            }
-        }
-        live.push((Arc::downgrade(&self.settings), id, name));
-    }
-
-    fn is_of_one_kind(&self, other: &Settings) -> bool {
-        self.audience == other.audience
-            && self.kind == other.kind
-            && self.carrier.binding == other.carrier.binding
     }
 }
 
@@ -254,14 +224,47 @@ impl Deref for Core {
     }
 }
 
-impl Home {
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            // `with_store` is the one way to another home, and always gives a store.
-            (Self::Store(one), Self::Store(other)) => {
-                ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+impl Deref for Settings {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// The managers there are, so that two of one kind are noticed.
+static LIVE: Mutex<Vec<Weak<Settings>>> = Mutex::new(Vec::new());
+
+impl Settings {
+    /// Warns of another manager that opens this one's sessions, or whose sessions this one opens.
+    fn warn_of_shared_kind(self: &Arc<Self>) {
+        let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|settings| settings.strong_count() > 0);
+        for other in
+            live.iter().filter_map(Weak::upgrade).filter(|other| self.is_of_one_kind(other))
+        {
+            let (ours, theirs) = (self.carrier.describe(), other.carrier.describe());
+            if ours == theirs && self.type_id != other.type_id {
+                tracing::warn!(
+                    "the session managers of `{}` and of `{}` open each other's sessions: give each its own \
+                     `.kind(..)` or its own cookie",
+                    self.type_name,
+                    other.type_name
+                );
+            } else if ours != theirs && (self.sealer.is_none() || other.sealer.is_none()) {
+                tracing::warn!(
+                    "the session managers under the {ours} and under the {theirs} are of one kind, so that an id \
+                     of one opens as the other's where they share a store: give each its own `.kind(..)`, or \
+                     seal ids with `.keys(..)`"
+                );
             }
-            _ => mem::discriminant(self) == mem::discriminant(other),
         }
+        live.push(Arc::downgrade(self));
+    }
+
+    fn is_of_one_kind(&self, other: &Self) -> bool {
+        self.audience == other.audience
+            && self.events.kind == other.events.kind
+            && self.carrier.binding == other.carrier.binding
     }
 }

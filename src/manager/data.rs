@@ -1,6 +1,6 @@
 //! Between session data and its stored form: decoding, migrating, preparing a save, merging.
 
-use std::{any::type_name, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -35,7 +35,7 @@ pub(super) struct Clash {
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Decodes a record's data, migrating it where an older schema wrote it.
     pub(super) fn decode(&self, record: &Record) -> Result<T, Unreadable> {
-        if record.schema > self.core.accept_schema {
+        if self.core.is_newer(record) {
             return Err(Unreadable::Newer);
         }
         if record.codec != self.core.codec_tag {
@@ -51,7 +51,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     fn migrate(&self, record: &Record) -> Result<Value, Unreadable> {
         let value = serde_json::from_slice(&record.payload).map_err(|_| Unreadable::Corrupt)?;
-        match &self.data.migrate {
+        match &self.core.migrate {
             Some(migrate) if record.schema < self.core.schema => {
                 migrate(record.schema, value).map_err(|_| Unreadable::Refused)
             }
@@ -144,14 +144,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     pub(super) fn owner_of(&self, data: &T) -> Option<OwnerKey> {
-        let name = self.data.owner.as_ref().and_then(|owner| owner(data))?;
-        Some(self.core.scope.owner(&name))
+        (self.data.owner)(data).map(|name| self.core.scope.owner(&name))
     }
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand
     /// of a manager and every 64th after them.
     fn check_reads_back(&self, payload: &[u8]) -> Result<(), SessionError> {
-        let earlier = self.data.saves.fetch_add(1, Ordering::Relaxed);
+        let earlier = self.core.saves.fetch_add(1, Ordering::Relaxed);
         if !cfg!(debug_assertions) && earlier >= 1000 && !earlier.is_multiple_of(64) {
             return Ok(());
         }
@@ -162,13 +161,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             && let Ok(again) = self.encode(&data)
             && !self.is_same_data(payload, &again)
         {
-            self.core.warn(Mistake::UnstableEncoding, type_name::<T>(), None, None);
+            self.core.warn(Mistake::UnstableEncoding, None, None);
         }
         Ok(())
     }
 
     pub(super) fn is_valid_data(&self, data: &T) -> bool {
-        self.data.validate_data.as_ref().is_none_or(|validate| validate(data))
+        (self.data.validate_data)(data)
     }
 
     /// Merges ours with theirs, which another request stored over `base`.
@@ -231,7 +230,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             Some(theirs) => theirs.clone(),
             None => self.encode(&self.data_of(onto)?)?,
         };
-        if !draft.intents.clear && self.core.on_conflict != ConflictPolicy::Overwrite {
+        if !draft.intents.clear && self.core.on_conflict != Some(ConflictPolicy::Overwrite) {
             let base = draft.base.clone().unwrap_or_default();
             // Through `T`, so that defaults and renames look as they do in ours.
             let base = self.data.codec.decode(&base).ok().and_then(|base| self.encode(&base).ok());
@@ -255,7 +254,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Reports two guards of one request that changed the same, which is a mistake of the application.
     fn clash_in_request(&self, basis: &Basis, field: Option<&str>) -> SessionError {
         let route = Some(&basis.incoming.route);
-        self.core.warn(Mistake::GuardsConflict, type_name::<T>(), route, field);
+        self.core.warn(Mistake::GuardsConflict, route, field);
         SessionError::Conflict
     }
 }

@@ -199,12 +199,12 @@ impl Core {
     /// Returns how long the row of a new id lives until its last write: longer than the writes may take, on
     /// nodes and stores whose clocks differ.
     pub(super) fn unfinished_life(&self) -> Duration {
-        CLOCK_SKEW + CONTENTION + 8 * self.store_timeout
+        CLOCK_SKEW + CONTENTION + 8 * self.store_timeout()
     }
 
     /// Returns how long a replaced id is remembered: long enough for the writes that replace it.
     pub(super) fn tombstone_life(&self) -> Duration {
-        TOMBSTONE_LIFE.max(CONTENTION + 2 * self.store_timeout)
+        TOMBSTONE_LIFE.max(CONTENTION + 2 * self.store_timeout())
     }
 
     pub(super) fn tombstone(

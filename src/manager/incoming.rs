@@ -132,7 +132,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
         }
         if valid > 1 {
-            self.core.alarm(Kind::Ambiguous { valid });
+            self.core.events.report(Kind::Ambiguous { valid }, || None);
         }
         let draft = match newest {
             Some((_, live, draft)) => {
@@ -200,7 +200,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     fn is_valid(&self, parts: Option<&Parts>, data: &T) -> bool {
-        let validate = self.data.validate.as_ref().zip(parts);
-        self.is_valid_data(data) && validate.is_none_or(|(validate, parts)| validate(parts, data))
+        self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
     }
 }

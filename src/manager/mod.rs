@@ -11,10 +11,7 @@ mod stored;
 mod tokens;
 mod writes;
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{fmt, sync::Arc};
 
 use axum::response::Response;
 use http::request::Parts;
@@ -23,14 +20,10 @@ use serde_json::Value;
 pub use self::stored::StoredSession;
 pub(crate) use self::{
     basis::{Basis, Draft},
-    core::{Core, ErrorResponse, GenerateId, Home, Settings},
+    core::{Core, Home, Options, Settings},
     rows::CONTENTION,
 };
-use crate::{
-    codec::Codec,
-    error::{BoxError, SessionError},
-    merge::Shape,
-};
+use crate::{codec::Codec, error::SessionError, merge::Shape};
 
 /// What happens when two requests change one stored session at once. Default: [`Merge`](Self::Merge);
 /// [`on_conflict`](crate::SessionManagerBuilder::on_conflict) sets another.
@@ -73,7 +66,7 @@ pub enum ConflictPolicy {
 /// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
 pub struct SessionManager<T> {
-    core: Core,
+    pub(crate) core: Core,
     data: Arc<DataOptions<T>>,
 }
 
@@ -97,28 +90,20 @@ pub(crate) struct DataOptions<T> {
     /// How data of this type merges.
     pub(crate) shape: fn([&Value; 3]) -> Shape,
     pub(crate) codec: Arc<dyn Codec<T>>,
-    pub(crate) validate: Option<Box<Validate<T>>>,
-    pub(crate) validate_data: Option<Box<ValidateData<T>>>,
+    pub(crate) validate: Box<Validate<T>>,
+    pub(crate) validate_data: Box<ValidateData<T>>,
     pub(crate) before_save: Option<Box<BeforeSave<T>>>,
-    pub(crate) owner: Option<Box<Owner<T>>>,
-    pub(crate) migrate: Option<Box<Migrate>>,
-    /// Counts saves. Some of them are read back as a check.
-    pub(crate) saves: AtomicU64,
+    pub(crate) owner: Box<Owner<T>>,
 }
 
 type Validate<T> = dyn Fn(&Parts, &T) -> bool + Send + Sync;
 type ValidateData<T> = dyn Fn(&T) -> bool + Send + Sync;
 type BeforeSave<T> = dyn Fn(&mut T) + Send + Sync;
 type Owner<T> = dyn Fn(&T) -> Option<String> + Send + Sync;
-type Migrate = dyn Fn(u32, Value) -> Result<Value, BoxError> + Send + Sync;
 
 impl<T> SessionManager<T> {
     pub(crate) fn new(core: Core, data: DataOptions<T>) -> Self {
         Self { core, data: Arc::new(data) }
-    }
-
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
     }
 
     /// Renders an error with the function of [`error_response`](crate::SessionManagerBuilder::error_response), or as
@@ -127,7 +112,10 @@ impl<T> SessionManager<T> {
     /// [`AutoCommitLayer`](crate::AutoCommitLayer) calls it for every session error of a request. Without the
     /// layer, call it where the application renders its own errors.
     pub fn error_response(&self, error: &SessionError) -> Response {
-        self.core.render(error)
+        match &self.core.error_response {
+            Some(respond) => respond(error),
+            None => error.response(),
+        }
     }
 }
 

@@ -257,7 +257,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
-        let store = match &self.core.home {
+        let store = match &*self.core.home {
             Home::Token(Some(list)) => list,
             Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
                 self.core.store("delete_expired")?

@@ -61,15 +61,15 @@ impl Core {
         });
         match worst {
             Some(BadToken::Newer) => {
-                self.alarm(Kind::Newer);
+                self.events.report(Kind::Newer, || None);
                 return Err(SessionRejection::Newer);
             }
             // One event for all the tokens that failed, however many a client sends.
             Some(BadToken::Malformed) if claims.is_empty() => {
-                self.alarm(Kind::InvalidToken);
+                self.events.report(Kind::InvalidToken, || None);
             }
             Some(BadToken::UnknownKey) if claims.is_empty() => {
-                self.alarm(Kind::UnknownKey);
+                self.events.report(Kind::UnknownKey, || None);
             }
             Some(BadToken::Malformed | BadToken::UnknownKey) | None => {}
         }

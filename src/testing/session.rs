@@ -64,7 +64,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         draft.intents.force_save = true;
         let committed = manager.commit(&basis, &mut draft).await?;
         let mut response = HeaderMap::new();
-        let carrier = &manager.core().carrier;
+        let carrier = &manager.core.carrier;
         carrier.put(committed.and_then(|basis| basis.told), &mut response);
         let token = match carrier.receive(&response) {
             Received::Token(token) => token,
@@ -92,7 +92,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// As [`data`](Self::data).
     pub async fn after(&mut self, response: &HeaderMap) -> Result<Option<T>, SessionError> {
-        let carrier = &self.manager.core().carrier;
+        let carrier = &self.manager.core.carrier;
         match carrier.receive(response) {
             Received::Nothing => {}
             Received::Token(token) => {

@@ -166,10 +166,17 @@ fn options_that_contradict_each_other_are_refused() {
         Transport::custom(|_| None, |_, _| ()),
     ];
     for transport in transports {
-        expect_refusal(
-            cookie_mode().cookie(Cookie::new("id", "")).transport(transport),
-            "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie",
-        );
+        let options = [
+            ("cookie", cookie_mode().cookie(Cookie::new("id", ""))),
+            ("insecure_http", cookie_mode().insecure_http(true)),
+            ("remove_unpartitioned", cookie_mode().remove_unpartitioned(true)),
+        ];
+        for (option, manager) in options {
+            let text = format!(
+                "`.{option}(..)` cannot be used together with a `.transport(..)` that is no cookie"
+            );
+            expect_refusal(manager.transport(transport.clone()), &text);
+        }
     }
 }
 

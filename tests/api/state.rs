@@ -8,10 +8,10 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    MemoryStore, Session, SessionError, SessionManager, SessionRejection, cookie::Cookie,
-    testing::ManualClock,
+    MemoryStore, Session, SessionError, SessionManager, SessionRejection, Transport,
+    cookie::Cookie, testing::ManualClock,
 };
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{Browser, Mode, Visits, in_both_modes};
@@ -138,6 +138,26 @@ async fn two_managers_of_one_cookie_name_in_one_request_are_an_error_that_names_
     answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     // Apart they do no harm.
     browser.get("/count").await.expect(StatusCode::OK, "1");
+}
+
+#[tokio::test]
+async fn two_managers_that_send_their_tokens_in_one_header_are_an_error_too() {
+    async fn second(_: Session<Visits>, cart: Result<Session<Cart>, SessionRejection>) -> String {
+        cart.unwrap_err().to_string()
+    }
+    let clock = ManualClock::new();
+    let header = Transport::header(HeaderName::from_static("x-session-token"));
+    for [one, other] in [[Transport::bearer(), header.clone()], [header, Transport::bearer()]] {
+        let state = Shop {
+            visits: Mode::Cookie.builder(&clock).transport(one).build().unwrap(),
+            carts: Mode::Cookie.builder(&clock).transport(other).build().unwrap(),
+        };
+        let app = Router::new().route("/", get(second)).with_state(state);
+        let answer = Browser::new(app).get("/").await;
+        let expected = "use the header \"x-session-token\"";
+        assert!(answer.body.contains(expected), "{}", answer.body);
+        assert!(answer.body.contains(".transport"), "{}", answer.body);
+    }
 }
 
 #[tokio::test]
