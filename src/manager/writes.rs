@@ -40,7 +40,9 @@ impl Core {
             RowAction::None => None,
             RowAction::Create(prepared, lifetime) => {
                 let record = self.record(prepared, lifetime, 0)?;
-                Some(Box::pin(self.create(basis, record)).await?)
+                let id = Box::pin(self.insert(basis, &record)).await?;
+                self.report(Kind::Created, || id.store_key());
+                Some(Live::new(id, record))
             }
             RowAction::Update(save) => Some(Box::pin(self.update_row(basis, &save, merge)).await?),
             RowAction::Rotate(save) => Some(Box::pin(self.rotate(basis, &save, merge)).await?),
@@ -76,36 +78,24 @@ impl Core {
         Ok(Some(Basis { identity, ..basis.after(origin, told) }))
     }
 
-    async fn create(&self, basis: &Basis, record: Record) -> Result<Live, SessionError> {
-        let id = self.insert(basis, &record).await?;
-        self.report(Kind::Created, || id.store_key());
-        Ok(Live::new(id, record))
-    }
-
     /// Puts a record under a new id, which it returns.
     async fn insert(&self, basis: &Basis, record: &Record) -> Result<SessionId, SessionError> {
         self.check_fits(record)?;
         for _ in 0..MAX_DRAWS {
-            let id = self.draw_id(basis)?;
-            let Some(rows) = self.rows(&basis.incoming) else {
-                return Ok(id);
+            let secret = match (&self.generate_id, &basis.incoming.parts) {
+                (Some(generate), Some(parts)) => generate(parts),
+                _ => random().map_err(SessionError::Random)?,
             };
-            if matches!(
-                rows.save(&id.store_key(), record, Write::Create).await?,
-                SaveOutcome::Saved
-            ) {
+            let id = self.scope.id(secret);
+            let saved = match self.rows(&basis.incoming) {
+                Some(rows) => rows.save(&id.store_key(), record, Write::Create).await?,
+                None => SaveOutcome::Saved,
+            };
+            if saved == SaveOutcome::Saved {
                 return Ok(id);
             }
         }
         Err(SessionError::IdInUse)
-    }
-
-    fn draw_id(&self, basis: &Basis) -> Result<SessionId, SessionError> {
-        let secret = match (&self.generate_id, &basis.incoming.parts) {
-            (Some(generate), Some(parts)) => generate(parts),
-            _ => random().map_err(SessionError::Random)?,
-        };
-        Ok(self.scope.id(secret))
     }
 
     /// Moves a row's expiry; `None` if another request changed the row first: its cookie counts.
