@@ -225,10 +225,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 self.clash_in_request(from, None)
             });
         }
-        let theirs = match onto.handed_out(&self.core) {
-            Some(theirs) => theirs.clone(),
-            None => self.encode(&self.data_of(onto)?)?,
-        };
+        let theirs = self.encode(&self.data_of(onto)?)?;
         if !draft.intents.clear && self.core.on_conflict != ConflictPolicy::Overwrite {
             let base = draft.base.as_deref().unwrap_or_default();
             let base = self.encode_again(self.data.codec.decode(base));
