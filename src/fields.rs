@@ -12,11 +12,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) const COUNTER: &str = "axum_typed_session::Counter";
-pub(crate) const LATEST: &str = "axum_typed_session::Latest";
-pub(crate) const ONCE: &str = "axum_typed_session::Once";
-pub(crate) const SET: &str = "axum_typed_session::Set";
-
 /// Makes a newtype that derefs to what it holds.
 macro_rules! field_type {
     ($(#[$meta:meta])* $name:ident$(<$v:ident>)?($inner:ty)) => {

@@ -103,12 +103,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<Record, SessionError> {
         let core = &self.core;
         let prepared = self.reconcile(save, theirs);
-        let field = prepared.as_ref().err().and_then(|(_, field)| field.clone());
+        let field = prepared.as_ref().err().and_then(|clash| clash.field.clone());
         core.report(Kind::Conflict { field: field.clone() }, || save.live.key());
         if field.is_some() {
             core.warn(Mistake::RequestsConflict, None, field.as_deref());
         }
-        let prepared = prepared.map_err(|(error, _)| error)?;
+        let prepared = prepared.map_err(|clash| clash.error)?;
         let mut lifetime = save.lifetime;
         if save.intents.idle_timeout.is_none() && lifetime.idle_timeout != theirs.idle_timeout() {
             let owned = prepared.owner.is_some();
@@ -119,38 +119,35 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Merges a save with what others wrote, as the policy has it, within one identity.
-    fn reconcile(
-        &self,
-        save: &Save<'_>,
-        theirs: &Record,
-    ) -> Result<Prepared, (SessionError, Option<String>)> {
+    fn reconcile(&self, save: &Save<'_>, theirs: &Record) -> Result<Prepared, Clash> {
         let base = &save.live.record;
         let ours = save.prepared;
-        let refuse = |error: SessionError| Err((error, None));
+        let conflict = || Err(SessionError::Conflict.into());
         if self.core.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.
-            return refuse(SessionRejection::Newer.into());
+            return Err(SessionError::from(SessionRejection::Newer).into());
         }
         // What others wrote is what a clear removes.
         if save.intents.clear {
             return Ok(ours.clone());
         }
         if !save.merges_with(theirs, self.core.owner_is_told) {
-            return refuse(SessionError::Conflict);
+            return conflict();
         }
         if theirs.payload == base.payload && theirs.owner == base.owner {
             // Only the expiry moved, in a store whose `touch` draws a new version.
             return Ok(ours.clone());
         }
         match self.core.on_conflict.unwrap_or_default() {
-            ConflictPolicy::Reject => refuse(SessionError::Conflict),
+            ConflictPolicy::Reject => conflict(),
             ConflictPolicy::Overwrite => Ok(ours.clone()),
             ConflictPolicy::Merge => {
-                let merged = self.merge_records(base, &ours.ours, theirs);
-                let mut data = merged.map_err(|Clash { field }| (SessionError::Conflict, field))?;
-                let merged = self.prepare(&mut data, None).map_err(|error| (error, None))?;
+                let [base, theirs] =
+                    [base, theirs].map(|record| self.encode_again(self.decode(record)));
+                let mut data = self.merge(&base, &ours.ours, &theirs)?;
+                let merged = self.prepare(&mut data, None)?;
                 // Two changes that name no owner may together name one.
-                if merged.owner == ours.owner { Ok(merged) } else { refuse(SessionError::Conflict) }
+                if merged.owner == ours.owner { Ok(merged) } else { conflict() }
             }
         }
     }

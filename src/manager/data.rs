@@ -14,7 +14,7 @@ use crate::{
     decision::Prepared,
     error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
     id::OwnerKey,
-    merge::merge,
+    merge::{Pointer, merge},
     store::Record,
     warnings::Mistake,
 };
@@ -27,9 +27,17 @@ pub(super) enum Unreadable {
     Refused,
 }
 
-/// Two changes that cannot both hold, and the field if one is to blame.
+/// Why a change cannot be saved beside what others wrote.
 pub(super) struct Clash {
-    pub(super) field: Option<String>,
+    pub(super) error: SessionError,
+    /// The field that both changed, if one is to blame.
+    pub(super) field: Option<Pointer>,
+}
+
+impl From<SessionError> for Clash {
+    fn from(error: SessionError) -> Self {
+        Self { error, field: None }
+    }
 }
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
@@ -170,37 +178,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         (self.data.validate_data)(data)
     }
 
-    /// Merges ours with theirs, which another request stored over `base`.
-    pub(super) fn merge_records(
-        &self,
-        base: &Record,
-        ours: &[u8],
-        theirs: &Record,
-    ) -> Result<T, Clash> {
-        let unreadable = Clash { field: None };
-        // Through `T`, so that defaults and renames look as they do in ours.
-        let Ok(base) =
-            self.decode(base).map_err(|_| ()).and_then(|base| self.encode(&base).map_err(|_| ()))
-        else {
-            return Err(unreadable);
-        };
-        match self.migrate(theirs) {
-            Ok(theirs) if self.core.codec_tag == JSON_TAG => self.merge(&base, ours, theirs),
-            _ => Err(unreadable),
-        }
+    /// Encodes decoded data once more, so that defaults and renames look as in other data that `T` wrote.
+    ///
+    /// Data that cannot be read becomes no bytes, which are no encoding and do not merge.
+    pub(super) fn encode_again<E>(&self, decoded: Result<T, E>) -> Bytes {
+        decoded.ok().and_then(|data| self.encode(&data).ok()).unwrap_or_default()
     }
 
-    /// Merges two changes of one base. The result decodes and is valid.
-    pub(super) fn merge(&self, base: &[u8], ours: &[u8], theirs: Value) -> Result<T, Clash> {
-        let unreadable = || Clash { field: None };
-        let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| unreadable());
-        let (base, ours) = (parse(base)?, parse(ours)?);
+    /// Merges two changes of one base, all three as `T` writes them. The result decodes and is valid.
+    pub(super) fn merge(&self, base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<T, Clash> {
+        let conflict = || Clash::from(SessionError::Conflict);
+        let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| conflict());
+        if self.core.codec_tag != JSON_TAG {
+            return Err(conflict());
+        }
+        let [base, ours, theirs] = [parse(base)?, parse(ours)?, parse(theirs)?];
         let shape = (self.data.shape)([&base, &ours, &theirs]);
-        let merged = merge(&base, ours, theirs, &shape)
-            .map_err(|conflict| Clash { field: Some(conflict.pointer) })?;
-        let merged = serde_json::to_vec(&merged).map_err(|_| unreadable())?;
-        let data = self.data.codec.decode(&merged).map_err(|_| unreadable())?;
-        if self.is_valid_data(&data) { Ok(data) } else { Err(unreadable()) }
+        let merged = merge(&shape, base, ours, theirs)
+            .map_err(|field| Clash { field: Some(field), ..conflict() })?;
+        let merged = serde_json::to_vec(&merged).map_err(|_| conflict())?;
+        let data = self.data.codec.decode(&merged).map_err(|_| conflict())?;
+        if self.is_valid_data(&data) { Ok(data) } else { Err(conflict()) }
     }
 
     /// Brings a draft from the basis it was handed out of to the request's current one.
@@ -226,22 +224,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                 self.clash_in_request(from, None)
             });
         }
-        let theirs = match onto.handed_out(&self.core) {
-            Some(theirs) => theirs.clone(),
-            None => self.encode(&self.data_of(onto)?)?,
-        };
+        let theirs = self.encode(&self.data_of(onto)?)?;
         if !draft.intents.clear && self.core.on_conflict != Some(ConflictPolicy::Overwrite) {
-            let base = draft.base.clone().unwrap_or_default();
-            // Through `T`, so that defaults and renames look as they do in ours.
-            let base = self.data.codec.decode(&base).ok().and_then(|base| self.encode(&base).ok());
-            let base = base.unwrap_or_default();
+            let base = draft.base.as_deref().unwrap_or_default();
+            let base = self.encode_again(self.data.codec.decode(base));
             if !self.is_same_data(&base, &theirs) {
-                if self.core.codec_tag != JSON_TAG {
-                    return Err(self.clash_in_request(from, None));
-                }
-                let parsed = serde_json::from_slice(&theirs);
-                let parsed = parsed.map_err(|_| self.clash_in_request(from, None))?;
-                let merged = self.merge(&base, &ours, parsed);
+                let merged = self.merge(&base, &ours, &theirs);
                 draft.data =
                     merged.map_err(|clash| self.clash_in_request(from, clash.field.as_deref()))?;
                 draft.encoded = None;

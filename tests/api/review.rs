@@ -468,25 +468,34 @@ async fn two_guards_with_different_fields_both_land_after_a_field_was_added() {
         page: String,
         count: u32,
     }
-    let clock = ManualClock::new();
-    let store = ProbeStore::new(&clock);
-    let old = SessionManager::<Old>::builder().clock(clock.clone()).kind("x");
-    let old = old.store(store.clone()).build().unwrap();
-    let new = SessionManager::<New>::builder().clock(clock).kind("x").store(store);
-    let new = new.build().unwrap();
-    let mut before = Browser::new(visited(old));
-    change(&mut before, |session: &mut Session<Old>| "a".clone_into(&mut session.last)).await;
-    let mut browser = before.at(&visited(new));
-    assert_eq!(seen::<New>(&browser).await.unwrap().last, "a");
-    let answer = run(&mut browser, async move |mut visit: Visit<New>| {
-        let (mut one, mut other) = (visit.session().await?, visit.session().await?);
-        "b".clone_into(&mut one.last);
-        "c".clone_into(&mut other.page);
-        let _ = one.commit().await?;
-        Ok(other.commit().await?.into_response())
-    })
-    .await;
-    assert_eq!(answer.status, StatusCode::OK);
+    for one_changes in [true, false] {
+        let clock = ManualClock::new();
+        let store = ProbeStore::new(&clock);
+        let old = SessionManager::<Old>::builder().clock(clock.clone()).kind("x");
+        let old = old.store(store.clone()).build().unwrap();
+        let new = SessionManager::<New>::builder().clock(clock.clone()).kind("x").store(store);
+        let new = new.rolling(true).build().unwrap();
+        let mut before = Browser::new(visited(old));
+        change(&mut before, |session: &mut Session<Old>| "a".clone_into(&mut session.last)).await;
+        clock.advance(SECOND);
+        let mut browser = before.at(&visited(new));
+        let answer = run(&mut browser, async move |mut visit: Visit<New>| {
+            let (mut one, mut other) = (visit.session().await?, visit.session().await?);
+            if one_changes {
+                "b".clone_into(&mut one.last);
+            }
+            "c".clone_into(&mut other.page);
+            other.count = 1;
+            // A guard that changed nothing still extends the session.
+            let _ = one.commit().await?;
+            Ok(other.commit().await?.into_response())
+        })
+        .await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let last = if one_changes { "b" } else { "a" }.to_owned();
+        let merged = New { last, page: "c".to_owned(), count: 1 };
+        assert_eq!(seen::<New>(&browser).await, Some(merged));
+    }
 }
 
 async fn race<T>(start: T, one: fn(&mut T), other: fn(&mut T)) -> (StatusCode, T)

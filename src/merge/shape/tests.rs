@@ -75,9 +75,12 @@ enum Untagged {
 }
 
 #[derive(PartialEq, Eq, Hash, Deserialize)]
-enum Key {
+enum Variant {
     A,
 }
+
+#[derive(PartialEq, Eq, Hash, Deserialize)]
+struct Number(u16);
 
 #[test]
 fn a_field_is_what_its_type_asks_for() {
@@ -109,8 +112,8 @@ fn a_field_is_what_its_type_asks_for() {
         (field::<Nested>(&json!({ "hits": 5 })), Shape::Value),
         (field::<Nested>(&json!([5])), Shape::Value),
         (field::<NestedFlattening>(&json!({ "hits": 5, "a": 1 })), Shape::Value),
-        (field::<External>(&json!("Unit")), Shape::Value),
-        (field::<External>(&json!({ "Text": "a" })), Shape::Value),
+        (field::<External>(&json!("Unit")), Shape::Enum("External")),
+        (field::<External>(&json!({ "Text": "a" })), Shape::Enum("External")),
         (field::<Adjacent>(&json!({ "t": "Text", "c": "a" })), Shape::Value),
         (field::<Internal>(&json!({ "t": "Text", "text": "a" })), Shape::Untyped),
         (field::<Untagged>(&json!("a")), Shape::Untyped),
@@ -123,13 +126,17 @@ fn a_field_is_what_its_type_asks_for() {
 #[test]
 fn maps_are_looked_into_and_their_keys_may_be_of_any_type() {
     type Counts<K> = HashMap<K, Counter>;
+    let large = u128::MAX.to_string();
     let maps = [
         ("a", field::<Counts<String>>(&json!({ "a": 1 }))),
         ("7", field::<Counts<u64>>(&json!({ "7": 1 }))),
         ("-7", field::<Counts<i8>>(&json!({ "-7": 1 }))),
         ("true", field::<Counts<bool>>(&json!({ "true": 1 }))),
         ("x", field::<Counts<char>>(&json!({ "x": 1 }))),
-        ("A", field::<Counts<Key>>(&json!({ "A": 1 }))),
+        ("A", field::<Counts<Variant>>(&json!({ "A": 1 }))),
+        ("9", field::<Counts<Number>>(&json!({ "9": 1 }))),
+        ("a", field::<Counts<Option<String>>>(&json!({ "a": 1 }))),
+        (&large, field::<Counts<u128>>(&json!({ &large: 1 }))),
         ("a", shape_of::<Option<BTreeMap<String, Counter>>>(&json!({ "a": 1 }))),
     ];
     for (key, shape) in maps {
@@ -150,7 +157,9 @@ fn the_type_itself_is_looked_at_through_newtypes() {
     assert_eq!(shape_of::<Option<Nested>>(&json!({ "hits": 5 })), Shape::Value);
     assert_eq!(shape_of::<Counter>(&json!(5)), Shape::Counter);
     assert_eq!(shape_of::<Internal>(&json!({ "t": "Text", "text": "a" })), Shape::Untyped);
-    assert_eq!(shape_of::<External>(&json!("Unit")), Shape::Value);
+    assert_eq!(shape_of::<External>(&json!("Unit")), Shape::Enum("External"));
+    assert_eq!(shape_of::<Adjacent>(&json!({ "t": "Text", "c": "a" })), Shape::Value);
+    assert_eq!(shape_of::<Adjacent>(&json!({ "c": "a", "t": "Text" })), Shape::Value);
 }
 
 #[test]
@@ -211,7 +220,7 @@ fn documents_complete_each_other_and_a_place_asked_for_in_two_ways_is_a_value() 
     let mut shape = Shape::Text;
     shape.note(Shape::List);
     assert_eq!(shape, Shape::Value);
-    shape.note_members(Kind::Map);
+    shape.note(Shape::Members(Members { kind: Kind::Map, shapes: HashMap::new() }));
     assert_eq!(shape, Shape::Value);
 }
 
