@@ -85,7 +85,7 @@ fn merge_place(shape: &Shape, [base, ours, theirs]: Sides) -> Result<Option<Valu
         (_, Some(base), ours, Some(theirs)) if is_reordered(shape, &base, &theirs) => Ok(ours),
         (_, Some(base), Some(ours), theirs) if is_reordered(shape, &base, &ours) => Ok(theirs),
         (Shape::Once, ..) => Err(Pointer::new()),
-        (Shape::Latest, _, ours, _) => Ok(ours),
+        (Shape::Latest(_), _, ours, _) => Ok(ours),
         (_, _, ours, theirs) if ours == theirs && !ours.as_ref().is_some_and(adds_up) => Ok(ours),
         (shape, base, ours, theirs) => {
             merge_changes(shape, [base, ours, theirs]).map(Some).ok_or_else(Pointer::new)
@@ -206,8 +206,11 @@ fn adds_up(value: &Value) -> bool {
 
 /// Returns `true` if a side differs from the base in nothing but the order of lists. A tuple is no list.
 fn is_reordered(shape: &Shape, base: &Value, side: &Value) -> bool {
-    let is_tuple = base.is_array() && matches!(shape, Shape::Value | Shape::Latest);
-    !is_tuple && sorted_text(base) == sorted_text(side)
+    match shape {
+        Shape::Latest(shape) => is_reordered(shape, base, side),
+        Shape::Value if base.is_array() => false,
+        _ => sorted_text(base) == sorted_text(side),
+    }
 }
 
 /// Returns a text that two values share if they differ in nothing but the order of lists.

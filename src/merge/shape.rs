@@ -45,7 +45,8 @@ pub(crate) enum Shape {
     Text,
     List,
     Counter,
-    Latest,
+    /// A `Latest`, and the shape of the value in it.
+    Latest(Box<Self>),
     Set,
     Once,
     Members(Members),
@@ -190,7 +191,13 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
     ) -> Result<V::Value, Error> {
         let shape = match name {
             "axum_typed_session::Counter" => Shape::Counter,
-            "axum_typed_session::Latest" => Shape::Latest,
+            "axum_typed_session::Latest" => {
+                self.shape.note(Shape::Latest(Box::default()));
+                let Shape::Latest(shape) = self.shape else {
+                    return visitor.visit_newtype_struct(self.data);
+                };
+                return visitor.visit_newtype_struct(Tracer { shape, is_top: false, ..self });
+            }
             "axum_typed_session::Set" => Shape::Set,
             "axum_typed_session::Once" => Shape::Once,
             _ => return visitor.visit_newtype_struct(self),

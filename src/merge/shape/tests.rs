@@ -82,6 +82,10 @@ enum Variant {
 #[derive(PartialEq, Eq, Hash, Deserialize)]
 struct Number(u16);
 
+fn latest(shape: Shape) -> Shape {
+    Shape::Latest(Box::new(shape))
+}
+
 #[test]
 fn a_field_is_what_its_type_asks_for() {
     let texts = json!(["a", "b"]);
@@ -96,7 +100,10 @@ fn a_field_is_what_its_type_asks_for() {
         (field::<Option<Transparent>>(&texts), Shape::List),
         (field::<Counter>(&json!(5)), Shape::Counter),
         (field::<Option<Counter>>(&json!(5)), Shape::Counter),
-        (field::<Latest<u32>>(&json!(5)), Shape::Latest),
+        (field::<Latest<u32>>(&json!(5)), latest(Shape::Value)),
+        (field::<Latest<HashSet<String>>>(&texts), latest(Shape::List)),
+        (field::<Latest<Option<(u32, u32)>>>(&json!([1, 2])), latest(Shape::Value)),
+        (field::<Latest<Vec<Counter>>>(&json!([1])), latest(Shape::List)),
         (field::<Set<String>>(&texts), Shape::Set),
         (field::<Once<String>>(&json!("a")), Shape::Once),
         (field::<Once<String>>(&json!(null)), Shape::Once),

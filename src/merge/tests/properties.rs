@@ -30,7 +30,8 @@ fn leaf() -> impl Strategy<Value = Shape> {
         Just(Shape::Text),
         Just(Shape::List),
         Just(Shape::Counter),
-        Just(Shape::Latest),
+        Just(Shape::Latest(Box::new(Shape::Value))),
+        Just(Shape::Latest(Box::new(Shape::List))),
         Just(Shape::Set),
         Just(Shape::Once),
     ]
@@ -91,9 +92,8 @@ fn value_of(shape: &Shape) -> BoxedStrategy<Value> {
             };
             values.prop_map(present).boxed()
         }
-        Shape::Unknown | Shape::Untyped | Shape::Value | Shape::Enum(_) | Shape::Latest => {
-            any_value().boxed()
-        }
+        Shape::Latest(shape) => value_of(shape),
+        Shape::Unknown | Shape::Untyped | Shape::Value | Shape::Enum(_) => any_value().boxed(),
     };
     prop_oneof![9 => typical, 1 => any_value()].boxed()
 }
@@ -171,8 +171,7 @@ fn is_unchanged(base: Option<&Value>, side: Option<&Value>) -> bool {
 
 /// Returns `true` if a side did nothing to a place. A tuple, unlike a list, is changed by another order.
 fn is_left_alone(shape: &Shape, base: Option<&Value>, side: Option<&Value>) -> bool {
-    let is_tuple =
-        base.is_some_and(Value::is_array) && matches!(shape, Shape::Value | Shape::Latest);
+    let is_tuple = base.is_some_and(Value::is_array) && is_one_value(shape);
     base == side || (!is_tuple && is_unchanged(base, side))
 }
 
@@ -206,7 +205,7 @@ fn expect_both_changes(
             }
             Shape::Set if items(merged).is_some() => expect_union(lists)?,
             Shape::List if [ours, theirs] != [merged; 2] => expect_both_tails(lists)?,
-            Shape::Text | Shape::Latest => prop_assert_eq!(merged, ours),
+            Shape::Text | Shape::Latest(_) => prop_assert_eq!(merged, ours),
             Shape::Once => prop_assert!(false, "both changed it"),
             Shape::Unknown
             | Shape::Untyped
@@ -247,13 +246,21 @@ fn expect_both_tails([base, ours, theirs, merged]: [&[Value]; 4]) -> Result<(), 
     Ok(())
 }
 
+/// Returns `true` for the shape of a tuple, among other types.
+fn is_one_value(shape: &Shape) -> bool {
+    match shape {
+        Shape::Latest(shape) => is_one_value(shape),
+        shape => *shape == Shape::Value,
+    }
+}
+
 /// Returns `true` if a list stands where the type has a tuple, whose items are not interchangeable.
 fn holds_a_tuple(shape: &Shape, data: &Value) -> bool {
     let is_member = |(key, member): (&String, &Value)| {
         let Shape::Members(members) = shape else { return false };
         members.shapes.get(key).is_some_and(|shape| holds_a_tuple(shape, member))
     };
-    (data.is_array() && matches!(shape, Shape::Value | Shape::Latest))
+    (data.is_array() && is_one_value(shape))
         || data.as_object().is_some_and(|members| members.iter().any(is_member))
 }
 
@@ -262,7 +269,7 @@ fn prefers_ours(shape: &Shape) -> bool {
     if let Shape::Members(members) = shape {
         return members.shapes.values().any(prefers_ours);
     }
-    matches!(shape, Shape::Text | Shape::Latest)
+    matches!(shape, Shape::Text | Shape::Latest(_))
 }
 
 proptest! {
