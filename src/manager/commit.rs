@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     decision::{Live, Prepared, Save, Situation, decide, saves},
-    error::{SessionError, SessionRejection},
+    error::SessionError,
     event::SessionEventKind as Kind,
     expiry::Rolling,
     store::Record,
@@ -129,7 +129,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let refuse = |error: SessionError| Err((error, None));
         if self.core.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.
-            return refuse(SessionRejection::Newer.into());
+            return refuse(SessionError::Newer);
         }
         // What others wrote is what a clear removes.
         if save.intents.clear {

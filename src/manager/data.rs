@@ -12,7 +12,7 @@ use super::{
 use crate::{
     codec::JSON_TAG,
     decision::Prepared,
-    error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
+    error::{DoesNotReadBack, SessionError, StoreError},
     id::OwnerKey,
     merge::merge,
     store::Record,
@@ -60,8 +60,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Decodes the data of a basis once more, for another guard.
-    pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionRejection> {
-        let corrupt = || SessionRejection::Store(StoreError::Corrupt);
+    pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionError> {
+        let corrupt = || SessionError::Store(StoreError::Corrupt);
         if let Some(uncommitted) = &basis.uncommitted {
             return self.data.codec.decode(&uncommitted.after).map_err(|_| corrupt());
         }
@@ -69,7 +69,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             return Ok(self.default_data());
         };
         self.decode(&live.record).map_err(|unreadable| match unreadable {
-            Unreadable::Newer => SessionRejection::Newer,
+            Unreadable::Newer => SessionError::Newer,
             Unreadable::Corrupt | Unreadable::Refused => corrupt(),
         })
     }

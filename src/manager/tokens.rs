@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     cookies::NAME_VALUE_LIMIT,
     decision::Live,
-    error::{SessionError, SessionRejection, StoreError},
+    error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
@@ -44,7 +44,7 @@ impl Core {
         &self,
         parts: &Parts,
         now: Timestamp,
-    ) -> Result<(bool, Vec<Claim>), SessionRejection> {
+    ) -> Result<(bool, Vec<Claim>), SessionError> {
         let (mut arrived, mut worst) = (false, None);
         let mut claims: Vec<Claim> = Vec::new();
         let mut to_open = MAX_OPENED;
@@ -62,7 +62,7 @@ impl Core {
         match worst {
             Some(BadToken::Newer) => {
                 self.events.report(Kind::Newer, || None);
-                return Err(SessionRejection::Newer);
+                return Err(SessionError::Newer);
             }
             // One event for all the tokens that failed, however many a client sends.
             Some(BadToken::Malformed) if claims.is_empty() => {
