@@ -152,32 +152,20 @@ pub enum SessionError {
     Random(#[source] BoxError),
 }
 
-/// The error for data that its codec encodes but does not decode.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the session data would not read back, so it was not saved; look for a float that is NaN or \
-     infinite, nesting of more than 127 levels, and `skip_serializing_if` without \
-     `#[serde(default)]`"
-)]
-pub(crate) struct DoesNotReadBack;
+/// The source of [`SessionError::Encode`] for data that its codec encodes but does not decode.
+pub(crate) const DOES_NOT_READ_BACK: &str = "the session data would not read back, so it was not saved; look for a \
+    float that is NaN or infinite, nesting of more than 127 levels, and `skip_serializing_if` without \
+    `#[serde(default)]`";
 
 impl SessionError {
     /// Returns the status of the response that this error becomes.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Store(_) | Self::Newer => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Conflict | Self::Gone => StatusCode::CONFLICT,
-            Self::DuplicateName { .. }
-            | Self::TooLarge { .. }
-            | Self::Encode(_)
-            | Self::Invalid
-            | Self::Seal(_)
-            | Self::Closed
-            | Self::NoStore { .. }
-            | Self::NotSaved
-            | Self::Uncommitted
-            | Self::IdInUse
-            | Self::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        if matches!(self, Self::Store(_) | Self::Newer) {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else if matches!(self, Self::Conflict | Self::Gone) {
+            StatusCode::CONFLICT
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     codec::JSON_TAG,
     decision::Prepared,
-    error::{DoesNotReadBack, SessionError, StoreError},
+    error::{DOES_NOT_READ_BACK, SessionError, StoreError},
     id::OwnerKey,
     merge::merge,
     store::Record,
@@ -156,7 +156,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         let data = self.data.codec.decode(payload);
         // Not the reason: serde puts data into its texts.
-        let data = data.map_err(|_| SessionError::Encode(DoesNotReadBack.into()))?;
+        let data = data.map_err(|_| SessionError::Encode(DOES_NOT_READ_BACK.into()))?;
         if cfg!(debug_assertions)
             && let Ok(again) = self.encode(&data)
             && !self.is_same_data(payload, &again)
