@@ -99,10 +99,9 @@ impl Core {
     /// decides when the session ends, and a cookie that need not move never replaces a newer one.
     pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, SessionError> {
         let record = &live.record;
-        let idle_timeout =
-            self.policy.idle_timeout_of(record.idle_timeout(), record.owner.is_some());
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
-        let seconds = idle_timeout.is_persistent().then(|| cookie_seconds(end, now));
+        let is_persistent = self.policy.is_persistent(&record.lifetime);
+        let seconds = is_persistent.then(|| cookie_seconds(end, now));
         let token = match &self.sealer {
             Some(sealer) if self.data_in_token() => {
                 sealer.seal(data_len(record), |into| write_data(&live.id, now, record, into))
