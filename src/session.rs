@@ -214,7 +214,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         match (self.basis.live(), &self.basis.incoming.store) {
             (Some(live), Some(store)) => {
                 let manager = manager.with_store(store.clone());
-                Ok(SessionHandle::new(manager, live.key(), live.record.epoch))
+                Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
             }
             _ => Err(SessionError::NotSaved),
         }
