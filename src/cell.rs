@@ -16,7 +16,7 @@ use http::{HeaderMap, request::Parts};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
 
 use crate::{
-    error::{SessionError, SessionRejection},
+    error::SessionError,
     id::SessionId,
     manager::{Basis, CONTENTION, Core, Draft, SessionManager},
     request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
@@ -70,7 +70,7 @@ impl Registry {
     pub(crate) fn cell<T: Send + Sync + 'static>(
         &self,
         manager: &SessionManager<T>,
-    ) -> Result<Arc<Cell<T>>, SessionRejection> {
+    ) -> Result<Arc<Cell<T>>, SessionError> {
         let mut cells = lock(&self.cells);
         for cell in cells.iter() {
             if let Ok(cell) = cell.clone().into_any().downcast::<Cell<T>>()
@@ -80,7 +80,7 @@ impl Registry {
             }
             let carrier = &manager.core.carrier;
             if cell.core().carrier.clashes_with(carrier) {
-                return Err(SessionRejection::DuplicateName { carrier: carrier.describe() });
+                return Err(SessionError::DuplicateName { carrier: carrier.describe() });
             }
         }
         let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
@@ -105,7 +105,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Loads the session, once in a request, and hands its data out.
-    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Handout<T>, SessionRejection> {
+    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Handout<T>, SessionError> {
         let state = self.open(parts).await?;
         self.hand_out_of(state)
     }
@@ -114,7 +114,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     pub(crate) async fn hand_out_if_loaded(
         &self,
         parts: &Parts,
-    ) -> Result<Option<Handout<T>>, SessionRejection> {
+    ) -> Result<Option<Handout<T>>, SessionError> {
         let state = self.open(parts).await?;
         let is_loaded = {
             let state = lock(state);
@@ -123,7 +123,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         if is_loaded { self.hand_out_of(state).map(Some) } else { Ok(None) }
     }
 
-    async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionRejection> {
+    async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionError> {
         let load = async || {
             let kept = self.manager.keeps_parts().then(|| RequestSessions::without_registry(parts));
             let (basis, draft) = self.manager.open(parts, kept).await?;
@@ -143,7 +143,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state.get_or_try_init(load).await.inspect_err(|_| self.fail())
     }
 
-    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Handout<T>, SessionRejection> {
+    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Handout<T>, SessionError> {
         let (basis, spare) = {
             let mut state = lock(state);
             // A commit under way, which was begun before, does not know of this end yet.

@@ -198,7 +198,7 @@ pub(crate) fn decide<'a>(situation: &Situation<'a>) -> (RowAction<'a>, bool) {
             if intents.regenerate {
                 (RowAction::Rotate(save), true)
             } else {
-                let told = data_in_token || tells(policy, live, &lifetime, owner.is_some());
+                let told = data_in_token || tells(policy, live, &lifetime);
                 (RowAction::Update(save), told)
             }
         }
@@ -207,7 +207,7 @@ pub(crate) fn decide<'a>(situation: &Situation<'a>) -> (RowAction<'a>, bool) {
             match policy.extended(stored, now, owned, data_in_token) {
                 Some(expires_at) => {
                     let lifetime = Lifetime { expires_at, ..*stored };
-                    let told = data_in_token || tells(policy, live, &lifetime, owned);
+                    let told = data_in_token || tells(policy, live, &lifetime);
                     (RowAction::Touch(live, expires_at), told)
                 }
                 None => (RowAction::None, live.former_key),
@@ -223,17 +223,16 @@ pub(crate) fn decide<'a>(situation: &Situation<'a>) -> (RowAction<'a>, bool) {
 }
 
 /// Returns `true` if the cookie of a session in a store has to be sent again once `lifetime` is stored.
-pub(crate) fn tells(policy: &ExpiryPolicy, live: &Live, lifetime: &Lifetime, owned: bool) -> bool {
+pub(crate) fn tells(policy: &ExpiryPolicy, live: &Live, lifetime: &Lifetime) -> bool {
     let stored = &live.record.lifetime;
-    let before = policy.idle_timeout_of(stored.idle_timeout, live.record.owner.is_some());
-    let after = policy.idle_timeout_of(lifetime.idle_timeout, owned);
+    let is_persistent = policy.is_persistent(lifetime);
     // A cookie lives to the absolute end it was sent with, or as long as browsers keep any.
     let cookie_end = stored.absolute_end.min(stored.created_at.saturating_add(LONGEST_COOKIE));
     let ends_early = lifetime.absolute_end > stored.absolute_end
         || (lifetime.expires_at > cookie_end && lifetime.expires_at != stored.expires_at);
     live.former_key
-        || before.is_persistent() != after.is_persistent()
-        || (after.is_persistent() && ends_early)
+        || policy.is_persistent(stored) != is_persistent
+        || (is_persistent && ends_early)
 }
 
 /// Returns the lifetime of an existing session after a save; it begins anew when its owner arrives.

@@ -1,4 +1,4 @@
-//! The four errors: of a store, of an extraction, of a commit, and of a configuration.
+//! The three errors: of a store, of a session, and of a configuration.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -53,15 +53,16 @@ impl StoreError {
     }
 }
 
-/// Why a session could not be extracted from a request.
+/// Why a session could not be extracted or committed, or why an operation outside a request failed.
 ///
 /// Bad, foreign and expired tokens are not errors. They lead to a fresh session and a
 /// [`SessionEvent`](crate::SessionEvent).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SessionRejection {
-    /// The store that holds the session, or the revocation list, is down: 503.
-    #[error("the session could not be loaded")]
+pub enum SessionError {
+    /// The store, or the revocation list, failed or did not answer in time: 503. After a time-out it is unknown
+    /// whether a write took effect.
+    #[error("the session could not be loaded or stored")]
     Store(#[source] StoreError),
 
     /// The session was written by a newer release of the application or of this crate: 503.
@@ -81,29 +82,6 @@ pub enum SessionRejection {
         /// The cookie or header, such as `cookie "__Host-session"`.
         carrier: String,
     },
-}
-
-impl SessionRejection {
-    /// Returns the status of the response that this rejection becomes.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Store(_) | Self::Newer => StatusCode::SERVICE_UNAVAILABLE,
-            Self::DuplicateName { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-}
-
-/// Why a commit, or an operation outside a request, failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// The session could not be extracted.
-    #[error(transparent)]
-    Rejected(#[from] SessionRejection),
-
-    /// The store failed or did not answer in time: 503. After a time-out it is unknown whether a write took effect.
-    #[error("the session could not be stored")]
-    Store(#[source] StoreError),
 
     /// Another request changed the same data, and both changes cannot hold: 409.
     #[error(
@@ -174,55 +152,27 @@ pub enum SessionError {
     Random(#[source] BoxError),
 }
 
-/// The error for data that its codec encodes but does not decode.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the session data would not read back, so it was not saved; look for a float that is NaN or \
-     infinite, nesting of more than 127 levels, and `skip_serializing_if` without \
-     `#[serde(default)]`"
-)]
-pub(crate) struct DoesNotReadBack;
+/// The source of [`SessionError::Encode`] for data that its codec encodes but does not decode.
+pub(crate) const DOES_NOT_READ_BACK: &str = "the session data would not read back, so it was not saved; look for a \
+    float that is NaN or infinite, nesting of more than 127 levels, and `skip_serializing_if` without \
+    `#[serde(default)]`";
 
 impl SessionError {
     /// Returns the status of the response that this error becomes.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Rejected(rejection) => rejection.status(),
-            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Conflict | Self::Gone => StatusCode::CONFLICT,
-            Self::TooLarge { .. }
-            | Self::Encode(_)
-            | Self::Invalid
-            | Self::Seal(_)
-            | Self::Closed
-            | Self::NoStore { .. }
-            | Self::NotSaved
-            | Self::Uncommitted
-            | Self::IdInUse
-            | Self::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        if matches!(self, Self::Store(_) | Self::Newer) {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else if matches!(self, Self::Conflict | Self::Gone) {
+            StatusCode::CONFLICT
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
         }
-    }
-}
-
-impl From<StoreError> for SessionRejection {
-    fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
     }
 }
 
 impl From<StoreError> for SessionError {
     fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Newer) {
-            Self::Rejected(SessionRejection::Newer)
-        } else {
-            Self::Store(error)
-        }
-    }
-}
-
-impl IntoResponse for SessionRejection {
-    fn into_response(self) -> Response {
-        SessionError::from(self).into_response()
+        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
     }
 }
 

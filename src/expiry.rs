@@ -78,15 +78,9 @@ pub(crate) struct ExpiryPolicy {
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl ExpiryPolicy {
-    /// Returns the idle timeout in force for a session.
-    pub(crate) fn idle_timeout_of(&self, chosen: Option<IdleTimeout>, owned: bool) -> IdleTimeout {
-        let idle_timeout = chosen.unwrap_or(self.idle_timeout);
-        let limit = if owned { None } else { self.anonymous_idle_timeout };
-        let cut = |ttl: Duration| ttl.min(limit.unwrap_or(ttl)).max(SHORTEST);
-        match idle_timeout {
-            IdleTimeout::Persistent(ttl) => IdleTimeout::Persistent(cut(ttl)),
-            IdleTimeout::BrowserSession(ttl) => IdleTimeout::BrowserSession(cut(ttl)),
-        }
+    /// Returns `true` if the cookie of a session survives a restart of the browser.
+    pub(crate) fn is_persistent(&self, lifetime: &Lifetime) -> bool {
+        lifetime.idle_timeout.unwrap_or(self.idle_timeout).is_persistent()
     }
 
     /// Returns the lifetime of a session that begins `now`.
@@ -97,7 +91,8 @@ impl ExpiryPolicy {
         owned: bool,
     ) -> Lifetime {
         let absolute_end = now.saturating_add(self.absolute_timeout);
-        self.saved(now, absolute_end, now, idle_timeout, owned)
+        let begun = Lifetime { created_at: now, expires_at: now, absolute_end, idle_timeout };
+        self.renewed(&begun, now, None, owned)
     }
 
     /// Returns the lifetime of a stored session after a save `now`.
@@ -109,20 +104,16 @@ impl ExpiryPolicy {
         owned: bool,
     ) -> Lifetime {
         let idle_timeout = idle_timeout.or(stored.idle_timeout);
-        self.saved(stored.created_at, self.absolute_end(stored), now, idle_timeout, owned)
+        let absolute_end = self.absolute_end(stored);
+        let expires_at = now.saturating_add(self.ttl(idle_timeout, owned)).min(absolute_end);
+        Lifetime { created_at: stored.created_at, expires_at, absolute_end, idle_timeout }
     }
 
-    fn saved(
-        &self,
-        created_at: Timestamp,
-        absolute_end: Timestamp,
-        now: Timestamp,
-        idle_timeout: Option<IdleTimeout>,
-        owned: bool,
-    ) -> Lifetime {
-        let ttl = self.idle_timeout_of(idle_timeout, owned).duration();
-        let expires_at = now.saturating_add(ttl).min(absolute_end);
-        Lifetime { created_at, expires_at, absolute_end, idle_timeout }
+    /// Returns how long a session lives after a save.
+    fn ttl(&self, chosen: Option<IdleTimeout>, owned: bool) -> Duration {
+        let ttl = chosen.unwrap_or(self.idle_timeout).duration();
+        let limit = if owned { None } else { self.anonymous_idle_timeout };
+        limit.map_or(ttl, |limit| ttl.min(limit)).max(SHORTEST)
     }
 
     /// Returns when a stored session ends under the current rules, which may be stricter than at its last save.
@@ -141,14 +132,14 @@ impl ExpiryPolicy {
         owned: bool,
         data_in_token: bool,
     ) -> Option<Timestamp> {
-        let ttl = self.idle_timeout_of(stored.idle_timeout, owned).duration();
+        let ttl = self.ttl(stored.idle_timeout, owned);
         let left = stored.expires_at.saturating_since(now);
         let due = match self.rolling {
-            Rolling::Off => return None,
+            Rolling::Off => false,
             Rolling::BelowHalf => left.saturating_mul(2) < ttl,
             Rolling::EveryCommit => true,
         };
-        let expires_at = now.saturating_add(ttl).min(self.absolute_end(stored));
+        let expires_at = self.renewed(stored, now, None, owned).expires_at;
         let gained = expires_at.saturating_since(stored.expires_at);
         let step = if data_in_token { ttl / 20 } else { Duration::ZERO };
         (due && !gained.is_zero() && gained >= step).then_some(expires_at)

@@ -38,17 +38,13 @@ use crate::{
 /// }
 /// ```
 pub struct SessionHandle<T> {
-    manager: SessionManager<T>,
-    key: StoreKey,
+    pub(crate) manager: SessionManager<T>,
+    pub(crate) key: StoreKey,
     /// The identity that the session belonged to when the handle was made.
-    epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 impl<T: Send + Sync + 'static> SessionHandle<T> {
-    pub(crate) fn new(manager: SessionManager<T>, key: StoreKey, epoch: u64) -> Self {
-        Self { manager, key, epoch }
-    }
-
     /// Returns the key under which the store keeps the session.
     pub fn key(&self) -> StoreKey {
         self.key

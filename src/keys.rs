@@ -56,18 +56,16 @@ impl KeyRing {
     /// Derives this ring's keys for one purpose, the sealing key first.
     pub(crate) fn derive(&self, purpose: &str) -> Result<Vec<DerivedKey>, ConfigError> {
         let mut derived: Vec<DerivedKey> = Vec::new();
-        for (index, (key, is_former)) in self.keys.iter().enumerate() {
+        for (key, is_former) in &self.keys {
             if is_weak(key.master()) {
                 return Err(ConfigError::WeakKey);
             }
-            if self.keys.iter().take(index).any(|(other, _)| other == key) {
-                return Err(ConfigError::DuplicateKey);
-            }
             let key = DerivedKey::new(key, *is_former, purpose);
-            if derived.iter().any(|other| other.id == key.id) {
-                return Err(ConfigError::KeyIdCollision);
+            match derived.iter().find(|other| other.id == key.id) {
+                None => derived.push(key),
+                Some(other) if other.secret == key.secret => return Err(ConfigError::DuplicateKey),
+                Some(_) => return Err(ConfigError::KeyIdCollision),
             }
-            derived.push(key);
         }
         Ok(derived)
     }

@@ -248,7 +248,7 @@ pub use crate::{
     clock::{Clock, SystemClock},
     codec::Codec,
     commit::SessionCommit,
-    error::{ConfigError, SessionError, SessionRejection, StoreError},
+    error::{ConfigError, SessionError, StoreError},
     event::{SessionEvent, SessionEventKind},
     expiry::{IdleTimeout, Rolling},
     fields::{Counter, Latest, Once, Set},

@@ -206,11 +206,11 @@ fn adds_up(value: &Value) -> bool {
 
 /// Returns `true` if a side differs from the base in nothing but the order of lists. A tuple is no list.
 fn is_reordered(shape: &Shape, base: &Value, side: &Value) -> bool {
-    match shape {
-        Shape::Latest(shape) => is_reordered(shape, base, side),
-        Shape::Value if base.is_array() => false,
-        _ => sorted_text(base) == sorted_text(side),
+    if let Shape::Latest(shape) = shape {
+        return is_reordered(shape, base, side);
     }
+    let is_tuple = base.is_array() && *shape == Shape::Value;
+    !is_tuple && sorted_text(base) == sorted_text(side)
 }
 
 /// Returns a text that two values share if they differ in nothing but the order of lists.

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use crate::{
     cell::Cell,
     commit::SessionCommit,
-    error::{SessionError, SessionRejection},
+    error::SessionError,
     expiry::IdleTimeout,
     handle::SessionHandle,
     id::SessionId,
@@ -65,7 +65,7 @@ where
 /// of `T`, has no id yet, and is saved only once it changes.
 ///
 /// `Option<Session<T>>` is `None` where the session would be fresh. A store that is down is still an error.
-/// `Result<Session<T>, SessionRejection>` gives the handler that error.
+/// `Result<Session<T>, SessionError>` gives the handler that error.
 ///
 /// `T` must read back from its own encoding, as [`Codec`](crate::Codec) says. A commit of other data is
 /// [`SessionError::Encode`], and nothing is stored or sent.
@@ -214,7 +214,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         match (self.basis.live(), &self.basis.incoming.store) {
             (Some(live), Some(store)) => {
                 let manager = manager.with_store(store.clone());
-                Ok(SessionHandle::new(manager, live.key(), live.record.epoch))
+                Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
             }
             _ => Err(SessionError::NotSaved),
         }
@@ -291,7 +291,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     fn cell(
         parts: &mut Parts,
         state: &impl ProvidesSessions<T>,
-    ) -> Result<Arc<Cell<T>>, SessionRejection> {
+    ) -> Result<Arc<Cell<T>>, SessionError> {
         let manager = state.session_manager();
         RequestSessions::of(&mut parts.extensions).cell(&manager)
     }
@@ -339,7 +339,7 @@ where
     S: ProvidesSessions<T>,
     T: Send + Sync + 'static,
 {
-    type Rejection = SessionRejection;
+    type Rejection = SessionError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let cell = Self::cell(parts, state)?;
@@ -353,7 +353,7 @@ where
     S: ProvidesSessions<T>,
     T: Send + Sync + 'static,
 {
-    type Rejection = SessionRejection;
+    type Rejection = SessionError;
 
     async fn from_request_parts(
         parts: &mut Parts,

@@ -30,47 +30,40 @@ impl Route {
     }
 }
 
-/// A mistake of the application, or a change that two requests cannot both make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A mistake of the application, or a change that two requests cannot both make; its text is the warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum Mistake {
+    #[error(
+        "changes to a session were dropped: call `session.commit().await`, add `AutoCommitLayer`, or say \
+         `session.discard()`"
+    )]
     DroppedChange,
+    #[error(
+        "a `SessionCommit` was dropped, so the client was not told: return it with the response, as in \
+         `Ok((session.commit().await?, body))`"
+    )]
     DroppedGuard,
+    #[error(
+        "a session was read, but no guard went into the response: a shared cache may serve it to other \
+         visitors, and `rolling` did not extend the session. Return the guard, as in \
+         `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
+    )]
     ReadWithoutGuard,
+    #[error(
+        "two `Session` guards of one request changed the same data: commit or drop the first before \
+         extracting the next"
+    )]
     GuardsConflict,
+    #[error(
+        "two requests changed the same field of a session, and the later one is answered with 409: make \
+         the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`"
+    )]
     RequestsConflict,
+    #[error(
+        "session data is encoded in another order each time, so that it counts as changed whenever it is \
+         borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`"
+    )]
     UnstableEncoding,
-}
-
-impl Mistake {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::DroppedChange => {
-                "changes to a session were dropped: call `session.commit().await`, add `AutoCommitLayer`, or say \
-                 `session.discard()`"
-            }
-            Self::DroppedGuard => {
-                "a `SessionCommit` was dropped, so the client was not told: return it with the response, as in \
-                 `Ok((session.commit().await?, body))`"
-            }
-            Self::ReadWithoutGuard => {
-                "a session was read, but no guard went into the response: a shared cache may serve it to other \
-                 visitors, and `rolling` did not extend the session. Return the guard, as in \
-                 `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
-            }
-            Self::GuardsConflict => {
-                "two `Session` guards of one request changed the same data: commit or drop the first before \
-                 extracting the next"
-            }
-            Self::RequestsConflict => {
-                "two requests changed the same field of a session, and the later one is answered with 409: make \
-                 the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`"
-            }
-            Self::UnstableEncoding => {
-                "session data is encoded in another order each time, so that it counts as changed whenever it is \
-                 borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`"
-            }
-        }
-    }
 }
 
 /// When each warning was last given, by mistake and place.
@@ -95,7 +88,7 @@ impl Warnings {
         let route = route.map(Route::describe);
         let place = [route.as_deref(), pointer].into_iter().flatten().collect::<Vec<_>>().join(" ");
         if self.is_due((mistake, place), now) {
-            tracing::warn!(session, route, pointer, "{}", mistake.text());
+            tracing::warn!(session, route, pointer, "{mistake}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     decision::{Live, Prepared, Save, Situation, decide, saves},
-    error::{SessionError, SessionRejection},
+    error::SessionError,
     event::SessionEventKind as Kind,
     expiry::Rolling,
     store::Record,
@@ -125,7 +125,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let conflict = || Err(SessionError::Conflict.into());
         if self.core.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.
-            return Err(SessionError::from(SessionRejection::Newer).into());
+            return Err(SessionError::Newer.into());
         }
         // What others wrote is what a clear removes.
         if save.intents.clear {

@@ -15,7 +15,7 @@ use super::{ConflictPolicy, basis::Incoming, rows::Rows};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
-    error::{BoxError, SessionError, SessionRejection, StoreError},
+    error::{BoxError, SessionError, StoreError},
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, Scope, StoreKey, random},
@@ -120,7 +120,7 @@ impl Core {
     pub(super) fn store_of(
         &self,
         parts: &Parts,
-    ) -> Result<Option<Arc<dyn SessionStore>>, SessionRejection> {
+    ) -> Result<Option<Arc<dyn SessionStore>>, SessionError> {
         match &*self.home {
             Home::Token(list) => Ok(list.clone()),
             Home::Store(store) => Ok(Some(store.clone())),

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     codec::JSON_TAG,
     decision::Prepared,
-    error::{DoesNotReadBack, SessionError, SessionRejection, StoreError},
+    error::{DOES_NOT_READ_BACK, SessionError, StoreError},
     id::OwnerKey,
     merge::{Pointer, merge},
     store::Record,
@@ -68,8 +68,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Decodes the data of a basis once more, for another guard.
-    pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionRejection> {
-        let corrupt = || SessionRejection::Store(StoreError::Corrupt);
+    pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionError> {
+        let corrupt = || SessionError::Store(StoreError::Corrupt);
         if let Some(uncommitted) = &basis.uncommitted {
             return self.data.codec.decode(&uncommitted.after).map_err(|_| corrupt());
         }
@@ -77,7 +77,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             return Ok(self.default_data());
         };
         self.decode(&live.record).map_err(|unreadable| match unreadable {
-            Unreadable::Newer => SessionRejection::Newer,
+            Unreadable::Newer => SessionError::Newer,
             Unreadable::Corrupt | Unreadable::Refused => corrupt(),
         })
     }
@@ -164,7 +164,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         let data = self.data.codec.decode(payload);
         // Not the reason: serde puts data into its texts.
-        let data = data.map_err(|_| SessionError::Encode(DoesNotReadBack.into()))?;
+        let data = data.map_err(|_| SessionError::Encode(DOES_NOT_READ_BACK.into()))?;
         if cfg!(debug_assertions)
             && let Ok(again) = self.encode(&data)
             && !self.is_same_data(payload, &again)

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{Live, Origin},
-    error::{SessionRejection, StoreError},
+    error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
     id::StoreKey,
     store::Record,
@@ -46,7 +46,7 @@ impl Core {
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
-    ) -> Result<(Incoming, Vec<Found>), SessionRejection> {
+    ) -> Result<(Incoming, Vec<Found>), SessionError> {
         let opened_at = self.now();
         let (arrived, claims) = self.read_tokens(parts, opened_at)?;
         let store = self.store_of(parts)?;
@@ -89,7 +89,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
-    ) -> Result<(Basis, Box<Draft<T>>), SessionRejection> {
+    ) -> Result<(Basis, Box<Draft<T>>), SessionError> {
         // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
         let (mut incoming, found) = Box::pin(self.core.look_up(parts, kept_parts)).await?;
         let (now, others) = (incoming.opened_at, &mut incoming.others);
@@ -156,7 +156,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         stored: Result<Option<Record>, StoreError>,
         parts: Option<&Parts>,
         now: Timestamp,
-    ) -> Result<Verdict<T>, SessionRejection> {
+    ) -> Result<Verdict<T>, SessionError> {
         let core = &self.core;
         let record = match stored {
             Ok(Some(record)) => record,
@@ -189,7 +189,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
             Err(Unreadable::Newer) => {
                 core.report(Kind::Newer, session);
-                return Err(SessionRejection::Newer);
+                return Err(SessionError::Newer);
             }
             Err(Unreadable::Corrupt) => core.report(Kind::Corrupt, session),
             Ok(_) | Err(Unreadable::Refused) => {

@@ -325,8 +325,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if record.version == live.record.version {
             return Ok((applied, None));
         }
-        let owned = record.owner.is_some();
-        let told = tells(&self.core.policy, live, &record.lifetime, owned);
+        let told = tells(&self.core.policy, live, &record.lifetime);
         let leaves = live.record.owner.is_some() && record.owner != live.record.owner;
         let identity = basis.identity + u32::from(leaves);
         let mut live = Box::new(live.with(record));

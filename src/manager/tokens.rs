@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     cookies::NAME_VALUE_LIMIT,
     decision::Live,
-    error::{SessionError, SessionRejection, StoreError},
+    error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
@@ -44,7 +44,7 @@ impl Core {
         &self,
         parts: &Parts,
         now: Timestamp,
-    ) -> Result<(bool, Vec<Claim>), SessionRejection> {
+    ) -> Result<(bool, Vec<Claim>), SessionError> {
         let (mut arrived, mut worst) = (false, None);
         let mut claims: Vec<Claim> = Vec::new();
         let mut to_open = MAX_OPENED;
@@ -62,7 +62,7 @@ impl Core {
         match worst {
             Some(BadToken::Newer) => {
                 self.events.report(Kind::Newer, || None);
-                return Err(SessionRejection::Newer);
+                return Err(SessionError::Newer);
             }
             // One event for all the tokens that failed, however many a client sends.
             Some(BadToken::Malformed) if claims.is_empty() => {
@@ -99,10 +99,9 @@ impl Core {
     /// decides when the session ends, and a cookie that need not move never replaces a newer one.
     pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, SessionError> {
         let record = &live.record;
-        let idle_timeout =
-            self.policy.idle_timeout_of(record.idle_timeout(), record.owner.is_some());
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
-        let seconds = idle_timeout.is_persistent().then(|| cookie_seconds(end, now));
+        let is_persistent = self.policy.is_persistent(&record.lifetime);
+        let seconds = is_persistent.then(|| cookie_seconds(end, now));
         let token = match &self.sealer {
             Some(sealer) if self.data_in_token() => {
                 sealer.seal(data_len(record), |into| write_data(&live.id, now, record, into))

@@ -4,8 +4,8 @@ use axum::extract::FromRequestParts as _;
 use axum_typed_session::{
     AutoCommitLayer, ConfigError, ConflictPolicy, Fingerprint, IdleTimeout, Key, KeyRing,
     MemoryStore, Session, SessionCommit, SessionError, SessionEvent, SessionHandle, SessionId,
-    SessionManager, SessionManagerBuilder, SessionRejection, SessionStore, StoreError, StoreKey,
-    StoredSession, Transport,
+    SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey, StoredSession,
+    Transport,
     layer::AutoCommitService,
     store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::ManualClock,
@@ -64,7 +64,6 @@ fn sessions_take_little_room_in_a_handlers_future_however_large_the_data() {
 #[test]
 fn errors_are_errors_that_can_be_boxed() {
     error::<SessionError>();
-    error::<SessionRejection>();
     error::<StoreError>();
     error::<ConfigError>();
 }

@@ -13,9 +13,7 @@ use axum::{
     response::{AppendHeaders, IntoResponse},
     routing::get,
 };
-use axum_typed_session::{
-    KeyRing, Session, SessionError, SessionManager, SessionRejection, testing::ManualClock,
-};
+use axum_typed_session::{KeyRing, Session, SessionError, SessionManager, testing::ManualClock};
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
@@ -430,7 +428,7 @@ fn optional(sessions: SessionManager<Visits>) -> Router {
     async fn option(session: Option<Session<Visits>>) -> String {
         session.map_or("none".to_owned(), |session| session.count.to_string())
     }
-    async fn result(session: Result<Session<Visits>, SessionRejection>) -> String {
+    async fn result(session: Result<Session<Visits>, SessionError>) -> String {
         match session {
             Ok(session) => session.count.to_string(),
             Err(rejection) => rejection.status().to_string(),

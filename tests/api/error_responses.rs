@@ -8,8 +8,7 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    AutoCommitLayer, MemoryStore, Session, SessionError, SessionManager, SessionRejection,
-    StoreError,
+    AutoCommitLayer, MemoryStore, Session, SessionError, SessionManager, StoreError,
     testing::{Fault, FaultyStore, Operation},
 };
 use http::StatusCode;
@@ -35,15 +34,11 @@ fn store_errors() -> [StoreError; 6] {
     ]
 }
 
-fn rejections() -> Vec<SessionRejection> {
-    let carrier = "cookie \"__Host-session\"".to_owned();
-    let mut rejections = vec![SessionRejection::Newer, SessionRejection::DuplicateName { carrier }];
-    rejections.extend(store_errors().map(SessionRejection::from));
-    rejections
-}
-
 fn session_errors() -> Vec<SessionError> {
+    let carrier = "cookie \"__Host-session\"".to_owned();
     let mut errors = vec![
+        SessionError::Newer,
+        SessionError::DuplicateName { carrier },
         SessionError::Conflict,
         SessionError::Gone,
         SessionError::TooLarge { actual: 5000, limit: 4096 },
@@ -56,7 +51,6 @@ fn session_errors() -> Vec<SessionError> {
         SessionError::Random(broken()),
     ];
     errors.extend(store_errors().map(SessionError::from));
-    errors.extend(rejections().into_iter().map(SessionError::from));
     errors
 }
 
@@ -108,10 +102,6 @@ fn every_error_is_a_plain_sentence_that_no_cache_keeps() {
             let status = error.status();
             expect_face(&answer_of(error.into_response()).await, status);
         }
-        for rejection in rejections() {
-            let status = rejection.status();
-            expect_face(&answer_of(rejection.into_response()).await, status);
-        }
     };
     // The operator reads the rest in the log.
     let ((), log) = traced(check);
@@ -128,10 +118,6 @@ fn the_sentence_tells_no_more_than_the_status() {
                 let answer = answer_of(error.into_response()).await;
                 sentences.insert((answer.status, answer.body));
             }
-        }
-        for rejection in rejections() {
-            let answer = answer_of(rejection.into_response()).await;
-            sentences.insert((answer.status, answer.body));
         }
         sentences
     };

@@ -1,9 +1,9 @@
-//! The four errors: their texts, their sources, their answers to the client.
+//! The three errors: their texts, their sources, their answers to the client.
 
 use std::{env, error::Error, fs, io, time::Duration};
 
 use axum::response::IntoResponse;
-use axum_typed_session::{ConfigError, SessionError, SessionRejection, StoreError, StoreKey};
+use axum_typed_session::{ConfigError, SessionError, StoreError, StoreKey};
 use http_body_util::BodyExt as _;
 
 use crate::{browser::sentence_of, common::assert_matches, support::traced};
@@ -23,17 +23,11 @@ fn store_errors() -> [StoreError; 6] {
     ]
 }
 
-fn rejections() -> [SessionRejection; 3] {
-    [
-        SessionRejection::Store(StoreError::Full),
-        SessionRejection::Newer,
-        SessionRejection::DuplicateName { carrier: "cookie \"__Host-session\"".to_owned() },
-    ]
-}
-
-fn session_errors() -> [SessionError; 14] {
+fn session_errors() -> [SessionError; 15] {
     [
         SessionError::Store(StoreError::unavailable(broken())),
+        SessionError::Newer,
+        SessionError::DuplicateName { carrier: "cookie \"__Host-session\"".to_owned() },
         SessionError::Conflict,
         SessionError::Gone,
         SessionError::TooLarge { actual: 5000, limit: 4096 },
@@ -46,7 +40,6 @@ fn session_errors() -> [SessionError; 14] {
         SessionError::NotSaved,
         SessionError::Uncommitted,
         SessionError::Random(broken()),
-        SessionError::Rejected(SessionRejection::Newer),
     ]
 }
 
@@ -74,11 +67,6 @@ fn line(kind: &str, error: &(impl Error + 'static)) -> String {
 #[test]
 fn texts_name_the_way_out_and_sources_repeat_nothing() {
     let mut lines = Vec::from(store_errors().map(|error| line("StoreError", &error)));
-    for error in rejections() {
-        lines.push(format!("{} {}", error.status().as_u16(), line("SessionRejection", &error)));
-        let text = error.to_string();
-        assert_eq!(SessionError::from(error).to_string(), text);
-    }
     for error in session_errors() {
         lines.push(format!("{} {}", error.status().as_u16(), line("SessionError", &error)));
     }
@@ -86,9 +74,8 @@ fn texts_name_the_way_out_and_sources_repeat_nothing() {
     let error = "not base64".parse::<StoreKey>().unwrap_err();
     lines.push(format!("ParseStoreKeyError: {error}"));
     expect_file("error_texts.txt", &lines);
-    for (one, other) in store_errors().into_iter().zip(store_errors()) {
-        expect_form(&SessionRejection::Store(one));
-        expect_form(&SessionError::Store(other));
+    for error in store_errors() {
+        expect_form(&SessionError::Store(error));
     }
 }
 
@@ -120,19 +107,16 @@ fn sources_lead_to_the_cause() {
 }
 
 #[test]
-fn a_newer_row_is_newer_in_every_error_it_becomes() {
-    assert!(matches!(StoreError::Newer.into(), SessionRejection::Newer));
-    let error = SessionError::from(StoreError::Newer);
-    assert!(matches!(error, SessionError::Rejected(SessionRejection::Newer)));
+fn a_newer_row_is_newer_in_the_error_it_becomes() {
+    assert!(matches!(SessionError::from(StoreError::Newer), SessionError::Newer));
     assert!(matches!(SessionError::from(StoreError::Full), SessionError::Store(StoreError::Full)));
 }
 
 #[test]
 fn clients_learn_the_status_and_nothing_of_the_inside() {
-    let rejections = rejections().map(|error| (error.status(), error.into_response()));
     let errors = session_errors().map(|error| (error.status(), error.into_response()));
     let read = async {
-        for (status, response) in rejections.into_iter().chain(errors) {
+        for (status, response) in errors {
             assert_eq!(response.status(), status);
             assert_eq!(response.headers()["cache-control"], "no-store");
             assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
@@ -148,7 +132,7 @@ fn the_operator_learns_the_whole_chain() {
     let error = || SessionError::Store(StoreError::unavailable(broken()));
     let (_, log) = traced(async { error().into_response() });
     let sources = "[the session store is unavailable, connection refused by 10.0.0.7]";
-    for part in ["ERROR", "error=the session could not be stored", sources] {
+    for part in ["ERROR", "error=the session could not be loaded or stored", sources] {
         assert!(log.contains(part), "{part} is missing in {log}");
     }
     let (_, log) = traced(async { SessionError::Conflict.into_response() });

@@ -8,7 +8,7 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    MemoryStore, Session, SessionCommit, SessionError, SessionManager, SessionRejection,
+    MemoryStore, Session, SessionCommit, SessionError, SessionManager,
     testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use http::{StatusCode, Uri, request::Parts};
@@ -38,9 +38,9 @@ where
     SessionManager<Visits>: FromRef<S>,
     S: Send + Sync,
 {
-    type Rejection = SessionRejection;
+    type Rejection = SessionError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionRejection> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionError> {
         let session = <Session<Visits> as FromRequestParts<S>>::from_request_parts(parts, state);
         Ok(Self(session.await?.count))
     }
@@ -271,7 +271,7 @@ where
 async fn extract(
     request: Request,
     sessions: &SessionManager<Visits>,
-) -> Result<(Session<Visits>, Request), SessionRejection> {
+) -> Result<(Session<Visits>, Request), SessionError> {
     let (mut parts, body) = request.into_parts();
     let session = <Session<_> as FromRequestParts<_>>::from_request_parts(&mut parts, sessions);
     Ok((session.await?, Request::from_parts(parts, body)))

@@ -54,6 +54,24 @@ async fn load_update_and_destroy_work_by_key_and_keep_the_expiry() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_down_is_told_from_a_session_that_ended() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let handle = handle_of(&world, &mut browser).await;
+    world.store.inject(Operation::all(), Fault::Fail);
+    for down in [
+        world.sessions.load(handle.key()).await.map(drop),
+        world.sessions.update(handle.key(), |_| ()).await,
+        world.sessions.destroy(handle.key()).await,
+        handle.load().await.map(drop),
+        handle.update(|_| ()).await,
+        handle.destroy().await,
+    ] {
+        assert_matches!(down, Err(SessionError::Store(_)));
+    }
+}
+
+#[tokio::test]
 async fn an_update_that_changes_nothing_is_not_written() {
     let world = World::new();
     let key = key_of(&world, &mut world.browser_with(Data::of("ann")).await).await;

@@ -11,9 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use axum_typed_session::{
-    Session, SessionCommit, SessionError, SessionManager, SessionRejection, testing::Gate,
-};
+use axum_typed_session::{Session, SessionCommit, SessionError, SessionManager, testing::Gate};
 use futures_util::{
     future::{BoxFuture, MaybeDone, join, maybe_done},
     poll,
@@ -31,7 +29,7 @@ pub struct Visit<T: Send + Sync + 'static> {
 }
 
 impl<T: Send + Sync + 'static> Visit<T> {
-    pub async fn session(&mut self) -> Result<Session<T>, SessionRejection> {
+    pub async fn session(&mut self) -> Result<Session<T>, SessionError> {
         Session::from_request_parts(&mut self.parts, &self.sessions).await
     }
 }

@@ -8,8 +8,8 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    MemoryStore, Session, SessionError, SessionManager, SessionRejection, Transport,
-    cookie::Cookie, testing::ManualClock,
+    MemoryStore, Session, SessionError, SessionManager, Transport, cookie::Cookie,
+    testing::ManualClock,
 };
 use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,7 @@ async fn nested_routers_have_states_of_their_own(mode: Mode) {
 
 #[tokio::test]
 async fn two_managers_of_one_cookie_name_in_one_request_are_an_error_that_names_the_option() {
-    async fn second(_: Session<Visits>, cart: Result<Session<Cart>, SessionRejection>) -> String {
+    async fn second(_: Session<Visits>, cart: Result<Session<Cart>, SessionError>) -> String {
         cart.unwrap_err().to_string()
     }
     let state = Shop {
@@ -142,7 +142,7 @@ async fn two_managers_of_one_cookie_name_in_one_request_are_an_error_that_names_
 
 #[tokio::test]
 async fn two_managers_that_send_their_tokens_in_one_header_are_an_error_too() {
-    async fn second(_: Session<Visits>, cart: Result<Session<Cart>, SessionRejection>) -> String {
+    async fn second(_: Session<Visits>, cart: Result<Session<Cart>, SessionError>) -> String {
         cart.unwrap_err().to_string()
     }
     let clock = ManualClock::new();

@@ -248,10 +248,7 @@ fn expect_both_tails([base, ours, theirs, merged]: [&[Value]; 4]) -> Result<(), 
 
 /// Returns `true` for the shape of a tuple, among other types.
 fn is_one_value(shape: &Shape) -> bool {
-    match shape {
-        Shape::Latest(shape) => is_one_value(shape),
-        shape => *shape == Shape::Value,
-    }
+    if let Shape::Latest(shape) = shape { is_one_value(shape) } else { *shape == Shape::Value }
 }
 
 /// Returns `true` if a list stands where the type has a tuple, whose items are not interchangeable.
