@@ -14,22 +14,16 @@ use crate::error::BoxError;
 /// The length of a session id in bytes; 256 bits, four times what OWASP ASVS 7.2.3 asks for.
 pub(crate) const ID_BYTES: usize = 32;
 
-/// The length of an id in base64url without padding.
-const ID_CHARS: usize = 43;
-
 /// The configured `audience` and `kind`, with which every hash of an id or owner begins.
 ///
 /// An id of one cookie therefore finds nothing under another.
-#[derive(Clone)]
-pub(crate) struct Scope(Arc<ScopeStart>);
-
-struct ScopeStart {
+pub(crate) struct Scope {
     id: Sha256,
     owner: Sha256,
 }
 
 impl Scope {
-    pub(crate) fn new(audience: &str, kind: &str) -> Self {
+    pub(crate) fn new(audience: &str, kind: &str) -> Arc<Self> {
         let start = |label: &str| {
             let mut hasher = Sha256::new();
             for part in [label, audience, kind] {
@@ -38,23 +32,23 @@ impl Scope {
             }
             hasher
         };
-        Self(Arc::new(ScopeStart {
+        Arc::new(Self {
             id: start("axum-typed-session v1 id"),
             owner: start("axum-typed-session v1 owner"),
-        }))
+        })
     }
 
-    pub(crate) fn id(&self, secret: [u8; ID_BYTES]) -> SessionId {
+    pub(crate) fn id(self: &Arc<Self>, secret: [u8; ID_BYTES]) -> SessionId {
         SessionId { secret, scope: self.clone(), key: OnceLock::new() }
     }
 
     /// Reads the text of an id; `None` for a text that no server sent.
-    pub(crate) fn parse_id(&self, text: &[u8]) -> Option<SessionId> {
+    pub(crate) fn parse_id(self: &Arc<Self>, text: &[u8]) -> Option<SessionId> {
         decode(text).map(|secret| self.id(secret))
     }
 
     pub(crate) fn owner(&self, owner: &str) -> OwnerKey {
-        OwnerKey(self.0.owner.clone().chain_update(owner).finalize().into())
+        OwnerKey(self.owner.clone().chain_update(owner).finalize().into())
     }
 }
 
@@ -64,7 +58,7 @@ impl Scope {
 #[derive(Clone)]
 pub struct SessionId {
     secret: [u8; ID_BYTES],
-    scope: Scope,
+    scope: Arc<Scope>,
     /// Hashed at first use: one request uses it several times or not at all.
     key: OnceLock<StoreKey>,
 }
@@ -78,7 +72,7 @@ impl SessionId {
     /// Returns the hash that stores see instead of this id.
     pub fn store_key(&self) -> StoreKey {
         *self.key.get_or_init(|| {
-            let hasher = self.scope.0.id.clone();
+            let hasher = self.scope.id.clone();
             StoreKey(hasher.chain_update(self.secret).finalize().into())
         })
     }
@@ -209,8 +203,7 @@ impl fmt::Debug for Fingerprint {
 /// Decodes 32 bytes of base64url; `None` for a text that no server sent.
 fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
     let mut bytes = [0; ID_BYTES];
-    let is_whole = text.len() == ID_CHARS
-        && matches!(URL_SAFE_NO_PAD.decode_slice(text, &mut bytes), Ok(ID_BYTES));
+    let is_whole = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(ID_BYTES);
     is_whole.then_some(bytes)
 }
 

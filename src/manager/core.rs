@@ -35,7 +35,7 @@ pub(crate) struct Core {
 /// The checked options, and what `build` made for them.
 pub(crate) struct Settings {
     pub(crate) options: Options,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Arc<Scope>,
     pub(crate) sealer: Option<Sealer>,
     pub(crate) carrier: Carrier,
     pub(crate) warnings: Warnings,

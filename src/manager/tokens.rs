@@ -15,7 +15,7 @@ use crate::{
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
     seal::{BadToken, Opened},
-    store::{Record, take},
+    store::{Record, take, take_timestamp},
 };
 
 /// More tokens of one name than this are not opened: each costs a decryption or a load.
@@ -130,10 +130,8 @@ impl Core {
 
 /// Reads what follows the id in a token that carries its data.
 fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
-    let mut millis = || take(&mut rest).map(u64::from_be_bytes).map(Timestamp::from_unix_millis);
-    let (Some(issued_at), Some(expires_at)) = (millis(), millis()) else {
-        return Err(BadToken::Malformed);
-    };
+    let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
+    let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
     if issued_at > now.saturating_add(CLOCK_SKEW) {
         return Err(BadToken::Malformed);
     }
@@ -145,12 +143,9 @@ fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), Bad
     }
 }
 
-/// The length of a data token's plaintext before the record.
-const DATA_PREFIX_BYTES: usize = 32 + 8 + 8;
-
 /// Returns the length of what [`write_data`] writes.
 fn data_len(record: &Record) -> usize {
-    DATA_PREFIX_BYTES + record.encoded_len()
+    ID_BYTES + 8 + 8 + record.encoded_len()
 }
 
 /// Writes the plaintext of a token that carries its data.
