@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
         let session =
             self.manager.load_if("load", self.key, |record| record.epoch == self.epoch).await?;
-        session.ok_or_else(|| self.manager.core().gone(Some(self.key)))
+        session.ok_or_else(|| self.manager.core.gone(Some(self.key)))
     }
 
     /// Changes the session and keeps its expiry; see [`SessionManager::update`].

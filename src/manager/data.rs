@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     ConflictPolicy, SessionManager,
     basis::{Basis, Draft},
+    core::Core,
 };
 use crate::{
     codec::JSON_TAG,
@@ -32,36 +33,36 @@ impl From<SessionError> for Clash {
     }
 }
 
-impl<T: Send + Sync + 'static> SessionManager<T> {
-    /// Decodes a record's data, migrating it where an older schema wrote it; `None` if `migrate` refuses it.
-    pub(super) fn decode(&self, record: &Record) -> Result<Option<T>, StoreError> {
-        if self.core.is_newer(record) {
+impl Core {
+    /// Returns a record's payload, migrated where an older schema wrote it; `None` if `migrate` refuses it.
+    fn payload(&self, record: &Record) -> Result<Option<Bytes>, StoreError> {
+        if self.is_newer(record) {
             return Err(StoreError::Newer);
         }
-        if record.codec != self.core.codec_tag {
+        if record.codec != self.codec_tag {
             return Err(StoreError::Corrupt);
         }
-        if record.schema >= self.core.schema {
-            return self.decode_payload(&record.payload).map(Some);
-        }
-        let Some(value) = self.migrate(record)? else {
+        let Some(migrate) = self.migrate.as_ref().filter(|_| record.schema < self.schema) else {
+            return Ok(Some(record.payload.clone()));
+        };
+        let value = serde_json::from_slice(&record.payload).map_err(|_| StoreError::Corrupt)?;
+        let Ok(value) = migrate(record.schema, value) else {
             return Ok(None);
         };
-        let payload = serde_json::to_vec(&value).map_err(|_| StoreError::Corrupt)?;
-        self.decode_payload(&payload).map(Some)
+        let migrated = serde_json::to_vec(&value).map_err(|_| StoreError::Corrupt)?;
+        Ok(Some(migrated.into()))
+    }
+}
+
+impl<T: Send + Sync + 'static> SessionManager<T> {
+    /// Decodes a record's data; `None` if `migrate` refuses it.
+    pub(super) fn decode(&self, record: &Record) -> Result<Option<T>, StoreError> {
+        let payload = self.core.payload(record)?;
+        payload.map(|payload| self.decode_payload(&payload)).transpose()
     }
 
     fn decode_payload(&self, payload: &[u8]) -> Result<T, StoreError> {
-        // Without the reason: serde puts data into its texts.
         self.data.codec.decode(payload).map_err(|_| StoreError::Corrupt)
-    }
-
-    fn migrate(&self, record: &Record) -> Result<Option<Value>, StoreError> {
-        let value = serde_json::from_slice(&record.payload).map_err(|_| StoreError::Corrupt)?;
-        Ok(match &self.core.migrate {
-            Some(migrate) if record.schema < self.core.schema => migrate(record.schema, value).ok(),
-            _ => Some(value),
-        })
     }
 
     /// Decodes the data of a basis once more, for another guard.

@@ -178,15 +178,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         record: &Record,
         parts: Option<&Parts>,
     ) -> Result<Option<T>, SessionRejection> {
+        let is_valid = |data: &T| {
+            self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
+        };
         match self.decode(record) {
-            Ok(Some(data)) if self.is_valid(parts, &data) => return Ok(Some(data)),
+            Ok(Some(data)) if is_valid(&data) => return Ok(Some(data)),
             Ok(_) => self.core.report(Kind::Invalid, session),
             Err(error) => self.core.refuse_unreadable(error, session)?,
         }
         Ok(None)
-    }
-
-    fn is_valid(&self, parts: Option<&Parts>, data: &T) -> bool {
-        self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
     }
 }

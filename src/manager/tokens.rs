@@ -104,12 +104,14 @@ impl Core {
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let seconds = idle_timeout.is_persistent().then(|| cookie_seconds(end, now));
         let token = match &self.sealer {
-            Some(sealer) if self.data_in_token() => {
-                sealer.seal(data_len(record), |into| write_data(&live.id, now, record, into))
-            }
-            Some(sealer) => {
-                sealer.seal(ID_BYTES, |into| into.extend_from_slice(live.id.as_bytes()))
-            }
+            Some(sealer) => sealer.seal(self.plaintext_len(record), |into| {
+                into.extend_from_slice(live.id.as_bytes());
+                if self.data_in_token() {
+                    into.put_u64(now.as_unix_millis());
+                    into.put_u64(record.expires_at().as_unix_millis());
+                    record.write_to(into);
+                }
+            }),
             None => Ok(live.id.to_text()),
         };
         let delivery = token.and_then(|token| self.carrier.set(token, seconds));
@@ -120,11 +122,15 @@ impl Core {
     pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
         match &self.sealer {
             Some(sealer) if self.data_in_token() => {
-                let value = sealer.token_len(data_len(record));
+                let value = sealer.token_len(self.plaintext_len(record));
                 self.check_size(self.carrier.name.len() + value, NAME_VALUE_LIMIT)
             }
             _ => Ok(()),
         }
+    }
+
+    fn plaintext_len(&self, record: &Record) -> usize {
+        ID_BYTES + if self.data_in_token() { 8 + 8 + record.encoded_len() } else { 0 }
     }
 }
 
@@ -141,17 +147,4 @@ fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), Bad
         Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
         Err(_) => Err(BadToken::Malformed),
     }
-}
-
-/// Returns the length of what [`write_data`] writes.
-fn data_len(record: &Record) -> usize {
-    ID_BYTES + 8 + 8 + record.encoded_len()
-}
-
-/// Writes the plaintext of a token that carries its data.
-fn write_data(id: &SessionId, issued_at: Timestamp, record: &Record, into: &mut Vec<u8>) {
-    into.extend_from_slice(id.as_bytes());
-    into.put_u64(issued_at.as_unix_millis());
-    into.put_u64(record.expires_at().as_unix_millis());
-    record.write_to(into);
 }
