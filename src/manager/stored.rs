@@ -239,10 +239,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 }
 
-/// What a handle and a request's `update` need: operations on a session only as long as it is the one that
-/// `is_meant`.
 impl<T: Send + Sync + 'static> SessionManager<T> {
-    /// Loads a session; `None` if it has ended, was replaced, is damaged or is rejected.
+    /// Loads a session as long as it is the one that `is_meant`; `None` if it has ended, was replaced, is damaged
+    /// or is rejected.
     pub(crate) async fn load_if(
         &self,
         operation: &'static str,
@@ -253,7 +252,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(self.stored(key, row, is_meant)?)
     }
 
-    /// Changes a stored session and keeps its expiry.
+    /// Changes a stored session as long as it is the one that `is_meant`, and keeps its expiry.
     pub(crate) async fn update_if<R>(
         &self,
         key: StoreKey,
@@ -267,7 +266,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(result)
     }
 
-    /// Ends a session. If it has already ended, this is a success.
+    /// Ends a session as long as it is the one that `is_meant`. If it has already ended, this is a success.
     pub(crate) async fn destroy_if(
         &self,
         operation: &'static str,
@@ -282,7 +281,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(())
     }
 
-    /// Returns the session of a row; `None` if there is none, or another one than `is_meant`.
+    /// Judges and decodes a row; `None` unless it holds a valid session, and the one that `is_meant`.
     fn stored(
         &self,
         key: StoreKey,
