@@ -60,7 +60,7 @@ impl Core {
                 (None, Some(rows)) => rows.load(&session()).await,
                 (None, None) => continue,
             };
-            let mut verdict = self.judge(session, stored, now)?;
+            let mut verdict = self.judge(&session, stored, now)?;
             if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming))
                 && let Some(entry) = self.revocation(list, &session()).await?
             {
@@ -89,7 +89,7 @@ impl Core {
     /// Judges what a token or a store holds of a session.
     pub(super) fn judge(
         &self,
-        session: impl Fn() -> StoreKey,
+        session: &dyn Fn() -> StoreKey,
         stored: Result<Option<Record>, StoreError>,
         now: Timestamp,
     ) -> Result<Verdict, SessionRejection> {
@@ -119,7 +119,7 @@ impl Core {
     fn refuse_unreadable(
         &self,
         error: StoreError,
-        session: impl Fn() -> StoreKey,
+        session: &dyn Fn() -> StoreKey,
     ) -> Result<(), SessionRejection> {
         if matches!(error, StoreError::Corrupt) {
             self.report(Kind::Corrupt, session);
@@ -148,7 +148,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let mut newest = None;
         let mut valid = 0;
         for live in current {
-            let data = self.read(|| live.key(), &live.record, Some(parts))?;
+            let data = self.read(&|| live.key(), &live.record, Some(parts))?;
             valid += usize::from(data.is_some());
             match data {
                 Some(data) if newest.is_none() => {
@@ -174,7 +174,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// rejected.
     pub(super) fn read(
         &self,
-        session: impl Fn() -> StoreKey,
+        session: &dyn Fn() -> StoreKey,
         record: &Record,
         parts: Option<&Parts>,
     ) -> Result<Option<T>, SessionRejection> {

@@ -288,10 +288,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         row: Result<Option<Record>, StoreError>,
         is_meant: impl Fn(&Record) -> bool,
     ) -> Result<Option<StoredSession<T>>, SessionRejection> {
-        let Verdict::Current(record) = self.core.judge(|| key, row, self.core.now())? else {
+        let Verdict::Current(record) = self.core.judge(&|| key, row, self.core.now())? else {
             return Ok(None);
         };
-        let data = self.read(|| key, &record, None)?.filter(|_| is_meant(&record));
+        let data = self.read(&|| key, &record, None)?.filter(|_| is_meant(&record));
         let expires_at = self.core.policy.ends_at(&record.lifetime);
         Ok(data.map(|data| StoredSession { key, record, data, expires_at }))
     }
