@@ -293,9 +293,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
         let live = current.live().filter(|_| current.identity == basis.identity);
         let live = live.ok_or_else(|| self.manager.core.gone(None))?;
-        let (applied, next) = self.manager.update_live(&current, live, change).await?;
+        let (result, data, next) = self.manager.update_live(&current, live, change).await?;
         self.finish(next)?;
-        Ok((self.basis()?, Box::new(Draft::new(applied.data)), applied.result))
+        Ok((self.basis()?, Box::new(Draft::new(data)), result))
     }
 }
 

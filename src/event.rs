@@ -137,11 +137,18 @@ impl Events {
         kind: SessionEventKind,
         session: impl FnOnce() -> Option<StoreKey>,
     ) {
-        let is_everyday = !kind.is_error() && !kind.is_warning();
-        if is_everyday && self.hook.is_none() && !tracing::enabled!(target: TARGET, Level::DEBUG) {
-            return;
+        if self.listens(&kind) {
+            self.send(kind, session());
         }
-        let event = SessionEvent { kind, session: session().map(|key| key.fingerprint()) };
+    }
+
+    fn listens(&self, kind: &SessionEventKind) -> bool {
+        let is_everyday = !kind.is_error() && !kind.is_warning();
+        !is_everyday || self.hook.is_some() || tracing::enabled!(target: TARGET, Level::DEBUG)
+    }
+
+    fn send(&self, kind: SessionEventKind, session: Option<StoreKey>) {
+        let event = SessionEvent { kind, session: session.map(|key| key.fingerprint()) };
         if let Some(hook) = &self.hook {
             hook(&event);
         }

@@ -57,7 +57,9 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     /// - [`SessionError::Gone`] if the session has ended, or has a new id or another owner.
     /// - [`SessionError::Store`] if the store is down.
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
-        self.manager.load_identity(self.key, self.epoch).await
+        let session =
+            self.manager.load_if("load", self.key, |record| record.epoch == self.epoch).await?;
+        session.ok_or_else(|| self.manager.core.gone(Some(self.key)))
     }
 
     /// Changes the session and keeps its expiry; see [`SessionManager::update`].
@@ -66,7 +68,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// As [`SessionManager::update`], and [`SessionError::Gone`] if the session has another owner.
     pub async fn update<R>(&self, change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
-        self.manager.update_of(self.key, Some(self.epoch), change).await
+        self.manager.update_if(self.key, |record| record.epoch == self.epoch, change).await
     }
 
     /// Ends the session. If it has already ended, this is a success.

@@ -14,16 +14,16 @@ use crate::error::BoxError;
 /// The length of a session id in bytes; 256 bits, four times what OWASP ASVS 7.2.3 asks for.
 pub(crate) const ID_BYTES: usize = 32;
 
-/// The hashes of ids and owners, begun with the configured `audience` and `kind`.
+/// The configured `audience` and `kind`, with which every hash of an id or owner begins.
 ///
 /// An id of one cookie therefore finds nothing under another.
 pub(crate) struct Scope {
-    id: Arc<Sha256>,
+    id: Sha256,
     owner: Sha256,
 }
 
 impl Scope {
-    pub(crate) fn new(audience: &str, kind: &str) -> Self {
+    pub(crate) fn new(audience: &str, kind: &str) -> Arc<Self> {
         let start = |label: &str| {
             let mut hasher = Sha256::new();
             for part in [label, audience, kind] {
@@ -32,18 +32,18 @@ impl Scope {
             }
             hasher
         };
-        Self {
-            id: Arc::new(start("axum-typed-session v1 id")),
+        Arc::new(Self {
+            id: start("axum-typed-session v1 id"),
             owner: start("axum-typed-session v1 owner"),
-        }
+        })
     }
 
-    pub(crate) fn id(&self, secret: [u8; ID_BYTES]) -> SessionId {
-        SessionId { secret, hasher: self.id.clone(), key: OnceLock::new() }
+    pub(crate) fn id(self: &Arc<Self>, secret: [u8; ID_BYTES]) -> SessionId {
+        SessionId { secret, scope: self.clone(), key: OnceLock::new() }
     }
 
     /// Reads the text of an id; `None` for a text that no server sent.
-    pub(crate) fn parse_id(&self, text: &[u8]) -> Option<SessionId> {
+    pub(crate) fn parse_id(self: &Arc<Self>, text: &[u8]) -> Option<SessionId> {
         decode(text).map(|secret| self.id(secret))
     }
 
@@ -58,7 +58,7 @@ impl Scope {
 #[derive(Clone)]
 pub struct SessionId {
     secret: [u8; ID_BYTES],
-    hasher: Arc<Sha256>,
+    scope: Arc<Scope>,
     /// Hashed at first use: one request uses it several times or not at all.
     key: OnceLock<StoreKey>,
 }
@@ -72,7 +72,7 @@ impl SessionId {
     /// Returns the hash that stores see instead of this id.
     pub fn store_key(&self) -> StoreKey {
         *self.key.get_or_init(|| {
-            let hasher = Sha256::clone(&self.hasher);
+            let hasher = self.scope.id.clone();
             StoreKey(hasher.chain_update(self.secret).finalize().into())
         })
     }
@@ -203,9 +203,8 @@ impl fmt::Debug for Fingerprint {
 /// Decodes 32 bytes of base64url; `None` for a text that no server sent.
 fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
     let mut bytes = [0; ID_BYTES];
-    // Fails for more bytes than there is room for.
-    let decoded = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes);
-    (decoded == Ok(ID_BYTES)).then_some(bytes)
+    let is_whole = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(ID_BYTES);
+    is_whole.then_some(bytes)
 }
 
 /// Draws bytes from the operating system.

@@ -40,18 +40,12 @@ pub(crate) enum Protection {
     Signed,
 }
 
-/// What a token holds, which keeps an id from opening as data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    Data,
-    Id,
-}
-
 /// Seals and opens the tokens of one session kind.
 pub(crate) struct Sealer {
     /// The sealing key first; there is at least one.
     keys: Vec<SealKey>,
-    protection: Protection,
+    /// The bytes of a token beside its plaintext.
+    overhead: usize,
 }
 
 struct SealKey {
@@ -84,21 +78,21 @@ pub(crate) struct Opened {
 }
 
 impl Sealer {
-    /// Makes the sealer of tokens bound to an audience, a kind, a transport and its name.
+    /// Makes the sealer of tokens bound to an audience, a kind, a transport and its name. A token with data
+    /// never opens as one with an id.
     pub(crate) fn new(
         ring: &KeyRing,
         protection: Protection,
-        holds: Content,
+        data_in_token: bool,
         bound_to: [&str; 4],
     ) -> Result<Self, ConfigError> {
-        let (purpose, mode) = match (protection, holds) {
-            (Protection::Encrypted, Content::Data) => ("encrypt", "encrypted data"),
-            (Protection::Encrypted, Content::Id) => ("encrypt", "encrypted id"),
-            (Protection::Signed, Content::Data) => ("sign", "signed data"),
-            (Protection::Signed, Content::Id) => ("sign", "signed id"),
+        let (purpose, adjective, overhead) = match protection {
+            Protection::Encrypted => ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES),
+            Protection::Signed => ("sign", "signed", MAC_BYTES),
         };
+        let mode = format!("{adjective} {}", if data_in_token { "data" } else { "id" });
         let mut binding = Vec::new();
-        for part in bound_to.into_iter().chain([mode]) {
+        for part in bound_to.into_iter().chain([&*mode]) {
             binding.extend_from_slice(&(part.len() as u64).to_be_bytes());
             binding.extend_from_slice(part.as_bytes());
         }
@@ -113,22 +107,13 @@ impl Sealer {
                 Protection::Signed => Cipher::Sign(key.secret),
             },
         });
-        Ok(Self { keys: keys.collect(), protection })
+        Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead })
     }
 
     /// Returns the length of the token that `plaintext` bytes become.
     pub(crate) fn token_len(&self, plaintext: usize) -> usize {
-        let bytes = self.overhead() + plaintext;
         // Base64 without padding: four characters for three bytes, rounded up.
-        (bytes * 4).div_ceil(3)
-    }
-
-    fn overhead(&self) -> usize {
-        HEADER_BYTES
-            + match self.protection {
-                Protection::Encrypted => NONCE_BYTES + GCM_TAG_BYTES,
-                Protection::Signed => MAC_BYTES,
-            }
+        ((self.overhead + plaintext) * 4).div_ceil(3)
     }
 
     /// Seals what `write` appends, which is `len` bytes long.
@@ -138,7 +123,7 @@ impl Sealer {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<String, BoxError> {
         let key = self.keys.first().ok_or("the key ring is empty")?;
-        let mut token = Vec::with_capacity(self.overhead() + len);
+        let mut token = Vec::with_capacity(self.overhead + len);
         token.push(VERSION);
         token.extend_from_slice(&key.id);
         match &key.cipher {
@@ -146,9 +131,8 @@ impl Sealer {
                 let nonce: [u8; NONCE_BYTES] = random()?;
                 token.extend_from_slice(&nonce);
                 write(&mut token);
-                let (_, text) = token
-                    .split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)
-                    .ok_or("the plaintext shrank the token")?;
+                let text = token.get_mut(HEADER_BYTES + NONCE_BYTES..);
+                let text = text.ok_or("the plaintext shrank the token")?;
                 let tag =
                     cipher.encrypt_inout_detached(&nonce.into(), &key.context, text.into())?;
                 token.extend_from_slice(&tag);
@@ -165,57 +149,46 @@ impl Sealer {
         Ok(text)
     }
 
-    /// Opens a token. A token that passes the checks of version, key id and length, which need no key,
-    /// counts against `to_open`, authentic or not.
+    /// Opens a token. A token of a known key counts against `to_open`, authentic or not.
     ///
-    /// Every failure after those checks is the same [`BadToken::Malformed`].
-    pub(crate) fn open(&self, token: &[u8], to_open: &mut usize) -> Result<Opened, BadToken> {
-        let key = self.key_of(token)?;
-        *to_open = to_open.saturating_sub(1);
-        Self::open_with(key, token).ok_or(BadToken::Malformed)
-    }
-
-    fn key_of(&self, token: &[u8]) -> Result<&SealKey, BadToken> {
-        // Eight characters are six bytes: version, key id and one more.
-        let mut start = [0; 6];
-        let head = token.first_chunk::<8>();
-        let decoded = head.map(|head| URL_SAFE_NO_PAD.decode_slice(head, &mut start));
-        let [version, id @ .., _] = start;
-        let has_shape = matches!(decoded, Some(Ok(_)))
-            && version == VERSION
-            && (self.token_len(0)..=MAX_TOKEN_CHARS).contains(&token.len());
-        if !has_shape {
+    /// Every failure after that is the same [`BadToken::Malformed`].
+    pub(crate) fn open(&self, text: &[u8], to_open: &mut usize) -> Result<Opened, BadToken> {
+        if !(self.token_len(0)..=MAX_TOKEN_CHARS).contains(&text.len()) {
             return Err(BadToken::Malformed);
         }
-        self.keys.iter().find(|key| key.id == id).ok_or(BadToken::UnknownKey)
-    }
-
-    fn open_with(key: &SealKey, text: &[u8]) -> Option<Opened> {
         // An unzeroed buffer: zeroing costs time.
         let mut token = Vec::with_capacity(decoded_len_estimate(text.len()));
-        URL_SAFE_NO_PAD.decode_vec(text, &mut token).ok()?;
-        let end = token.len();
-        let text = match &key.cipher {
+        URL_SAFE_NO_PAD.decode_vec(text, &mut token).map_err(|_| BadToken::Malformed)?;
+        let Some([VERSION, id @ ..]) = token.first_chunk::<HEADER_BYTES>() else {
+            return Err(BadToken::Malformed);
+        };
+        let key = self.keys.iter().find(|key| key.id == *id).ok_or(BadToken::UnknownKey)?;
+        *to_open = to_open.saturating_sub(1);
+        let plaintext = key.open(token).ok_or(BadToken::Malformed)?;
+        Ok(Opened { plaintext, former_key: key.is_former })
+    }
+}
+
+impl SealKey {
+    fn open(&self, mut token: Vec<u8>) -> Option<Bytes> {
+        let (start, tag_bytes) = match &self.cipher {
             Cipher::Encrypt(cipher) => {
-                let start = HEADER_BYTES + NONCE_BYTES;
-                let tag_at = end.checked_sub(GCM_TAG_BYTES)?;
-                let tag: [u8; GCM_TAG_BYTES] = *token.last_chunk()?;
-                let nonce: [u8; NONCE_BYTES] = *token.get(HEADER_BYTES..)?.first_chunk()?;
-                let text = token.get_mut(start..tag_at)?;
-                cipher
-                    .decrypt_inout_detached(&nonce.into(), &key.context, text.into(), &tag.into())
-                    .ok()?;
-                start..tag_at
+                let (head, rest) = token.split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)?;
+                let nonce: &[u8; NONCE_BYTES] = head.last_chunk()?;
+                let (text, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
+                let (nonce, tag) = (nonce.into(), (&*tag).into());
+                cipher.decrypt_inout_detached(nonce, &self.context, text.into(), tag).ok()?;
+                (HEADER_BYTES + NONCE_BYTES, GCM_TAG_BYTES)
             }
             Cipher::Sign(secret) => {
-                let tag_at = end.checked_sub(MAC_BYTES)?;
-                let (text, tag) = token.split_at_checked(tag_at)?;
-                let text = text.get(HEADER_BYTES..)?;
-                signature(secret, &key.context, text).verify_slice(tag).ok()?;
-                HEADER_BYTES..tag_at
+                let signed = token.get(HEADER_BYTES..)?;
+                let (text, tag) = signed.split_last_chunk::<MAC_BYTES>()?;
+                signature(secret, &self.context, text).verify_slice(tag).ok()?;
+                (HEADER_BYTES, MAC_BYTES)
             }
         };
-        Some(Opened { plaintext: Bytes::from(token).slice(text), former_key: key.is_former })
+        let end = token.len() - tag_bytes;
+        Some(Bytes::from(token).slice(start..end))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     expiry::LONGEST_COOKIE,
     id::Scope,
     manager::{ConflictPolicy, Core, Home, SessionManager, Settings},
-    seal::{Content, Protection, Sealer},
+    seal::{Protection, Sealer},
     transport::Carrier,
     warnings::Warnings,
 };
@@ -38,15 +38,13 @@ impl TokenOptions {
         let cookie = self.cookie.unwrap_or_else(|| Cookie::new("__Host-session", ""));
         let template = CookieTemplate::new(cookie, self.insecure_http, self.remove_unpartitioned)?;
         let carrier = Carrier::new(self.transport, template)?;
-        let (home, content) = match self.home {
-            Some(home) => (home, Content::Id),
-            None => (Home::Token(self.revocations), Content::Data),
-        };
+        let data_in_token = self.home.is_none();
+        let home = self.home.unwrap_or(Home::Token(self.revocations));
         let (audience, kind) = (&*options.audience, &*options.events.kind);
         let bound_to = [audience, kind, carrier.binding, &*carrier.name];
         let sealer = match &self.keys {
-            Some(ring) => Some(Sealer::new(ring, self.protection, content, bound_to)?),
-            None if content == Content::Id => None,
+            Some(ring) => Some(Sealer::new(ring, self.protection, data_in_token, bound_to)?),
+            None if !data_in_token => None,
             None => return Err(ConfigError::MissingKeys),
         };
         let settings = Settings {

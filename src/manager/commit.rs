@@ -142,8 +142,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             ConflictPolicy::Reject => conflict(),
             ConflictPolicy::Overwrite => Ok(ours.clone()),
             ConflictPolicy::Merge => {
-                let [base, theirs] =
-                    [base, theirs].map(|record| self.encode_again(self.decode(record)));
+                let [base, theirs] = [base, theirs]
+                    .map(|record| self.encode_again(self.decode(record).ok().flatten()));
                 let mut data = self.merge(&base, &ours.ours, &theirs)?;
                 let merged = self.prepare(&mut data, None)?;
                 // Two changes that name no owner may together name one.

@@ -35,7 +35,7 @@ pub(crate) struct Core {
 /// The checked options, and what `build` made for them.
 pub(crate) struct Settings {
     pub(crate) options: Options,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Arc<Scope>,
     pub(crate) sealer: Option<Sealer>,
     pub(crate) carrier: Carrier,
     pub(crate) warnings: Warnings,
@@ -131,13 +131,10 @@ impl Core {
         }
     }
 
-    /// Returns the store of operations outside a request.
-    pub(super) fn store(
-        &self,
-        operation: &'static str,
-    ) -> Result<&Arc<dyn SessionStore>, SessionError> {
+    /// Returns the rows for an operation outside a request.
+    pub(super) fn rows_outside(&self, operation: &'static str) -> Result<Rows<'_>, SessionError> {
         match &*self.home {
-            Home::Store(store) => Ok(store),
+            Home::Store(store) => Ok(self.rows_in(store)),
             Home::Token(_) | Home::StoreFor(_) => Err(SessionError::NoStore { operation }),
         }
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     ConflictPolicy, SessionManager,
     basis::{Basis, Draft},
+    core::Core,
 };
 use crate::{
     codec::JSON_TAG,
@@ -18,14 +19,6 @@ use crate::{
     store::Record,
     warnings::Mistake,
 };
-
-/// Why stored data cannot be handed out.
-pub(super) enum Unreadable {
-    Newer,
-    Corrupt,
-    /// `migrate` refused it.
-    Refused,
-}
 
 /// Why a change cannot be saved beside what others wrote.
 pub(super) struct Clash {
@@ -40,46 +33,46 @@ impl From<SessionError> for Clash {
     }
 }
 
+impl Core {
+    /// Returns a record's payload, migrated where an older schema wrote it; `None` if `migrate` refuses it.
+    fn payload(&self, record: &Record) -> Result<Option<Bytes>, StoreError> {
+        if self.is_newer(record) {
+            return Err(StoreError::Newer);
+        }
+        if record.codec != self.codec_tag {
+            return Err(StoreError::Corrupt);
+        }
+        let Some(migrate) = self.migrate.as_ref().filter(|_| record.schema < self.schema) else {
+            return Ok(Some(record.payload.clone()));
+        };
+        let value = serde_json::from_slice(&record.payload).map_err(|_| StoreError::Corrupt)?;
+        let Ok(value) = migrate(record.schema, value) else {
+            return Ok(None);
+        };
+        let migrated = serde_json::to_vec(&value).map_err(|_| StoreError::Corrupt)?;
+        Ok(Some(migrated.into()))
+    }
+}
+
 impl<T: Send + Sync + 'static> SessionManager<T> {
-    /// Decodes a record's data, migrating it where an older schema wrote it.
-    pub(super) fn decode(&self, record: &Record) -> Result<T, Unreadable> {
-        if self.core.is_newer(record) {
-            return Err(Unreadable::Newer);
-        }
-        if record.codec != self.core.codec_tag {
-            return Err(Unreadable::Corrupt);
-        }
-        let decode = |bytes: &[u8]| self.data.codec.decode(bytes).map_err(|_| Unreadable::Corrupt);
-        if record.schema >= self.core.schema {
-            return decode(&record.payload);
-        }
-        let value = self.migrate(record)?;
-        decode(&serde_json::to_vec(&value).map_err(|_| Unreadable::Corrupt)?)
+    /// Decodes a record's data; `None` if `migrate` refuses it.
+    pub(super) fn decode(&self, record: &Record) -> Result<Option<T>, StoreError> {
+        let payload = self.core.payload(record)?;
+        payload.map(|payload| self.decode_payload(&payload)).transpose()
     }
 
-    fn migrate(&self, record: &Record) -> Result<Value, Unreadable> {
-        let value = serde_json::from_slice(&record.payload).map_err(|_| Unreadable::Corrupt)?;
-        match &self.core.migrate {
-            Some(migrate) if record.schema < self.core.schema => {
-                migrate(record.schema, value).map_err(|_| Unreadable::Refused)
-            }
-            _ => Ok(value),
-        }
+    fn decode_payload(&self, payload: &[u8]) -> Result<T, StoreError> {
+        self.data.codec.decode(payload).map_err(|_| StoreError::Corrupt)
     }
 
     /// Decodes the data of a basis once more, for another guard.
     pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionError> {
-        let corrupt = || SessionError::Store(StoreError::Corrupt);
-        if let Some(uncommitted) = &basis.uncommitted {
-            return self.data.codec.decode(&uncommitted.after).map_err(|_| corrupt());
-        }
-        let Some(live) = basis.live() else {
-            return Ok(self.default_data());
+        let decoded = match (&basis.uncommitted, basis.live()) {
+            (Some(uncommitted), _) => self.decode_payload(&uncommitted.after).map(Some),
+            (None, Some(live)) => self.decode(&live.record),
+            (None, None) => return Ok(self.default_data()),
         };
-        self.decode(&live.record).map_err(|unreadable| match unreadable {
-            Unreadable::Newer => SessionError::Newer,
-            Unreadable::Corrupt | Unreadable::Refused => corrupt(),
-        })
+        Ok(decoded?.ok_or(StoreError::Corrupt)?)
     }
 
     pub(crate) fn default_data(&self) -> T {
@@ -181,8 +174,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Encodes decoded data once more, so that defaults and renames look as in other data that `T` wrote.
     ///
     /// Data that cannot be read becomes no bytes, which are no encoding and do not merge.
-    pub(super) fn encode_again<E>(&self, decoded: Result<T, E>) -> Bytes {
-        decoded.ok().and_then(|data| self.encode(&data).ok()).unwrap_or_default()
+    pub(super) fn encode_again(&self, decoded: Option<T>) -> Bytes {
+        decoded.and_then(|data| self.encode(&data).ok()).unwrap_or_default()
     }
 
     /// Merges two changes of one base, all three as `T` writes them. The result decodes and is valid.
@@ -227,7 +220,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let theirs = self.encode(&self.data_of(onto)?)?;
         if !draft.intents.clear && self.core.on_conflict != Some(ConflictPolicy::Overwrite) {
             let base = draft.base.as_deref().unwrap_or_default();
-            let base = self.encode_again(self.data.codec.decode(base));
+            let base = self.encode_again(self.data.codec.decode(base).ok());
             if !self.is_same_data(&base, &theirs) {
                 let merged = self.merge(&base, &ours, &theirs);
                 draft.data =

@@ -165,10 +165,10 @@ impl Core {
         })
     }
 
-    /// Returns `true` if an entry of the revocation list was made moments ago by a new id.
-    pub(super) fn is_fresh_tombstone(&self, entry: &Record, now: Timestamp) -> bool {
-        Successor::of(entry).is_some()
-            && entry.created_at().saturating_add(self.tombstone_life()) > now
+    /// Returns the session that replaced a revoked id moments ago.
+    pub(super) fn fresh_successor(&self, entry: &Record, now: Timestamp) -> Option<Successor> {
+        let is_fresh = entry.created_at().saturating_add(self.tombstone_life()) > now;
+        Successor::of(entry).filter(|_| is_fresh)
     }
 
     /// Returns `true` if a save that asked for a new id may go on although another request was first to

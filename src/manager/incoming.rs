@@ -1,6 +1,6 @@
 //! The session of a request: its tokens opened, looked up and judged, until one session is left.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use http::request::Parts;
 
@@ -8,7 +8,6 @@ use super::{
     SessionManager,
     basis::{Basis, Draft, Incoming},
     core::Core,
-    data::Unreadable,
     endings::Successor,
     tokens::Claim,
 };
@@ -22,9 +21,10 @@ use crate::{
     warnings::Route,
 };
 
-/// What a session turned out to be.
-pub(super) enum Verdict<T> {
-    Valid(Record, Box<Draft<T>>),
+/// What a session turned out to be, as far as that needs no data type.
+pub(super) enum Verdict {
+    /// It has not ended; its data is still to be judged.
+    Current(Record),
     /// Its id was replaced.
     Tombstone(Option<Successor>),
     /// Not to be handed out; the record, if it could be read, is left to expire.
@@ -32,51 +32,103 @@ pub(super) enum Verdict<T> {
     Absent,
 }
 
-/// A session that a token names, and what the token or the store holds of it.
-struct Found {
-    claim: Claim,
-    stored: Result<Option<Record>, StoreError>,
-    /// Its entry in the revocation list.
-    revoked: Option<Record>,
-}
-
 impl Core {
-    /// Reads the tokens of a request and looks their sessions up.
+    /// Reads the tokens of a request and looks their sessions up. Returns what is known without decoding data:
+    /// the origin if no session is valid, and the sessions that may be, the newest first.
     async fn look_up(
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
-    ) -> Result<(Incoming, Vec<Found>), SessionError> {
-        let opened_at = self.now();
-        let (arrived, claims) = self.read_tokens(parts, opened_at)?;
-        let store = self.store_of(parts)?;
-        let mut found = Vec::with_capacity(claims.len());
-        for claim in claims {
-            let (stored, revoked) = match (&claim.carried, &store) {
-                (Some((_, record)), list) => {
-                    let list = list.as_ref().filter(|_| !self.is_over(record, opened_at));
-                    let revoked = match list {
-                        Some(list) => {
-                            self.revocation(self.rows_in(list), &claim.id.store_key()).await?
-                        }
-                        None => None,
-                    };
-                    (Ok(Some(record.clone())), revoked)
-                }
-                (None, Some(store)) => {
-                    (self.rows_in(store).load(&claim.id.store_key()).await, None)
-                }
+    ) -> Result<(Incoming, Origin, Vec<Live>), SessionError> {
+        let now = self.now();
+        let (arrived, claims) = self.read_tokens(parts, now)?;
+        let mut incoming = Incoming {
+            arrived,
+            opened_at: now,
+            route: Route::of(parts),
+            others: Vec::new(),
+            store: self.store_of(parts)?,
+            parts: kept_parts,
+        };
+        let mut origin = Origin::New;
+        let mut current = Vec::with_capacity(claims.len());
+        for Claim { id, former_key, carried } in claims {
+            let session = || id.store_key();
+            let issued_at = carried.as_ref().map(|(issued_at, _)| *issued_at);
+            let stored = match (carried, self.rows(&incoming)) {
+                (Some((_, record)), _) => Ok(Some(record)),
+                (None, Some(rows)) => rows.load(&session()).await,
                 (None, None) => continue,
             };
-            found.push(Found { claim, stored, revoked });
+            let mut verdict = self.judge(&session, stored, now)?;
+            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming))
+                && let Some(entry) = self.revocation(list, &session()).await?
+            {
+                self.report(Kind::Revoked, session);
+                let successor = self.fresh_successor(&entry, now);
+                verdict = successor.map_or(Verdict::Absent, |new| Verdict::Tombstone(Some(new)));
+            }
+            match verdict {
+                Verdict::Current(record) => {
+                    let age = issued_at.unwrap_or(record.created_at());
+                    current.push((age, Live { id, record, former_key }));
+                }
+                Verdict::Tombstone(successor) => {
+                    origin = Origin::Tombstone;
+                    incoming.others.extend(successor.map(|successor| (successor.key, None)));
+                }
+                Verdict::Refused(record) => incoming.others.push((session(), record)),
+                Verdict::Absent => {}
+            }
         }
-        let (route, others) = (Route::of(parts), Vec::new());
-        let incoming = Incoming { arrived, opened_at, route, others, store, parts: kept_parts };
-        Ok((incoming, found))
+        current.sort_by_key(|(age, _)| Reverse(*age));
+        let current = current.into_iter().map(|(_, live)| live).collect();
+        Ok((incoming, origin, current))
     }
 
-    fn is_over(&self, record: &Record, now: Timestamp) -> bool {
-        self.policy.ends_at(&record.lifetime) <= now
+    /// Judges what a token or a store holds of a session.
+    pub(super) fn judge(
+        &self,
+        session: &dyn Fn() -> StoreKey,
+        stored: Result<Option<Record>, StoreError>,
+        now: Timestamp,
+    ) -> Result<Verdict, SessionError> {
+        let record = match stored {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                self.report(Kind::Missed, session);
+                return Ok(Verdict::Absent);
+            }
+            Err(error) => {
+                self.refuse_unreadable(error, session)?;
+                return Ok(Verdict::Refused(None));
+            }
+        };
+        if self.policy.ends_at(&record.lifetime) <= now {
+            self.report(Kind::Expired, session);
+            return Ok(Verdict::Refused(Some(record)));
+        }
+        if record.tombstone {
+            self.report(Kind::Revoked, session);
+            return Ok(Verdict::Tombstone(Successor::of(&record)));
+        }
+        Ok(Verdict::Current(record))
+    }
+
+    /// Reports a session that cannot be read. Only a damaged one lets a fresh session start.
+    fn refuse_unreadable(
+        &self,
+        error: StoreError,
+        session: &dyn Fn() -> StoreKey,
+    ) -> Result<(), SessionError> {
+        if matches!(error, StoreError::Corrupt) {
+            self.report(Kind::Corrupt, session);
+            return Ok(());
+        }
+        if matches!(error, StoreError::Newer) {
+            self.report(Kind::Newer, session);
+        }
+        Err(error.into())
     }
 }
 
@@ -91,56 +143,25 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         kept_parts: Option<Arc<Parts>>,
     ) -> Result<(Basis, Box<Draft<T>>), SessionError> {
         // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
-        let (mut incoming, found) = Box::pin(self.core.look_up(parts, kept_parts)).await?;
-        let (now, others) = (incoming.opened_at, &mut incoming.others);
-        let mut origin = Origin::New;
-        let mut newest: Option<(Timestamp, Box<Live>, Box<Draft<T>>)> = None;
+        let (mut incoming, mut origin, current) =
+            Box::pin(self.core.look_up(parts, kept_parts)).await?;
+        let mut newest = None;
         let mut valid = 0;
-        for Found { claim, stored, revoked } in found {
-            let session = || claim.id.store_key();
-            let mut verdict = self.judge(session, stored, Some(parts), now)?;
-            if let (Verdict::Valid(..), Some(entry)) = (&verdict, revoked) {
-                self.core.report(Kind::Revoked, session);
-                let is_fresh = self.core.is_fresh_tombstone(&entry, now);
-                verdict = if is_fresh {
-                    Verdict::Tombstone(Successor::of(&entry))
-                } else {
-                    Verdict::Absent
-                };
-            }
-            match verdict {
-                Verdict::Valid(record, draft) => {
-                    valid += 1;
-                    let carried = claim.carried.as_ref();
-                    let age = carried.map_or(record.created_at(), |(issued_at, _)| *issued_at);
-                    let former_key = claim.former_key;
-                    let live = Box::new(Live { former_key, ..Live::new(claim.id, record) });
-                    let older = match &newest {
-                        Some((newest, ..)) if *newest >= age => Some(live),
-                        _ => newest.replace((age, live, draft)).map(|(_, older, _)| older),
-                    };
-                    others.extend(older.map(|older| (older.key(), Some(older.record))));
+        for live in current {
+            let data = self.read(&|| live.key(), &live.record, Some(parts))?;
+            valid += usize::from(data.is_some());
+            match data {
+                Some(data) if newest.is_none() => {
+                    newest = Some(Box::new(Draft::new(data)));
+                    origin = Origin::Loaded(Box::new(live));
                 }
-                Verdict::Tombstone(successor) => {
-                    origin = Origin::Tombstone;
-                    others.extend(successor.map(|successor| (successor.key, None)));
-                }
-                Verdict::Refused(record) => {
-                    others.push((claim.id.store_key(), record));
-                }
-                Verdict::Absent => {}
+                _ => incoming.others.push((live.key(), Some(live.record))),
             }
         }
         if valid > 1 {
             self.core.events.report(Kind::Ambiguous { valid }, || None);
         }
-        let draft = match newest {
-            Some((_, live, draft)) => {
-                origin = Origin::Loaded(live);
-                draft
-            }
-            None => Box::new(Draft::new(self.default_data())),
-        };
+        let draft = newest.unwrap_or_else(|| Box::new(Draft::new(self.default_data())));
         Ok((Basis::new(incoming, origin), draft))
     }
 
@@ -149,57 +170,22 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.core.generate_id.is_some()
     }
 
-    /// Judges what a token or a store holds of a session, for a request or, without `parts`, outside one.
-    pub(super) fn judge(
+    /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is damaged or
+    /// rejected.
+    pub(super) fn read(
         &self,
-        session: impl Fn() -> StoreKey + Copy,
-        stored: Result<Option<Record>, StoreError>,
+        session: &dyn Fn() -> StoreKey,
+        record: &Record,
         parts: Option<&Parts>,
-        now: Timestamp,
-    ) -> Result<Verdict<T>, SessionError> {
-        let core = &self.core;
-        let record = match stored {
-            Ok(Some(record)) => record,
-            Ok(None) => {
-                core.report(Kind::Missed, session);
-                return Ok(Verdict::Absent);
-            }
-            Err(StoreError::Corrupt) => {
-                core.report(Kind::Corrupt, session);
-                return Ok(Verdict::Refused(None));
-            }
-            Err(error) => {
-                if matches!(error, StoreError::Newer) {
-                    core.report(Kind::Newer, session);
-                }
-                return Err(error.into());
-            }
+    ) -> Result<Option<T>, SessionError> {
+        let is_valid = |data: &T| {
+            self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
         };
-        if core.is_over(&record, now) {
-            core.report(Kind::Expired, session);
-            return Ok(Verdict::Refused(Some(record)));
+        match self.decode(record) {
+            Ok(Some(data)) if is_valid(&data) => return Ok(Some(data)),
+            Ok(_) => self.core.report(Kind::Invalid, session),
+            Err(error) => self.core.refuse_unreadable(error, session)?,
         }
-        if record.tombstone {
-            core.report(Kind::Revoked, session);
-            return Ok(Verdict::Tombstone(Successor::of(&record)));
-        }
-        match self.decode(&record) {
-            Ok(data) if self.is_valid(parts, &data) => {
-                return Ok(Verdict::Valid(record, Box::new(Draft::new(data))));
-            }
-            Err(Unreadable::Newer) => {
-                core.report(Kind::Newer, session);
-                return Err(SessionError::Newer);
-            }
-            Err(Unreadable::Corrupt) => core.report(Kind::Corrupt, session),
-            Ok(_) | Err(Unreadable::Refused) => {
-                core.report(Kind::Invalid, session);
-            }
-        }
-        Ok(Verdict::Refused(Some(record)))
-    }
-
-    fn is_valid(&self, parts: Option<&Parts>, data: &T) -> bool {
-        self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
+        Ok(None)
     }
 }

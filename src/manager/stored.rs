@@ -1,26 +1,32 @@
 //! Operations on stored sessions outside a request, and `update`, which also serves requests.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref};
 
 use time::OffsetDateTime;
 
-use super::{SessionManager, basis::Basis, core::Home, incoming::Verdict};
+use super::{
+    SessionManager,
+    basis::Basis,
+    core::{Core, Home},
+    incoming::Verdict,
+    rows::Rows,
+};
 use crate::{
     clock::Timestamp,
-    decision::{Live, Origin, lifetime_after_save, tells},
-    error::SessionError,
+    decision::{Intents, Live, Origin, lifetime_after_save, tells},
+    error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
-    expiry::Lifetime,
-    id::{OwnerKey, StoreKey},
+    id::StoreKey,
     store::{Record, SessionStore},
 };
 
 /// A session as a store holds it. It derefs to the data.
 #[derive(Clone)]
 pub struct StoredSession<T> {
-    data: T,
     key: StoreKey,
-    created_at: Timestamp,
+    record: Record,
+    data: T,
+    /// When the session ends under the current rules, which may be stricter than at its last save.
     expires_at: Timestamp,
 }
 
@@ -32,7 +38,7 @@ impl<T> StoredSession<T> {
 
     /// Returns when the session began, or when its owner last changed.
     pub fn created_at(&self) -> OffsetDateTime {
-        self.created_at.into()
+        self.record.created_at().into()
     }
 
     /// Returns when the session ends unless a commit extends it.
@@ -58,7 +64,7 @@ impl<T> fmt::Debug for StoredSession<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredSession")
             .field("key", &self.key)
-            .field("created_at", &self.created_at)
+            .field("created_at", &self.record.created_at())
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
@@ -87,10 +93,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         key: impl Into<StoreKey>,
     ) -> Result<Option<StoredSession<T>>, SessionError> {
-        let key = key.into();
-        let store = self.core.store("load")?;
-        let loaded = self.load_valid(store, &key).await?;
-        Ok(loaded.map(|(record, data)| self.stored_session(key, &record, data)))
+        self.load_if("load", key.into(), |_| true).await
     }
 
     /// Changes a stored session, keeps its expiry, and returns the result of `change`.
@@ -115,47 +118,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: impl Into<StoreKey>,
         change: impl FnMut(&mut T) -> R,
     ) -> Result<R, SessionError> {
-        self.update_of(key.into(), None, change).await
-    }
-
-    /// Changes a stored session. If `epoch` is given, it changes only the session of that identity.
-    pub(crate) async fn update_of<R>(
-        &self,
-        key: StoreKey,
-        epoch: Option<u64>,
-        change: impl FnMut(&mut T) -> R,
-    ) -> Result<R, SessionError> {
-        let store = self.core.store("update")?;
-        let (record, data) = self.load_of(store, &key, epoch).await?;
-        let asks_identity = epoch.is_some();
-        let applied = self.apply(store, key, record, data, asks_identity, Expiry::Keep, change);
-        Ok(applied.await?.result)
-    }
-
-    /// Loads the session of a handle.
-    pub(crate) async fn load_identity(
-        &self,
-        key: StoreKey,
-        epoch: u64,
-    ) -> Result<StoredSession<T>, SessionError> {
-        let store = self.core.store("load")?;
-        let (record, data) = self.load_of(store, &key, Some(epoch)).await?;
-        Ok(self.stored_session(key, &record, data))
-    }
-
-    /// Ends a session as long as it is the one that `is_meant`.
-    pub(crate) async fn destroy_if(
-        &self,
-        operation: &'static str,
-        key: StoreKey,
-        is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<(), SessionError> {
-        let rows = self.core.rows_in(self.core.store(operation)?);
-        if self.core.destroy_row(rows, key, None, is_meant).await?.is_some() {
-            return Err(self.core.gone(Some(key)));
-        }
-        self.core.report(Kind::Destroyed, || key);
-        Ok(())
+        self.update_if(key.into(), |_| true, change).await
     }
 
     /// Ends a stored session. If it has already ended, this is a success.
@@ -180,19 +143,17 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] if the store is down or does not index owners.
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
-        let store = self.core.store("sessions_of")?;
+        let operation = "sessions_of";
         let owner = self.core.scope.owner(owner);
-        let rows = self.core.rows_in(store);
-        let find = rows.bounded("find_by_owner", store.find_by_owner(&owner));
+        let rows = self.core.rows_outside(operation)?;
+        let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
         let mut sessions = Vec::new();
         for key in find.await? {
             // The index may name a session whose owner has changed meanwhile.
-            let found = self.load_valid(store, &key).await?;
-            if let Some((record, data)) = found.filter(|(record, _)| record.owner == Some(owner)) {
-                sessions.push(self.stored_session(key, &record, data));
-            }
+            let is_meant = |record: &Record| record.owner == Some(owner);
+            sessions.extend(self.load_if(operation, key, is_meant).await?);
         }
-        sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.record.created_at()));
         Ok(sessions)
     }
 
@@ -208,14 +169,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         owner: &str,
         key: impl Into<StoreKey>,
     ) -> Result<bool, SessionError> {
-        let key = key.into();
-        let store = self.core.store("destroy_of")?;
-        let owner = Some(self.core.scope.owner(owner));
-        let found = self.load_valid(store, &key).await?;
-        if found.is_none_or(|(record, _)| record.owner != owner) {
+        let (operation, key) = ("destroy_of", key.into());
+        let owner = self.core.scope.owner(owner);
+        let is_meant = |record: &Record| record.owner == Some(owner);
+        if self.load_if(operation, key, is_meant).await?.is_none() {
             return Ok(false);
         }
-        self.destroy_if("destroy_of", key, |record| record.owner == owner).await?;
+        self.destroy_if(operation, key, is_meant).await?;
         Ok(true)
     }
 
@@ -257,14 +217,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
-        let store = match &*self.core.home {
-            Home::Token(Some(list)) => list,
+        let rows = match &*self.core.home {
+            Home::Token(Some(list)) => self.core.rows_in(list),
             Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
-                self.core.store("delete_expired")?
+                self.core.rows_outside("delete_expired")?
             }
         };
-        let rows = self.core.rows_in(store);
-        Ok(rows.bounded("delete_expired", store.delete_expired(limit)).await?)
+        Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
     }
 
     async fn destroy_by_owner(
@@ -273,40 +232,68 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         owner: &str,
         keep: Option<&StoreKey>,
     ) -> Result<u64, SessionError> {
-        let store = self.core.store(operation)?;
-        let owner: OwnerKey = self.core.scope.owner(owner);
-        let mut rows = self.core.rows_in(store);
+        let owner = self.core.scope.owner(owner);
+        let mut rows = self.core.rows_outside(operation)?;
         rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
-        Ok(rows.bounded("destroy_by_owner", store.destroy_by_owner(&owner, keep)).await?)
+        Ok(rows.bounded("destroy_by_owner", rows.store.destroy_by_owner(&owner, keep)).await?)
     }
+}
 
-    /// Loads a session; `None` if it has ended, was replaced, is damaged or is rejected.
-    async fn load_valid(
+impl<T: Send + Sync + 'static> SessionManager<T> {
+    /// Loads a session as long as it is the one that `is_meant`; `None` if it has ended, was replaced, is damaged
+    /// or is rejected.
+    pub(crate) async fn load_if(
         &self,
-        store: &Arc<dyn SessionStore>,
-        key: &StoreKey,
-    ) -> Result<Option<(Record, T)>, SessionError> {
-        let stored = self.core.rows_in(store).load(key).await;
-        Ok(match self.judge(|| *key, stored, None, self.core.now())? {
-            Verdict::Valid(record, draft) => Some((record, draft.data)),
-            Verdict::Tombstone(_) | Verdict::Refused(_) | Verdict::Absent => None,
-        })
+        operation: &'static str,
+        key: StoreKey,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<Option<StoredSession<T>>, SessionError> {
+        let row = self.core.rows_outside(operation)?.load(&key).await;
+        self.stored(key, row, is_meant)
     }
 
-    async fn load_of(
+    /// Changes a stored session as long as it is the one that `is_meant`, and keeps its expiry.
+    pub(crate) async fn update_if<R>(
         &self,
-        store: &Arc<dyn SessionStore>,
-        key: &StoreKey,
-        epoch: Option<u64>,
-    ) -> Result<(Record, T), SessionError> {
-        let found = self.load_valid(store, key).await?;
-        let found = found.filter(|(record, _)| epoch.is_none_or(|epoch| record.epoch == epoch));
-        found.ok_or_else(|| self.core.gone(Some(*key)))
+        key: StoreKey,
+        is_meant: impl Fn(&Record) -> bool,
+        change: impl FnMut(&mut T) -> R,
+    ) -> Result<R, SessionError> {
+        let rows = self.core.rows_outside("update")?;
+        let session = self.load_if("update", key, &is_meant).await?;
+        let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
+        let (result, _) = self.apply(rows, session, is_meant, Expiry::Keep, change).await?;
+        Ok(result)
     }
 
-    fn stored_session(&self, key: StoreKey, record: &Record, data: T) -> StoredSession<T> {
+    /// Ends a session as long as it is the one that `is_meant`. If it has already ended, this is a success.
+    pub(crate) async fn destroy_if(
+        &self,
+        operation: &'static str,
+        key: StoreKey,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<(), SessionError> {
+        let rows = self.core.rows_outside(operation)?;
+        if self.core.destroy_row(rows, key, None, is_meant).await?.is_some() {
+            return Err(self.core.gone(Some(key)));
+        }
+        self.core.report(Kind::Destroyed, || key);
+        Ok(())
+    }
+
+    /// Judges and decodes a row; `None` unless it holds a valid session, and the one that `is_meant`.
+    fn stored(
+        &self,
+        key: StoreKey,
+        row: Result<Option<Record>, StoreError>,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<Option<StoredSession<T>>, SessionError> {
+        let Verdict::Current(record) = self.core.judge(&|| key, row, self.core.now())? else {
+            return Ok(None);
+        };
+        let data = self.read(&|| key, &record, None)?.filter(|_| is_meant(&record));
         let expires_at = self.core.policy.ends_at(&record.lifetime);
-        StoredSession { data, key, created_at: record.created_at(), expires_at }
+        Ok(data.map(|data| StoredSession { key, record, data, expires_at }))
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
@@ -315,105 +302,92 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         basis: &Basis,
         live: &Live,
         change: impl FnMut(&mut T) -> R,
-    ) -> Result<(Applied<T, R>, Option<Basis>), SessionError> {
-        let operation = "update";
-        let store = basis.incoming.store.as_ref().ok_or(SessionError::NoStore { operation })?;
-        let (record, data) = (live.record.clone(), self.data_of(basis)?);
-        let applied =
-            self.apply(store, live.key(), record, data, true, Expiry::Restart, change).await?;
-        let record = applied.record.clone();
-        if record.version == live.record.version {
-            return Ok((applied, None));
-        }
-        let told = tells(&self.core.policy, live, &record.lifetime);
-        let leaves = live.record.owner.is_some() && record.owner != live.record.owner;
-        let identity = basis.identity + u32::from(leaves);
-        let mut live = Box::new(live.with(record));
-        let told = if told {
-            live.former_key = false;
-            Some(self.core.deliver(&live, self.core.now())?)
-        } else {
-            basis.told.clone()
-        };
-        Ok((applied, Some(Basis { identity, ..basis.after(Origin::Loaded(live), told) })))
+    ) -> Result<(R, T, Option<Basis>), SessionError> {
+        let (operation, record) = ("update", live.record.clone());
+        let rows = self.core.rows(&basis.incoming).ok_or(SessionError::NoStore { operation })?;
+        let (key, expires_at) = (live.key(), record.expires_at());
+        let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
+        let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
+        let (result, session) =
+            self.apply(rows, session, is_meant, Expiry::Restart, change).await?;
+        let StoredSession { record, data, .. } = session;
+        let is_changed = record.version != live.record.version;
+        let next = is_changed.then(|| self.core.basis_after_update(basis, live, record));
+        Ok((result, data, next.transpose()?))
     }
 
-    /// Runs `change` on a row until its write lands.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "a row, its data, and how `update` differs outside requests"
-    )]
+    /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.
     async fn apply<R>(
         &self,
-        store: &Arc<dyn SessionStore>,
-        key: StoreKey,
-        record: Record,
-        data: T,
-        asks_identity: bool,
+        rows: Rows<'_>,
+        mut session: StoredSession<T>,
+        is_meant: impl Fn(&Record) -> bool,
         expiry: Expiry,
         mut change: impl FnMut(&mut T) -> R,
-    ) -> Result<Applied<T, R>, SessionError> {
-        let (mut result, mut data, next) = self.changed(&record, data, expiry, &mut change)?;
-        let Some(next) = next else {
-            return Ok(Applied { result, data, record });
+    ) -> Result<(R, StoredSession<T>), SessionError> {
+        let key = session.key;
+        let mut result = change(&mut session.data);
+        let Some(next) = self.changed(&mut session, expiry)? else {
+            return Ok((result, session));
         };
+        let expected = session.record.version;
         let again = |theirs: &Record| {
-            let stored = Ok(Some(theirs.clone()));
-            let valid = match self.judge(|| key, stored, None, self.core.now())? {
-                Verdict::Valid(_, draft) if !asks_identity || theirs.epoch == record.epoch => {
-                    draft.data
-                }
-                Verdict::Valid(..)
-                | Verdict::Tombstone(_)
-                | Verdict::Refused(_)
-                | Verdict::Absent => {
-                    return Err(self.core.gone(Some(key)));
-                }
-            };
-            let next;
-            (result, data, next) = self.changed(theirs, valid, expiry, &mut change)?;
-            Ok(next)
+            let theirs = self.stored(key, Ok(Some(theirs.clone())), &is_meant)?;
+            session = theirs.ok_or_else(|| self.core.gone(Some(key)))?;
+            result = change(&mut session.data);
+            self.changed(&mut session, expiry)
         };
-        let written = self.core.rows_in(store).overwrite(&key, next, record.version, again).await?;
+        let written = rows.overwrite(&key, next, expected, again).await?;
         let record = written.map_err(|_| self.core.gone(Some(key)))?;
-        self.core.report(Kind::Saved, || key);
-        Ok(Applied { result, data, record })
+        if record.version != session.record.version {
+            self.core.report(Kind::Saved, || key);
+        }
+        Ok((result, StoredSession { record, ..session }))
     }
 
-    /// Changes data and makes the record of it; `None` if it did not change.
-    fn changed<R>(
+    /// Makes the record of a session whose data was changed; `None` if the row holds the same data.
+    fn changed(
         &self,
-        record: &Record,
-        mut data: T,
+        session: &mut StoredSession<T>,
         expiry: Expiry,
-        change: &mut impl FnMut(&mut T) -> R,
-    ) -> Result<(R, T, Option<Record>), SessionError> {
-        let result = change(&mut data);
-        let ours = self.encode(&data)?;
+    ) -> Result<Option<Record>, SessionError> {
+        let StoredSession { record, data, .. } = session;
+        let ours = self.encode(data)?;
         if record.schema == self.core.schema && self.is_same_data(&record.payload, &ours) {
-            return Ok((result, data, None));
+            return Ok(None);
         }
-        let prepared = self.prepare(&mut data, Some(ours))?;
-        let now = self.core.now();
-        let mut lifetime =
-            lifetime_after_save(&self.core.policy, record, prepared.owner, None, now);
+        let prepared = self.prepare(data, Some(ours))?;
+        let (policy, now) = (&self.core.policy, self.core.now());
+        let mut lifetime = lifetime_after_save(policy, record, prepared.owner, None, now);
         if expiry == Expiry::Keep {
             // No cookie can be sent, so the session cannot outlive the one there is.
-            let Lifetime { expires_at, absolute_end, .. } = record.lifetime;
-            lifetime = Lifetime { expires_at, absolute_end, ..lifetime };
+            lifetime.expires_at = record.lifetime.expires_at;
+            lifetime.absolute_end = record.lifetime.absolute_end;
         }
         let epoch =
             if prepared.owner == record.owner { record.epoch } else { self.core.new_epoch()? };
-        let record = self.core.record(&prepared, lifetime, epoch)?;
-        Ok((result, data, Some(record)))
+        self.core.record(&prepared, lifetime, epoch).map(Some)
     }
 }
 
-/// The outcome of an `update`.
-pub(crate) struct Applied<T, R> {
-    pub(crate) result: R,
-    pub(crate) data: T,
-    record: Record,
+impl Core {
+    /// Returns what a request goes on with after its `update` wrote `record`.
+    fn basis_after_update(
+        &self,
+        basis: &Basis,
+        live: &Live,
+        record: Record,
+    ) -> Result<Basis, SessionError> {
+        let identity = basis.identity_after(&Intents::default(), record.owner);
+        let tells = tells(&self.policy, live, &record.lifetime);
+        let mut live = Box::new(live.with(record));
+        let mut told = basis.told.clone();
+        if tells {
+            live.former_key = false;
+            told = Some(self.deliver(&live, self.now())?);
+        }
+        Ok(Basis { identity, ..basis.after(Origin::Loaded(live), told) })
+    }
 }
 
 /// Whether a save restarts the idle timeout.

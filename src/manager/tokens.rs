@@ -15,7 +15,7 @@ use crate::{
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
     seal::{BadToken, Opened},
-    store::{Record, take},
+    store::{Record, take, take_timestamp},
 };
 
 /// More tokens of one name than this are not opened: each costs a decryption or a load.
@@ -103,12 +103,14 @@ impl Core {
         let is_persistent = self.policy.is_persistent(&record.lifetime);
         let seconds = is_persistent.then(|| cookie_seconds(end, now));
         let token = match &self.sealer {
-            Some(sealer) if self.data_in_token() => {
-                sealer.seal(data_len(record), |into| write_data(&live.id, now, record, into))
-            }
-            Some(sealer) => {
-                sealer.seal(ID_BYTES, |into| into.extend_from_slice(live.id.as_bytes()))
-            }
+            Some(sealer) => sealer.seal(self.plaintext_len(record), |into| {
+                into.extend_from_slice(live.id.as_bytes());
+                if self.data_in_token() {
+                    into.put_u64(now.as_unix_millis());
+                    into.put_u64(record.expires_at().as_unix_millis());
+                    record.write_to(into);
+                }
+            }),
             None => Ok(live.id.to_text()),
         };
         let delivery = token.and_then(|token| self.carrier.set(token, seconds));
@@ -119,20 +121,22 @@ impl Core {
     pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
         match &self.sealer {
             Some(sealer) if self.data_in_token() => {
-                let value = sealer.token_len(data_len(record));
+                let value = sealer.token_len(self.plaintext_len(record));
                 self.check_size(self.carrier.name.len() + value, NAME_VALUE_LIMIT)
             }
             _ => Ok(()),
         }
     }
+
+    fn plaintext_len(&self, record: &Record) -> usize {
+        ID_BYTES + if self.data_in_token() { 8 + 8 + record.encoded_len() } else { 0 }
+    }
 }
 
 /// Reads what follows the id in a token that carries its data.
 fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
-    let mut millis = || take(&mut rest).map(u64::from_be_bytes).map(Timestamp::from_unix_millis);
-    let (Some(issued_at), Some(expires_at)) = (millis(), millis()) else {
-        return Err(BadToken::Malformed);
-    };
+    let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
+    let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
     if issued_at > now.saturating_add(CLOCK_SKEW) {
         return Err(BadToken::Malformed);
     }
@@ -142,20 +146,4 @@ fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), Bad
         Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
         Err(_) => Err(BadToken::Malformed),
     }
-}
-
-/// The length of a data token's plaintext before the record.
-const DATA_PREFIX_BYTES: usize = 32 + 8 + 8;
-
-/// Returns the length of what [`write_data`] writes.
-fn data_len(record: &Record) -> usize {
-    DATA_PREFIX_BYTES + record.encoded_len()
-}
-
-/// Writes the plaintext of a token that carries its data.
-fn write_data(id: &SessionId, issued_at: Timestamp, record: &Record, into: &mut Vec<u8>) {
-    into.extend_from_slice(id.as_bytes());
-    into.put_u64(issued_at.as_unix_millis());
-    into.put_u64(record.expires_at().as_unix_millis());
-    record.write_to(into);
 }

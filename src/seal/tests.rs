@@ -4,7 +4,7 @@ use super::*;
 
 fn sealer(protection: Protection) -> Sealer {
     let ring = KeyRing::new(Key::generate());
-    Sealer::new(&ring, protection, Content::Data, ["app", "kind", "cookie", "id"]).unwrap()
+    Sealer::new(&ring, protection, true, ["app", "kind", "cookie", "id"]).unwrap()
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn a_token_is_as_long_as_foretold_and_opens_to_what_was_sealed() {
 #[test]
 fn lengths_and_contents_of_a_context_cannot_be_shifted_into_each_other() {
     let ring = KeyRing::new(Key::generate());
-    let sealer = |context| Sealer::new(&ring, Protection::Signed, Content::Data, context).unwrap();
+    let sealer = |context| Sealer::new(&ring, Protection::Signed, true, context).unwrap();
     let token = sealer(["ab", "c", "cookie", "id"]).seal(1, |into| into.push(1)).unwrap();
     for context in [
         ["a", "bc", "cookie", "id"],

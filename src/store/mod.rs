@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 pub(crate) use self::delegate::delegate_session_store;
-pub(crate) use self::record::take;
+pub(crate) use self::record::{take, take_timestamp};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisConnectError, RedisStore};
 #[cfg(feature = "mysql")]

@@ -183,8 +183,8 @@ impl Record {
             return None;
         }
         let schema = u32::from_be_bytes(take(rest)?);
-        let created_at = take_millis(rest)?;
-        let absolute_end = take_millis(rest)?;
+        let created_at = take_timestamp(rest)?;
+        let absolute_end = take_timestamp(rest)?;
         let idle_timeout = if flags & IDLE_TIMEOUT == 0 {
             None
         } else {
@@ -202,12 +202,7 @@ impl Record {
             schema,
             codec,
             owner,
-            lifetime: Lifetime {
-                created_at: Timestamp::from_unix_millis(created_at),
-                expires_at,
-                absolute_end: Timestamp::from_unix_millis(absolute_end),
-                idle_timeout,
-            },
+            lifetime: Lifetime { created_at, expires_at, absolute_end, idle_timeout },
             epoch,
             tombstone: flags & TOMBSTONE != 0,
             payload: std::mem::take(rest),
@@ -228,8 +223,8 @@ pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {
     Some(taken)
 }
 
-fn take_millis(rest: &mut Bytes) -> Option<u64> {
-    take(rest).map(u64::from_be_bytes)
+pub(crate) fn take_timestamp(rest: &mut Bytes) -> Option<Timestamp> {
+    take(rest).map(u64::from_be_bytes).map(Timestamp::from_unix_millis)
 }
 
 impl fmt::Debug for Record {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     requests::{Visit, change, meanwhile, overlap, run, seen, spawned, visited},
-    support::{Browser, Log, ProbeStore, SECOND, key},
+    support::{Browser, EventLog, Log, ProbeStore, SECOND, key},
 };
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -703,4 +703,20 @@ async fn the_layer_renders_an_error_as_its_own_manager_asks() {
     };
     let app = Router::new().route("/", axum::routing::get(handler)).layer(AutoCommitLayer::new());
     assert_eq!(Browser::new(app).get("/").await.body, "data");
+}
+
+#[tokio::test]
+async fn an_update_that_another_made_first_is_no_save() {
+    let log = EventLog::default();
+    let (store, sessions) = stored(&ManualClock::new());
+    let sessions = sessions.on_event(log.hook()).build().unwrap();
+    browser_of(&sessions, Data::of("ada")).await;
+    let key = sessions.sessions_of("ada").await.unwrap().remove(0).key();
+    log.take();
+    let gate = Gate::new();
+    store.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
+    let write = || sessions.update(key, |data| "here".clone_into(&mut data.last));
+    let (late, early) = meanwhile(&gate, write(), write()).await;
+    (late.unwrap(), early.unwrap());
+    assert_eq!(log.take(), ["saved"]);
 }
