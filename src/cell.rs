@@ -22,9 +22,6 @@ use crate::{
     request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
 };
 
-/// A copy of the data for a new guard, and the basis that it was copied from.
-pub(crate) type Handout<T> = (Arc<Basis>, Box<Draft<T>>);
-
 /// The session of a request, shared by all its guards.
 pub(crate) struct Cell<T: Send + Sync + 'static> {
     manager: SessionManager<T>,
@@ -42,7 +39,7 @@ struct State<T> {
     /// Data of the basis that a guard gave back unchanged, for the next one.
     spare: Option<Box<Draft<T>>>,
     /// Changes of guards that were dropped uncommitted. They wait until they can be folded into the basis.
-    waiting: VecDeque<Handout<T>>,
+    waiting: VecDeque<Box<Draft<T>>>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<SessionError>,
     /// A commit of changes of dropped guards began, and it is not known whether they are stored.
@@ -61,7 +58,7 @@ struct State<T> {
 impl<T> State<T> {
     /// Returns `true` if a dropped guard asked for the session's end.
     fn ends(&self) -> bool {
-        self.waiting.iter().any(|(_, draft)| draft.intents.destroy)
+        self.waiting.iter().any(|draft| draft.intents.destroy)
     }
 }
 
@@ -105,7 +102,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Loads the session, once in a request, and hands its data out.
-    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Handout<T>, SessionError> {
+    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft<T>>, SessionError> {
         let state = self.open(parts).await?;
         self.hand_out_of(state)
     }
@@ -114,7 +111,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     pub(crate) async fn hand_out_if_loaded(
         &self,
         parts: &Parts,
-    ) -> Result<Option<Handout<T>>, SessionError> {
+    ) -> Result<Option<Box<Draft<T>>>, SessionError> {
         let state = self.open(parts).await?;
         let is_loaded = {
             let state = lock(state);
@@ -126,9 +123,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionError> {
         let load = async || {
             let kept = self.manager.keeps_parts().then(|| RequestSessions::without_registry(parts));
-            let (basis, draft) = self.manager.open(parts, kept).await?;
+            let draft = self.manager.open(parts, kept).await?;
             Ok(Mutex::new(State {
-                basis: Arc::new(basis),
+                basis: draft.basis.clone(),
                 spare: Some(draft),
                 waiting: VecDeque::new(),
                 refused: None,
@@ -143,7 +140,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state.get_or_try_init(load).await.inspect_err(|_| self.fail())
     }
 
-    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Handout<T>, SessionError> {
+    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Box<Draft<T>>, SessionError> {
         let (basis, spare) = {
             let mut state = lock(state);
             // A commit under way, which was begun before, does not know of this end yet.
@@ -153,11 +150,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 (state.basis.clone(), state.spare.take())
             }
         };
-        let draft = match spare {
-            Some(draft) => draft,
-            None => Box::new(Draft::new(self.manager.data_of(&basis)?)),
-        };
-        Ok((basis, draft))
+        spare.map_or_else(|| self.manager.draft_of(basis), Ok)
     }
 
     /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
@@ -169,17 +162,13 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state().map(|state| state.basis.clone()).ok_or(SessionError::Closed)
     }
 
-    /// Commits a guard's draft, which was handed out of `basis`.
-    pub(crate) async fn commit(
-        &self,
-        basis: &Arc<Basis>,
-        draft: Box<Draft<T>>,
-    ) -> Result<(), SessionError> {
-        if !draft.is_touched() && self.manager.rests(basis) {
-            self.give_back(basis, draft);
+    /// Commits a guard's draft.
+    pub(crate) async fn commit(&self, draft: Box<Draft<T>>) -> Result<(), SessionError> {
+        if !draft.is_touched() && self.manager.rests(&draft.basis) {
+            self.give_back(draft);
             return Ok(());
         }
-        self.commit_in_turn(basis, draft).await.inspect_err(|_| self.fail())
+        self.commit_in_turn(draft).await.inspect_err(|_| self.fail())
     }
 
     /// Notes that the response is an error of this session.
@@ -188,38 +177,36 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    async fn commit_in_turn(
-        &self,
-        basis: &Arc<Basis>,
-        mut draft: Box<Draft<T>>,
-    ) -> Result<(), SessionError> {
+    async fn commit_in_turn(&self, mut draft: Box<Draft<T>>) -> Result<(), SessionError> {
         let is_changed = draft.intents.any() || self.manager.change(&mut draft)?.is_some();
-        if !is_changed && (self.fate.is(Fate::CLOSED) || !Arc::ptr_eq(basis, &self.basis()?)) {
+        if !is_changed && (self.fate.is(Fate::CLOSED) || self.is_stale(&draft)?) {
             return Ok(());
         }
         let Some(_turn) = self.turn(is_changed).await? else {
             return Ok(());
         };
         self.fold_waiting();
-        let current = self.basis()?;
-        if !Arc::ptr_eq(basis, &current) {
-            if !is_changed {
-                return Ok(());
-            }
-            self.manager.rebase(basis, &current, &mut draft)?;
+        if !is_changed && self.is_stale(&draft)? {
+            return Ok(());
         }
-        self.commit_onto(current, draft).await?;
+        self.manager.rebase(&self.basis()?, &mut draft)?;
+        self.commit_onto(draft).await?;
         self.fold_waiting();
         Ok(())
+    }
+
+    /// Returns `true` if another commit came after the draft was handed out.
+    fn is_stale(&self, draft: &Draft<T>) -> Result<bool, SessionError> {
+        Ok(!Arc::ptr_eq(&draft.basis, &self.basis()?))
     }
 
     /// Commits a draft of the current basis; the caller has the turn.
     ///
     /// Boxed, so that the handler's future stays small and this is compiled once for each type.
-    fn commit_onto(&self, current: Arc<Basis>, mut draft: Box<Draft<T>>) -> CommitLeft<'_> {
+    fn commit_onto(&self, mut draft: Box<Draft<T>>) -> CommitLeft<'_> {
         Box::pin(async move {
-            self.set_in_doubt(current.uncommitted.is_some());
-            let committed = self.manager.commit(&current, &mut draft).await;
+            self.set_in_doubt(draft.basis.uncommitted.is_some());
+            let committed = self.manager.commit(&mut draft).await;
             match committed {
                 Err(SessionError::Store(_)) => self.forget_doubtful(),
                 _ => self.set_in_doubt(false),
@@ -269,9 +256,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Keeps unchanged data for the next guard.
-    fn give_back(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) {
+    fn give_back(&self, draft: Box<Draft<T>>) {
         if let Some(mut state) = self.state()
-            && Arc::ptr_eq(&state.basis, basis)
+            && Arc::ptr_eq(&state.basis, &draft.basis)
         {
             state.spare = Some(draft);
         }
@@ -282,20 +269,19 @@ impl<T: Send + Sync + 'static> Cell<T> {
         &self,
         basis: &Basis,
         change: impl FnMut(&mut T) -> R,
-    ) -> Result<(Arc<Basis>, Box<Draft<T>>, R), SessionError> {
+    ) -> Result<(Box<Draft<T>>, R), SessionError> {
         let _turn = self.turn(true).await?;
         self.fold_waiting();
         let mut current = self.basis()?;
         if !self.manager.rests(&current) {
-            let draft = Box::new(Draft::new(self.manager.data_of(&current)?));
-            self.commit_onto(current, draft).await?;
+            self.commit_onto(self.manager.draft_of(current)?).await?;
             current = self.basis()?;
         }
         let live = current.live().filter(|_| current.identity == basis.identity);
         let live = live.ok_or_else(|| self.manager.core.gone(None))?;
         let (result, data, next) = self.manager.update_live(&current, live, change).await?;
         self.finish(next)?;
-        Ok((self.basis()?, Box::new(Draft::new(data)), result))
+        Ok((Box::new(Draft::new(self.basis()?, data)), result))
     }
 }
 

@@ -93,7 +93,6 @@ where
 pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
     draft: Option<Box<Draft<T>>>,
-    basis: Arc<Basis>,
     /// The handler read the data, so the response depends on it.
     is_read: AtomicBool,
     cell: Arc<Cell<T>>,
@@ -102,21 +101,21 @@ pub struct Session<T: Send + Sync + 'static> {
 impl<T: Send + Sync + 'static> Session<T> {
     /// Returns `true` if the session is fresh: no valid one came in and none was committed in this request.
     pub fn is_new(&self) -> bool {
-        self.basis.live().is_none()
+        self.basis().live().is_none()
     }
 
     /// Returns the session's id; `None` until a fresh session is committed.
     ///
     /// Treat the id like a password. Other parts of the program need only [`SessionId::store_key`].
     pub fn id(&self) -> Option<&SessionId> {
-        self.basis.live().map(|live| &live.id)
+        self.basis().live().map(|live| &live.id)
     }
 
     /// Returns when the session began, or when its owner last changed; for a fresh session, when it was
     /// extracted.
     pub fn created_at(&self) -> OffsetDateTime {
-        let created_at = self.basis.live().map(|live| live.record.created_at());
-        created_at.unwrap_or(self.basis.incoming.opened_at).into()
+        let created_at = self.basis().live().map(|live| live.record.created_at());
+        created_at.unwrap_or(self.basis().incoming.opened_at).into()
     }
 
     /// Returns when the session ends unless a commit extends it.
@@ -126,10 +125,10 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// commit on.
     pub fn expires_at(&self) -> OffsetDateTime {
         let policy = &self.cell.manager().core.policy;
-        let expires_at = if let Some(live) = self.basis.live() {
+        let expires_at = if let Some(live) = self.basis().live() {
             policy.ends_at(&live.record.lifetime)
         } else {
-            let now = self.basis.incoming.opened_at;
+            let now = self.basis().incoming.opened_at;
             policy.begun(now, self.draft().intents.idle_timeout, false).expires_at
         };
         expires_at.into()
@@ -180,13 +179,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     #[doc(alias = "reset")]
     pub fn clear(&mut self) {
         let data = self.cell.manager().default_data();
-        if self.is_new() && self.basis.uncommitted.is_some() {
-            *self.lend() = data;
-        } else if self.is_new() {
-            self.draft_mut().restart(data);
+        let basis = self.basis().clone();
+        if self.is_new() && basis.uncommitted.is_none() {
+            self.draft_mut().restart(basis, data);
         } else {
-            *self.lend() = data;
-            self.draft_mut().intents.clear = true;
+            **self = data;
+            self.draft_mut().intents.clear = !self.is_new();
         }
     }
 
@@ -211,7 +209,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         if manager.core.data_in_token() {
             return Err(SessionError::NoStore { operation: "handle" });
         }
-        match (self.basis.live(), &self.basis.incoming.store) {
+        match (self.basis().live(), &self.basis().incoming.store) {
             (Some(live), Some(store)) => {
                 let manager = manager.with_store(store.clone());
                 Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
@@ -251,8 +249,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         {
             return Err(SessionError::Uncommitted);
         }
-        let (basis, draft, result) = self.cell.update(&self.basis, change).await?;
-        (self.basis, self.draft) = (basis, Some(draft));
+        let (draft, result) = self.cell.update(self.basis(), change).await?;
+        self.draft = Some(draft);
         Ok(result)
     }
 
@@ -278,14 +276,14 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// an id that no client knows; that row expires soon.
     pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
         if let Some(draft) = self.draft.take() {
-            self.cell.commit(&self.basis, draft).await?;
+            self.cell.commit(draft).await?;
         }
         self.cell.promise();
         Ok(SessionCommit::new(self.cell.clone()))
     }
 
-    fn new(cell: Arc<Cell<T>>, (basis, draft): (Arc<Basis>, Box<Draft<T>>)) -> Self {
-        Self { draft: Some(draft), basis, is_read: AtomicBool::new(false), cell }
+    fn new(cell: Arc<Cell<T>>, draft: Box<Draft<T>>) -> Self {
+        Self { draft: Some(draft), is_read: AtomicBool::new(false), cell }
     }
 
     fn cell(
@@ -296,9 +294,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         RequestSessions::of(&mut parts.extensions).cell(&manager)
     }
 
-    fn lend(&mut self) -> &mut T {
-        let draft = self.draft.as_mut().expect("a session that was not consumed");
-        self.cell.manager().lend(&self.basis, draft)
+    fn basis(&self) -> &Arc<Basis> {
+        &self.draft().basis
     }
 
     fn draft(&self) -> &Draft<T> {
@@ -321,7 +318,8 @@ impl<T: Send + Sync + 'static> Deref for Session<T> {
 
 impl<T: Send + Sync + 'static> DerefMut for Session<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.lend()
+        let draft = self.draft.as_mut().expect("a session that was not consumed");
+        self.cell.manager().lend(draft)
     }
 }
 
@@ -329,7 +327,7 @@ impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
         self.cell.poison_if_panicking();
         if let Some(draft) = self.draft.take() {
-            self.cell.take_back(&self.basis, draft, *self.is_read.get_mut());
+            self.cell.take_back(draft, *self.is_read.get_mut());
         }
     }
 }

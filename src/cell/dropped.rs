@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Cell, Handout};
+use super::Cell;
 use crate::{
     error::SessionError,
-    manager::{Basis, CONTENTION, Draft},
+    manager::{CONTENTION, Draft},
     request::Fate,
     warnings::Mistake,
 };
 
 impl<T: Send + Sync + 'static> Cell<T> {
     /// Takes a dropped guard's draft back.
-    pub(crate) fn take_back(&self, basis: &Arc<Basis>, mut draft: Box<Draft<T>>, is_read: bool) {
+    pub(crate) fn take_back(&self, mut draft: Box<Draft<T>>, is_read: bool) {
         if self.fate.is(Fate::POISONED) {
             return;
         }
@@ -23,45 +23,37 @@ impl<T: Send + Sync + 'static> Cell<T> {
             if let Some(mut state) = self.state() {
                 state.is_read |= is_read;
             }
-            self.give_back(basis, draft);
-        } else if self.fate.is(Fate::LAYERED) && self.wait(basis, draft) {
-            // A commit under way folds it in when it is through.
-            if let Ok(_turn) = self.turn.try_lock() {
-                self.fold_waiting();
-            }
-        } else if !self.fate.excuses() {
+            return self.give_back(draft);
+        }
+        let state = self.state().filter(|state| self.fate.is(Fate::LAYERED) && !state.is_over);
+        let Some(mut state) = state else {
             // Nobody will commit it, so no other guard may: the handler may have failed.
-            self.warn(Mistake::DroppedChange, basis);
-        }
-    }
-
-    /// Leaves a dropped guard's changes to the layer; `false` if that is through.
-    fn wait(&self, basis: &Arc<Basis>, draft: Box<Draft<T>>) -> bool {
-        let Some(mut state) = self.state() else {
-            return false;
+            if !self.fate.excuses() {
+                self.warn(Mistake::DroppedChange, &draft.basis);
+            }
+            return;
         };
-        if !state.is_over {
-            state.waiting.push_back((basis.clone(), draft));
+        state.waiting.push_back(draft);
+        drop(state);
+        // A commit under way folds it in when it is through.
+        if let Ok(_turn) = self.turn.try_lock() {
+            self.fold_waiting();
         }
-        !state.is_over
     }
 
     /// Folds what dropped guards left into the basis; the caller has the turn.
     pub(super) fn fold_waiting(&self) {
         self.forget_doubtful();
         loop {
-            let next = self.state().and_then(|mut state| {
-                let (basis, draft) = state.waiting.pop_front()?;
-                Some((basis, draft, state.basis.clone()))
-            });
+            let next = self
+                .state()
+                .and_then(|mut state| Some((state.waiting.pop_front()?, state.basis.clone())));
             // Merging is the application's code, so it runs outside the lock.
-            let Some((basis, mut draft, current)) = next else {
+            let Some((mut draft, current)) = next else {
                 return;
             };
-            let is_stale = !draft.intents.destroy && !Arc::ptr_eq(&basis, &current);
-            let rebased =
-                if is_stale { self.manager.rebase(&basis, &current, &mut draft) } else { Ok(()) };
-            match rebased.and_then(|()| self.manager.fold(&current, &mut draft)) {
+            let rebased = self.manager.rebase(&current, &mut draft);
+            match rebased.and_then(|()| self.manager.fold(&mut draft)) {
                 Ok(folded) => self.set_basis(Arc::new(folded)),
                 Err(error) => self.refuse(error),
             }
@@ -93,7 +85,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
         loop {
             result = match self.next_left(wanted, touches) {
                 Ok(None) => break,
-                Ok(Some((basis, draft))) if turn.is_ok() => self.commit_onto(basis, draft).await,
+                Ok(Some(draft)) if turn.is_ok() => self.commit_onto(draft).await,
                 Ok(Some(_)) => Err(SessionError::Conflict),
                 Err(error) => Err(error),
             };
@@ -110,7 +102,11 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Returns what the layer has still to commit. If nothing is left, guards that are dropped from now on are
     /// too late.
-    fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Handout<T>>, SessionError> {
+    fn next_left(
+        &self,
+        wanted: bool,
+        touches: bool,
+    ) -> Result<Option<Box<Draft<T>>>, SessionError> {
         loop {
             self.fold_waiting();
             let Some(mut state) = self.state() else {
@@ -131,11 +127,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }
             let spare = state.spare.take();
             drop(state);
-            let draft = match spare {
-                Some(draft) => draft,
-                None => Box::new(Draft::new(self.manager.data_of(&basis)?)),
-            };
-            return Ok(Some((basis, draft)));
+            return spare.map_or_else(|| self.manager.draft_of(basis), Ok).map(Some);
         }
     }
 

@@ -116,8 +116,10 @@ impl Basis {
     }
 }
 
-/// A handler's copy of the data, and what it asked for.
+/// A guard's copy of the data, and what the handler asked for.
 pub(crate) struct Draft<T> {
+    /// What the guard was handed out of.
+    pub(crate) basis: Arc<Basis>,
     pub(crate) data: T,
     pub(crate) intents: Intents,
     /// The data as it was handed out, encoded: noted when it is first borrowed mutably.
@@ -127,8 +129,8 @@ pub(crate) struct Draft<T> {
 }
 
 impl<T> Draft<T> {
-    pub(crate) fn new(data: T) -> Self {
-        Self { data, intents: Intents::default(), base: None, encoded: None }
+    pub(crate) fn new(basis: Arc<Basis>, data: T) -> Self {
+        Self { basis, data, intents: Intents::default(), base: None, encoded: None }
     }
 
     /// Returns `true` if a commit might have something to do.
@@ -137,7 +139,7 @@ impl<T> Draft<T> {
     }
 
     /// Replaces the data by what nobody has borrowed yet, and keeps the intents.
-    pub(crate) fn restart(&mut self, data: T) {
-        *self = Self { intents: self.intents, ..Self::new(data) };
+    pub(crate) fn restart(&mut self, basis: Arc<Basis>, data: T) {
+        *self = Self { intents: self.intents, ..Self::new(basis, data) };
     }
 }

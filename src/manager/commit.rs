@@ -1,7 +1,5 @@
 //! What a draft means for its session, alone or beside what other guards and requests did.
 
-use std::sync::Arc;
-
 use super::{
     ConflictPolicy, SessionManager,
     basis::{Basis, Draft, Uncommitted},
@@ -34,12 +32,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
     /// `None` if nothing was done.
-    pub(crate) async fn commit(
-        &self,
-        basis: &Basis,
-        draft: &mut Draft<T>,
-    ) -> Result<Option<Basis>, SessionError> {
-        let now = self.core.now();
+    pub(crate) async fn commit(&self, draft: &mut Draft<T>) -> Result<Option<Basis>, SessionError> {
+        let (basis, now) = (draft.basis.clone(), self.core.now());
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
         let intents = basis.intents_with(draft.intents);
@@ -66,19 +60,16 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             now,
         });
         let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
-        self.core.carry_out(basis, decision, &merge, identity, now).await
+        self.core.carry_out(&basis, decision, &merge, identity, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
-    pub(crate) fn fold(
-        &self,
-        basis: &Arc<Basis>,
-        draft: &mut Draft<T>,
-    ) -> Result<Basis, SessionError> {
+    pub(crate) fn fold(&self, draft: &mut Draft<T>) -> Result<Basis, SessionError> {
         if draft.intents.destroy {
-            return Ok(basis.with_ending());
+            return Ok(draft.basis.with_ending());
         }
         let change = self.change(draft)?;
+        let basis = &draft.basis;
         let found = match basis.handed_out(&self.core).or(draft.base.as_ref()) {
             Some(found) => found.clone(),
             None => self.encode(&draft.data)?,

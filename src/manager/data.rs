@@ -1,6 +1,6 @@
 //! Between session data and its stored form: decoding, migrating, preparing a save, merging.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -65,8 +65,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.data.codec.decode(payload).map_err(|_| StoreError::Corrupt)
     }
 
-    /// Decodes the data of a basis once more, for another guard.
-    pub(crate) fn data_of(&self, basis: &Basis) -> Result<T, SessionError> {
+    /// Makes the draft of another guard.
+    pub(crate) fn draft_of(&self, basis: Arc<Basis>) -> Result<Box<Draft<T>>, SessionError> {
+        let data = self.data_of(&basis)?;
+        Ok(Box::new(Draft::new(basis, data)))
+    }
+
+    /// Decodes the data of a basis.
+    pub(super) fn data_of(&self, basis: &Basis) -> Result<T, SessionError> {
         let decoded = match (&basis.uncommitted, basis.live()) {
             (Some(uncommitted), _) => self.decode_payload(&uncommitted.after).map(Some),
             (None, Some(live)) => self.decode(&live.record),
@@ -80,9 +86,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Lends a draft's data out to be changed, noting first how it was handed out.
-    pub(crate) fn lend<'a>(&self, basis: &Basis, draft: &'a mut Draft<T>) -> &'a mut T {
+    pub(crate) fn lend<'a>(&self, draft: &'a mut Draft<T>) -> &'a mut T {
         if draft.base.is_none() {
-            let at_hand = basis.handed_out(&self.core).cloned();
+            let at_hand = draft.basis.handed_out(&self.core).cloned();
             // No bytes are no encoding: data that cannot be encoded counts as changed, and fails later.
             let base = at_hand.or_else(|| self.encode(&draft.data).ok()).unwrap_or_default();
             draft.base = Some(base);
@@ -197,25 +203,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Brings a draft from the basis it was handed out of to the request's current one.
     pub(crate) fn rebase(
         &self,
-        from: &Basis,
-        onto: &Basis,
+        onto: &Arc<Basis>,
         draft: &mut Draft<T>,
     ) -> Result<(), SessionError> {
-        let ended = onto.identity != from.identity && onto.live().is_none();
-        let Some(ours) = self.change(draft)? else {
-            let creates = draft.intents.any() && !draft.intents.destroy;
-            if ended && creates {
-                return Err(self.core.gone(None));
-            }
-            draft.restart(self.data_of(onto)?);
+        if Arc::ptr_eq(onto, &draft.basis) {
+            return Ok(());
+        }
+        if draft.intents.destroy {
+            draft.basis = onto.clone();
+            return Ok(());
+        }
+        let is_other = onto.identity != draft.basis.identity;
+        let change = self.change(draft)?;
+        if is_other && onto.live().is_none() && (change.is_some() || draft.intents.any()) {
+            return Err(self.core.gone(None));
+        }
+        let Some(ours) = change else {
+            draft.restart(onto.clone(), self.data_of(onto)?);
             return Ok(());
         };
-        if onto.identity != from.identity {
-            return Err(if ended {
-                self.core.gone(None)
-            } else {
-                self.clash_in_request(from, None)
-            });
+        if is_other {
+            return Err(self.clash_in_request(onto, None));
         }
         let theirs = self.encode(&self.data_of(onto)?)?;
         if !draft.intents.clear && self.core.on_conflict != Some(ConflictPolicy::Overwrite) {
@@ -224,11 +232,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             if !self.is_same_data(&base, &theirs) {
                 let merged = self.merge(&base, &ours, &theirs);
                 draft.data =
-                    merged.map_err(|clash| self.clash_in_request(from, clash.field.as_deref()))?;
+                    merged.map_err(|clash| self.clash_in_request(onto, clash.field.as_deref()))?;
                 draft.encoded = None;
             }
         }
-        draft.base = Some(theirs);
+        (draft.base, draft.basis) = (Some(theirs), onto.clone());
         Ok(())
     }
 

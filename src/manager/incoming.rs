@@ -141,7 +141,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
-    ) -> Result<(Basis, Box<Draft<T>>), SessionError> {
+    ) -> Result<Box<Draft<T>>, SessionError> {
         // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
         let (mut incoming, mut origin, current) =
             Box::pin(self.core.look_up(parts, kept_parts)).await?;
@@ -152,7 +152,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             valid += usize::from(data.is_some());
             match data {
                 Some(data) if newest.is_none() => {
-                    newest = Some(Box::new(Draft::new(data)));
+                    newest = Some(data);
                     origin = Origin::Loaded(Box::new(live));
                 }
                 _ => incoming.others.push((live.key(), Some(live.record))),
@@ -161,8 +161,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if valid > 1 {
             self.core.events.report(Kind::Ambiguous { valid }, || None);
         }
-        let draft = newest.unwrap_or_else(|| Box::new(Draft::new(self.default_data())));
-        Ok((Basis::new(incoming, origin), draft))
+        let basis = Arc::new(Basis::new(incoming, origin));
+        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(self.data.default))))
     }
 
     /// Returns `true` if a commit needs the request itself, so that somebody has to keep it.

@@ -3,10 +3,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 
 use super::client::Received;
-use crate::{
-    error::SessionError,
-    manager::{Draft, SessionManager},
-};
+use crate::{error::SessionError, manager::SessionManager};
 
 /// One client's session in a test of an application: a logged-in request in one line, and the data back
 /// from a response.
@@ -59,10 +56,10 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     /// What [`commit`](crate::Session::commit) answers: the store is down, or the data does not fit.
     pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
         let request = Arc::new(bare_request());
-        let (basis, _) = manager.open(&request, Some(request.clone())).await?;
-        let mut draft = Draft::new(data);
+        let mut draft = manager.open(&request, Some(request.clone())).await?;
+        draft.data = data;
         draft.intents.force_save = true;
-        let committed = manager.commit(&basis, &mut draft).await?;
+        let committed = manager.commit(&mut draft).await?;
         let mut response = HeaderMap::new();
         let carrier = &manager.core.carrier;
         carrier.put(committed.and_then(|basis| basis.told), &mut response);
@@ -113,8 +110,9 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
         let mut parts = bare_request();
         parts.headers.insert(self.name.clone(), self.value.clone());
-        let (basis, draft) = self.manager.open(&parts, None).await?;
-        Ok(basis.live().map(|_| draft.data))
+        let draft = self.manager.open(&parts, None).await?;
+        let is_valid = draft.basis.live().is_some();
+        Ok(is_valid.then_some(draft.data))
     }
 }
 
