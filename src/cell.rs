@@ -1,13 +1,12 @@
 //! The session of a request. It is loaded once, all guards share it, and only one guard commits at a time.
 
 mod dropped;
-mod response;
 
 use std::{
     any::Any,
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,7 +18,8 @@ use crate::{
     error::SessionError,
     id::SessionId,
     manager::{Basis, CONTENTION, Core, Draft, SessionManager},
-    request::{AnyCell, CommitLeft, Fate, Registry, RequestSessions, lock},
+    request::{AnyCell, CommitFuture, Fate, Registry, RequestSessions, lock},
+    warnings::Mistake,
 };
 
 /// The session of a request, shared by all its guards.
@@ -56,9 +56,9 @@ struct State<T> {
 }
 
 impl<T> State<T> {
-    /// Returns `true` if a dropped guard asked for the session's end.
-    fn ends(&self) -> bool {
-        self.waiting.iter().any(|draft| draft.intents.destroy)
+    fn set_basis(&mut self, basis: Basis) {
+        self.basis = Arc::new(basis);
+        self.spare = None;
     }
 }
 
@@ -104,20 +104,16 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Loads the session, once in a request, and hands its data out.
     pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft<T>>, SessionError> {
         let state = self.open(parts).await?;
-        self.hand_out_of(state)
-    }
-
-    /// Hands the data out if the request has a valid session, as far as is known now.
-    pub(crate) async fn hand_out_if_loaded(
-        &self,
-        parts: &Parts,
-    ) -> Result<Option<Box<Draft<T>>>, SessionError> {
-        let state = self.open(parts).await?;
-        let is_loaded = {
-            let state = lock(state);
-            state.basis.live().is_some() && !state.ends()
+        let (basis, spare) = {
+            let mut state = lock(state);
+            // A commit under way, which was begun before, does not know of this end yet.
+            if state.waiting.iter().any(|draft| draft.intents.destroy) {
+                (Arc::new(state.basis.with_ending()), None)
+            } else {
+                (state.basis.clone(), state.spare.take())
+            }
         };
-        if is_loaded { self.hand_out_of(state).map(Some) } else { Ok(None) }
+        spare.map_or_else(|| self.manager.draft_of(basis), Ok)
     }
 
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionError> {
@@ -138,19 +134,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }))
         };
         self.state.get_or_try_init(load).await.inspect_err(|_| self.fail())
-    }
-
-    fn hand_out_of(&self, state: &Mutex<State<T>>) -> Result<Box<Draft<T>>, SessionError> {
-        let (basis, spare) = {
-            let mut state = lock(state);
-            // A commit under way, which was begun before, does not know of this end yet.
-            if state.ends() {
-                (Arc::new(state.basis.with_ending()), None)
-            } else {
-                (state.basis.clone(), state.spare.take())
-            }
-        };
-        spare.map_or_else(|| self.manager.draft_of(basis), Ok)
     }
 
     /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
@@ -203,7 +186,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     /// Commits a draft of the current basis; the caller has the turn.
     ///
     /// Boxed, so that the handler's future stays small and this is compiled once for each type.
-    fn commit_onto(&self, mut draft: Box<Draft<T>>) -> CommitLeft<'_> {
+    fn commit_onto(&self, mut draft: Box<Draft<T>>) -> CommitFuture<'_> {
         Box::pin(async move {
             self.set_in_doubt(draft.basis.uncommitted.is_some());
             let committed = self.manager.commit(&mut draft).await;
@@ -241,18 +224,10 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return Err(SessionError::Closed);
         };
         if let Some(committed) = committed {
-            state.basis = Arc::new(committed);
-            state.spare = None;
+            state.set_basis(committed);
             (state.is_promised, state.is_delivered) = (false, false);
         }
         Ok(())
-    }
-
-    fn set_basis(&self, basis: Arc<Basis>) {
-        if let Some(mut state) = self.state() {
-            state.basis = basis;
-            state.spare = None;
-        }
     }
 
     /// Keeps unchanged data for the next guard.
@@ -262,6 +237,17 @@ impl<T: Send + Sync + 'static> Cell<T> {
         {
             state.spare = Some(draft);
         }
+    }
+
+    /// Notes that a `SessionCommit` was made for the latest outcome.
+    pub(crate) fn promise(&self) {
+        if let Some(mut state) = self.state() {
+            (state.is_promised, state.is_read) = (true, false);
+        }
+    }
+
+    fn warn(&self, mistake: Mistake, basis: &Basis) {
+        self.manager.core.warn(mistake, Some(&basis.incoming.route), None);
     }
 
     /// Changes the stored session now; `basis` is what the guard was handed out of.
@@ -302,7 +288,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
         self.basis().ok()?.live().map(|live| live.id.clone())
     }
 
-    fn commit_left(&self, wanted: bool) -> CommitLeft<'_> {
+    fn commit_left(&self, wanted: bool) -> CommitFuture<'_> {
         Box::pin(self.commit_what_is_left(wanted))
     }
 
@@ -311,6 +297,34 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 
     fn deliver(&self, headers: &mut HeaderMap) {
-        self.put_into(headers);
+        let (told, is_sent) = self.state().map_or((None, false), |mut state| {
+            state.is_delivered = true;
+            state.is_sent |= state.basis.told.is_some();
+            (state.basis.told.clone(), state.is_sent)
+        });
+        let carrier = &self.manager.core.carrier;
+        if is_sent {
+            carrier.put(told, headers);
+        }
+        carrier.mark(headers);
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Cell<T> {
+    /// Warns of a guard that was not returned, and of a session that was read without one.
+    fn drop(&mut self) {
+        let Some(state) = self.state.get_mut() else {
+            return;
+        };
+        let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.fate.excuses() || state.is_delivered {
+            return;
+        }
+        let (is_read, is_promised, basis) = (state.is_read, state.is_promised, state.basis.clone());
+        if is_promised {
+            self.warn(Mistake::DroppedGuard, &basis);
+        } else if is_read && !self.fate.is(Fate::LAYERED) {
+            self.warn(Mistake::ReadWithoutGuard, &basis);
+        }
     }
 }

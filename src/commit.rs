@@ -4,11 +4,7 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
-use crate::{
-    id::SessionId,
-    manager::{Core, SessionManager},
-    request::AnyCell,
-};
+use crate::{cell::Cell, id::SessionId, manager::SessionManager, request::AnyCell};
 
 /// The guard that [`Session::commit`](crate::Session::commit) returns; it puts the session's cookie into the
 /// response.
@@ -25,17 +21,11 @@ use crate::{
 /// axum applies the parts of a response in order. Put the guard after headers of your own, so that it sees your
 /// `Cache-Control`: `(headers, session.commit().await?, body)`.
 #[must_use = "the client learns of the session only if this is returned with the response"]
-pub struct SessionCommit(Outcome);
-
-enum Outcome {
-    Committed(Arc<dyn AnyCell>),
-    /// The request has no session. The response depends on that too.
-    NoSession(Core),
-}
+pub struct SessionCommit(Arc<dyn AnyCell>);
 
 impl SessionCommit {
     pub(crate) fn new(cell: Arc<dyn AnyCell>) -> Self {
-        Self(Outcome::Committed(cell))
+        Self(cell)
     }
 
     /// Returns the session's id after the request's latest commit; `None` if the session ended or is still fresh.
@@ -61,14 +51,11 @@ impl SessionCommit {
     /// }
     /// ```
     pub fn id(&self) -> Option<SessionId> {
-        match &self.0 {
-            Outcome::Committed(cell) => cell.id(),
-            Outcome::NoSession(_) => None,
-        }
+        self.0.id()
     }
 }
 
-impl<T> SessionManager<T> {
+impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns the guard for a request without a session, where `Option<Session<T>>` is `None`.
     ///
     /// That response depends on the missing session: a shared cache must not serve it to a visitor who has one.
@@ -93,15 +80,13 @@ impl<T> SessionManager<T> {
     /// }
     /// ```
     pub fn no_session(&self) -> SessionCommit {
-        SessionCommit(Outcome::NoSession(self.core.clone()))
+        SessionCommit(Arc::new(Cell::new(self.clone(), Arc::default())))
     }
 }
 
 impl Drop for SessionCommit {
     fn drop(&mut self) {
-        if let Outcome::Committed(cell) = &self.0 {
-            cell.poison_if_panicking();
-        }
+        self.0.poison_if_panicking();
     }
 }
 
@@ -109,10 +94,7 @@ impl IntoResponseParts for SessionCommit {
     type Error = Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
-        match &self.0 {
-            Outcome::Committed(cell) => cell.deliver(parts.headers_mut()),
-            Outcome::NoSession(core) => core.carrier.mark(parts.headers_mut()),
-        }
+        self.0.deliver(parts.headers_mut());
         Ok(parts)
     }
 }

@@ -79,16 +79,15 @@ impl Drop for RequestSessions {
 
 impl RequestSessions {
     /// Returns the request's registry, made by whoever comes first.
-    pub(crate) fn of(extensions: &mut Extensions) -> &Registry {
-        let sessions = extensions.get_or_insert_with(|| Self(Arc::default()));
-        &sessions.0
+    pub(crate) fn of(extensions: &mut Extensions) -> &Arc<Registry> {
+        &extensions.get_or_insert_with(|| Self(Arc::default())).0
     }
 
     /// Makes the caller the layer that commits; `None` if an outer layer already is.
     pub(crate) fn claim(extensions: &mut Extensions) -> Option<Arc<Registry>> {
-        let sessions = extensions.get_or_insert_with(|| Self(Arc::default()));
-        let taken = sessions.0.fate.set(Fate::LAYERED);
-        (!taken).then(|| sessions.0.clone())
+        let registry = Self::of(extensions);
+        let is_taken = registry.fate.set(Fate::LAYERED);
+        (!is_taken).then(|| registry.clone())
     }
 
     /// Returns a copy of the request for a cell to keep. The registry holds the cell, so the copy must not
@@ -156,14 +155,14 @@ pub(crate) trait AnyCell: Send + Sync {
     /// The session's id as of the latest commit; `None` if it has none.
     fn id(&self) -> Option<SessionId>;
     /// Commits what dropped guards left; if it is not wanted, only the ends of sessions.
-    fn commit_left(&self, wanted: bool) -> CommitLeft<'_>;
+    fn commit_left(&self, wanted: bool) -> CommitFuture<'_>;
     /// Notes a panic that drops what belongs to this cell.
     fn poison_if_panicking(&self);
     /// Puts the latest outcome into a response, and that the response depends on the session.
     fn deliver(&self, headers: &mut HeaderMap);
 }
 
-pub(crate) type CommitLeft<'a> =
+pub(crate) type CommitFuture<'a> =
     Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send + 'a>>;
 
 /// No code of the application runs under these locks, so a poisoned one is as good as new.

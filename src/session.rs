@@ -282,18 +282,6 @@ impl<T: Send + Sync + 'static> Session<T> {
         Ok(SessionCommit::new(self.cell.clone()))
     }
 
-    fn new(cell: Arc<Cell<T>>, draft: Box<Draft<T>>) -> Self {
-        Self { draft: Some(draft), is_read: AtomicBool::new(false), cell }
-    }
-
-    fn cell(
-        parts: &mut Parts,
-        state: &impl ProvidesSessions<T>,
-    ) -> Result<Arc<Cell<T>>, SessionError> {
-        let manager = state.session_manager();
-        RequestSessions::of(&mut parts.extensions).cell(&manager)
-    }
-
     fn basis(&self) -> &Arc<Basis> {
         &self.draft().basis
     }
@@ -340,9 +328,10 @@ where
     type Rejection = SessionError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let cell = Self::cell(parts, state)?;
-        let handout = cell.hand_out(parts).await?;
-        Ok(Self::new(cell, handout))
+        let manager = state.session_manager();
+        let cell = RequestSessions::of(&mut parts.extensions).cell(&manager)?;
+        let draft = Some(cell.hand_out(parts).await?);
+        Ok(Self { draft, is_read: AtomicBool::new(false), cell })
     }
 }
 
@@ -357,9 +346,8 @@ where
         parts: &mut Parts,
         state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
-        let cell = Self::cell(parts, state)?;
-        let handout = cell.hand_out_if_loaded(parts).await?;
-        Ok(handout.map(|handout| Self::new(cell, handout)))
+        let session = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        Ok(Some(session).filter(|session| !session.is_new()))
     }
 }
 

@@ -1,7 +1,5 @@
 //! Guards that are dropped uncommitted: their changes wait, and the layer commits them together.
 
-use std::sync::Arc;
-
 use super::Cell;
 use crate::{
     error::SessionError,
@@ -53,9 +51,12 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 return;
             };
             let rebased = self.manager.rebase(&current, &mut draft);
-            match rebased.and_then(|()| self.manager.fold(&mut draft)) {
-                Ok(folded) => self.set_basis(Arc::new(folded)),
-                Err(error) => self.refuse(error),
+            let folded = rebased.and_then(|()| self.manager.fold(&mut draft));
+            if let Some(mut state) = self.state() {
+                match folded {
+                    Ok(folded) => state.set_basis(folded),
+                    Err(error) => _ = state.refused.get_or_insert(error),
+                }
             }
         }
     }
@@ -66,15 +67,9 @@ impl<T: Send + Sync + 'static> Cell<T> {
             return;
         };
         state.is_in_doubt = false;
-        state.basis = Arc::new(state.basis.with_uncommitted(None));
-        state.spare = None;
+        let basis = state.basis.with_uncommitted(None);
+        state.set_basis(basis);
         state.refused.get_or_insert(SessionError::Conflict);
-    }
-
-    fn refuse(&self, error: SessionError) {
-        if let Some(mut state) = self.state() {
-            state.refused.get_or_insert(error);
-        }
     }
 
     /// Commits what guards left; if it is not wanted, only the ends of sessions.
@@ -91,12 +86,14 @@ impl<T: Send + Sync + 'static> Cell<T> {
             };
             touches = false;
             if result.is_err() {
-                self.end();
                 self.fail();
                 break;
             }
         }
-        let refused = self.state().and_then(|mut state| state.refused.take());
+        let refused = self.state().and_then(|mut state| {
+            state.is_over = true;
+            state.refused.take()
+        });
         result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
     }
 
@@ -116,8 +113,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
                 continue;
             }
             if state.basis.uncommitted.is_some() && (!wanted || state.refused.is_some()) {
-                state.basis = Arc::new(state.basis.with_uncommitted(None));
-                state.spare = None;
+                let basis = state.basis.with_uncommitted(None);
+                state.set_basis(basis);
             }
             let basis = state.basis.clone();
             let is_left = basis.uncommitted.is_some() || basis.ending.is_some();
@@ -128,13 +125,6 @@ impl<T: Send + Sync + 'static> Cell<T> {
             let spare = state.spare.take();
             drop(state);
             return spare.map_or_else(|| self.manager.draft_of(basis), Ok).map(Some);
-        }
-    }
-
-    /// Notes that the layer is through.
-    fn end(&self) {
-        if let Some(mut state) = self.state() {
-            state.is_over = true;
         }
     }
 }
