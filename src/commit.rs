@@ -4,7 +4,7 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
-use crate::{cell::Cell, id::SessionId, manager::SessionManager, request::AnyCell};
+use crate::{id::SessionId, manager::SessionManager, request::Cell};
 
 /// The guard that [`Session::commit`](crate::Session::commit) returns; it puts the session's cookie into the
 /// response.
@@ -21,10 +21,10 @@ use crate::{cell::Cell, id::SessionId, manager::SessionManager, request::AnyCell
 /// axum applies the parts of a response in order. Put the guard after headers of your own, so that it sees your
 /// `Cache-Control`: `(headers, session.commit().await?, body)`.
 #[must_use = "the client learns of the session only if this is returned with the response"]
-pub struct SessionCommit(Arc<dyn AnyCell>);
+pub struct SessionCommit(Arc<Cell>);
 
 impl SessionCommit {
-    pub(crate) fn new(cell: Arc<dyn AnyCell>) -> Self {
+    pub(crate) fn new(cell: Arc<Cell>) -> Self {
         Self(cell)
     }
 
@@ -55,7 +55,7 @@ impl SessionCommit {
     }
 }
 
-impl<T: Send + Sync + 'static> SessionManager<T> {
+impl<T> SessionManager<T> {
     /// Returns the guard for a request without a session, where `Option<Session<T>>` is `None`.
     ///
     /// That response depends on the missing session: a shared cache must not serve it to a visitor who has one.
@@ -80,7 +80,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// }
     /// ```
     pub fn no_session(&self) -> SessionCommit {
-        SessionCommit(Arc::new(Cell::new(self.clone(), Arc::default())))
+        SessionCommit(Arc::new(Cell::new(self.core.clone(), Arc::default())))
     }
 }
 

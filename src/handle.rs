@@ -6,6 +6,7 @@ use crate::{
     error::SessionError,
     id::StoreKey,
     manager::{SessionManager, StoredSession},
+    store::Record,
 };
 
 /// Access to a stored session after the response: for web sockets, streams and jobs.
@@ -57,9 +58,10 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     /// - [`SessionError::Gone`] if the session has ended, or has a new id or another owner.
     /// - [`SessionError::Store`] if the store is down.
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
-        let session =
-            self.manager.load_if("load", self.key, |record| record.epoch == self.epoch).await?;
-        session.ok_or_else(|| self.manager.core.gone(Some(self.key)))
+        let core = &self.manager.core;
+        let is_meant = |record: &Record| record.epoch == self.epoch;
+        let session = core.load_if("load", self.key, &is_meant).await?;
+        session.and_then(StoredSession::typed).ok_or_else(|| core.gone(Some(self.key)))
     }
 
     /// Changes the session and keeps its expiry; see [`SessionManager::update`].
@@ -67,8 +69,11 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     /// # Errors
     ///
     /// As [`SessionManager::update`], and [`SessionError::Gone`] if the session has another owner.
-    pub async fn update<R>(&self, change: impl FnMut(&mut T) -> R) -> Result<R, SessionError> {
-        self.manager.update_if(self.key, |record| record.epoch == self.epoch, change).await
+    pub async fn update<R: Send>(
+        &self,
+        change: impl FnMut(&mut T) -> R + Send,
+    ) -> Result<R, SessionError> {
+        self.manager.update_if(self.key, &|record| record.epoch == self.epoch, change).await
     }
 
     /// Ends the session. If it has already ended, this is a success.
@@ -77,7 +82,8 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// As [`SessionManager::destroy`], and [`SessionError::Gone`] if the session has another owner.
     pub async fn destroy(&self) -> Result<(), SessionError> {
-        self.manager.destroy_if("destroy", self.key, |record| record.epoch == self.epoch).await
+        let is_meant = |record: &Record| record.epoch == self.epoch;
+        self.manager.core.destroy_if("destroy", self.key, &is_meant).await
     }
 }
 

@@ -223,7 +223,6 @@ mod manager;
 
 mod request;
 
-mod cell;
 mod commit;
 mod handle;
 pub mod layer;

@@ -1,21 +1,18 @@
 //! The registry of a request's sessions, which the layer commits.
 
-use std::{
-    any::Any,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
-    },
+mod cell;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU8, Ordering},
 };
 
 use axum::response::Response;
 use http::{Extensions, HeaderMap, request::Parts};
 
+pub(crate) use self::cell::Cell;
 use crate::{
     error::{Failed, SessionError},
-    id::SessionId,
     manager::Core,
 };
 
@@ -29,8 +26,8 @@ pub(crate) struct RequestSessions(Arc<Registry>);
 /// All sessions of one request.
 #[derive(Default)]
 pub(crate) struct Registry {
-    pub(crate) cells: Mutex<Vec<Arc<dyn AnyCell>>>,
-    pub(crate) fate: Arc<Fate>,
+    cells: Mutex<Vec<Arc<Cell>>>,
+    fate: Arc<Fate>,
 }
 
 /// What happened to the request as a whole: flags that are only ever set.
@@ -100,6 +97,20 @@ impl RequestSessions {
 }
 
 impl Registry {
+    /// Returns the cell of a manager's session, made by whoever comes first.
+    pub(crate) fn cell(&self, core: &Core) -> Result<Arc<Cell>, SessionError> {
+        let mut cells = lock(&self.cells);
+        if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(core)) {
+            return Ok(cell.clone());
+        }
+        if cells.iter().any(|cell| cell.core.carrier.clashes_with(&core.carrier)) {
+            return Err(SessionError::DuplicateName { carrier: core.carrier.describe() });
+        }
+        let cell = Arc::new(Cell::new(core.clone(), self.fate.clone()));
+        cells.push(cell.clone());
+        Ok(cell)
+    }
+
     /// Returns `true` if a handler may still have something to commit.
     pub(crate) fn is_used(&self) -> bool {
         !lock(&self.cells).is_empty()
@@ -118,7 +129,7 @@ impl Registry {
         self.fate.set(Fate::CLOSING);
         if !self.fate.is(Fate::POISONED) {
             for cell in &cells {
-                let committed = cell.commit_left(wanted).await;
+                let committed = cell.commit_what_is_left(wanted).await;
                 result = result.and(committed);
             }
         }
@@ -133,7 +144,7 @@ impl Registry {
         };
         let cells = lock(&self.cells).clone();
         let failed = cells.iter().find(|cell| cell.has_failed()).or(cells.first());
-        let respond = failed.and_then(|cell| cell.core().error_response.as_ref());
+        let respond = failed.and_then(|cell| cell.core.error_response.as_ref());
         respond.map(|respond| respond(error)).unwrap_or(response)
     }
 
@@ -145,25 +156,6 @@ impl Registry {
         }
     }
 }
-
-/// A cell whose type is forgotten.
-pub(crate) trait AnyCell: Send + Sync {
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-    fn core(&self) -> &Core;
-    /// Returns `true` if a load or a commit of this session failed.
-    fn has_failed(&self) -> bool;
-    /// The session's id as of the latest commit; `None` if it has none.
-    fn id(&self) -> Option<SessionId>;
-    /// Commits what dropped guards left; if it is not wanted, only the ends of sessions.
-    fn commit_left(&self, wanted: bool) -> CommitFuture<'_>;
-    /// Notes a panic that drops what belongs to this cell.
-    fn poison_if_panicking(&self);
-    /// Puts the latest outcome into a response, and that the response depends on the session.
-    fn deliver(&self, headers: &mut HeaderMap);
-}
-
-pub(crate) type CommitFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send + 'a>>;
 
 /// No code of the application runs under these locks, so a poisoned one is as good as new.
 pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {

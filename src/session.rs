@@ -1,8 +1,9 @@
 //! The extractor.
-#![allow(clippy::expect_used, reason = "only methods that consume the session take the draft")]
+#![allow(clippy::expect_used, reason = "each text says why it cannot happen")]
 
 use std::{
     fmt,
+    marker::PhantomData,
     ops::{Deref, DerefMut},
     sync::{
         Arc,
@@ -15,14 +16,13 @@ use http::request::Parts;
 use time::OffsetDateTime;
 
 use crate::{
-    cell::Cell,
     commit::SessionCommit,
     error::SessionError,
     expiry::IdleTimeout,
     handle::SessionHandle,
     id::SessionId,
-    manager::{Basis, Draft, SessionManager},
-    request::{AnyCell as _, RequestSessions},
+    manager::{Basis, Data, Draft, SessionManager, any_change},
+    request::{Cell, RequestSessions},
 };
 
 /// A router state that holds a [`SessionManager`] for `T`.
@@ -92,10 +92,11 @@ where
 #[must_use = "a session that is neither read nor committed need not be extracted"]
 pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
-    draft: Option<Box<Draft<T>>>,
+    draft: Option<Box<Draft>>,
     /// The handler read the data, so the response depends on it.
     is_read: AtomicBool,
-    cell: Arc<Cell<T>>,
+    cell: Arc<Cell>,
+    data: PhantomData<T>,
 }
 
 impl<T: Send + Sync + 'static> Session<T> {
@@ -124,7 +125,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// [`set_idle_timeout`](Self::set_idle_timeout) set. For a saved session, `set_idle_timeout` counts from the
     /// commit on.
     pub fn expires_at(&self) -> OffsetDateTime {
-        let policy = &self.cell.manager().core.policy;
+        let policy = &self.cell.core.policy;
         let expires_at = if let Some(live) = self.basis().live() {
             policy.ends_at(&live.record.lifetime)
         } else {
@@ -178,12 +179,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// can keep a flash message.
     #[doc(alias = "reset")]
     pub fn clear(&mut self) {
-        let data = self.cell.manager().default_data();
+        let data = self.cell.core.data.default();
         let basis = self.basis().clone();
         if self.is_new() && basis.uncommitted.is_none() {
             self.draft_mut().restart(basis, data);
         } else {
-            **self = data;
+            *self.lend() = data;
             self.draft_mut().intents.clear = !self.is_new();
         }
     }
@@ -205,13 +206,13 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
     /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
-        let manager = self.cell.manager();
-        if manager.core.data_in_token() {
+        let core = &self.cell.core;
+        if core.data_in_token() {
             return Err(SessionError::NoStore { operation: "handle" });
         }
         match (self.basis().live(), &self.basis().incoming.store) {
             (Some(live), Some(store)) => {
-                let manager = manager.with_store(store.clone());
+                let manager = SessionManager::new(core.with_store(store.clone()));
                 Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
             }
             _ => Err(SessionError::NotSaved),
@@ -236,22 +237,23 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// # Cancellation
     ///
     /// Dropping the future leaves the row wholly old or wholly new, and the session as after an error.
-    pub async fn update<R>(
+    pub async fn update<R: Send>(
         &mut self,
-        mut change: impl FnMut(&mut T) -> R,
+        mut change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
-        let manager = self.cell.manager();
-        if manager.core.data_in_token() || self.is_new() {
+        let core = &self.cell.core;
+        if core.data_in_token() || self.is_new() {
             return Ok(change(&mut *self));
         }
         if let Some(draft) = &mut self.draft
-            && (draft.intents.any() || manager.change(draft)?.is_some())
+            && (draft.intents.any() || core.change(draft)?.is_some())
         {
             return Err(SessionError::Uncommitted);
         }
-        let (draft, result) = self.cell.update(self.basis(), change).await?;
+        let mut result = None;
+        let draft = self.cell.update(self.basis(), &mut any_change(change, &mut result)).await?;
         self.draft = Some(draft);
-        Ok(result)
+        result.ok_or(SessionError::Gone)
     }
 
     /// Saves the changes and returns the guard, which belongs into the response.
@@ -275,8 +277,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Dropping the future leaves every row wholly old or wholly new. A dropped `regenerate` may leave a row under
     /// an id that no client knows; that row expires soon.
     pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
-        if let Some(draft) = self.draft.take() {
-            self.cell.commit(draft).await?;
+        if let Some(commit) = self.draft.take().and_then(|draft| self.cell.commit(draft)) {
+            commit.await?;
         }
         self.cell.promise();
         Ok(SessionCommit::new(self.cell.clone()))
@@ -286,28 +288,34 @@ impl<T: Send + Sync + 'static> Session<T> {
         &self.draft().basis
     }
 
-    fn draft(&self) -> &Draft<T> {
-        self.draft.as_ref().expect("a session that was not consumed")
+    fn draft(&self) -> &Draft {
+        self.draft.as_ref().expect(TAKEN)
     }
 
-    fn draft_mut(&mut self) -> &mut Draft<T> {
-        self.draft.as_mut().expect("a session that was not consumed")
+    fn draft_mut(&mut self) -> &mut Draft {
+        self.draft.as_mut().expect(TAKEN)
+    }
+
+    fn lend(&mut self) -> &mut Box<Data> {
+        self.cell.core.lend(self.draft.as_mut().expect(TAKEN))
     }
 }
+
+const TAKEN: &str = "only methods that consume the session take its draft";
+const OTHER_TYPE: &str = "the manager of a type makes data of that type";
 
 impl<T: Send + Sync + 'static> Deref for Session<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
         self.is_read.store(true, Ordering::Relaxed);
-        &self.draft().data
+        self.draft().data.downcast_ref().expect(OTHER_TYPE)
     }
 }
 
 impl<T: Send + Sync + 'static> DerefMut for Session<T> {
     fn deref_mut(&mut self) -> &mut T {
-        let draft = self.draft.as_mut().expect("a session that was not consumed");
-        self.cell.manager().lend(draft)
+        self.lend().downcast_mut().expect(OTHER_TYPE)
     }
 }
 
@@ -329,9 +337,9 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let manager = state.session_manager();
-        let cell = RequestSessions::of(&mut parts.extensions).cell(&manager)?;
+        let cell = RequestSessions::of(&mut parts.extensions).cell(&manager.core)?;
         let draft = Some(cell.hand_out(parts).await?);
-        Ok(Self { draft, is_read: AtomicBool::new(false), cell })
+        Ok(Self { draft, is_read: AtomicBool::new(false), cell, data: PhantomData })
     }
 }
 

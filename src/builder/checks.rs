@@ -11,7 +11,7 @@ use crate::{
     error::ConfigError,
     expiry::LONGEST_COOKIE,
     id::Scope,
-    manager::{ConflictPolicy, Core, Home, SessionManager, Settings},
+    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
     seal::{Protection, Sealer},
     transport::Carrier,
     warnings::Warnings,
@@ -27,12 +27,13 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// A [`ConfigError`] whose text names the option and what to change.
     pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
-        Ok(SessionManager::new(self.token.build(self.options)?, self.data))
+        let core = self.token.build(self.options, Box::new(self.data))?;
+        Ok(SessionManager::new(core))
     }
 }
 
 impl TokenOptions {
-    fn build(self, options: Options) -> Result<Core, ConfigError> {
+    fn build(self, options: Options, data: Box<dyn DataType>) -> Result<Core, ConfigError> {
         check_durations(&options)?;
         self.check_combinations(&options)?;
         let cookie = self.cookie.unwrap_or_else(|| Cookie::new("__Host-session", ""));
@@ -54,6 +55,7 @@ impl TokenOptions {
             warnings: Warnings::default(),
             saves: AtomicU64::new(0),
             options,
+            data,
         };
         Ok(Core::new(settings, home))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::core::Core;
+use super::{any_data::Data, core::Core};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
@@ -117,10 +117,10 @@ impl Basis {
 }
 
 /// A guard's copy of the data, and what the handler asked for.
-pub(crate) struct Draft<T> {
+pub(crate) struct Draft {
     /// What the guard was handed out of.
     pub(crate) basis: Arc<Basis>,
-    pub(crate) data: T,
+    pub(crate) data: Box<Data>,
     pub(crate) intents: Intents,
     /// The data as it was handed out, encoded: noted when it is first borrowed mutably.
     pub(super) base: Option<Bytes>,
@@ -128,8 +128,8 @@ pub(crate) struct Draft<T> {
     pub(super) encoded: Option<Bytes>,
 }
 
-impl<T> Draft<T> {
-    pub(crate) fn new(basis: Arc<Basis>, data: T) -> Self {
+impl Draft {
+    pub(crate) fn new(basis: Arc<Basis>, data: Box<Data>) -> Self {
         Self { basis, data, intents: Intents::default(), base: None, encoded: None }
     }
 
@@ -139,7 +139,7 @@ impl<T> Draft<T> {
     }
 
     /// Replaces the data by what nobody has borrowed yet, and keeps the intents.
-    pub(crate) fn restart(&mut self, basis: Arc<Basis>, data: T) {
+    pub(crate) fn restart(&mut self, basis: Arc<Basis>, data: Box<Data>) {
         *self = Self { intents: self.intents, ..Self::new(basis, data) };
     }
 }

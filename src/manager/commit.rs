@@ -1,8 +1,9 @@
 //! What a draft means for its session, alone or beside what other guards and requests did.
 
 use super::{
-    ConflictPolicy, SessionManager,
+    ConflictPolicy,
     basis::{Basis, Draft, Uncommitted},
+    core::Core,
     data::Clash,
 };
 use crate::{
@@ -14,12 +15,12 @@ use crate::{
     warnings::Mistake,
 };
 
-impl<T: Send + Sync + 'static> SessionManager<T> {
+impl Core {
     /// Returns `true` if committing an untouched draft would do nothing.
     pub(crate) fn rests(&self, basis: &Basis) -> bool {
         let is_due = |live: &Live| {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
-            let core = &self.core;
+            let core = self;
             live.former_key
                 || (core.policy.rolling != Rolling::Off
                     && core
@@ -32,8 +33,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
     /// `None` if nothing was done.
-    pub(crate) async fn commit(&self, draft: &mut Draft<T>) -> Result<Option<Basis>, SessionError> {
-        let (basis, now) = (draft.basis.clone(), self.core.now());
+    pub(crate) async fn commit(&self, draft: &mut Draft) -> Result<Option<Basis>, SessionError> {
+        let (basis, now) = (draft.basis.clone(), self.now());
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
         let intents = basis.intents_with(draft.intents);
@@ -43,7 +44,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             _ => change.is_some(),
         };
         let prepared = if saves(&basis.origin, &intents, changed) {
-            Some(self.prepare(&mut draft.data, ours)?)
+            Some(self.prepare(&mut *draft.data, ours)?)
         } else {
             None
         };
@@ -55,26 +56,26 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             intents: &intents,
             prepared: prepared.as_ref(),
             changed,
-            data_in_token: self.core.data_in_token(),
-            policy: &self.core.policy,
+            data_in_token: self.data_in_token(),
+            policy: &self.policy,
             now,
         });
         let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
-        self.core.carry_out(&basis, decision, &merge, identity, now).await
+        self.carry_out(&basis, decision, &merge, identity, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
-    pub(crate) fn fold(&self, draft: &mut Draft<T>) -> Result<Basis, SessionError> {
+    pub(crate) fn fold(&self, draft: &mut Draft) -> Result<Basis, SessionError> {
         if draft.intents.destroy {
             return Ok(draft.basis.with_ending());
         }
         let change = self.change(draft)?;
         let basis = &draft.basis;
-        let found = match basis.handed_out(&self.core).or(draft.base.as_ref()) {
+        let found = match basis.handed_out(self).or(draft.base.as_ref()) {
             Some(found) => found.clone(),
-            None => self.encode(&draft.data)?,
+            None => self.encode(&*draft.data)?,
         };
-        let owner = self.owner_of(&draft.data);
+        let owner = self.owner_of(&*draft.data);
         let identity = basis.identity_after(&draft.intents, owner);
         let uncommitted = Uncommitted {
             before: basis.uncommitted.as_ref().map_or(&found, |earlier| &earlier.before).clone(),
@@ -92,7 +93,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         epoch: u64,
         theirs: &Record,
     ) -> Result<Record, SessionError> {
-        let core = &self.core;
+        let core = self;
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|clash| clash.field.clone());
         core.report(Kind::Conflict { field: field.clone() }, || save.live.key());
@@ -114,7 +115,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let base = &save.live.record;
         let ours = save.prepared;
         let conflict = || Err(SessionError::Conflict.into());
-        if self.core.is_newer(theirs) {
+        if self.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.
             return Err(SessionError::Newer.into());
         }
@@ -122,21 +123,21 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if save.intents.clear {
             return Ok(ours.clone());
         }
-        if !save.merges_with(theirs, self.core.owner_is_told) {
+        if !save.merges_with(theirs, self.owner_is_told) {
             return conflict();
         }
         if theirs.payload == base.payload && theirs.owner == base.owner {
             // Only the expiry moved, in a store whose `touch` draws a new version.
             return Ok(ours.clone());
         }
-        match self.core.on_conflict.unwrap_or_default() {
+        match self.on_conflict.unwrap_or_default() {
             ConflictPolicy::Reject => conflict(),
             ConflictPolicy::Overwrite => Ok(ours.clone()),
             ConflictPolicy::Merge => {
                 let [base, theirs] = [base, theirs]
                     .map(|record| self.encode_again(self.decode(record).ok().flatten()));
                 let mut data = self.merge(&base, &ours.ours, &theirs)?;
-                let merged = self.prepare(&mut data, None)?;
+                let merged = self.prepare(&mut *data, None)?;
                 // Two changes that name no owner may together name one.
                 if merged.owner == ours.owner { Ok(merged) } else { conflict() }
             }

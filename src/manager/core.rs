@@ -11,7 +11,7 @@ use axum::response::Response;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::{ConflictPolicy, basis::Incoming, rows::Rows};
+use super::{ConflictPolicy, any_data::DataType, basis::Incoming, rows::Rows};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
@@ -35,6 +35,7 @@ pub(crate) struct Core {
 /// The checked options, and what `build` made for them.
 pub(crate) struct Settings {
     pub(crate) options: Options,
+    pub(crate) data: Box<dyn DataType>,
     pub(crate) scope: Arc<Scope>,
     pub(crate) sealer: Option<Sealer>,
     pub(crate) carrier: Carrier,
@@ -102,7 +103,7 @@ impl Core {
         Self { settings, home: Arc::new(home) }
     }
 
-    pub(super) fn with_store(&self, store: impl SessionStore) -> Self {
+    pub(crate) fn with_store(&self, store: impl SessionStore) -> Self {
         Self { settings: self.settings.clone(), home: Arc::new(Home::Store(Arc::new(store))) }
     }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
-    ConflictPolicy, SessionManager,
+    ConflictPolicy,
+    any_data::Data,
     basis::{Basis, Draft},
     core::Core,
 };
@@ -52,45 +53,39 @@ impl Core {
         let migrated = serde_json::to_vec(&value).map_err(|_| StoreError::Corrupt)?;
         Ok(Some(migrated.into()))
     }
-}
 
-impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Decodes a record's data; `None` if `migrate` refuses it.
-    pub(super) fn decode(&self, record: &Record) -> Result<Option<T>, StoreError> {
-        let payload = self.core.payload(record)?;
+    pub(super) fn decode(&self, record: &Record) -> Result<Option<Box<Data>>, StoreError> {
+        let payload = self.payload(record)?;
         payload.map(|payload| self.decode_payload(&payload)).transpose()
     }
 
-    fn decode_payload(&self, payload: &[u8]) -> Result<T, StoreError> {
-        self.data.codec.decode(payload).map_err(|_| StoreError::Corrupt)
+    fn decode_payload(&self, payload: &[u8]) -> Result<Box<Data>, StoreError> {
+        self.data.decode(payload).map_err(|_| StoreError::Corrupt)
     }
 
     /// Makes the draft of another guard.
-    pub(crate) fn draft_of(&self, basis: Arc<Basis>) -> Result<Box<Draft<T>>, SessionError> {
+    pub(crate) fn draft_of(&self, basis: Arc<Basis>) -> Result<Box<Draft>, SessionError> {
         let data = self.data_of(&basis)?;
         Ok(Box::new(Draft::new(basis, data)))
     }
 
     /// Decodes the data of a basis.
-    pub(super) fn data_of(&self, basis: &Basis) -> Result<T, SessionError> {
+    pub(super) fn data_of(&self, basis: &Basis) -> Result<Box<Data>, SessionError> {
         let decoded = match (&basis.uncommitted, basis.live()) {
             (Some(uncommitted), _) => self.decode_payload(&uncommitted.after).map(Some),
             (None, Some(live)) => self.decode(&live.record),
-            (None, None) => return Ok(self.default_data()),
+            (None, None) => return Ok(self.data.default()),
         };
         Ok(decoded?.ok_or(StoreError::Corrupt)?)
     }
 
-    pub(crate) fn default_data(&self) -> T {
-        (self.data.default)()
-    }
-
     /// Lends a draft's data out to be changed, noting first how it was handed out.
-    pub(crate) fn lend<'a>(&self, draft: &'a mut Draft<T>) -> &'a mut T {
+    pub(crate) fn lend<'a>(&self, draft: &'a mut Draft) -> &'a mut Box<Data> {
         if draft.base.is_none() {
-            let at_hand = draft.basis.handed_out(&self.core).cloned();
+            let at_hand = draft.basis.handed_out(self).cloned();
             // No bytes are no encoding: data that cannot be encoded counts as changed, and fails later.
-            let base = at_hand.or_else(|| self.encode(&draft.data).ok()).unwrap_or_default();
+            let base = at_hand.or_else(|| self.encode(&*draft.data).ok()).unwrap_or_default();
             draft.base = Some(base);
         }
         draft.encoded = None;
@@ -98,13 +93,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 
     /// Returns the draft's data encoded if it differs from how it was handed out.
-    pub(crate) fn change(&self, draft: &mut Draft<T>) -> Result<Option<Bytes>, SessionError> {
+    pub(crate) fn change(&self, draft: &mut Draft) -> Result<Option<Bytes>, SessionError> {
         let Some(base) = draft.base.clone().filter(|_| !draft.intents.destroy) else {
             return Ok(None);
         };
         let encoded = match &draft.encoded {
             Some(encoded) => encoded.clone(),
-            None => draft.encoded.insert(self.encode(&draft.data)?).clone(),
+            None => draft.encoded.insert(self.encode(&*draft.data)?).clone(),
         };
         if self.is_same_data(&base, &encoded) {
             // As good as never lent out.
@@ -116,11 +111,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Returns `true` if two encodings mean the same.
     pub(super) fn is_same_data(&self, one: &[u8], other: &[u8]) -> bool {
-        one == other || self.data.codec.is_same(one, other)
+        one == other || self.data.is_same(one, other)
     }
 
-    pub(super) fn encode(&self, data: &T) -> Result<Bytes, SessionError> {
-        self.data.codec.encode(data).map(Bytes::from).map_err(SessionError::Encode)
+    pub(super) fn encode(&self, data: &Data) -> Result<Bytes, SessionError> {
+        self.data.encode(data).map(Bytes::from).map_err(SessionError::Encode)
     }
 
     /// Runs `before_save`, encodes and checks; `ours` is the encoding before it, if it is at hand.
@@ -128,84 +123,75 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Every save comes through here.
     pub(super) fn prepare(
         &self,
-        data: &mut T,
+        data: &mut Data,
         ours: Option<Bytes>,
     ) -> Result<Prepared, SessionError> {
         let ours = match ours {
             Some(ours) => ours,
             None => self.encode(data)?,
         };
-        let payload = match &self.data.before_save {
-            Some(before_save) => {
-                before_save(data);
-                self.encode(data)?
-            }
-            None => ours.clone(),
-        };
-        if !self.is_valid_data(data) {
+        let payload = if self.data.prepare(data) { self.encode(data)? } else { ours.clone() };
+        if !self.data.is_valid(data, None) {
             return Err(SessionError::Invalid);
         }
-        self.core.check_size(payload.len(), self.core.max_payload)?;
+        self.check_size(payload.len(), self.max_payload)?;
         self.check_reads_back(&payload)?;
         Ok(Prepared { ours, payload, owner: self.owner_of(data) })
     }
 
-    pub(super) fn owner_of(&self, data: &T) -> Option<OwnerKey> {
-        (self.data.owner)(data).map(|name| self.core.scope.owner(&name))
+    pub(super) fn owner_of(&self, data: &Data) -> Option<OwnerKey> {
+        self.data.owner(data).map(|name| self.scope.owner(&name))
     }
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand
     /// of a manager and every 64th after them.
     fn check_reads_back(&self, payload: &[u8]) -> Result<(), SessionError> {
-        let earlier = self.core.saves.fetch_add(1, Ordering::Relaxed);
+        let earlier = self.saves.fetch_add(1, Ordering::Relaxed);
         if !cfg!(debug_assertions) && earlier >= 1000 && !earlier.is_multiple_of(64) {
             return Ok(());
         }
-        let data = self.data.codec.decode(payload);
+        let data = self.data.decode(payload);
         // Not the reason: serde puts data into its texts.
         let data = data.map_err(|_| SessionError::Encode(DOES_NOT_READ_BACK.into()))?;
         if cfg!(debug_assertions)
-            && let Ok(again) = self.encode(&data)
+            && let Ok(again) = self.encode(&*data)
             && !self.is_same_data(payload, &again)
         {
-            self.core.warn(Mistake::UnstableEncoding, None, None);
+            self.warn(Mistake::UnstableEncoding, None, None);
         }
         Ok(())
-    }
-
-    pub(super) fn is_valid_data(&self, data: &T) -> bool {
-        (self.data.validate_data)(data)
     }
 
     /// Encodes decoded data once more, so that defaults and renames look as in other data that `T` wrote.
     ///
     /// Data that cannot be read becomes no bytes, which are no encoding and do not merge.
-    pub(super) fn encode_again(&self, decoded: Option<T>) -> Bytes {
-        decoded.and_then(|data| self.encode(&data).ok()).unwrap_or_default()
+    pub(super) fn encode_again(&self, decoded: Option<Box<Data>>) -> Bytes {
+        decoded.and_then(|data| self.encode(&*data).ok()).unwrap_or_default()
     }
 
     /// Merges two changes of one base, all three as `T` writes them. The result decodes and is valid.
-    pub(super) fn merge(&self, base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<T, Clash> {
+    pub(super) fn merge(
+        &self,
+        base: &[u8],
+        ours: &[u8],
+        theirs: &[u8],
+    ) -> Result<Box<Data>, Clash> {
         let conflict = || Clash::from(SessionError::Conflict);
         let parse = |bytes| serde_json::from_slice::<Value>(bytes).map_err(|_| conflict());
-        if self.core.codec_tag != JSON_TAG {
+        if self.codec_tag != JSON_TAG {
             return Err(conflict());
         }
         let [base, ours, theirs] = [parse(base)?, parse(ours)?, parse(theirs)?];
-        let shape = (self.data.shape)([&base, &ours, &theirs]);
+        let shape = self.data.shape([&base, &ours, &theirs]);
         let merged = merge(&shape, base, ours, theirs)
             .map_err(|field| Clash { field: Some(field), ..conflict() })?;
         let merged = serde_json::to_vec(&merged).map_err(|_| conflict())?;
-        let data = self.data.codec.decode(&merged).map_err(|_| conflict())?;
-        if self.is_valid_data(&data) { Ok(data) } else { Err(conflict()) }
+        let data = self.data.decode(&merged).map_err(|_| conflict())?;
+        if self.data.is_valid(&*data, None) { Ok(data) } else { Err(conflict()) }
     }
 
     /// Brings a draft from the basis it was handed out of to the request's current one.
-    pub(crate) fn rebase(
-        &self,
-        onto: &Arc<Basis>,
-        draft: &mut Draft<T>,
-    ) -> Result<(), SessionError> {
+    pub(crate) fn rebase(&self, onto: &Arc<Basis>, draft: &mut Draft) -> Result<(), SessionError> {
         if Arc::ptr_eq(onto, &draft.basis) {
             return Ok(());
         }
@@ -216,7 +202,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let is_other = onto.identity != draft.basis.identity;
         let change = self.change(draft)?;
         if is_other && onto.live().is_none() && (change.is_some() || draft.intents.any()) {
-            return Err(self.core.gone(None));
+            return Err(self.gone(None));
         }
         let Some(ours) = change else {
             draft.restart(onto.clone(), self.data_of(onto)?);
@@ -225,10 +211,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if is_other {
             return Err(self.clash_in_request(onto, None));
         }
-        let theirs = self.encode(&self.data_of(onto)?)?;
-        if !draft.intents.clear && self.core.on_conflict != Some(ConflictPolicy::Overwrite) {
+        let theirs = self.encode(&*self.data_of(onto)?)?;
+        if !draft.intents.clear && self.on_conflict != Some(ConflictPolicy::Overwrite) {
             let base = draft.base.as_deref().unwrap_or_default();
-            let base = self.encode_again(self.data.codec.decode(base).ok());
+            let base = self.encode_again(self.data.decode(base).ok());
             if !self.is_same_data(&base, &theirs) {
                 let merged = self.merge(&base, &ours, &theirs);
                 draft.data =
@@ -243,7 +229,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Reports two guards of one request that changed the same, which is a mistake of the application.
     fn clash_in_request(&self, basis: &Basis, field: Option<&str>) -> SessionError {
         let route = Some(&basis.incoming.route);
-        self.core.warn(Mistake::GuardsConflict, route, field);
+        self.warn(Mistake::GuardsConflict, route, field);
         SessionError::Conflict
     }
 }

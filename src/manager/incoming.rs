@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc};
 use http::request::Parts;
 
 use super::{
-    SessionManager,
+    any_data::Data,
     basis::{Basis, Draft, Incoming},
     core::Core,
     endings::Successor,
@@ -130,21 +130,17 @@ impl Core {
         }
         Err(error.into())
     }
-}
 
-impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Finds the session of a request, or starts a fresh one.
     ///
-    /// `kept_parts` is the request that `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts)
-    /// asks.
+    /// `kept_parts` is the request that `id_generator` gets to see later, if there is one.
     pub(crate) async fn open(
         &self,
         parts: &Parts,
         kept_parts: Option<Arc<Parts>>,
-    ) -> Result<Box<Draft<T>>, SessionError> {
-        // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
-        let (mut incoming, mut origin, current) =
-            Box::pin(self.core.look_up(parts, kept_parts)).await?;
+    ) -> Result<Box<Draft>, SessionError> {
+        // Past a kilobyte a future leaves the fast path of allocators.
+        let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, kept_parts)).await?;
         let mut newest = None;
         let mut valid = 0;
         for live in current {
@@ -159,15 +155,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             }
         }
         if valid > 1 {
-            self.core.events.report(Kind::Ambiguous { valid }, || None);
+            self.events.report(Kind::Ambiguous { valid }, || None);
         }
         let basis = Arc::new(Basis::new(incoming, origin));
-        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(self.data.default))))
-    }
-
-    /// Returns `true` if a commit needs the request itself, so that somebody has to keep it.
-    pub(crate) fn keeps_parts(&self) -> bool {
-        self.core.generate_id.is_some()
+        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
     }
 
     /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is damaged or
@@ -177,14 +168,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         session: &dyn Fn() -> StoreKey,
         record: &Record,
         parts: Option<&Parts>,
-    ) -> Result<Option<T>, SessionError> {
-        let is_valid = |data: &T| {
-            self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
-        };
+    ) -> Result<Option<Box<Data>>, SessionError> {
         match self.decode(record) {
-            Ok(Some(data)) if is_valid(&data) => return Ok(Some(data)),
-            Ok(_) => self.core.report(Kind::Invalid, session),
-            Err(error) => self.core.refuse_unreadable(error, session)?,
+            Ok(Some(data)) if self.data.is_valid(&*data, parts) => return Ok(Some(data)),
+            Ok(_) => self.report(Kind::Invalid, session),
+            Err(error) => self.refuse_unreadable(error, session)?,
         }
         Ok(None)
     }

@@ -1,11 +1,12 @@
 //! Operations on stored sessions outside a request, and `update`, which also serves requests.
 
-use std::{fmt, ops::Deref};
+use std::{cmp::Reverse, fmt, ops::Deref};
 
 use time::OffsetDateTime;
 
 use super::{
-    SessionManager,
+    BoxFuture, SessionManager,
+    any_data::Data,
     basis::Basis,
     core::{Core, Home},
     incoming::Verdict,
@@ -52,6 +53,13 @@ impl<T> StoredSession<T> {
     }
 }
 
+impl StoredSession<Box<Data>> {
+    pub(crate) fn typed<T: 'static>(self) -> Option<StoredSession<T>> {
+        let Self { key, record, data, expires_at } = self;
+        Some(StoredSession { key, record, data: *data.downcast().ok()?, expires_at })
+    }
+}
+
 impl<T> Deref for StoredSession<T> {
     type Target = T;
 
@@ -79,7 +87,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///
     /// It opens sessions of the original manager too, if `store` has their rows.
     pub fn with_store(&self, store: impl SessionStore) -> Self {
-        Self { core: self.core.with_store(store), data: self.data.clone() }
+        Self::new(self.core.with_store(store))
     }
 
     /// Returns a stored session; `None` if it has ended, has a new id, or is rejected by
@@ -93,7 +101,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         key: impl Into<StoreKey>,
     ) -> Result<Option<StoredSession<T>>, SessionError> {
-        self.load_if("load", key.into(), |_| true).await
+        let session = self.core.load_if("load", key.into(), &|_| true).await?;
+        Ok(session.and_then(StoredSession::typed))
     }
 
     /// Changes a stored session, keeps its expiry, and returns the result of `change`.
@@ -113,12 +122,24 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// # Cancellation
     ///
     /// Dropping the future leaves the row wholly old or wholly new.
-    pub async fn update<R>(
+    pub async fn update<R: Send>(
         &self,
         key: impl Into<StoreKey>,
-        change: impl FnMut(&mut T) -> R,
+        change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
-        self.update_if(key.into(), |_| true, change).await
+        self.update_if(key.into(), &|_| true, change).await
+    }
+
+    /// Changes a stored session as long as it is the one that `is_meant`, and keeps its expiry.
+    pub(crate) async fn update_if<R: Send>(
+        &self,
+        key: StoreKey,
+        is_meant: &IsMeant<'_>,
+        change: impl FnMut(&mut T) -> R + Send,
+    ) -> Result<R, SessionError> {
+        let mut result = None;
+        self.core.update_if(key, is_meant, &mut any_change(change, &mut result)).await?;
+        result.ok_or(SessionError::Gone)
     }
 
     /// Ends a stored session. If it has already ended, this is a success.
@@ -129,7 +150,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
-        self.destroy_if("destroy", key.into(), |_| true).await
+        self.core.destroy_if("destroy", key.into(), &|_| true).await
     }
 
     /// Returns the live sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes one
@@ -143,18 +164,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] if the store is down or does not index owners.
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
-        let operation = "sessions_of";
-        let owner = self.core.scope.owner(owner);
-        let rows = self.core.rows_outside(operation)?;
-        let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
-        let mut sessions = Vec::new();
-        for key in find.await? {
-            // The index may name a session whose owner has changed meanwhile.
-            let is_meant = |record: &Record| record.owner == Some(owner);
-            sessions.extend(self.load_if(operation, key, is_meant).await?);
-        }
-        sessions.sort_by_key(|session| std::cmp::Reverse(session.record.created_at()));
-        Ok(sessions)
+        let sessions = self.core.sessions_of(owner).await?;
+        Ok(sessions.into_iter().filter_map(StoredSession::typed).collect())
     }
 
     /// Ends a session if it belongs to this owner. Returns `true` if it does.
@@ -169,14 +180,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         owner: &str,
         key: impl Into<StoreKey>,
     ) -> Result<bool, SessionError> {
-        let (operation, key) = ("destroy_of", key.into());
-        let owner = self.core.scope.owner(owner);
-        let is_meant = |record: &Record| record.owner == Some(owner);
-        if self.load_if(operation, key, is_meant).await?.is_none() {
-            return Ok(false);
-        }
-        self.destroy_if(operation, key, is_meant).await?;
-        Ok(true)
+        self.core.destroy_of(owner, key.into()).await
     }
 
     /// Ends every session of an owner that was saved before the call, and returns how many it ended.
@@ -188,7 +192,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///   ended, so calling again is safe.
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn destroy_all_of(&self, owner: &str) -> Result<u64, SessionError> {
-        self.destroy_by_owner("destroy_all_of", owner, None).await
+        self.core.destroy_by_owner("destroy_all_of", owner, None).await
     }
 
     /// Ends every session of an owner except `keep`, such as after a change of password.
@@ -204,8 +208,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         owner: &str,
         keep: impl Into<StoreKey>,
     ) -> Result<u64, SessionError> {
-        let keep = keep.into();
-        self.destroy_by_owner("destroy_others_of", owner, Some(&keep)).await
+        self.core.destroy_by_owner("destroy_others_of", owner, Some(keep.into())).await
     }
 
     /// Deletes at most `limit` expired rows and returns how many it deleted. For a periodic task; see
@@ -217,68 +220,127 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
-        let rows = match &*self.core.home {
-            Home::Token(Some(list)) => self.core.rows_in(list),
-            Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
-                self.core.rows_outside("delete_expired")?
-            }
-        };
-        Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
-    }
-
-    async fn destroy_by_owner(
-        &self,
-        operation: &'static str,
-        owner: &str,
-        keep: Option<&StoreKey>,
-    ) -> Result<u64, SessionError> {
-        let owner = self.core.scope.owner(owner);
-        let mut rows = self.core.rows_outside(operation)?;
-        rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
-        Ok(rows.bounded("destroy_by_owner", rows.store.destroy_by_owner(&owner, keep)).await?)
+        self.core.delete_expired(limit).await
     }
 }
 
-impl<T: Send + Sync + 'static> SessionManager<T> {
+/// Returns `true` for the session that an operation is for.
+pub(crate) type IsMeant<'a> = dyn Fn(&Record) -> bool + Send + Sync + 'a;
+
+/// A change of data whose type is forgotten.
+pub(crate) type AnyChange<'a> = dyn FnMut(&mut Data) + Send + 'a;
+
+/// Makes a change of data whose type is forgotten. Its latest result is there once the change has landed.
+pub(crate) fn any_change<T: 'static, R>(
+    mut change: impl FnMut(&mut T) -> R,
+    result: &mut Option<R>,
+) -> impl FnMut(&mut Data) {
+    move |data| *result = data.downcast_mut().map(&mut change)
+}
+
+impl Core {
+    fn sessions_of<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Vec<StoredSession<Box<Data>>>> {
+        Box::pin(async {
+            let operation = "sessions_of";
+            let owner = self.scope.owner(owner);
+            let rows = self.rows_outside(operation)?;
+            let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
+            let mut sessions = Vec::new();
+            for key in find.await? {
+                // The index may name a session whose owner has changed meanwhile.
+                let is_meant = |record: &Record| record.owner == Some(owner);
+                sessions.extend(self.load_if(operation, key, &is_meant).await?);
+            }
+            sessions.sort_by_key(|session| Reverse(session.record.created_at()));
+            Ok(sessions)
+        })
+    }
+
+    fn destroy_of<'a>(&'a self, owner: &'a str, key: StoreKey) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let operation = "destroy_of";
+            let owner = self.scope.owner(owner);
+            let is_meant = |record: &Record| record.owner == Some(owner);
+            if self.load_if(operation, key, &is_meant).await?.is_none() {
+                return Ok(false);
+            }
+            self.destroy_if(operation, key, &is_meant).await?;
+            Ok(true)
+        })
+    }
+
+    fn destroy_by_owner<'a>(
+        &'a self,
+        operation: &'static str,
+        owner: &'a str,
+        keep: Option<StoreKey>,
+    ) -> BoxFuture<'a, u64> {
+        Box::pin(async move {
+            let owner = self.scope.owner(owner);
+            let mut rows = self.rows_outside(operation)?;
+            rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
+            let destroy = rows.store.destroy_by_owner(&owner, keep.as_ref());
+            Ok(rows.bounded("destroy_by_owner", destroy).await?)
+        })
+    }
+
+    fn delete_expired(&self, limit: u32) -> BoxFuture<'_, u64> {
+        Box::pin(async move {
+            let rows = match &*self.home {
+                Home::Token(Some(list)) => self.rows_in(list),
+                Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
+                    self.rows_outside("delete_expired")?
+                }
+            };
+            Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
+        })
+    }
+
     /// Loads a session as long as it is the one that `is_meant`; `None` if it has ended, was replaced, is damaged
     /// or is rejected.
-    pub(crate) async fn load_if(
-        &self,
+    pub(crate) fn load_if<'a>(
+        &'a self,
         operation: &'static str,
         key: StoreKey,
-        is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<Option<StoredSession<T>>, SessionError> {
-        let row = self.core.rows_outside(operation)?.load(&key).await;
-        self.stored(key, row, is_meant)
+        is_meant: &'a IsMeant<'a>,
+    ) -> BoxFuture<'a, Option<StoredSession<Box<Data>>>> {
+        Box::pin(async move {
+            let row = self.rows_outside(operation)?.load(&key).await;
+            self.stored(key, row, is_meant)
+        })
     }
 
     /// Changes a stored session as long as it is the one that `is_meant`, and keeps its expiry.
-    pub(crate) async fn update_if<R>(
-        &self,
+    fn update_if<'a>(
+        &'a self,
         key: StoreKey,
-        is_meant: impl Fn(&Record) -> bool,
-        change: impl FnMut(&mut T) -> R,
-    ) -> Result<R, SessionError> {
-        let rows = self.core.rows_outside("update")?;
-        let session = self.load_if("update", key, &is_meant).await?;
-        let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
-        let (result, _) = self.apply(rows, session, is_meant, Expiry::Keep, change).await?;
-        Ok(result)
+        is_meant: &'a IsMeant<'a>,
+        change: &'a mut AnyChange<'a>,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let rows = self.rows_outside("update")?;
+            let session = self.load_if("update", key, is_meant).await?;
+            let session = session.ok_or_else(|| self.gone(Some(key)))?;
+            self.apply(rows, session, is_meant, Expiry::Keep, change).await?;
+            Ok(())
+        })
     }
 
     /// Ends a session as long as it is the one that `is_meant`. If it has already ended, this is a success.
-    pub(crate) async fn destroy_if(
-        &self,
+    pub(crate) fn destroy_if<'a>(
+        &'a self,
         operation: &'static str,
         key: StoreKey,
-        is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<(), SessionError> {
-        let rows = self.core.rows_outside(operation)?;
-        if self.core.destroy_row(rows, key, None, is_meant).await?.is_some() {
-            return Err(self.core.gone(Some(key)));
-        }
-        self.core.report(Kind::Destroyed, || key);
-        Ok(())
+        is_meant: &'a IsMeant<'a>,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let rows = self.rows_outside(operation)?;
+            if self.destroy_row(rows, key, None, is_meant).await?.is_some() {
+                return Err(self.gone(Some(key)));
+            }
+            self.report(Kind::Destroyed, || key);
+            Ok(())
+        })
     }
 
     /// Judges and decodes a row; `None` unless it holds a valid session, and the one that `is_meant`.
@@ -286,91 +348,87 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         &self,
         key: StoreKey,
         row: Result<Option<Record>, StoreError>,
-        is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<Option<StoredSession<T>>, SessionError> {
-        let Verdict::Current(record) = self.core.judge(&|| key, row, self.core.now())? else {
+        is_meant: &IsMeant<'_>,
+    ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
+        let Verdict::Current(record) = self.judge(&|| key, row, self.now())? else {
             return Ok(None);
         };
         let data = self.read(&|| key, &record, None)?.filter(|_| is_meant(&record));
-        let expires_at = self.core.policy.ends_at(&record.lifetime);
+        let expires_at = self.policy.ends_at(&record.lifetime);
         Ok(data.map(|data| StoredSession { key, record, data, expires_at }))
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
-    pub(crate) async fn update_live<R>(
+    pub(crate) async fn update_live(
         &self,
         basis: &Basis,
         live: &Live,
-        change: impl FnMut(&mut T) -> R,
-    ) -> Result<(R, T, Option<Basis>), SessionError> {
+        change: &mut AnyChange<'_>,
+    ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
         let (operation, record) = ("update", live.record.clone());
-        let rows = self.core.rows(&basis.incoming).ok_or(SessionError::NoStore { operation })?;
+        let rows = self.rows(&basis.incoming).ok_or(SessionError::NoStore { operation })?;
         let (key, expires_at) = (live.key(), record.expires_at());
         let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
-        let (result, session) =
-            self.apply(rows, session, is_meant, Expiry::Restart, change).await?;
+        let session = self.apply(rows, session, &is_meant, Expiry::Restart, change).await?;
         let StoredSession { record, data, .. } = session;
         let is_changed = record.version != live.record.version;
-        let next = is_changed.then(|| self.core.basis_after_update(basis, live, record));
-        Ok((result, data, next.transpose()?))
+        let next = is_changed.then(|| self.basis_after_update(basis, live, record));
+        Ok((data, next.transpose()?))
     }
 
     /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.
-    async fn apply<R>(
+    async fn apply(
         &self,
         rows: Rows<'_>,
-        mut session: StoredSession<T>,
-        is_meant: impl Fn(&Record) -> bool,
+        mut session: StoredSession<Box<Data>>,
+        is_meant: &IsMeant<'_>,
         expiry: Expiry,
-        mut change: impl FnMut(&mut T) -> R,
-    ) -> Result<(R, StoredSession<T>), SessionError> {
+        change: &mut AnyChange<'_>,
+    ) -> Result<StoredSession<Box<Data>>, SessionError> {
         let key = session.key;
-        let mut result = change(&mut session.data);
+        change(&mut *session.data);
         let Some(next) = self.changed(&mut session, expiry)? else {
-            return Ok((result, session));
+            return Ok(session);
         };
         let expected = session.record.version;
         let again = |theirs: &Record| {
-            let theirs = self.stored(key, Ok(Some(theirs.clone())), &is_meant)?;
-            session = theirs.ok_or_else(|| self.core.gone(Some(key)))?;
-            result = change(&mut session.data);
+            let theirs = self.stored(key, Ok(Some(theirs.clone())), is_meant)?;
+            session = theirs.ok_or_else(|| self.gone(Some(key)))?;
+            change(&mut *session.data);
             self.changed(&mut session, expiry)
         };
         let written = rows.overwrite(&key, next, expected, again).await?;
-        let record = written.map_err(|_| self.core.gone(Some(key)))?;
+        let record = written.map_err(|_| self.gone(Some(key)))?;
         if record.version != session.record.version {
-            self.core.report(Kind::Saved, || key);
+            self.report(Kind::Saved, || key);
         }
-        Ok((result, StoredSession { record, ..session }))
+        Ok(StoredSession { record, ..session })
     }
 
     /// Makes the record of a session whose data was changed; `None` if the row holds the same data.
     fn changed(
         &self,
-        session: &mut StoredSession<T>,
+        session: &mut StoredSession<Box<Data>>,
         expiry: Expiry,
     ) -> Result<Option<Record>, SessionError> {
         let StoredSession { record, data, .. } = session;
-        let ours = self.encode(data)?;
-        if record.schema == self.core.schema && self.is_same_data(&record.payload, &ours) {
+        let ours = self.encode(&**data)?;
+        if record.schema == self.schema && self.is_same_data(&record.payload, &ours) {
             return Ok(None);
         }
-        let prepared = self.prepare(data, Some(ours))?;
-        let (policy, now) = (&self.core.policy, self.core.now());
+        let prepared = self.prepare(&mut **data, Some(ours))?;
+        let (policy, now) = (&self.policy, self.now());
         let mut lifetime = lifetime_after_save(policy, record, prepared.owner, None, now);
         if expiry == Expiry::Keep {
             // No cookie can be sent, so the session cannot outlive the one there is.
             lifetime.expires_at = record.lifetime.expires_at;
             lifetime.absolute_end = record.lifetime.absolute_end;
         }
-        let epoch =
-            if prepared.owner == record.owner { record.epoch } else { self.core.new_epoch()? };
-        self.core.record(&prepared, lifetime, epoch).map(Some)
+        let epoch = if prepared.owner == record.owner { record.epoch } else { self.new_epoch()? };
+        self.record(&prepared, lifetime, epoch).map(Some)
     }
-}
 
-impl Core {
     /// Returns what a request goes on with after its `update` wrote `record`.
     fn basis_after_update(
         &self,

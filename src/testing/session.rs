@@ -56,10 +56,10 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     /// What [`commit`](crate::Session::commit) answers: the store is down, or the data does not fit.
     pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
         let request = Arc::new(bare_request());
-        let mut draft = manager.open(&request, Some(request.clone())).await?;
-        draft.data = data;
+        let mut draft = manager.core.open(&request, Some(request.clone())).await?;
+        draft.data = Box::new(data);
         draft.intents.force_save = true;
-        let committed = manager.commit(&mut draft).await?;
+        let committed = manager.core.commit(&mut draft).await?;
         let mut response = HeaderMap::new();
         let carrier = &manager.core.carrier;
         carrier.put(committed.and_then(|basis| basis.told), &mut response);
@@ -110,9 +110,9 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
         let mut parts = bare_request();
         parts.headers.insert(self.name.clone(), self.value.clone());
-        let draft = self.manager.open(&parts, None).await?;
-        let is_valid = draft.basis.live().is_some();
-        Ok(is_valid.then_some(draft.data))
+        let draft = self.manager.core.open(&parts, None).await?;
+        let data = draft.data.downcast().ok().filter(|_| draft.basis.live().is_some());
+        Ok(data.map(|data| *data))
     }
 }
 

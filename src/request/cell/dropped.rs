@@ -1,22 +1,21 @@
 //! Guards that are dropped uncommitted: their changes wait, and the layer commits them together.
 
-use super::Cell;
+use super::{Cell, Fate};
 use crate::{
     error::SessionError,
     manager::{CONTENTION, Draft},
-    request::Fate,
     warnings::Mistake,
 };
 
-impl<T: Send + Sync + 'static> Cell<T> {
+impl Cell {
     /// Takes a dropped guard's draft back.
-    pub(crate) fn take_back(&self, mut draft: Box<Draft<T>>, is_read: bool) {
+    pub(crate) fn take_back(&self, mut draft: Box<Draft>, is_read: bool) {
         if self.fate.is(Fate::POISONED) {
             return;
         }
         let is_changed = draft.is_touched()
             && (draft.intents.any()
-                || self.manager.change(&mut draft).map_or(true, |change| change.is_some()));
+                || self.core.change(&mut draft).map_or(true, |change| change.is_some()));
         if !is_changed {
             if let Some(mut state) = self.state() {
                 state.is_read |= is_read;
@@ -50,8 +49,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
             let Some((mut draft, current)) = next else {
                 return;
             };
-            let rebased = self.manager.rebase(&current, &mut draft);
-            let folded = rebased.and_then(|()| self.manager.fold(&mut draft));
+            let rebased = self.core.rebase(&current, &mut draft);
+            let folded = rebased.and_then(|()| self.core.fold(&mut draft));
             if let Some(mut state) = self.state() {
                 match folded {
                     Ok(folded) => state.set_basis(folded),
@@ -73,7 +72,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Commits what guards left; if it is not wanted, only the ends of sessions.
-    pub(super) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
+    pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
         // A commit that a spawned task began is waited for.
         let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
         let (mut touches, mut result) = (wanted, Ok(()));
@@ -99,11 +98,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     /// Returns what the layer has still to commit. If nothing is left, guards that are dropped from now on are
     /// too late.
-    fn next_left(
-        &self,
-        wanted: bool,
-        touches: bool,
-    ) -> Result<Option<Box<Draft<T>>>, SessionError> {
+    fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Box<Draft>>, SessionError> {
         loop {
             self.fold_waiting();
             let Some(mut state) = self.state() else {
@@ -118,13 +113,13 @@ impl<T: Send + Sync + 'static> Cell<T> {
             }
             let basis = state.basis.clone();
             let is_left = basis.uncommitted.is_some() || basis.ending.is_some();
-            if !is_left && (!touches || self.manager.rests(&basis)) {
+            if !is_left && (!touches || self.core.rests(&basis)) {
                 state.is_over = true;
                 return Ok(None);
             }
             let spare = state.spare.take();
             drop(state);
-            return spare.map_or_else(|| self.manager.draft_of(basis), Ok).map(Some);
+            return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
         }
     }
 }

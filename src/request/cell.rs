@@ -3,7 +3,6 @@
 mod dropped;
 
 use std::{
-    any::Any,
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -14,19 +13,19 @@ use std::{
 use http::{HeaderMap, request::Parts};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
 
+use super::{Fate, RequestSessions, lock};
 use crate::{
     error::SessionError,
     id::SessionId,
-    manager::{Basis, CONTENTION, Core, Draft, SessionManager},
-    request::{AnyCell, CommitFuture, Fate, Registry, RequestSessions, lock},
+    manager::{AnyChange, Basis, BoxFuture, CONTENTION, Core, Draft},
     warnings::Mistake,
 };
 
 /// The session of a request, shared by all its guards.
-pub(crate) struct Cell<T: Send + Sync + 'static> {
-    manager: SessionManager<T>,
+pub(crate) struct Cell {
+    pub(crate) core: Core,
     /// Set by the one load, however many extractors.
-    state: OnceCell<Mutex<State<T>>>,
+    state: OnceCell<Mutex<State>>,
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
     fate: Arc<Fate>,
@@ -34,12 +33,12 @@ pub(crate) struct Cell<T: Send + Sync + 'static> {
     failed: AtomicBool,
 }
 
-struct State<T> {
+struct State {
     basis: Arc<Basis>,
     /// Data of the basis that a guard gave back unchanged, for the next one.
-    spare: Option<Box<Draft<T>>>,
+    spare: Option<Box<Draft>>,
     /// Changes of guards that were dropped uncommitted. They wait until they can be folded into the basis.
-    waiting: VecDeque<Box<Draft<T>>>,
+    waiting: VecDeque<Box<Draft>>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<SessionError>,
     /// A commit of changes of dropped guards began, and it is not known whether they are stored.
@@ -55,41 +54,17 @@ struct State<T> {
     is_sent: bool,
 }
 
-impl<T> State<T> {
+impl State {
     fn set_basis(&mut self, basis: Basis) {
         self.basis = Arc::new(basis);
         self.spare = None;
     }
 }
 
-impl Registry {
-    /// Returns the cell of a manager's session, made by whoever comes first.
-    pub(crate) fn cell<T: Send + Sync + 'static>(
-        &self,
-        manager: &SessionManager<T>,
-    ) -> Result<Arc<Cell<T>>, SessionError> {
-        let mut cells = lock(&self.cells);
-        for cell in cells.iter() {
-            if let Ok(cell) = cell.clone().into_any().downcast::<Cell<T>>()
-                && cell.core().is_same(&manager.core)
-            {
-                return Ok(cell);
-            }
-            let carrier = &manager.core.carrier;
-            if cell.core().carrier.clashes_with(carrier) {
-                return Err(SessionError::DuplicateName { carrier: carrier.describe() });
-            }
-        }
-        let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
-        cells.push(cell.clone());
-        Ok(cell)
-    }
-}
-
-impl<T: Send + Sync + 'static> Cell<T> {
-    pub(crate) fn new(manager: SessionManager<T>, fate: Arc<Fate>) -> Self {
+impl Cell {
+    pub(crate) fn new(core: Core, fate: Arc<Fate>) -> Self {
         Self {
-            manager,
+            core,
             state: OnceCell::new(),
             turn: AsyncMutex::new(()),
             fate,
@@ -97,29 +72,28 @@ impl<T: Send + Sync + 'static> Cell<T> {
         }
     }
 
-    pub(crate) fn manager(&self) -> &SessionManager<T> {
-        &self.manager
-    }
-
     /// Loads the session, once in a request, and hands its data out.
-    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft<T>>, SessionError> {
-        let state = self.open(parts).await?;
-        let (basis, spare) = {
-            let mut state = lock(state);
-            // A commit under way, which was begun before, does not know of this end yet.
-            if state.waiting.iter().any(|draft| draft.intents.destroy) {
-                (Arc::new(state.basis.with_ending()), None)
-            } else {
-                (state.basis.clone(), state.spare.take())
-            }
-        };
-        spare.map_or_else(|| self.manager.draft_of(basis), Ok)
+    pub(crate) fn hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
+        Box::pin(async {
+            let state = self.open(parts).await?;
+            let (basis, spare) = {
+                let mut state = lock(state);
+                // A commit under way, which was begun before, does not know of this end yet.
+                if state.waiting.iter().any(|draft| draft.intents.destroy) {
+                    (Arc::new(state.basis.with_ending()), None)
+                } else {
+                    (state.basis.clone(), state.spare.take())
+                }
+            };
+            spare.map_or_else(|| self.core.draft_of(basis), Ok)
+        })
     }
 
-    async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionError> {
+    async fn open(&self, parts: &Parts) -> Result<&Mutex<State>, SessionError> {
         let load = async || {
-            let kept = self.manager.keeps_parts().then(|| RequestSessions::without_registry(parts));
-            let draft = self.manager.open(parts, kept).await?;
+            let keeps = self.core.generate_id.is_some();
+            let kept = keeps.then(|| RequestSessions::without_registry(parts));
+            let draft = self.core.open(parts, kept).await?;
             Ok(Mutex::new(State {
                 basis: draft.basis.clone(),
                 spare: Some(draft),
@@ -137,7 +111,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
-    fn state(&self) -> Option<MutexGuard<'_, State<T>>> {
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
         self.state.get().map(lock)
     }
 
@@ -145,13 +119,13 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.state().map(|state| state.basis.clone()).ok_or(SessionError::Closed)
     }
 
-    /// Commits a guard's draft.
-    pub(crate) async fn commit(&self, draft: Box<Draft<T>>) -> Result<(), SessionError> {
-        if !draft.is_touched() && self.manager.rests(&draft.basis) {
+    /// Commits a guard's draft. Returns `None` if there is nothing to do.
+    pub(crate) fn commit(&self, draft: Box<Draft>) -> Option<BoxFuture<'_, ()>> {
+        if !draft.is_touched() && self.core.rests(&draft.basis) {
             self.give_back(draft);
-            return Ok(());
+            return None;
         }
-        self.commit_in_turn(draft).await.inspect_err(|_| self.fail())
+        Some(Box::pin(async { self.commit_in_turn(draft).await.inspect_err(|_| self.fail()) }))
     }
 
     /// Notes that the response is an error of this session.
@@ -160,8 +134,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    async fn commit_in_turn(&self, mut draft: Box<Draft<T>>) -> Result<(), SessionError> {
-        let is_changed = draft.intents.any() || self.manager.change(&mut draft)?.is_some();
+    async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
+        let is_changed = draft.intents.any() || self.core.change(&mut draft)?.is_some();
         if !is_changed && (self.fate.is(Fate::CLOSED) || self.is_stale(&draft)?) {
             return Ok(());
         }
@@ -172,30 +146,26 @@ impl<T: Send + Sync + 'static> Cell<T> {
         if !is_changed && self.is_stale(&draft)? {
             return Ok(());
         }
-        self.manager.rebase(&self.basis()?, &mut draft)?;
+        self.core.rebase(&self.basis()?, &mut draft)?;
         self.commit_onto(draft).await?;
         self.fold_waiting();
         Ok(())
     }
 
     /// Returns `true` if another commit came after the draft was handed out.
-    fn is_stale(&self, draft: &Draft<T>) -> Result<bool, SessionError> {
+    fn is_stale(&self, draft: &Draft) -> Result<bool, SessionError> {
         Ok(!Arc::ptr_eq(&draft.basis, &self.basis()?))
     }
 
     /// Commits a draft of the current basis; the caller has the turn.
-    ///
-    /// Boxed, so that the handler's future stays small and this is compiled once for each type.
-    fn commit_onto(&self, mut draft: Box<Draft<T>>) -> CommitFuture<'_> {
-        Box::pin(async move {
-            self.set_in_doubt(draft.basis.uncommitted.is_some());
-            let committed = self.manager.commit(&mut draft).await;
-            match committed {
-                Err(SessionError::Store(_)) => self.forget_doubtful(),
-                _ => self.set_in_doubt(false),
-            }
-            self.finish(committed?)
-        })
+    async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
+        self.set_in_doubt(draft.basis.uncommitted.is_some());
+        let committed = self.core.commit(&mut draft).await;
+        match committed {
+            Err(SessionError::Store(_)) => self.forget_doubtful(),
+            _ => self.set_in_doubt(false),
+        }
+        self.finish(committed?)
     }
 
     fn set_in_doubt(&self, is_in_doubt: bool) {
@@ -231,7 +201,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     /// Keeps unchanged data for the next guard.
-    fn give_back(&self, draft: Box<Draft<T>>) {
+    fn give_back(&self, draft: Box<Draft>) {
         if let Some(mut state) = self.state()
             && Arc::ptr_eq(&state.basis, &draft.basis)
         {
@@ -247,62 +217,54 @@ impl<T: Send + Sync + 'static> Cell<T> {
     }
 
     fn warn(&self, mistake: Mistake, basis: &Basis) {
-        self.manager.core.warn(mistake, Some(&basis.incoming.route), None);
+        self.core.warn(mistake, Some(&basis.incoming.route), None);
     }
 
     /// Changes the stored session now; `basis` is what the guard was handed out of.
-    pub(crate) async fn update<R>(
-        &self,
-        basis: &Basis,
-        change: impl FnMut(&mut T) -> R,
-    ) -> Result<(Box<Draft<T>>, R), SessionError> {
-        let _turn = self.turn(true).await?;
-        self.fold_waiting();
-        let mut current = self.basis()?;
-        if !self.manager.rests(&current) {
-            self.commit_onto(self.manager.draft_of(current)?).await?;
-            current = self.basis()?;
-        }
-        let live = current.live().filter(|_| current.identity == basis.identity);
-        let live = live.ok_or_else(|| self.manager.core.gone(None))?;
-        let (result, data, next) = self.manager.update_live(&current, live, change).await?;
-        self.finish(next)?;
-        Ok((Box::new(Draft::new(self.basis()?, data)), result))
-    }
-}
-
-impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
+    pub(crate) fn update<'a>(
+        &'a self,
+        basis: &'a Basis,
+        change: &'a mut AnyChange<'a>,
+    ) -> BoxFuture<'a, Box<Draft>> {
+        Box::pin(async {
+            let _turn = self.turn(true).await?;
+            self.fold_waiting();
+            let mut current = self.basis()?;
+            if !self.core.rests(&current) {
+                self.commit_onto(self.core.draft_of(current)?).await?;
+                current = self.basis()?;
+            }
+            let live = current.live().filter(|_| current.identity == basis.identity);
+            let live = live.ok_or_else(|| self.core.gone(None))?;
+            let (data, next) = self.core.update_live(&current, live, change).await?;
+            self.finish(next)?;
+            Ok(Box::new(Draft::new(self.basis()?, data)))
+        })
     }
 
-    fn core(&self) -> &Core {
-        &self.manager.core
-    }
-
-    fn has_failed(&self) -> bool {
+    /// Returns `true` if a load or a commit of this session failed.
+    pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
-    fn id(&self) -> Option<SessionId> {
+    /// Returns the session's id as of the latest commit; `None` if it has none.
+    pub(crate) fn id(&self) -> Option<SessionId> {
         self.basis().ok()?.live().map(|live| live.id.clone())
     }
 
-    fn commit_left(&self, wanted: bool) -> CommitFuture<'_> {
-        Box::pin(self.commit_what_is_left(wanted))
-    }
-
-    fn poison_if_panicking(&self) {
+    /// Notes a panic that drops what belongs to this cell.
+    pub(crate) fn poison_if_panicking(&self) {
         self.fate.poison_if_panicking();
     }
 
-    fn deliver(&self, headers: &mut HeaderMap) {
+    /// Puts the latest outcome into a response, and marks the response as this visitor's own.
+    pub(crate) fn deliver(&self, headers: &mut HeaderMap) {
         let (told, is_sent) = self.state().map_or((None, false), |mut state| {
             state.is_delivered = true;
             state.is_sent |= state.basis.told.is_some();
             (state.basis.told.clone(), state.is_sent)
         });
-        let carrier = &self.manager.core.carrier;
+        let carrier = &self.core.carrier;
         if is_sent {
             carrier.put(told, headers);
         }
@@ -310,7 +272,7 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for Cell<T> {
+impl Drop for Cell {
     /// Warns of a guard that was not returned, and of a session that was read without one.
     fn drop(&mut self) {
         let Some(state) = self.state.get_mut() else {
