@@ -131,7 +131,7 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Result<Self, ConfigError> {
-        let invalid = |problem| ConfigError::Invalid { option: "transport", problem };
+        let invalid = |problem| ConfigError::new(format!("`.transport(..)`: {problem}"));
         let kind = transport.0.map_err(invalid)?;
         let (binding, name, vary) = match &kind {
             Kind::Cookie => ("cookie", template.name.as_str(), header::COOKIE.into()),
