@@ -77,7 +77,7 @@ impl Registry {
             }
             let carrier = &manager.core.carrier;
             if cell.core().carrier.clashes_with(carrier) {
-                return Err(SessionError::DuplicateName { carrier: carrier.describe() });
+                return Err(SessionError::DuplicateName { carrier: carrier.description.clone() });
             }
         }
         let cell = Arc::new(Cell::new(manager.clone(), self.fate.clone()));
@@ -302,11 +302,11 @@ impl<T: Send + Sync + 'static> AnyCell for Cell<T> {
             state.is_sent |= state.basis.told.is_some();
             (state.basis.told.clone(), state.is_sent)
         });
-        let carrier = &self.manager.core.carrier;
+        let (carrier, is_told) = (&self.manager.core.carrier, told.is_some());
         if is_sent {
             carrier.put(told, headers);
         }
-        carrier.mark(headers);
+        carrier.mark(is_told, headers);
     }
 }
 

@@ -122,10 +122,12 @@ impl SessionEventKind {
     }
 }
 
+type Hook = dyn Fn(&SessionEvent) + Send + Sync;
+
 /// Where one manager's events go.
 pub(crate) struct Events {
     pub(crate) kind: String,
-    pub(crate) hook: Option<Box<dyn Fn(&SessionEvent) + Send + Sync>>,
+    pub(crate) hook: Option<Box<Hook>>,
 }
 
 const TARGET: &str = "axum_typed_session::event";

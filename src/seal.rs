@@ -33,13 +33,6 @@ const NONCE_BYTES: usize = 24;
 const GCM_TAG_BYTES: usize = 16;
 const MAC_BYTES: usize = 32;
 
-/// Whether a token can be read by who holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protection {
-    Encrypted,
-    Signed,
-}
-
 /// Seals and opens the tokens of one session kind.
 pub(crate) struct Sealer {
     /// The sealing key first; there is at least one.
@@ -82,13 +75,14 @@ impl Sealer {
     /// never opens as one with an id.
     pub(crate) fn new(
         ring: &KeyRing,
-        protection: Protection,
+        signed: bool,
         data_in_token: bool,
         bound_to: [&str; 4],
     ) -> Result<Self, ConfigError> {
-        let (purpose, adjective, overhead) = match protection {
-            Protection::Encrypted => ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES),
-            Protection::Signed => ("sign", "signed", MAC_BYTES),
+        let (purpose, adjective, overhead) = if signed {
+            ("sign", "signed", MAC_BYTES)
+        } else {
+            ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES)
         };
         let mode = format!("{adjective} {}", if data_in_token { "data" } else { "id" });
         let mut binding = Vec::new();
@@ -100,11 +94,10 @@ impl Sealer {
             context: [&[VERSION], &key.id[..], &binding].concat(),
             id: key.id,
             is_former: key.is_former,
-            cipher: match protection {
-                Protection::Encrypted => {
-                    Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
-                }
-                Protection::Signed => Cipher::Sign(key.secret),
+            cipher: if signed {
+                Cipher::Sign(key.secret)
+            } else {
+                Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
             },
         });
         Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead })

@@ -12,8 +12,8 @@ use crate::{
     expiry::LONGEST_COOKIE,
     id::Scope,
     manager::{ConflictPolicy, Core, Home, SessionManager, Settings},
-    seal::{Protection, Sealer},
-    transport::Carrier,
+    seal::Sealer,
+    transport::{Carrier, Transport},
     warnings::Warnings,
 };
 
@@ -37,12 +37,12 @@ impl TokenOptions {
         self.check_combinations(&options)?;
         let cookie = self.cookie.unwrap_or_else(|| Cookie::new("__Host-session", ""));
         let template = CookieTemplate::new(cookie, self.insecure_http, self.remove_unpartitioned)?;
-        let carrier = Carrier::new(self.transport, template)?;
+        let carrier = Carrier::new(self.transport.unwrap_or(Transport::cookie()), template)?;
         let data_in_token = self.home.is_none();
         let home = self.home.unwrap_or(Home::Token(self.revocations));
         let (audience, kind) = (&*options.audience, &*options.events.kind);
         let bound_to = [audience, kind, carrier.binding, &*carrier.name];
-        let seal = |ring| Sealer::new(ring, self.protection, data_in_token, bound_to);
+        let seal = |ring| Sealer::new(ring, self.signed, data_in_token, bound_to);
         let sealer = self.keys.as_ref().map(seal).transpose()?;
         let settings = Settings {
             scope: Scope::new(audience, kind),
@@ -61,12 +61,12 @@ impl TokenOptions {
         let has_migrate = options.migrate.is_some();
         let is_json = options.codec_tag == JSON_TAG;
         let merges = options.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
-        let is_cookie = self.transport.is_cookie();
+        let is_cookie = self.transport.as_ref().is_none_or(Transport::is_cookie);
         let problem = if !has_store && self.keys.is_none() {
             "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`"
         } else if has_store && has_list {
             "`.revocations(..)` cannot be used together with a store, whose sessions end by themselves"
-        } else if has_store && self.protection == Protection::Signed && self.keys.is_none() {
+        } else if has_store && self.signed && self.keys.is_none() {
             "`.signed(..)` needs `.keys(..)`"
         } else if has_store && merges && !is_json {
             "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON"
