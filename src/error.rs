@@ -168,27 +168,7 @@ impl SessionError {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }
-}
 
-impl From<StoreError> for SessionError {
-    fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
-    }
-}
-
-impl IntoResponse for SessionError {
-    fn into_response(self) -> Response {
-        let mut response = self.response();
-        response.extensions_mut().insert(Failed(Arc::new(self)));
-        response
-    }
-}
-
-/// The error behind a response, from which the layer renders the configured response.
-#[derive(Clone)]
-pub(crate) struct Failed(pub(crate) Arc<SessionError>);
-
-impl SessionError {
     /// Logs the error and returns a response that shows the client no internals.
     pub(crate) fn response(&self) -> Response {
         let status = self.status();
@@ -209,6 +189,24 @@ impl SessionError {
         (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
     }
 }
+
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
+    }
+}
+
+impl IntoResponse for SessionError {
+    fn into_response(self) -> Response {
+        let mut response = self.response();
+        response.extensions_mut().insert(Failed(Arc::new(self)));
+        response
+    }
+}
+
+/// The error behind a response, from which the layer renders the configured response.
+#[derive(Clone)]
+pub(crate) struct Failed(pub(crate) Arc<SessionError>);
 
 /// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration. The text names the option and the way
 /// out.

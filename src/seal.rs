@@ -21,8 +21,9 @@ use xaes_256_gcm::{
 use zeroize::Zeroizing;
 
 use crate::{
+    cookies::NAME_VALUE_LIMIT,
     error::{BoxError, ConfigError},
-    id::random,
+    id::{random, with_lengths},
     keys::KeyRing,
 };
 
@@ -85,11 +86,8 @@ impl Sealer {
             ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES)
         };
         let mode = format!("{adjective} {}", if data_in_token { "data" } else { "id" });
-        let mut binding = Vec::new();
-        for part in bound_to.into_iter().chain([&*mode]) {
-            binding.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            binding.extend_from_slice(part.as_bytes());
-        }
+        let [audience, kind, transport, name] = bound_to;
+        let binding = with_lengths([audience, kind, transport, name, &mode]);
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
             context: [&[VERSION], &key.id[..], &binding].concat(),
             id: key.id,
@@ -146,7 +144,8 @@ impl Sealer {
     ///
     /// Every failure after that is the same [`BadToken::Malformed`].
     pub(crate) fn open(&self, text: &[u8], to_open: &mut usize) -> Result<Opened, BadToken> {
-        if !(self.token_len(0)..=MAX_TOKEN_CHARS).contains(&text.len()) {
+        // No longer token was ever sent; this bounds the work that one can cause.
+        if !(self.token_len(0)..=NAME_VALUE_LIMIT).contains(&text.len()) {
             return Err(BadToken::Malformed);
         }
         // An unzeroed buffer: zeroing costs time.
@@ -184,9 +183,6 @@ impl SealKey {
         Some(Bytes::from(token).slice(start..end))
     }
 }
-
-/// Longer than any token a cookie can carry; bounds the work one candidate can cause.
-pub(crate) const MAX_TOKEN_CHARS: usize = 4096;
 
 /// The context's length stands first, so that no byte can move between it and the text.
 fn signature(secret: &[u8; 32], context: &[u8], text: &[u8]) -> Hmac<Sha256> {
