@@ -2,12 +2,7 @@
 
 mod checks;
 
-use std::{
-    any::{TypeId, type_name},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 use axum::response::Response;
 use cookie::Cookie;
@@ -24,7 +19,6 @@ use crate::{
     keys::KeyRing,
     manager::{ConflictPolicy, DataOptions, Home, Options, SessionManager},
     merge::Shape,
-    seal::Protection,
     store::SessionStore,
     transport::Transport,
 };
@@ -40,7 +34,6 @@ where
     pub fn builder() -> SessionManagerBuilder<T> {
         SessionManagerBuilder {
             options: Options {
-                type_id: TypeId::of::<T>(),
                 type_name: type_name::<T>(),
                 audience: env!("CARGO_PKG_NAME").to_owned(),
                 events: Events { kind: short_name(type_name::<T>()), hook: None },
@@ -62,16 +55,7 @@ where
                 max_payload: 64 * 1024,
                 store_timeout: None,
             },
-            token: TokenOptions {
-                keys: None,
-                protection: Protection::Encrypted,
-                home: None,
-                revocations: None,
-                transport: Transport::cookie(),
-                cookie: None,
-                insecure_http: false,
-                remove_unpartitioned: false,
-            },
+            token: TokenOptions::default(),
             data: DataOptions {
                 default: T::default,
                 shape: Shape::of::<T>,
@@ -96,13 +80,14 @@ pub struct SessionManagerBuilder<T> {
 }
 
 /// What a token holds, how it is sealed and how it travels.
+#[derive(Default)]
 struct TokenOptions {
     keys: Option<KeyRing>,
-    protection: Protection,
+    signed: bool,
     /// The store, if one was set. Otherwise the token holds the data.
     home: Option<Home>,
     revocations: Option<Arc<dyn SessionStore>>,
-    transport: Transport,
+    transport: Option<Transport>,
     cookie: Option<Cookie<'static>>,
     insecure_http: bool,
     remove_unpartitioned: bool,
@@ -193,7 +178,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// The user of the browser can read everything that the session holds.
     pub fn signed(mut self, signed: bool) -> Self {
-        self.token.protection = if signed { Protection::Signed } else { Protection::Encrypted };
+        self.token.signed = signed;
         self
     }
 
@@ -229,7 +214,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets how the token travels. Default: [`Transport::cookie`].
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.token.transport = transport;
+        self.token.transport = Some(transport);
         self
     }
 

@@ -72,10 +72,9 @@ impl CookieTemplate {
         warn_of_risks(&cookie, insecure_http);
         let partitioned = cookie.partitioned() == Some(true);
         if remove_unpartitioned && !partitioned {
-            return Err(ConfigError::Needs {
-                option: "remove_unpartitioned",
-                needs: "a `.cookie(..)` with Partitioned",
-            });
+            return Err(ConfigError::new(
+                "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
+            ));
         }
         let name = cookie.name().to_owned();
         // The value is empty, so the attributes follow the name and `=`.
@@ -114,10 +113,7 @@ impl CookieTemplate {
 /// Renders the header that removes a cookie. `Expires` beside `Max-Age=0` is for the oldest clients.
 fn removal_of(cookie: &Cookie<'static>) -> Result<HeaderValue, ConfigError> {
     let text = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
-    HeaderValue::try_from(text).map_err(|_| ConfigError::Cookie {
-        attribute: "cookie",
-        problem: "cannot be written as a header; use visible ASCII",
-    })
+    HeaderValue::try_from(text).map_err(|error| ConfigError::new(format!("`.cookie(..)`: {error}")))
 }
 
 /// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3; those with `Http` came
@@ -148,43 +144,38 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
     let (path, prefix) = (cookie.path().unwrap_or_default(), prefix_of(name));
     let (host, http) = (prefix.starts_with("__Host-"), prefix.ends_with("Http-"));
     let rules = [
-        (!cookie.value().is_empty(), "value", "is the session's; give the template an empty one"),
-        (cookie.max_age().is_some(), "Max-Age", "follows the session; use `.idle_timeout(..)`"),
+        (!cookie.value().is_empty(), "value is the session's; give the template an empty one"),
+        (cookie.max_age().is_some(), "Max-Age follows the session; use `.idle_timeout(..)`"),
         (
             cookie.expires().is_some(),
-            "Expires",
-            "follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
+            "Expires follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
         (
             name.is_empty() || !name.bytes().all(is_token),
-            "name",
-            "must be letters, digits and any of !#$%&'*+-.^_`|~",
+            "name must be letters, digits and any of !#$%&'*+-.^_`|~",
         ),
         (
             !path.starts_with('/') || !path.bytes().all(is_plain),
-            "Path",
-            "must start with `/` and hold no space, comma, semicolon or control character",
+            "Path must start with `/` and hold no space, comma, semicolon or control character",
         ),
         (
             cookie.domain().is_some_and(|host| host.is_empty() || !host.bytes().all(is_plain)),
-            "Domain",
-            "must be a host name without spaces, commas or semicolons",
+            "Domain must be a host name without spaces, commas or semicolons",
         ),
-        (host && !secure, "name", "`__Host-` needs Secure"),
-        (host && path != "/", "name", "`__Host-` needs Path=/"),
-        (host && cookie.domain().is_some(), "name", "`__Host-` allows no Domain"),
-        (prefix == "__Secure-" && !secure, "name", "`__Secure-` needs Secure"),
-        (prefix == "__Http-" && !secure, "name", "`__Http-` needs Secure"),
+        (host && !secure, "name `__Host-` needs Secure"),
+        (host && path != "/", "name `__Host-` needs Path=/"),
+        (host && cookie.domain().is_some(), "name `__Host-` allows no Domain"),
+        (prefix == "__Secure-" && !secure, "name `__Secure-` needs Secure"),
+        (prefix == "__Http-" && !secure, "name `__Http-` needs Secure"),
         (
             http && cookie.http_only() != Some(true),
-            "name",
-            "`__Http-` and `__Host-Http-` need HttpOnly",
+            "name `__Http-` and `__Host-Http-` need HttpOnly",
         ),
-        (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite", "None needs Secure"),
-        (cookie.partitioned() == Some(true) && !secure, "Partitioned", "needs Secure"),
+        (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite None needs Secure"),
+        (cookie.partitioned() == Some(true) && !secure, "Partitioned needs Secure"),
     ];
-    match rules.into_iter().find(|(is_broken, ..)| *is_broken) {
-        Some((_, attribute, problem)) => Err(ConfigError::Cookie { attribute, problem }),
+    match rules.into_iter().find(|(is_broken, _)| *is_broken) {
+        Some((_, problem)) => Err(ConfigError::new(format!("`.cookie(..)`: {problem}"))),
         None => Ok(()),
     }
 }

@@ -168,27 +168,7 @@ impl SessionError {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }
-}
 
-impl From<StoreError> for SessionError {
-    fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
-    }
-}
-
-impl IntoResponse for SessionError {
-    fn into_response(self) -> Response {
-        let mut response = self.response();
-        response.extensions_mut().insert(Failed(Arc::new(self)));
-        response
-    }
-}
-
-/// The error behind a response, from which the layer renders the configured response.
-#[derive(Clone)]
-pub(crate) struct Failed(pub(crate) Arc<SessionError>);
-
-impl SessionError {
     /// Logs the error and returns a response that shows the client no internals.
     pub(crate) fn response(&self) -> Response {
         let status = self.status();
@@ -210,83 +190,32 @@ impl SessionError {
     }
 }
 
-/// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration.
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Newer) { Self::Newer } else { Self::Store(error) }
+    }
+}
+
+impl IntoResponse for SessionError {
+    fn into_response(self) -> Response {
+        let mut response = self.response();
+        response.extensions_mut().insert(Failed(Arc::new(self)));
+        response
+    }
+}
+
+/// The error behind a response, from which the layer renders the configured response.
+#[derive(Clone)]
+pub(crate) struct Failed(pub(crate) Arc<SessionError>);
+
+/// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration. The text names the option and the way
+/// out.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// Neither a key nor a store was given.
-    #[error("sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`")]
-    MissingKeys,
+#[error("{0}")]
+pub struct ConfigError(String);
 
-    /// A key has too few different bytes, or repeats a short pattern.
-    #[error("a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`")]
-    WeakKey,
-
-    /// The ring holds one key twice.
-    #[error("a key stands twice in `.keys(..)`; list each key once")]
-    DuplicateKey,
-
-    /// Two keys of the ring have the same four-byte id. This happens to one pair in 2^32.
-    #[error("two keys in `.keys(..)` share a key id; replace one of them")]
-    KeyIdCollision,
-
-    /// The cookie template has an attribute with which browsers drop the cookie, or which only the session may set.
-    #[error("`.cookie(..)`: {attribute} {problem}")]
-    Cookie {
-        /// The attribute's name in HTTP.
-        attribute: &'static str,
-        /// What is wrong with it, and the way out.
-        problem: &'static str,
-    },
-
-    /// A duration is zero or longer than allowed.
-    #[error("`.{option}({actual:?})` must be above zero and at most {limit:?}")]
-    Duration {
-        /// The builder method.
-        option: &'static str,
-        /// The duration given.
-        actual: Duration,
-        /// The longest that is allowed.
-        limit: Duration,
-    },
-
-    /// [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) is longer than
-    /// [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout).
-    #[error(
-        "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
-         session; shorten the one or raise `.absolute_timeout(..)`"
-    )]
-    IdleTimeoutAboveAbsoluteTimeout {
-        /// The configured `idle_timeout`.
-        idle_timeout: Duration,
-        /// The configured `absolute_timeout`.
-        absolute_timeout: Duration,
-    },
-
-    /// An option has no effect without another.
-    #[error("`.{option}(..)` needs {needs}")]
-    Needs {
-        /// The builder method.
-        option: &'static str,
-        /// The option or value that it needs.
-        needs: &'static str,
-    },
-
-    /// Two options contradict each other.
-    #[error("`.{option}(..)` cannot be used together with {excludes}")]
-    Excludes {
-        /// The builder method.
-        option: &'static str,
-        /// The option that it cannot be combined with.
-        excludes: &'static str,
-    },
-
-    /// The value of an option is invalid.
-    #[error("`.{option}(..)`: {problem}")]
-    Invalid {
-        /// The builder method.
-        option: &'static str,
-        /// What is wrong, and the way out.
-        problem: &'static str,
-    },
+impl ConfigError {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into())
+    }
 }

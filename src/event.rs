@@ -110,17 +110,19 @@ impl SessionEventKind {
         }
     }
 
-    const fn is_error(&self) -> bool {
-        matches!(self, Self::StoreError { .. } | Self::TooLarge { .. })
-    }
-
     /// An event that clients can cause at will is no warning; otherwise any client could flood the log.
-    const fn is_warning(&self) -> bool {
-        matches!(self, Self::Corrupt | Self::Newer)
+    fn level(&self) -> Level {
+        if matches!(self, Self::StoreError { .. } | Self::TooLarge { .. }) {
+            Level::ERROR
+        } else if matches!(self, Self::Corrupt | Self::Newer) {
+            Level::WARN
+        } else {
+            Level::DEBUG
+        }
     }
 }
 
-pub(crate) type Hook = dyn Fn(&SessionEvent) + Send + Sync;
+type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
 /// Where one manager's events go.
 pub(crate) struct Events {
@@ -137,14 +139,10 @@ impl Events {
         kind: SessionEventKind,
         session: impl FnOnce() -> Option<StoreKey>,
     ) {
-        if self.listens(&kind) {
+        let is_logged = kind.level() != Level::DEBUG;
+        if is_logged || self.hook.is_some() || tracing::enabled!(target: TARGET, Level::DEBUG) {
             self.send(kind, session());
         }
-    }
-
-    fn listens(&self, kind: &SessionEventKind) -> bool {
-        let is_everyday = !kind.is_error() && !kind.is_warning();
-        !is_everyday || self.hook.is_some() || tracing::enabled!(target: TARGET, Level::DEBUG)
     }
 
     fn send(&self, kind: SessionEventKind, session: Option<StoreKey>) {
@@ -152,10 +150,7 @@ impl Events {
         if let Some(hook) = &self.hook {
             hook(&event);
         }
-        self.trace(&event);
-    }
-
-    fn trace(&self, event: &SessionEvent) {
+        // The level of an event is a constant of its place in the code.
         macro_rules! trace {
             ($level:expr) => {
                 tracing::event!(
@@ -168,12 +163,10 @@ impl Events {
                 )
             };
         }
-        if event.kind.is_error() {
-            trace!(Level::ERROR);
-        } else if event.kind.is_warning() {
-            trace!(Level::WARN);
-        } else {
-            trace!(Level::DEBUG);
+        match event.kind.level() {
+            Level::ERROR => trace!(Level::ERROR),
+            Level::WARN => trace!(Level::WARN),
+            _ => trace!(Level::DEBUG),
         }
     }
 }

@@ -24,14 +24,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     pub(crate) fn new(audience: &str, kind: &str) -> Arc<Self> {
-        let start = |label: &str| {
-            let mut hasher = Sha256::new();
-            for part in [label, audience, kind] {
-                hasher.update((part.len() as u64).to_be_bytes());
-                hasher.update(part);
-            }
-            hasher
-        };
+        let start = |label| Sha256::new_with_prefix(with_lengths([label, audience, kind]));
         Arc::new(Self {
             id: start("axum-typed-session v1 id"),
             owner: start("axum-typed-session v1 owner"),
@@ -205,6 +198,12 @@ fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
     let mut bytes = [0; ID_BYTES];
     let is_whole = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(ID_BYTES);
     is_whole.then_some(bytes)
+}
+
+/// Joins texts, each behind its length, so that no byte can move from one to the next.
+pub(crate) fn with_lengths<const N: usize>(parts: [&str; N]) -> Vec<u8> {
+    let with_length = |part: &str| [&(part.len() as u64).to_be_bytes(), part.as_bytes()].concat();
+    parts.into_iter().flat_map(with_length).collect()
 }
 
 /// Draws bytes from the operating system.

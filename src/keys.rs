@@ -58,14 +58,20 @@ impl KeyRing {
         let mut derived: Vec<DerivedKey> = Vec::new();
         for (key, is_former) in &self.keys {
             if is_weak(key.master()) {
-                return Err(ConfigError::WeakKey);
+                return Err(ConfigError::new(
+                    "a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`",
+                ));
             }
             let key = DerivedKey::new(key, *is_former, purpose);
-            match derived.iter().find(|other| other.id == key.id) {
-                None => derived.push(key),
-                Some(other) if other.secret == key.secret => return Err(ConfigError::DuplicateKey),
-                Some(_) => return Err(ConfigError::KeyIdCollision),
+            if let Some(other) = derived.iter().find(|other| other.id == key.id) {
+                // Two keys have one id by chance in one of 2^32 cases.
+                return Err(ConfigError::new(if other.secret == key.secret {
+                    "a key stands twice in `.keys(..)`; list each key once"
+                } else {
+                    "two keys in `.keys(..)` share a key id; replace one of them"
+                }));
             }
+            derived.push(key);
         }
         Ok(derived)
     }

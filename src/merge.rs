@@ -52,17 +52,11 @@ type Sides = [Option<Value>; 3];
 /// It ends before the first key of a map, since that is data.
 pub(crate) type Pointer = String;
 
-/// Merges two changes of one session by the rules of this module.
+/// Merges two changes of one session, the base, ours and theirs, by the rules of this module.
 ///
 /// If the store's document changes once more, merge the same `base` and `ours` again. The result of the first
 /// merge already holds the tails of `theirs`.
-pub(crate) fn merge(
-    shape: &Shape,
-    base: Value,
-    ours: Value,
-    theirs: Value,
-) -> Result<Value, Pointer> {
-    let sides = [base, ours, theirs];
+pub(crate) fn merge(shape: &Shape, sides: [Value; 3]) -> Result<Value, Pointer> {
     if !sides.iter().all(is_exact) {
         return Err(Pointer::new());
     }

@@ -104,7 +104,7 @@ impl Registry {
             return Ok(cell.clone());
         }
         if cells.iter().any(|cell| cell.core.carrier.clashes_with(&core.carrier)) {
-            return Err(SessionError::DuplicateName { carrier: core.carrier.describe() });
+            return Err(SessionError::DuplicateName { carrier: core.carrier.description.clone() });
         }
         let cell = Arc::new(Cell::new(core.clone(), self.fate.clone()));
         cells.push(cell.clone());

@@ -21,8 +21,9 @@ use xaes_256_gcm::{
 use zeroize::Zeroizing;
 
 use crate::{
+    cookies::NAME_VALUE_LIMIT,
     error::{BoxError, ConfigError},
-    id::random,
+    id::{random, with_lengths},
     keys::KeyRing,
 };
 
@@ -32,13 +33,6 @@ const HEADER_BYTES: usize = 1 + KEY_ID_BYTES;
 const NONCE_BYTES: usize = 24;
 const GCM_TAG_BYTES: usize = 16;
 const MAC_BYTES: usize = 32;
-
-/// Whether a token can be read by who holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protection {
-    Encrypted,
-    Signed,
-}
 
 /// Seals and opens the tokens of one session kind.
 pub(crate) struct Sealer {
@@ -82,29 +76,26 @@ impl Sealer {
     /// never opens as one with an id.
     pub(crate) fn new(
         ring: &KeyRing,
-        protection: Protection,
+        signed: bool,
         data_in_token: bool,
         bound_to: [&str; 4],
     ) -> Result<Self, ConfigError> {
-        let (purpose, adjective, overhead) = match protection {
-            Protection::Encrypted => ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES),
-            Protection::Signed => ("sign", "signed", MAC_BYTES),
+        let (purpose, adjective, overhead) = if signed {
+            ("sign", "signed", MAC_BYTES)
+        } else {
+            ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES)
         };
         let mode = format!("{adjective} {}", if data_in_token { "data" } else { "id" });
-        let mut binding = Vec::new();
-        for part in bound_to.into_iter().chain([&*mode]) {
-            binding.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            binding.extend_from_slice(part.as_bytes());
-        }
+        let [audience, kind, transport, name] = bound_to;
+        let binding = with_lengths([audience, kind, transport, name, &mode]);
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
             context: [&[VERSION], &key.id[..], &binding].concat(),
             id: key.id,
             is_former: key.is_former,
-            cipher: match protection {
-                Protection::Encrypted => {
-                    Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
-                }
-                Protection::Signed => Cipher::Sign(key.secret),
+            cipher: if signed {
+                Cipher::Sign(key.secret)
+            } else {
+                Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
             },
         });
         Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead })
@@ -153,7 +144,8 @@ impl Sealer {
     ///
     /// Every failure after that is the same [`BadToken::Malformed`].
     pub(crate) fn open(&self, text: &[u8], to_open: &mut usize) -> Result<Opened, BadToken> {
-        if !(self.token_len(0)..=MAX_TOKEN_CHARS).contains(&text.len()) {
+        // No longer token was ever sent; this bounds the work that one can cause.
+        if !(self.token_len(0)..=NAME_VALUE_LIMIT).contains(&text.len()) {
             return Err(BadToken::Malformed);
         }
         // An unzeroed buffer: zeroing costs time.
@@ -191,9 +183,6 @@ impl SealKey {
         Some(Bytes::from(token).slice(start..end))
     }
 }
-
-/// Longer than any token a cookie can carry; bounds the work one candidate can cause.
-pub(crate) const MAX_TOKEN_CHARS: usize = 4096;
 
 /// The context's length stands first, so that no byte can move between it and the text.
 fn signature(secret: &[u8; 32], context: &[u8], text: &[u8]) -> Hmac<Sha256> {

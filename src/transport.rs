@@ -123,6 +123,8 @@ pub(crate) struct Carrier {
     pub(crate) template: CookieTemplate,
     /// The name of the cookie or header, which tokens are bound to and the size limit counts.
     pub(crate) name: String,
+    /// What tokens are sent in, such as `cookie "__Host-session"`.
+    pub(crate) description: String,
     /// The name of the transport, which tokens are bound to, so that none moves to another transport.
     pub(crate) binding: &'static str,
     /// The request header that responses depend on.
@@ -131,7 +133,7 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Result<Self, ConfigError> {
-        let invalid = |problem| ConfigError::Invalid { option: "transport", problem };
+        let invalid = |problem| ConfigError::new(format!("`.transport(..)`: {problem}"));
         let kind = transport.0.map_err(invalid)?;
         let (binding, name, vary) = match &kind {
             Kind::Cookie => ("cookie", template.name.as_str(), header::COOKIE.into()),
@@ -141,27 +143,17 @@ impl Carrier {
             }
             Kind::Custom { .. } => ("custom", "custom", HeaderValue::from_static("*")),
         };
-        Ok(Self { name: name.to_owned(), binding, vary, kind, template })
+        let description = match &kind {
+            Kind::Cookie => format!("cookie {name:?}"),
+            Kind::Header { response, .. } => format!("header {:?}", response.as_str()),
+            Kind::Custom { .. } => "custom transport".to_owned(),
+        };
+        Ok(Self { name: name.to_owned(), description, binding, vary, kind, template })
     }
 
     /// Returns `true` if in one response each of two carriers would replace the token of the other.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        match (&self.kind, &other.kind) {
-            (Kind::Cookie, Kind::Cookie) => self.name == other.name,
-            (Kind::Header { response: ours, .. }, Kind::Header { response: theirs, .. }) => {
-                ours == theirs
-            }
-            _ => false,
-        }
-    }
-
-    /// Returns what tokens are sent in, such as `cookie "__Host-session"`.
-    pub(crate) fn describe(&self) -> String {
-        match &self.kind {
-            Kind::Cookie => format!("cookie {:?}", self.name),
-            Kind::Header { response, .. } => format!("header {:?}", response.as_str()),
-            Kind::Custom { .. } => format!("header {:?}", self.name),
-        }
+        self.description == other.description && !matches!(self.kind, Kind::Custom { .. })
     }
 
     /// Calls `visit` with every token that arrived, in the order of the request.
@@ -198,11 +190,10 @@ impl Carrier {
         }
     }
 
-    /// Puts what sets or removes the token into a response, and keeps caches from storing the response.
+    /// Puts what sets or removes the token into a response.
     ///
     /// It replaces what an earlier commit of the same request put in. `None` only takes that out.
     pub(crate) fn put(&self, told: Option<HeaderValue>, headers: &mut HeaderMap) {
-        let is_told = told.is_some();
         match &self.kind {
             Kind::Cookie => {
                 remove_cookies(headers, &self.template);
@@ -222,17 +213,21 @@ impl Carrier {
                 set(headers, token.filter(|token| !token.is_empty()));
             }
         }
-        if is_told {
-            forbid_caching(headers);
-        }
     }
 
     /// Marks a response as private to one visitor, so that no shared cache serves it to another.
     ///
-    /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5), and sets
-    /// `Cache-Control: private` where the header is missing.
-    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
-        if !headers.contains_key(header::CACHE_CONTROL) {
+    /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5). Sets `Cache-Control: no-store`
+    /// where the client is told of a token and the handler did not forbid shared caches, and otherwise `private`
+    /// where the header is missing.
+    pub(crate) fn mark(&self, is_told: bool, headers: &mut HeaderMap) {
+        let is_forbidden = members(headers, &header::CACHE_CONTROL).any(|directive| {
+            directive.eq_ignore_ascii_case(b"no-store")
+                || directive.eq_ignore_ascii_case(b"private")
+        });
+        if is_told && !is_forbidden {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        } else if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
         }
         let is_listed = members(headers, &header::VARY)
@@ -257,25 +252,12 @@ pub(crate) fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
 }
 
 fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
-    let earlier = headers.get_all(header::SET_COOKIE);
-    if !earlier.iter().any(|cookie| template.renders(cookie)) {
-        return;
-    }
-    let others: Vec<_> =
-        earlier.iter().filter(|cookie| !template.renders(cookie)).cloned().collect();
-    headers.remove(header::SET_COOKIE);
-    for cookie in others {
-        headers.append(header::SET_COOKIE, cookie);
-    }
-}
-
-/// Sets `no-store`, unless the handler already forbade shared caches.
-fn forbid_caching(headers: &mut HeaderMap) {
-    let is_forbidden = members(headers, &header::CACHE_CONTROL).any(|directive| {
-        directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
-    });
-    if !is_forbidden {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let header::Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) {
+        let (_, earlier) = entry.remove_entry_mult();
+        let others: Vec<_> = earlier.filter(|cookie| !template.renders(cookie)).collect();
+        for cookie in others {
+            headers.append(header::SET_COOKIE, cookie);
+        }
     }
 }
 

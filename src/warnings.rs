@@ -86,7 +86,7 @@ impl Warnings {
         now: Timestamp,
     ) {
         let route = route.map(Route::describe);
-        let place = [route.as_deref(), pointer].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let place = format!("{route:?} {pointer:?}");
         if self.is_due((mistake, place), now) {
             tracing::warn!(session, route, pointer, "{mistake}");
         }

@@ -12,8 +12,8 @@ use crate::{
     expiry::LONGEST_COOKIE,
     id::Scope,
     manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
-    seal::{Protection, Sealer},
-    transport::Carrier,
+    seal::Sealer,
+    transport::{Carrier, Transport},
     warnings::Warnings,
 };
 
@@ -38,16 +38,13 @@ impl TokenOptions {
         self.check_combinations(&options)?;
         let cookie = self.cookie.unwrap_or_else(|| Cookie::new("__Host-session", ""));
         let template = CookieTemplate::new(cookie, self.insecure_http, self.remove_unpartitioned)?;
-        let carrier = Carrier::new(self.transport, template)?;
+        let carrier = Carrier::new(self.transport.unwrap_or(Transport::cookie()), template)?;
         let data_in_token = self.home.is_none();
         let home = self.home.unwrap_or(Home::Token(self.revocations));
         let (audience, kind) = (&*options.audience, &*options.events.kind);
         let bound_to = [audience, kind, carrier.binding, &*carrier.name];
-        let sealer = match &self.keys {
-            Some(ring) => Some(Sealer::new(ring, self.protection, data_in_token, bound_to)?),
-            None if !data_in_token => None,
-            None => return Err(ConfigError::MissingKeys),
-        };
+        let seal = |ring| Sealer::new(ring, self.signed, data_in_token, bound_to);
+        let sealer = self.keys.as_ref().map(seal).transpose()?;
         let settings = Settings {
             scope: Scope::new(audience, kind),
             sealer,
@@ -61,58 +58,52 @@ impl TokenOptions {
     }
 
     fn check_combinations(&self, options: &Options) -> Result<(), ConfigError> {
-        let needs = |option, needs| ConfigError::Needs { option, needs };
-        let excludes = |option, excludes| ConfigError::Excludes { option, excludes };
-        let invalid = |option, problem| ConfigError::Invalid { option, problem };
         let has_store = self.home.is_some();
         let has_list = self.revocations.is_some();
         let has_migrate = options.migrate.is_some();
         let is_json = options.codec_tag == JSON_TAG;
         let merges = options.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
-        let is_cookie = self.transport.is_cookie();
-        let error = if has_store && has_list {
-            excludes("revocations", "a store, whose sessions end by themselves")
-        } else if has_store && self.protection == Protection::Signed && self.keys.is_none() {
-            needs("signed", "`.keys(..)`")
+        let is_cookie = self.transport.as_ref().is_none_or(Transport::is_cookie);
+        let problem = if !has_store && self.keys.is_none() {
+            "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`"
+        } else if has_store && has_list {
+            "`.revocations(..)` cannot be used together with a store, whose sessions end by themselves"
+        } else if has_store && self.signed && self.keys.is_none() {
+            "`.signed(..)` needs `.keys(..)`"
         } else if has_store && merges && !is_json {
-            needs(
-                "on_conflict",
-                "`Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON",
-            )
+            "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON"
         } else if !has_store && options.on_conflict.is_some() {
-            needs("on_conflict", "`.store(..)`; a browser keeps the cookie that arrives last")
+            "`.on_conflict(..)` needs `.store(..)`; a browser keeps the cookie that arrives last"
         } else if !has_store && !has_list && options.store_timeout.is_some() {
-            needs("store_timeout", "`.store(..)` or `.revocations(..)`")
+            "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`"
         } else if has_migrate && !is_json {
-            needs("migrate", "JSON; it cannot be combined with a `.codec(..)`")
+            "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`"
         } else if options.schema > 1 && !has_migrate {
-            needs("schema_version", "`.migrate(..)`, which converts older data or rejects it")
+            "`.schema_version(..)` needs `.migrate(..)`, which converts older data or rejects it"
         } else if options.accept_schema.is_some_and(|accepted| accepted < options.schema) {
-            needs("accept_schema", "a version from `.schema_version(..)` up")
+            "`.accept_schema(..)` needs a version from `.schema_version(..)` up"
         } else if options.policy.anonymous_idle_timeout.is_some() && !options.owner_is_told {
-            needs("anonymous_idle_timeout", "`.owner(..)`")
+            "`.anonymous_idle_timeout(..)` needs `.owner(..)`"
         } else if self.cookie.is_some() && !is_cookie {
-            excludes("cookie", "a `.transport(..)` that is no cookie")
+            "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie"
         } else if self.insecure_http && !is_cookie {
-            excludes("insecure_http", "a `.transport(..)` that is no cookie")
+            "`.insecure_http(..)` cannot be used together with a `.transport(..)` that is no cookie"
         } else if self.remove_unpartitioned && !is_cookie {
-            excludes("remove_unpartitioned", "a `.transport(..)` that is no cookie")
+            "`.remove_unpartitioned(..)` cannot be used together with a `.transport(..)` that is no cookie"
         } else if options.max_payload == 0 {
-            invalid("max_payload", "no session fits into 0 bytes")
+            "`.max_payload(..)`: no session fits into 0 bytes"
         } else if options.schema == 0 {
-            invalid("schema_version", "versions begin with 1")
+            "`.schema_version(..)`: versions begin with 1"
         } else if options.audience.is_empty() {
-            invalid("audience", NAMELESS)
+            "`.audience(..)`: an empty name tells nothing apart; leave the option out"
         } else if options.events.kind.is_empty() {
-            invalid("kind", NAMELESS)
+            "`.kind(..)`: an empty name tells nothing apart; leave the option out"
         } else {
             return Ok(());
         };
-        Err(error)
+        Err(ConfigError::new(problem))
     }
 }
-
-const NAMELESS: &str = "an empty name tells nothing apart; leave the option out";
 
 fn check_durations(options: &Options) -> Result<(), ConfigError> {
     let policy = &options.policy;
@@ -128,14 +119,16 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
         if let Some(actual) = duration
             && (actual.is_zero() || actual > limit)
         {
-            return Err(ConfigError::Duration { option, actual, limit });
+            return Err(ConfigError::new(format!(
+                "`.{option}({actual:?})` must be above zero and at most {limit:?}"
+            )));
         }
     }
     if idle_timeout > absolute_timeout {
-        return Err(ConfigError::IdleTimeoutAboveAbsoluteTimeout {
-            idle_timeout,
-            absolute_timeout,
-        });
+        return Err(ConfigError::new(format!(
+            "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
+             session; shorten the one or raise `.absolute_timeout(..)`"
+        )));
     }
     Ok(())
 }

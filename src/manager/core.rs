@@ -1,7 +1,6 @@
 //! One kind of session as far as no data type is concerned: what `build` checked, and where sessions live.
 
 use std::{
-    any::TypeId,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64},
     time::Duration,
@@ -48,7 +47,6 @@ pub(crate) struct Settings {
 ///
 /// Where a check asks whether an option was set, the option is `None` until then.
 pub(crate) struct Options {
-    pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
     pub(crate) audience: String,
     pub(crate) events: Events,
@@ -241,8 +239,8 @@ impl Settings {
         for other in
             live.iter().filter_map(Weak::upgrade).filter(|other| self.is_of_one_kind(other))
         {
-            let (ours, theirs) = (self.carrier.describe(), other.carrier.describe());
-            if ours == theirs && self.type_id != other.type_id {
+            let (ours, theirs) = (&self.carrier.description, &other.carrier.description);
+            if ours == theirs && self.type_name != other.type_name {
                 tracing::warn!(
                     "the session managers of `{}` and of `{}` open each other's sessions: give each its own \
                      `.kind(..)` or its own cookie",

@@ -181,10 +181,10 @@ impl Core {
         if self.codec_tag != JSON_TAG {
             return Err(conflict());
         }
-        let [base, ours, theirs] = [parse(base)?, parse(ours)?, parse(theirs)?];
-        let shape = self.data.shape([&base, &ours, &theirs]);
-        let merged = merge(&shape, base, ours, theirs)
-            .map_err(|field| Clash { field: Some(field), ..conflict() })?;
+        let sides = [parse(base)?, parse(ours)?, parse(theirs)?];
+        let shape = self.data.shape(sides.each_ref());
+        let merged =
+            merge(&shape, sides).map_err(|field| Clash { field: Some(field), ..conflict() })?;
         let merged = serde_json::to_vec(&merged).map_err(|_| conflict())?;
         let data = self.data.decode(&merged).map_err(|_| conflict())?;
         if self.data.is_valid(&*data, None) { Ok(data) } else { Err(conflict()) }

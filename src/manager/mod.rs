@@ -80,7 +80,7 @@ impl<T> Clone for SessionManager<T> {
 impl<T> fmt::Debug for SessionManager<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionManager")
-            .field("carrier", &self.core.carrier.describe())
+            .field("carrier", &self.core.carrier.description)
             .finish_non_exhaustive()
     }
 }

@@ -168,13 +168,8 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
         deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.note(Shape::Enum(name)).deserialize_enum(name, variants, visitor)
+    forward! { self => self.note(Shape::Enum(name));
+        deserialize_enum(name: &'static str, variants: &'static [&'static str])
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {

@@ -16,7 +16,7 @@ fn merged(shape: Shape, sides: [&str; 3]) -> Result<Option<Value>, Pointer> {
         present.collect::<Value>()
     });
     let fields = Members { kind: Kind::Struct, shapes: [("k".to_owned(), shape)].into() };
-    let merged = merge(&Shape::Members(fields), base, ours, theirs)?;
+    let merged = merge(&Shape::Members(fields), [base, ours, theirs])?;
     assert_eq!(merged.get("other"), Some(&true.into()));
     Ok(merged.get("k").cloned())
 }
@@ -352,12 +352,12 @@ fn a_conflict_is_named_by_fields_and_never_by_keys_of_maps() {
     ];
     for (shape, key, pointer) in cases {
         let [base, ours, theirs] = [1, 2, 3].map(|value| Value::from_iter([(key, value)]));
-        assert_eq!(merge(&shape, base, ours, theirs).unwrap_err(), pointer, "{shape:?}");
+        assert_eq!(merge(&shape, [base, ours, theirs]).unwrap_err(), pointer, "{shape:?}");
     }
     let cart = members(Kind::Struct, "cart", map(|| Shape::Value)());
     let [base, ours, theirs] =
         [1, 2, 3].map(|value| Value::from_iter([("cart", Value::from_iter([("a", value)]))]));
-    assert_eq!(merge(&cart, base, ours, theirs).unwrap_err(), "/cart");
+    assert_eq!(merge(&cart, [base, ours, theirs]).unwrap_err(), "/cart");
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_document_with_a_rounded_number_does_not_merge() {
     for (base, ours, theirs) in
         [(&base, &rounded, &base), (&base, &base, &rounded), (&rounded, &changed, &rounded)]
     {
-        let merged = merge(&Shape::Value, base.clone(), ours.clone(), theirs.clone());
+        let merged = merge(&Shape::Value, [base.clone(), ours.clone(), theirs.clone()]);
         assert_eq!(merged, Err(String::new()));
     }
 }

@@ -264,11 +264,11 @@ impl Cell {
             state.is_sent |= state.basis.told.is_some();
             (state.basis.told.clone(), state.is_sent)
         });
-        let carrier = &self.core.carrier;
+        let (carrier, is_told) = (&self.core.carrier, told.is_some());
         if is_sent {
             carrier.put(told, headers);
         }
-        carrier.mark(headers);
+        carrier.mark(is_told, headers);
     }
 }
 

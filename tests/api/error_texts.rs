@@ -1,9 +1,9 @@
-//! The three errors: their texts, their sources, their answers to the client.
+//! The errors of stores and sessions: their texts, their sources, their answers to the client.
 
 use std::{env, error::Error, fs, io, time::Duration};
 
 use axum::response::IntoResponse;
-use axum_typed_session::{ConfigError, SessionError, StoreError, StoreKey};
+use axum_typed_session::{SessionError, StoreError, StoreKey};
 use http_body_util::BodyExt as _;
 
 use crate::{browser::sentence_of, common::assert_matches, support::traced};
@@ -70,7 +70,6 @@ fn texts_name_the_way_out_and_sources_repeat_nothing() {
     for error in session_errors() {
         lines.push(format!("{} {}", error.status().as_u16(), line("SessionError", &error)));
     }
-    lines.push(line("ConfigError", &ConfigError::KeyIdCollision));
     let error = "not base64".parse::<StoreKey>().unwrap_err();
     lines.push(format!("ParseStoreKeyError: {error}"));
     expect_file("error_texts.txt", &lines);

@@ -220,10 +220,8 @@ async fn bad_names_are_refused() {
             postgres.clone().table_name(name).err(),
             mysql.clone().table_name(name).err(),
         ] {
-            assert!(
-                matches!(refused, Some(ConfigError::Invalid { option: "table_name", .. })),
-                "{name:?}: {refused:?}"
-            );
+            let text = refused.map(|refused: ConfigError| refused.to_string()).unwrap_or_default();
+            assert!(text.starts_with("`.table_name(..)`: "), "{name:?}: {text}");
         }
     }
     assert!(postgres.table_name("app.sessions").is_ok());

@@ -17,7 +17,7 @@ struct Sides {
 
 impl Sides {
     fn merge(&self) -> Result<Value, Pointer> {
-        merge(&self.shape, self.base.clone(), self.ours.clone(), self.theirs.clone())
+        merge(&self.shape, [self.base.clone(), self.ours.clone(), self.theirs.clone()])
     }
 }
 
@@ -273,9 +273,9 @@ proptest! {
     #[test]
     fn an_unchanged_side_takes_the_other(sides in sides()) {
         let Sides { shape, base, ours: changed, .. } = sides;
-        let as_ours = merge(&shape, base.clone(), changed.clone(), base.clone());
+        let as_ours = merge(&shape, [base.clone(), changed.clone(), base.clone()]);
         prop_assert_eq!(as_ours, Ok(changed.clone()));
-        let as_theirs = merge(&shape, base.clone(), base, changed.clone());
+        let as_theirs = merge(&shape, [base.clone(), base, changed.clone()]);
         prop_assert_eq!(as_theirs, Ok(changed));
     }
 
@@ -285,7 +285,7 @@ proptest! {
         prop_assume!(!holds_a_tuple(&shape, &base));
         let reordered = reordered(&base);
         for (ours, theirs) in [(&changed, &reordered), (&reordered, &changed)] {
-            let merged = merge(&shape, base.clone(), ours.clone(), theirs.clone());
+            let merged = merge(&shape, [base.clone(), ours.clone(), theirs.clone()]);
             prop_assert!(merged.as_ref().is_ok_and(|merged| is_alike(merged, &changed)), "{merged:?}");
         }
     }
@@ -303,7 +303,7 @@ proptest! {
         sides in sides(),
     ) {
         let merged = sides.merge();
-        let exchanged = merge(&sides.shape, sides.base, sides.theirs, sides.ours);
+        let exchanged = merge(&sides.shape, [sides.base, sides.theirs, sides.ours]);
         prop_assert_eq!(merged.is_ok(), exchanged.is_ok());
         if let (Ok(merged), Ok(exchanged)) = (merged, exchanged)
             && !prefers_ours(&sides.shape)

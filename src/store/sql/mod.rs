@@ -103,7 +103,7 @@ impl<E: SqlEngine> SqlStore<E> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`] unless each part begins with an ASCII letter or `_`, goes on with ASCII
+    /// A [`ConfigError`] unless each part begins with an ASCII letter or `_`, goes on with ASCII
     /// letters, digits and `_`, and has at most 48 characters.
     pub fn table_name(mut self, name: &str) -> Result<Self, ConfigError> {
         let name = TableName::parse::<E>(name)?;

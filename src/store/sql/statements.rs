@@ -38,7 +38,7 @@ impl<'a> TableName<'a> {
         } else {
             return Ok(Self { schema, name });
         };
-        Err(ConfigError::Invalid { option: "table_name", problem })
+        Err(ConfigError::new(format!("`.table_name(..)`: {problem}")))
     }
 
     fn quoted(&self, quote: char) -> String {
