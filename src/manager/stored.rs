@@ -5,7 +5,7 @@ use std::{cmp::Reverse, fmt, ops::Deref};
 use time::OffsetDateTime;
 
 use super::{
-    BoxFuture, SessionManager,
+    SessionManager,
     any_data::Data,
     basis::Basis,
     core::{Core, Home},
@@ -137,8 +137,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         is_meant: &IsMeant<'_>,
         change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
+        let rows = self.core.rows_outside("update")?;
+        let session = self.core.load_if("update", key, is_meant).await?;
+        let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
         let mut result = None;
-        self.core.update_if(key, is_meant, &mut any_change(change, &mut result)).await?;
+        let mut change = any_change(change, &mut result);
+        self.core.apply(rows, session, is_meant, Expiry::Keep, &mut change).await?;
+        drop(change);
         result.ok_or(SessionError::Gone)
     }
 
@@ -164,8 +169,19 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] if the store is down or does not index owners.
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
-        let sessions = self.core.sessions_of(owner).await?;
-        Ok(sessions.into_iter().filter_map(StoredSession::typed).collect())
+        let operation = "sessions_of";
+        let owner = self.core.scope.owner(owner);
+        let rows = self.core.rows_outside(operation)?;
+        let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
+        let mut sessions = Vec::new();
+        for key in find.await? {
+            // The index may name a session whose owner has changed meanwhile.
+            let is_meant = |record: &Record| record.owner == Some(owner);
+            let session = self.core.load_if(operation, key, &is_meant).await?;
+            sessions.extend(session.and_then(StoredSession::typed));
+        }
+        sessions.sort_by_key(|session| Reverse(session.record.created_at()));
+        Ok(sessions)
     }
 
     /// Ends a session if it belongs to this owner. Returns `true` if it does.
@@ -180,7 +196,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         owner: &str,
         key: impl Into<StoreKey>,
     ) -> Result<bool, SessionError> {
-        self.core.destroy_of(owner, key.into()).await
+        let (operation, key) = ("destroy_of", key.into());
+        let owner = self.core.scope.owner(owner);
+        let is_meant = |record: &Record| record.owner == Some(owner);
+        if self.core.load_if(operation, key, &is_meant).await?.is_none() {
+            return Ok(false);
+        }
+        self.core.destroy_if(operation, key, &is_meant).await?;
+        Ok(true)
     }
 
     /// Ends every session of an owner that was saved before the call, and returns how many it ended.
@@ -220,7 +243,13 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
-        self.core.delete_expired(limit).await
+        let rows = match &*self.core.home {
+            Home::Token(Some(list)) => self.core.rows_in(list),
+            Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
+                self.core.rows_outside("delete_expired")?
+            }
+        };
+        Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
     }
 }
 
@@ -239,108 +268,44 @@ pub(crate) fn any_change<T: 'static, R>(
 }
 
 impl Core {
-    fn sessions_of<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Vec<StoredSession<Box<Data>>>> {
-        Box::pin(async {
-            let operation = "sessions_of";
-            let owner = self.scope.owner(owner);
-            let rows = self.rows_outside(operation)?;
-            let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
-            let mut sessions = Vec::new();
-            for key in find.await? {
-                // The index may name a session whose owner has changed meanwhile.
-                let is_meant = |record: &Record| record.owner == Some(owner);
-                sessions.extend(self.load_if(operation, key, &is_meant).await?);
-            }
-            sessions.sort_by_key(|session| Reverse(session.record.created_at()));
-            Ok(sessions)
-        })
-    }
-
-    fn destroy_of<'a>(&'a self, owner: &'a str, key: StoreKey) -> BoxFuture<'a, bool> {
-        Box::pin(async move {
-            let operation = "destroy_of";
-            let owner = self.scope.owner(owner);
-            let is_meant = |record: &Record| record.owner == Some(owner);
-            if self.load_if(operation, key, &is_meant).await?.is_none() {
-                return Ok(false);
-            }
-            self.destroy_if(operation, key, &is_meant).await?;
-            Ok(true)
-        })
-    }
-
-    fn destroy_by_owner<'a>(
-        &'a self,
+    async fn destroy_by_owner(
+        &self,
         operation: &'static str,
-        owner: &'a str,
+        owner: &str,
         keep: Option<StoreKey>,
-    ) -> BoxFuture<'a, u64> {
-        Box::pin(async move {
-            let owner = self.scope.owner(owner);
-            let mut rows = self.rows_outside(operation)?;
-            rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
-            let destroy = rows.store.destroy_by_owner(&owner, keep.as_ref());
-            Ok(rows.bounded("destroy_by_owner", destroy).await?)
-        })
-    }
-
-    fn delete_expired(&self, limit: u32) -> BoxFuture<'_, u64> {
-        Box::pin(async move {
-            let rows = match &*self.home {
-                Home::Token(Some(list)) => self.rows_in(list),
-                Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
-                    self.rows_outside("delete_expired")?
-                }
-            };
-            Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
-        })
+    ) -> Result<u64, SessionError> {
+        let owner = self.scope.owner(owner);
+        let mut rows = self.rows_outside(operation)?;
+        rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
+        let destroy = rows.store.destroy_by_owner(&owner, keep.as_ref());
+        Ok(rows.bounded("destroy_by_owner", destroy).await?)
     }
 
     /// Loads a session as long as it is the one that `is_meant`; `None` if it has ended, was replaced, is damaged
     /// or is rejected.
-    pub(crate) fn load_if<'a>(
-        &'a self,
+    pub(crate) async fn load_if(
+        &self,
         operation: &'static str,
         key: StoreKey,
-        is_meant: &'a IsMeant<'a>,
-    ) -> BoxFuture<'a, Option<StoredSession<Box<Data>>>> {
-        Box::pin(async move {
-            let row = self.rows_outside(operation)?.load(&key).await;
-            self.stored(key, row, is_meant)
-        })
-    }
-
-    /// Changes a stored session as long as it is the one that `is_meant`, and keeps its expiry.
-    fn update_if<'a>(
-        &'a self,
-        key: StoreKey,
-        is_meant: &'a IsMeant<'a>,
-        change: &'a mut AnyChange<'a>,
-    ) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let rows = self.rows_outside("update")?;
-            let session = self.load_if("update", key, is_meant).await?;
-            let session = session.ok_or_else(|| self.gone(Some(key)))?;
-            self.apply(rows, session, is_meant, Expiry::Keep, change).await?;
-            Ok(())
-        })
+        is_meant: &IsMeant<'_>,
+    ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
+        let row = self.rows_outside(operation)?.load(&key).await;
+        self.stored(key, row, is_meant)
     }
 
     /// Ends a session as long as it is the one that `is_meant`. If it has already ended, this is a success.
-    pub(crate) fn destroy_if<'a>(
-        &'a self,
+    pub(crate) async fn destroy_if(
+        &self,
         operation: &'static str,
         key: StoreKey,
-        is_meant: &'a IsMeant<'a>,
-    ) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let rows = self.rows_outside(operation)?;
-            if self.destroy_row(rows, key, None, is_meant).await?.is_some() {
-                return Err(self.gone(Some(key)));
-            }
-            self.report(Kind::Destroyed, || key);
-            Ok(())
-        })
+        is_meant: &IsMeant<'_>,
+    ) -> Result<(), SessionError> {
+        let rows = self.rows_outside(operation)?;
+        if self.destroy_row(rows, key, None, is_meant).await?.is_some() {
+            return Err(self.gone(Some(key)));
+        }
+        self.report(Kind::Destroyed, || key);
+        Ok(())
     }
 
     /// Judges and decodes a row; `None` unless it holds a valid session, and the one that `is_meant`.
