@@ -21,13 +21,9 @@ use crate::{id::SessionId, manager::SessionManager, request::Cell};
 /// axum applies the parts of a response in order. Put the guard after headers of your own, so that it sees your
 /// `Cache-Control`: `(headers, session.commit().await?, body)`.
 #[must_use = "the client learns of the session only if this is returned with the response"]
-pub struct SessionCommit(Arc<Cell>);
+pub struct SessionCommit(pub(crate) Arc<Cell>);
 
 impl SessionCommit {
-    pub(crate) fn new(cell: Arc<Cell>) -> Self {
-        Self(cell)
-    }
-
     /// Returns the session's id after the request's latest commit; `None` if the session ended or is still fresh.
     ///
     /// After a [`regenerate`](crate::Session::regenerate) this is the new id. It names the one session to keep when
@@ -86,7 +82,7 @@ impl<T> SessionManager<T> {
 
 impl Drop for SessionCommit {
     fn drop(&mut self) {
-        self.0.poison_if_panicking();
+        self.0.fate.poison_if_panicking();
     }
 }
 

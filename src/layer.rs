@@ -103,17 +103,12 @@ where
         let on_server_error = self.on_server_error;
         let response = self.inner.call(request);
         Box::pin(async move {
-            let response = match response.await {
-                Ok(response) => response.into_response(),
-                Err(error) => {
-                    registry.inspect(|registry| registry.close());
-                    return Err(error);
-                }
+            let response = response.await;
+            let Some(registry) = registry else {
+                return Ok(response?.into_response());
             };
-            Ok(match registry {
-                Some(registry) => finish(&registry, on_server_error, response).await,
-                None => response,
-            })
+            let response = response.inspect_err(|_| registry.close())?.into_response();
+            Ok(finish(&registry, on_server_error, response).await)
         })
     }
 }

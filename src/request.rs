@@ -143,7 +143,8 @@ impl Registry {
             return response;
         };
         let cells = lock(&self.cells).clone();
-        let failed = cells.iter().find(|cell| cell.has_failed()).or(cells.first());
+        let failed =
+            cells.iter().find(|cell| cell.has_failed.load(Ordering::Relaxed)).or(cells.first());
         let respond = failed.and_then(|cell| cell.core.error_response.as_ref());
         respond.map(|respond| respond(error)).unwrap_or(response)
     }

@@ -281,7 +281,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             commit.await?;
         }
         self.cell.promise();
-        Ok(SessionCommit::new(self.cell.clone()))
+        Ok(SessionCommit(self.cell.clone()))
     }
 
     fn basis(&self) -> &Arc<Basis> {
@@ -321,7 +321,7 @@ impl<T: Send + Sync + 'static> DerefMut for Session<T> {
 
 impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
-        self.cell.poison_if_panicking();
+        self.cell.fate.poison_if_panicking();
         if let Some(draft) = self.draft.take() {
             self.cell.take_back(draft, *self.is_read.get_mut());
         }

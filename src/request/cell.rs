@@ -28,9 +28,9 @@ pub(crate) struct Cell {
     state: OnceCell<Mutex<State>>,
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
-    fate: Arc<Fate>,
+    pub(crate) fate: Arc<Fate>,
     /// A load or a commit of this session failed.
-    failed: AtomicBool,
+    pub(super) has_failed: AtomicBool,
 }
 
 struct State {
@@ -68,7 +68,7 @@ impl Cell {
             state: OnceCell::new(),
             turn: AsyncMutex::new(()),
             fate,
-            failed: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
         }
     }
 
@@ -131,7 +131,7 @@ impl Cell {
     /// Notes that the response is an error of this session.
     fn fail(&self) {
         self.fate.set(Fate::FAILED);
-        self.failed.store(true, Ordering::Relaxed);
+        self.has_failed.store(true, Ordering::Relaxed);
     }
 
     async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
@@ -242,19 +242,9 @@ impl Cell {
         })
     }
 
-    /// Returns `true` if a load or a commit of this session failed.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
     /// Returns the session's id as of the latest commit; `None` if it has none.
     pub(crate) fn id(&self) -> Option<SessionId> {
         self.basis().ok()?.live().map(|live| live.id.clone())
-    }
-
-    /// Notes a panic that drops what belongs to this cell.
-    pub(crate) fn poison_if_panicking(&self) {
-        self.fate.poison_if_panicking();
     }
 
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.
