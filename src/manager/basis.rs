@@ -29,6 +29,7 @@ pub(crate) struct Incoming {
 }
 
 /// What a commit starts from. Every commit that did something makes another.
+#[derive(Clone)]
 pub(crate) struct Basis {
     pub(crate) incoming: Arc<Incoming>,
     pub(crate) origin: Origin,
@@ -43,6 +44,7 @@ pub(crate) struct Basis {
 }
 
 /// The changes of dropped guards, folded into one.
+#[derive(Clone)]
 pub(crate) struct Uncommitted {
     /// The data as the first of them found it, encoded.
     pub(crate) before: Bytes,
@@ -52,28 +54,11 @@ pub(crate) struct Uncommitted {
 }
 
 impl Basis {
-    pub(super) fn new(incoming: Incoming, origin: Origin) -> Self {
-        Self {
-            incoming: Arc::new(incoming),
-            origin,
-            uncommitted: None,
-            ending: None,
-            identity: 0,
-            told: None,
-        }
-    }
-
-    /// Returns the basis after a commit, or after a guard was dropped.
+    /// Returns the basis after a commit, or after a guard that asked for the session's end was dropped.
     pub(super) fn after(&self, origin: Origin, told: Option<HeaderValue>) -> Self {
         let (uncommitted, ending) = (None, None);
         let incoming = self.incoming.clone();
         Self { incoming, origin, uncommitted, ending, identity: self.identity, told }
-    }
-
-    /// Returns the same with other changes of dropped guards.
-    pub(crate) fn with_uncommitted(&self, uncommitted: Option<Uncommitted>) -> Self {
-        let after = self.after(self.origin.clone(), self.told.clone());
-        Self { uncommitted, ending: self.ending.clone(), ..after }
     }
 
     /// Returns what is left when a dropped guard asked for the session's end.
@@ -87,6 +72,11 @@ impl Basis {
             Origin::Loaded(live) => Some(live),
             Origin::New | Origin::Tombstone => None,
         }
+    }
+
+    /// Returns `true` if dropped guards left something that the layer has to commit.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.uncommitted.is_some() || self.ending.is_some()
     }
 
     /// Returns what guards asked for together, the dropped ones and this one.

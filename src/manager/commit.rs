@@ -6,7 +6,7 @@ use super::{
     data::Clash,
 };
 use crate::{
-    decision::{Live, Prepared, Save, Situation, decide, saves},
+    decision::{Live, Prepared, Save, Situation, decide},
     error::SessionError,
     event::SessionEventKind as Kind,
     expiry::Rolling,
@@ -27,7 +27,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
                         .extended(stored, core.now(), owned, core.data_in_token())
                         .is_some())
         };
-        basis.uncommitted.is_none() && basis.ending.is_none() && !basis.live().is_some_and(is_due)
+        !basis.has_leftovers() && !basis.live().is_some_and(is_due)
     }
 
     /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
@@ -37,30 +37,26 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
         let intents = basis.intents_with(draft.intents);
-        let ours = change.clone().or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
-        let changed = match (uncommitted, &ours) {
-            (Some(earlier), Some(ours)) => !self.is_same_data(&earlier.before, ours),
-            _ => change.is_some(),
-        };
-        let prepared = if saves(&basis.origin, &intents, changed) {
-            Some(self.prepare(&mut draft.data, ours)?)
-        } else {
-            None
-        };
-        let identity = prepared.as_ref().map_or(basis.identity, |prepared| {
-            basis.identity_after(&draft.intents, prepared.owner)
+        let ours = change.or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
+        let changed = ours.as_ref().is_some_and(|ours| {
+            uncommitted.is_none_or(|earlier| !self.is_same_data(&earlier.before, ours))
         });
-        let decision = decide(&Situation {
+        let situation = Situation {
             origin: &basis.origin,
             intents: &intents,
-            prepared: prepared.as_ref(),
             changed,
             data_in_token: self.core.data_in_token(),
             policy: &self.core.policy,
             now,
-        });
-        let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
-        self.core.carry_out(&basis, decision, &merge, identity, now).await
+        };
+        let mut identity = basis.identity;
+        let decision = decide(&situation, || {
+            let prepared = self.prepare(&mut draft.data, ours)?;
+            identity = basis.identity_after(&draft.intents, prepared.owner);
+            Ok(prepared)
+        })?;
+        let merge = |save: &Save<'_>, theirs: &Record| self.reconciled(save, theirs);
+        self.core.carry_out(&basis, &decision, &merge, identity, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
@@ -82,16 +78,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             intents: basis.intents_with(draft.intents),
             owner,
         };
-        Ok(Basis { identity, ..basis.with_uncommitted(Some(uncommitted)) })
+        Ok(Basis { identity, uncommitted: Some(uncommitted), ..Basis::clone(basis) })
     }
 
-    /// Makes the record that holds a save and what others wrote before it; `epoch` is the one of the save.
-    fn reconciled(
-        &self,
-        save: &Save<'_>,
-        epoch: u64,
-        theirs: &Record,
-    ) -> Result<Record, SessionError> {
+    /// Makes the record that holds a save and what others wrote before it.
+    fn reconciled(&self, save: &Save<'_>, theirs: &Record) -> Result<Record, SessionError> {
         let core = &self.core;
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|clash| clash.field.clone());
@@ -105,14 +96,15 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             let owned = prepared.owner.is_some();
             lifetime = core.policy.renewed(&lifetime, save.now, theirs.idle_timeout(), owned);
         }
+        let merged = core.record_of(&Save { prepared, lifetime, ..*save })?;
         let is_same_login = theirs.epoch != save.live.record.epoch && !save.intents.clear;
-        core.record(&prepared, lifetime, if is_same_login { theirs.epoch } else { epoch })
+        Ok(if is_same_login { Record { epoch: theirs.epoch, ..merged } } else { merged })
     }
 
     /// Merges a save with what others wrote, as the policy has it, within one identity.
     fn reconcile(&self, save: &Save<'_>, theirs: &Record) -> Result<Prepared, Clash> {
         let base = &save.live.record;
-        let ours = save.prepared;
+        let ours = &save.prepared;
         let conflict = || Err(SessionError::Conflict.into());
         if self.core.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.

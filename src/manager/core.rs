@@ -152,6 +152,8 @@ impl Core {
     }
 
     pub(super) fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
+        // Not the `Arc`, which is a store too and would box every future once more.
+        let store = store.as_ref();
         Rows { store, timeout: self.store_timeout(), events: &self.events }
     }
 

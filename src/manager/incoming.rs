@@ -153,7 +153,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             match data {
                 Some(data) if newest.is_none() => {
                     newest = Some(data);
-                    origin = Origin::Loaded(Box::new(live));
+                    origin = Origin::loaded(live);
                 }
                 _ => incoming.others.push((live.key(), Some(live.record))),
             }
@@ -161,8 +161,15 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if valid > 1 {
             self.core.events.report(Kind::Ambiguous { valid }, || None);
         }
-        let basis = Arc::new(Basis::new(incoming, origin));
-        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(self.data.default))))
+        let basis = Basis {
+            incoming: Arc::new(incoming),
+            origin,
+            uncommitted: None,
+            ending: None,
+            identity: 0,
+            told: None,
+        };
+        Ok(Box::new(Draft::new(Arc::new(basis), newest.unwrap_or_else(self.data.default))))
     }
 
     /// Returns `true` if a commit needs the request itself, so that somebody has to keep it.

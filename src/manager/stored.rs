@@ -4,13 +4,7 @@ use std::{fmt, ops::Deref};
 
 use time::OffsetDateTime;
 
-use super::{
-    SessionManager,
-    basis::Basis,
-    core::{Core, Home},
-    incoming::Verdict,
-    rows::Rows,
-};
+use super::{SessionManager, basis::Basis, core::Home, incoming::Verdict, rows::Rows};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
@@ -312,8 +306,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             self.apply(rows, session, is_meant, Expiry::Restart, change).await?;
         let StoredSession { record, data, .. } = session;
         let is_changed = record.version != live.record.version;
-        let next = is_changed.then(|| self.core.basis_after_update(basis, live, record));
-        Ok((result, data, next.transpose()?))
+        if !is_changed {
+            return Ok((result, data, None));
+        }
+        let identity = basis.identity_after(&Intents::default(), record.owner);
+        let tells = tells(&self.core.policy, live, &record.lifetime);
+        let (origin, told) = (Origin::loaded(live.with(record)), basis.told.clone());
+        let next = self.core.next_basis(basis, origin, told, tells, self.core.now())?;
+        Ok((result, data, Some(Basis { identity, ..next })))
     }
 
     /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.
@@ -367,26 +367,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let epoch =
             if prepared.owner == record.owner { record.epoch } else { self.core.new_epoch()? };
         self.core.record(&prepared, lifetime, epoch).map(Some)
-    }
-}
-
-impl Core {
-    /// Returns what a request goes on with after its `update` wrote `record`.
-    fn basis_after_update(
-        &self,
-        basis: &Basis,
-        live: &Live,
-        record: Record,
-    ) -> Result<Basis, SessionError> {
-        let identity = basis.identity_after(&Intents::default(), record.owner);
-        let tells = tells(&self.policy, live, &record.lifetime);
-        let mut live = Box::new(live.with(record));
-        let mut told = basis.told.clone();
-        if tells {
-            live.former_key = false;
-            told = Some(self.deliver(&live, self.now())?);
-        }
-        Ok(Basis { identity, ..basis.after(Origin::Loaded(live), told) })
     }
 }
 
