@@ -9,6 +9,7 @@ use super::{
     basis::{Basis, Draft, Incoming},
     core::Core,
     endings::Successor,
+    rows::Rows,
     tokens::Claim,
 };
 use crate::{
@@ -62,11 +63,10 @@ impl Core {
             };
             let mut verdict = self.judge(&session, stored, now)?;
             if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming))
-                && let Some(entry) = self.revocation(list, &session()).await?
+                && let Some(revoked) = self.revocation(list, &session(), now).await?
             {
                 self.report(Kind::Revoked, session);
-                let successor = self.fresh_successor(&entry, now);
-                verdict = successor.map_or(Verdict::Absent, |new| Verdict::Tombstone(Some(new)));
+                verdict = revoked;
             }
             match verdict {
                 Verdict::Current(record) => {
@@ -93,42 +93,54 @@ impl Core {
         stored: Result<Option<Record>, StoreError>,
         now: Timestamp,
     ) -> Result<Verdict, SessionError> {
-        let record = match stored {
-            Ok(Some(record)) => record,
-            Ok(None) => {
-                self.report(Kind::Missed, session);
-                return Ok(Verdict::Absent);
+        let (kind, verdict) = match stored {
+            Ok(None) => (Kind::Missed, Verdict::Absent),
+            Ok(Some(record)) if self.policy.ends_at(&record.lifetime) <= now => {
+                (Kind::Expired, Verdict::Refused(Some(record)))
             }
-            Err(error) => {
-                self.refuse_unreadable(error, session)?;
-                return Ok(Verdict::Refused(None));
+            Ok(Some(record)) if record.tombstone => {
+                (Kind::Revoked, Verdict::Tombstone(Successor::of(&record)))
             }
+            Ok(Some(record)) => return Ok(Verdict::Current(record)),
+            Err(error) => (self.kind_of_damage(error, session)?, Verdict::Refused(None)),
         };
-        if self.policy.ends_at(&record.lifetime) <= now {
-            self.report(Kind::Expired, session);
-            return Ok(Verdict::Refused(Some(record)));
-        }
-        if record.tombstone {
-            self.report(Kind::Revoked, session);
-            return Ok(Verdict::Tombstone(Successor::of(&record)));
-        }
-        Ok(Verdict::Current(record))
+        self.report(kind, session);
+        Ok(verdict)
     }
 
-    /// Reports a session that cannot be read. Only a damaged one lets a fresh session start.
-    fn refuse_unreadable(
+    /// Looks a session of cookie mode up in the revocation list; `None` if it is not revoked.
+    ///
+    /// An id that was replaced moments ago is a tombstone.
+    pub(super) async fn revocation(
+        &self,
+        list: Rows<'_>,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<Option<Verdict>, SessionError> {
+        let successor = match list.load(key).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(entry)) => {
+                let is_fresh = entry.created_at().saturating_add(self.tombstone_life()) > now;
+                Successor::of(&entry).filter(|_| is_fresh)
+            }
+            // An entry that cannot be read still is one.
+            Err(StoreError::Corrupt) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let tombstone = successor.map(|successor| Verdict::Tombstone(Some(successor)));
+        Ok(Some(tombstone.unwrap_or(Verdict::Absent)))
+    }
+
+    /// Returns the event for a session that cannot be read. Only a damaged one lets a fresh session start.
+    fn kind_of_damage(
         &self,
         error: StoreError,
         session: &dyn Fn() -> StoreKey,
-    ) -> Result<(), SessionError> {
-        if matches!(error, StoreError::Corrupt) {
-            self.report(Kind::Corrupt, session);
-            return Ok(());
-        }
+    ) -> Result<Kind, SessionError> {
         if matches!(error, StoreError::Newer) {
             self.report(Kind::Newer, session);
         }
-        Err(error.into())
+        if matches!(error, StoreError::Corrupt) { Ok(Kind::Corrupt) } else { Err(error.into()) }
     }
 }
 
@@ -188,11 +200,12 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let is_valid = |data: &T| {
             self.is_valid_data(data) && parts.is_none_or(|parts| (self.data.validate)(parts, data))
         };
-        match self.decode(record) {
+        let kind = match self.decode(record) {
             Ok(Some(data)) if is_valid(&data) => return Ok(Some(data)),
-            Ok(_) => self.core.report(Kind::Invalid, session),
-            Err(error) => self.core.refuse_unreadable(error, session)?,
-        }
+            Ok(_) => Kind::Invalid,
+            Err(error) => self.core.kind_of_damage(error, session)?,
+        };
+        self.core.report(kind, session);
         Ok(None)
     }
 }

@@ -143,7 +143,7 @@ impl Core {
         } else {
             self.check_fits(&record)?;
             if let Some(list) = self.list(&basis.incoming)
-                && self.revocation(list, &key()).await?.is_some()
+                && self.revocation(list, &key(), save.now).await?.is_some()
             {
                 return Err(self.gone(Some(key())));
             }
