@@ -118,8 +118,7 @@ impl<T: Send + Sync + 'static> Cell<T> {
 
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State<T>>, SessionError> {
         let load = async || {
-            let kept = self.manager.keeps_parts().then(|| RequestSessions::without_registry(parts));
-            let draft = self.manager.open(parts, kept).await?;
+            let draft = self.manager.open(parts, RequestSessions::without_registry).await?;
             Ok(Mutex::new(State {
                 basis: draft.basis.clone(),
                 spare: Some(draft),

@@ -55,16 +55,15 @@ pub(crate) struct Uncommitted {
 
 impl Basis {
     /// Returns the basis after a commit, or after a guard that asked for the session's end was dropped.
-    pub(super) fn after(&self, origin: Origin, told: Option<HeaderValue>) -> Self {
+    pub(super) fn after(&self, identity: u32, origin: Origin, told: Option<HeaderValue>) -> Self {
         let (uncommitted, ending) = (None, None);
-        let incoming = self.incoming.clone();
-        Self { incoming, origin, uncommitted, ending, identity: self.identity, told }
+        Self { incoming: self.incoming.clone(), origin, uncommitted, ending, identity, told }
     }
 
     /// Returns what is left when a dropped guard asked for the session's end.
     pub(crate) fn with_ending(self: &Arc<Self>) -> Self {
         let ending = Some(self.ending.clone().unwrap_or_else(|| self.clone()));
-        Self { ending, identity: self.identity + 1, ..self.after(Origin::New, self.told.clone()) }
+        Self { ending, ..self.after(self.identity + 1, Origin::New, self.told.clone()) }
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {

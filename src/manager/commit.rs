@@ -17,15 +17,11 @@ use crate::{
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns `true` if committing an untouched draft would do nothing.
     pub(crate) fn rests(&self, basis: &Basis) -> bool {
+        let core = &self.core;
         let is_due = |live: &Live| {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
-            let core = &self.core;
-            live.former_key
-                || (core.policy.rolling != Rolling::Off
-                    && core
-                        .policy
-                        .extended(stored, core.now(), owned, core.data_in_token())
-                        .is_some())
+            let extended = || core.policy.extended(stored, core.now(), owned, core.data_in_token());
+            live.former_key || (core.policy.rolling != Rolling::Off && extended().is_some())
         };
         !basis.has_leftovers() && !basis.live().is_some_and(is_due)
     }

@@ -239,9 +239,12 @@ impl Settings {
     fn warn_of_shared_kind(self: &Arc<Self>) {
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|settings| settings.strong_count() > 0);
-        for other in
-            live.iter().filter_map(Weak::upgrade).filter(|other| self.is_of_one_kind(other))
-        {
+        let is_of_one_kind = |other: &Arc<Self>| {
+            self.audience == other.audience
+                && self.events.kind == other.events.kind
+                && self.carrier.binding == other.carrier.binding
+        };
+        for other in live.iter().filter_map(Weak::upgrade).filter(is_of_one_kind) {
             let (ours, theirs) = (self.carrier.describe(), other.carrier.describe());
             if ours == theirs && self.type_id != other.type_id {
                 tracing::warn!(
@@ -259,11 +262,5 @@ impl Settings {
             }
         }
         live.push(Arc::downgrade(self));
-    }
-
-    fn is_of_one_kind(&self, other: &Self) -> bool {
-        self.audience == other.audience
-            && self.events.kind == other.events.kind
-            && self.carrier.binding == other.carrier.binding
     }
 }

@@ -206,11 +206,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         onto: &Arc<Basis>,
         draft: &mut Draft<T>,
     ) -> Result<(), SessionError> {
-        if Arc::ptr_eq(onto, &draft.basis) {
-            return Ok(());
-        }
-        if draft.intents.destroy {
-            draft.basis = onto.clone();
+        if Arc::ptr_eq(onto, &draft.basis) || draft.intents.destroy {
+            draft.basis.clone_from(onto);
             return Ok(());
         }
         let is_other = onto.identity != draft.basis.identity;

@@ -39,7 +39,7 @@ impl Core {
     async fn look_up(
         &self,
         parts: &Parts,
-        kept_parts: Option<Arc<Parts>>,
+        keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<(Incoming, Origin, Vec<Live>), SessionError> {
         let now = self.now();
         let (arrived, claims) = self.read_tokens(parts, now)?;
@@ -49,7 +49,7 @@ impl Core {
             route: Route::of(parts),
             others: Vec::new(),
             store: self.store_of(parts)?,
-            parts: kept_parts,
+            parts: self.generate_id.is_some().then(|| keep(parts)),
         };
         let mut origin = Origin::New;
         let mut current = Vec::with_capacity(claims.len());
@@ -147,16 +147,14 @@ impl Core {
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Finds the session of a request, or starts a fresh one.
     ///
-    /// `kept_parts` is the request that `id_generator` gets to see later, as [`keeps_parts`](Self::keeps_parts)
-    /// asks.
+    /// `keep` copies the request, which `id_generator` gets to see later.
     pub(crate) async fn open(
         &self,
         parts: &Parts,
-        kept_parts: Option<Arc<Parts>>,
+        keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<Box<Draft<T>>, SessionError> {
         // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
-        let (mut incoming, mut origin, current) =
-            Box::pin(self.core.look_up(parts, kept_parts)).await?;
+        let (mut incoming, mut origin, current) = Box::pin(self.core.look_up(parts, keep)).await?;
         let mut newest = None;
         let mut valid = 0;
         for live in current {
@@ -182,11 +180,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             told: None,
         };
         Ok(Box::new(Draft::new(Arc::new(basis), newest.unwrap_or_else(self.data.default))))
-    }
-
-    /// Returns `true` if a commit needs the request itself, so that somebody has to keep it.
-    pub(crate) fn keeps_parts(&self) -> bool {
-        self.core.generate_id.is_some()
     }
 
     /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is damaged or

@@ -10,6 +10,7 @@ use crate::{
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
     error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
+    expiry::Lifetime,
     id::StoreKey,
     store::{Record, SessionStore},
 };
@@ -311,9 +312,11 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         }
         let identity = basis.identity_after(&Intents::default(), record.owner);
         let tells = tells(&self.core.policy, live, &record.lifetime);
-        let (origin, told) = (Origin::loaded(live.with(record)), basis.told.clone());
-        let next = self.core.next_basis(basis, origin, told, tells, self.core.now())?;
-        Ok((result, data, Some(Basis { identity, ..next })))
+        let (mut live, mut told) = (live.with(record), basis.told.clone());
+        if tells {
+            told = Some(self.core.deliver(&mut live, self.core.now())?);
+        }
+        Ok((result, data, Some(basis.after(identity, Origin::loaded(live), told))))
     }
 
     /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.
@@ -361,8 +364,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let mut lifetime = lifetime_after_save(policy, record, prepared.owner, None, now);
         if expiry == Expiry::Keep {
             // No cookie can be sent, so the session cannot outlive the one there is.
-            lifetime.expires_at = record.lifetime.expires_at;
-            lifetime.absolute_end = record.lifetime.absolute_end;
+            lifetime = Lifetime { created_at: lifetime.created_at, ..record.lifetime };
         }
         let epoch =
             if prepared.owner == record.owner { record.epoch } else { self.core.new_epoch()? };

@@ -1,7 +1,5 @@
 //! Carrying a decision out: the row first, then what the client is told.
 
-use http::HeaderValue;
-
 use super::{basis::Basis, core::Core, endings::Successor, rows::Rows};
 use crate::{
     clock::Timestamp,
@@ -38,7 +36,7 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
-        let origin = match row {
+        let mut origin = match row {
             RowAction::None if !tells && !basis.has_leftovers() => return Ok(None),
             RowAction::None => basis.origin.clone(),
             RowAction::Create(prepared, lifetime) => {
@@ -67,26 +65,12 @@ impl Core {
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
-        let next = self.next_basis(basis, origin, told, *tells, now)?;
-        Ok(Some(Basis { identity, ..next }))
-    }
-
-    /// Returns what a request goes on with. Where it `tells` the client, it makes the token anew.
-    pub(super) fn next_basis(
-        &self,
-        basis: &Basis,
-        mut origin: Origin,
-        mut told: Option<HeaderValue>,
-        tells: bool,
-        now: Timestamp,
-    ) -> Result<Basis, SessionError> {
         if let Origin::Loaded(live) = &mut origin
-            && tells
+            && *tells
         {
-            live.former_key = false;
             told = Some(self.deliver(live, now)?);
         }
-        Ok(basis.after(origin, told))
+        Ok(Some(basis.after(identity, origin, told)))
     }
 
     /// Puts a record under a new id, which it returns.
