@@ -33,12 +33,6 @@ pub(crate) enum Origin {
     Tombstone,
 }
 
-impl Origin {
-    pub(crate) fn loaded(live: Live) -> Self {
-        Self::Loaded(Box::new(live))
-    }
-}
-
 /// A valid session as this request knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
@@ -49,13 +43,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(id: SessionId, record: Record) -> Self {
-        Self { id, record, former_key: false }
+    pub(crate) fn new(id: SessionId, record: Record) -> Box<Self> {
+        Box::new(Self { id, record, former_key: false })
     }
 
     /// Returns the session under the same id with another record.
-    pub(crate) fn with(&self, record: Record) -> Self {
-        Self { record, id: self.id.clone(), former_key: self.former_key }
+    pub(crate) fn with(&self, record: Record) -> Box<Self> {
+        Box::new(Self { record, id: self.id.clone(), former_key: self.former_key })
     }
 
     pub(crate) fn key(&self) -> StoreKey {

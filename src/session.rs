@@ -21,7 +21,7 @@ use crate::{
     expiry::IdleTimeout,
     handle::SessionHandle,
     id::SessionId,
-    manager::{Basis, Draft, SessionManager},
+    manager::{Basis, Draft, Home, SessionManager},
     request::{AnyCell as _, RequestSessions},
 };
 
@@ -209,8 +209,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         if manager.core.data_in_token() {
             return Err(SessionError::NoStore { operation: "handle" });
         }
-        match (self.basis().live(), &self.basis().incoming.store) {
-            (Some(live), Some(store)) => {
+        match (self.basis().live(), &self.basis().incoming.home) {
+            (Some(live), Home::Store(store)) => {
                 let manager = manager.with_store(store.clone());
                 Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
             }

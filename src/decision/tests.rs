@@ -238,7 +238,7 @@ fn lifetime(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
     }
 }
 
-fn live(owner: Option<OwnerKey>, lifetime: Lifetime) -> Live {
+fn live(owner: Option<OwnerKey>, lifetime: Lifetime) -> Box<Live> {
     let id = Scope::new("app", "kind").id([7; 32]);
     let record = Record {
         version: Version::from_bytes([7; 16]),
@@ -280,7 +280,7 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
                 for former_key in [false, true] {
                     let live = live(before, lifetime(expires_at, chosen));
                     origins.push((
-                        Origin::Loaded(Box::new(Live { former_key, ..live })),
+                        Origin::Loaded(Box::new(Live { former_key, ..*live })),
                         after,
                         at(now),
                     ));

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::core::Core;
+use super::core::{Core, Home};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
     id::{OwnerKey, StoreKey},
-    store::{Record, SessionStore},
+    store::Record,
     warnings::Route,
 };
 
@@ -22,8 +22,8 @@ pub(crate) struct Incoming {
     pub(crate) route: Route,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
-    /// Where rows, or revocations, of this request are.
-    pub(crate) store: Option<Arc<dyn SessionStore>>,
+    /// Where the data lives, with the store that `store_for` chose for this request.
+    pub(crate) home: Home,
     /// What `id_generator` wants to see; kept only if there is one.
     pub(super) parts: Option<Arc<Parts>>,
 }

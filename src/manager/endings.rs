@@ -79,9 +79,9 @@ impl Core {
         let mut version = record.map(Record::version);
         let pauses = Pauses::start();
         loop {
-            let tombstone = if let Some(rows) = self.rows(&basis.incoming) {
+            let tombstone = if let Some(rows) = self.rows(&basis.incoming.home) {
                 self.destroy_row(rows, key, version, |_| true).await?
-            } else if let Some(list) = self.list(&basis.incoming) {
+            } else if let Some(list) = self.list(&basis.incoming.home) {
                 self.revoke(list, &key, record, None, now).await?
             } else {
                 None

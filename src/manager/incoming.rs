@@ -48,7 +48,7 @@ impl Core {
             opened_at: now,
             route: Route::of(parts),
             others: Vec::new(),
-            store: self.store_of(parts)?,
+            home: self.home_of(parts)?,
             parts: self.generate_id.is_some().then(|| keep(parts)),
         };
         let mut origin = Origin::New;
@@ -56,13 +56,13 @@ impl Core {
         for Claim { id, former_key, carried } in claims {
             let session = || id.store_key();
             let issued_at = carried.as_ref().map(|(issued_at, _)| *issued_at);
-            let stored = match (carried, self.rows(&incoming)) {
+            let stored = match (carried, self.rows(&incoming.home)) {
                 (Some((_, record)), _) => Ok(Some(record)),
                 (None, Some(rows)) => rows.load(&session()).await,
                 (None, None) => continue,
             };
             let mut verdict = self.judge(&session, stored, now)?;
-            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming))
+            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming.home))
                 && let Some(revoked) = self.revocation(list, &session(), now).await?
             {
                 self.report(Kind::Revoked, session);
@@ -163,7 +163,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
             match data {
                 Some(data) if newest.is_none() => {
                     newest = Some(data);
-                    origin = Origin::loaded(live);
+                    origin = Origin::Loaded(Box::new(live));
                 }
                 _ => incoming.others.push((live.key(), Some(live.record))),
             }

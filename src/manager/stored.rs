@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref};
 
 use time::OffsetDateTime;
 
-use super::{SessionManager, basis::Basis, core::Home, incoming::Verdict, rows::Rows};
+use super::{SessionManager, basis::Basis, incoming::Verdict, rows::Rows};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
@@ -212,13 +212,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
-        let rows = match &*self.core.home {
-            Home::Token(Some(list)) => self.core.rows_in(list),
-            Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
-                self.core.rows_outside("delete_expired")?
-            }
-        };
-        Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
+        let (core, operation) = (&self.core, "delete_expired");
+        let rows = core.list(&core.home).map_or_else(|| core.rows_outside(operation), Ok)?;
+        Ok(rows.bounded(operation, rows.store.delete_expired(limit)).await?)
     }
 
     async fn destroy_by_owner(
@@ -299,7 +295,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         change: impl FnMut(&mut T) -> R,
     ) -> Result<(R, T, Option<Basis>), SessionError> {
         let (operation, record) = ("update", live.record.clone());
-        let rows = self.core.rows(&basis.incoming).ok_or(SessionError::NoStore { operation })?;
+        let rows =
+            self.core.rows(&basis.incoming.home).ok_or(SessionError::NoStore { operation })?;
         let (key, expires_at) = (live.key(), record.expires_at());
         let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
@@ -316,7 +313,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if tells {
             told = Some(self.core.deliver(&mut live, self.core.now())?);
         }
-        Ok((result, data, Some(basis.after(identity, Origin::loaded(live), told))))
+        Ok((result, data, Some(basis.after(identity, Origin::Loaded(live), told))))
     }
 
     /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.

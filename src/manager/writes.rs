@@ -43,17 +43,17 @@ impl Core {
                 let record = self.record(prepared, *lifetime, 0)?;
                 let id = Box::pin(self.insert(basis, &record)).await?;
                 self.report(Kind::Created, || id.store_key());
-                Origin::loaded(Live::new(id, record))
+                Origin::Loaded(Live::new(id, record))
             }
             RowAction::Update(save) => {
-                Origin::loaded(Box::pin(self.update_row(basis, save, merge)).await?)
+                Origin::Loaded(Box::pin(self.update_row(basis, save, merge)).await?)
             }
             RowAction::Rotate(save) => {
-                Origin::loaded(Box::pin(self.rotate(basis, save, merge)).await?)
+                Origin::Loaded(Box::pin(self.rotate(basis, save, merge)).await?)
             }
             RowAction::Touch(live, expires_at) => {
                 match Box::pin(self.touch(basis, live, *expires_at)).await? {
-                    Some(touched) => Origin::loaded(touched),
+                    Some(touched) => Origin::Loaded(touched),
                     None if !basis.has_leftovers() => return Ok(None),
                     None => basis.origin.clone(),
                 }
@@ -82,7 +82,7 @@ impl Core {
                 _ => random().map_err(SessionError::Random)?,
             };
             let id = self.scope.id(secret);
-            let Some(rows) = self.rows(&basis.incoming) else {
+            let Some(rows) = self.rows(&basis.incoming.home) else {
                 return Ok(id);
             };
             if rows.save(&id.store_key(), record, Write::Create).await? == SaveOutcome::Saved {
@@ -98,8 +98,8 @@ impl Core {
         basis: &Basis,
         live: &Live,
         expires_at: Timestamp,
-    ) -> Result<Option<Live>, SessionError> {
-        if let Some(rows) = self.rows(&basis.incoming) {
+    ) -> Result<Option<Box<Live>>, SessionError> {
+        if let Some(rows) = self.rows(&basis.incoming.home) {
             let (key, version) = (live.key(), live.record.version());
             let touch = rows.bounded("touch", rows.store.touch(&key, version, expires_at));
             if touch.await? != SaveOutcome::Saved {
@@ -115,18 +115,18 @@ impl Core {
         basis: &Basis,
         save: &Save<'_>,
         merge: &Merge<'_>,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<Box<Live>, SessionError> {
         // Hashed only where it is needed.
         let key = || save.live.key();
         let record = self.record_of(save)?;
-        let record = if let Some(rows) = self.rows(&basis.incoming) {
+        let record = if let Some(rows) = self.rows(&basis.incoming.home) {
             let key = key();
             let again = |theirs: &Record| merge(save, theirs).map(Some);
             let written = rows.overwrite(&key, record, save.live.record.version, again);
             written.await?.map_err(|_| self.gone(Some(key)))?
         } else {
             self.check_fits(&record)?;
-            if let Some(list) = self.list(&basis.incoming)
+            if let Some(list) = self.list(&basis.incoming.home)
                 && self.revocation(list, &key(), save.now).await?.is_some()
             {
                 return Err(self.gone(Some(key())));
@@ -143,9 +143,9 @@ impl Core {
         basis: &Basis,
         save: &Save<'_>,
         merge: &Merge<'_>,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<Box<Live>, SessionError> {
         let record = self.record_of(save)?;
-        let rotated = match self.rows(&basis.incoming) {
+        let rotated = match self.rows(&basis.incoming.home) {
             Some(rows) => self.rotate_row(basis, rows, save, record, merge).await?,
             None => self.rotate_token(basis, save, record).await?,
         };
@@ -164,7 +164,7 @@ impl Core {
         save: &Save<'_>,
         mut record: Record,
         merge: &Merge<'_>,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<Box<Live>, SessionError> {
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
         let id = self.insert(basis, &first).await?;
@@ -220,9 +220,9 @@ impl Core {
         basis: &Basis,
         save: &Save<'_>,
         record: Record,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<Box<Live>, SessionError> {
         let id = self.insert(basis, &record).await?;
-        if let Some(list) = self.list(&basis.incoming) {
+        if let Some(list) = self.list(&basis.incoming.home) {
             let old = save.live.key();
             let successor = Successor::new(id.store_key(), save);
             let replaced = Some(&save.live.record);
