@@ -54,23 +54,25 @@ pub(crate) struct Uncommitted {
 }
 
 impl Basis {
-    /// Returns the basis after a commit, or after a guard that asked for the session's end was dropped.
-    pub(super) fn after(&self, identity: u32, origin: Origin, told: Option<HeaderValue>) -> Self {
-        let (uncommitted, ending) = (None, None);
-        Self { incoming: self.incoming.clone(), origin, uncommitted, ending, identity, told }
+    /// Makes a basis to which dropped guards left nothing.
+    pub(super) fn new(
+        incoming: Arc<Incoming>,
+        identity: u32,
+        origin: Origin,
+        told: Option<HeaderValue>,
+    ) -> Self {
+        Self { incoming, origin, uncommitted: None, ending: None, identity, told }
     }
 
     /// Returns what is left when a dropped guard asked for the session's end.
     pub(crate) fn with_ending(self: &Arc<Self>) -> Self {
         let ending = Some(self.ending.clone().unwrap_or_else(|| self.clone()));
-        Self { ending, ..self.after(self.identity + 1, Origin::New, self.told.clone()) }
+        let (incoming, told) = (self.incoming.clone(), self.told.clone());
+        Self { ending, ..Self::new(incoming, self.identity + 1, Origin::New, told) }
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {
-        match &self.origin {
-            Origin::Loaded(live) => Some(live),
-            Origin::New | Origin::Tombstone => None,
-        }
+        if let Origin::Loaded(live) = &self.origin { Some(live) } else { None }
     }
 
     /// Returns `true` if dropped guards left something that the layer has to commit.
@@ -98,10 +100,11 @@ impl Basis {
 
     /// Returns the encoded data that guards are handed, where it is at hand in today's shape.
     pub(super) fn handed_out(&self, core: &Core) -> Option<&Bytes> {
-        let stored = || self.live().map(|live| &live.record);
-        let current = || stored().filter(|record| record.schema == core.schema);
-        let uncommitted = self.uncommitted.as_ref().map(|uncommitted| &uncommitted.after);
-        uncommitted.or_else(|| current().map(|record| &record.payload))
+        match (&self.uncommitted, self.live()) {
+            (Some(uncommitted), _) => Some(&uncommitted.after),
+            (None, Some(live)) if live.record.schema == core.schema => Some(&live.record.payload),
+            (None, _) => None,
+        }
     }
 }
 

@@ -55,10 +55,9 @@ impl Core {
         let mut current = Vec::with_capacity(claims.len());
         for Claim { id, former_key, carried } in claims {
             let session = || id.store_key();
-            let issued_at = carried.as_ref().map(|(issued_at, _)| *issued_at);
-            let stored = match (carried, self.rows(&incoming.home)) {
-                (Some((_, record)), _) => Ok(Some(record)),
-                (None, Some(rows)) => rows.load(&session()).await,
+            let (issued_at, stored) = match (carried, self.rows(&incoming.home)) {
+                (Some((issued_at, record)), _) => (Some(issued_at), Ok(Some(record))),
+                (None, Some(rows)) => (None, rows.load(&session()).await),
                 (None, None) => continue,
             };
             let mut verdict = self.judge(&session, stored, now)?;
@@ -171,15 +170,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if valid > 1 {
             self.core.events.report(Kind::Ambiguous { valid }, || None);
         }
-        let basis = Basis {
-            incoming: Arc::new(incoming),
-            origin,
-            uncommitted: None,
-            ending: None,
-            identity: 0,
-            told: None,
-        };
-        Ok(Box::new(Draft::new(Arc::new(basis), newest.unwrap_or_else(self.data.default))))
+        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
+        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(self.data.default))))
     }
 
     /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is damaged or

@@ -303,8 +303,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let (result, session) =
             self.apply(rows, session, is_meant, Expiry::Restart, change).await?;
         let StoredSession { record, data, .. } = session;
-        let is_changed = record.version != live.record.version;
-        if !is_changed {
+        if record.version == live.record.version {
             return Ok((result, data, None));
         }
         let identity = basis.identity_after(&Intents::default(), record.owner);
@@ -313,7 +312,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         if tells {
             told = Some(self.core.deliver(&mut live, self.core.now())?);
         }
-        Ok((result, data, Some(basis.after(identity, Origin::Loaded(live), told))))
+        let next = Basis::new(basis.incoming.clone(), identity, Origin::Loaded(live), told);
+        Ok((result, data, Some(next)))
     }
 
     /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.

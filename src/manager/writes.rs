@@ -70,7 +70,7 @@ impl Core {
         {
             told = Some(self.deliver(live, now)?);
         }
-        Ok(Some(basis.after(identity, origin, told)))
+        Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))
     }
 
     /// Puts a record under a new id, which it returns.
