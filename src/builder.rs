@@ -195,7 +195,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
     ) -> Self {
-        self.token.home = Some(Home::StoreFor(Box::new(choose)));
+        self.token.home = Some(Home::StoreFor(Arc::new(choose)));
         self
     }
 

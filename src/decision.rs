@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
+    error::SessionError,
     expiry::{ExpiryPolicy, IdleTimeout, LONGEST_COOKIE, Lifetime},
     id::{OwnerKey, SessionId, StoreKey},
     store::Record,
@@ -42,13 +43,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(id: SessionId, record: Record) -> Self {
-        Self { id, record, former_key: false }
+    pub(crate) fn new(id: SessionId, record: Record) -> Box<Self> {
+        Box::new(Self { id, record, former_key: false })
     }
 
     /// Returns the session under the same id with another record.
-    pub(crate) fn with(&self, record: Record) -> Self {
-        Self { record, id: self.id.clone(), former_key: self.former_key }
+    pub(crate) fn with(&self, record: Record) -> Box<Self> {
+        Box::new(Self { record, id: self.id.clone(), former_key: self.former_key })
     }
 
     pub(crate) fn key(&self) -> StoreKey {
@@ -94,13 +95,11 @@ pub(crate) struct Prepared {
     pub(crate) owner: Option<OwnerKey>,
 }
 
-/// Everything a commit's decision depends on.
+/// What a commit's decision depends on, besides the data that it saves.
 #[derive(Clone, Copy)]
 pub(crate) struct Situation<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) intents: &'a Intents,
-    /// The data to save, if [`saves`] returns `true`.
-    pub(crate) prepared: Option<&'a Prepared>,
     /// The data changed, though it may not be possible to save it.
     pub(crate) changed: bool,
     /// The token carries the data, not only an id.
@@ -110,10 +109,9 @@ pub(crate) struct Situation<'a> {
 }
 
 /// A save of a session that exists.
-#[derive(Clone, Copy)]
 pub(crate) struct Save<'a> {
     pub(crate) live: &'a Live,
-    pub(crate) prepared: &'a Prepared,
+    pub(crate) prepared: Prepared,
     pub(crate) intents: &'a Intents,
     pub(crate) lifetime: Lifetime,
     pub(crate) now: Timestamp,
@@ -157,10 +155,9 @@ impl Save<'_> {
 }
 
 /// What is done to the row.
-#[derive(Clone, Copy)]
 pub(crate) enum RowAction<'a> {
     None,
-    Create(&'a Prepared, Lifetime),
+    Create(Prepared, Lifetime),
     Update(Save<'a>),
     Touch(&'a Live, Timestamp),
     /// Create under a new id, end the old one.
@@ -170,39 +167,30 @@ pub(crate) enum RowAction<'a> {
     Gone,
 }
 
-/// Returns `true` if a commit writes the data, so that it must be encoded and its owner known.
-pub(crate) fn saves(origin: &Origin, intents: &Intents, changed: bool) -> bool {
-    let save = asks_save(intents, changed);
-    !intents.destroy
-        && match origin {
-            Origin::New => save,
-            Origin::Loaded(_) => save || intents.regenerate,
-            Origin::Tombstone => intents.regenerate,
-        }
-}
-
-fn asks_save(intents: &Intents, changed: bool) -> bool {
-    changed || intents.force_save || intents.idle_timeout.is_some()
-}
-
 /// Decides what a commit does to the row. Returns `true` as well if the client is sent a token.
-pub(crate) fn decide<'a>(situation: &Situation<'a>) -> (RowAction<'a>, bool) {
-    let Situation { origin, intents, prepared, changed, data_in_token, policy, now } = *situation;
-    match (origin, prepared) {
+///
+/// `prepare` makes the data ready. It is called only if the commit writes the data.
+pub(crate) fn decide<'a>(
+    situation: &Situation<'a>,
+    prepare: impl FnOnce() -> Result<Prepared, SessionError>,
+) -> Result<(RowAction<'a>, bool), SessionError> {
+    let Situation { origin, intents, changed, data_in_token, policy, now } = *situation;
+    let idle_timeout = intents.idle_timeout;
+    let asks_save = changed || intents.force_save || idle_timeout.is_some();
+    Ok(match origin {
         _ if intents.destroy => (RowAction::Destroy, false),
-        (Origin::Loaded(live), Some(prepared)) => {
+        Origin::Loaded(live) if asks_save || intents.regenerate => {
+            let prepared = prepare()?;
             let owner = prepared.owner;
-            let lifetime =
-                lifetime_after_save(policy, &live.record, owner, intents.idle_timeout, now);
+            let lifetime = lifetime_after_save(policy, &live.record, owner, idle_timeout, now);
             let save = Save { live, prepared, intents, lifetime, now };
             if intents.regenerate {
                 (RowAction::Rotate(save), true)
             } else {
-                let told = data_in_token || tells(policy, live, &lifetime);
-                (RowAction::Update(save), told)
+                (RowAction::Update(save), data_in_token || tells(policy, live, &lifetime))
             }
         }
-        (Origin::Loaded(live), None) => {
+        Origin::Loaded(live) => {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
             match policy.extended(stored, now, owned, data_in_token) {
                 Some(expires_at) => {
@@ -213,13 +201,16 @@ pub(crate) fn decide<'a>(situation: &Situation<'a>) -> (RowAction<'a>, bool) {
                 None => (RowAction::None, live.former_key),
             }
         }
-        (Origin::New | Origin::Tombstone, Some(prepared)) => {
-            let lifetime = policy.begun(now, intents.idle_timeout, prepared.owner.is_some());
+        Origin::New if !asks_save => (RowAction::None, false),
+        Origin::Tombstone if !intents.regenerate => {
+            (if asks_save { RowAction::Gone } else { RowAction::None }, false)
+        }
+        Origin::New | Origin::Tombstone => {
+            let prepared = prepare()?;
+            let lifetime = policy.begun(now, idle_timeout, prepared.owner.is_some());
             (RowAction::Create(prepared, lifetime), true)
         }
-        (Origin::Tombstone, None) if asks_save(intents, changed) => (RowAction::Gone, false),
-        (Origin::New | Origin::Tombstone, None) => (RowAction::None, false),
-    }
+    })
 }
 
 /// Returns `true` if the cookie of a session in a store has to be sent again once `lifetime` is stored.

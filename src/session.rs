@@ -21,7 +21,7 @@ use crate::{
     expiry::IdleTimeout,
     handle::SessionHandle,
     id::SessionId,
-    manager::{Basis, Data, Draft, SessionManager, any_change},
+    manager::{Basis, Data, Draft, Home, SessionManager, any_change},
     request::{Cell, RequestSessions},
 };
 
@@ -210,8 +210,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         if core.data_in_token() {
             return Err(SessionError::NoStore { operation: "handle" });
         }
-        match (self.basis().live(), &self.basis().incoming.store) {
-            (Some(live), Some(store)) => {
+        match (self.basis().live(), &self.basis().incoming.home) {
+            (Some(live), Home::Store(store)) => {
                 let manager = SessionManager::new(core.with_store(store.clone()));
                 Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
             }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::{any_data::Data, core::Core};
+use super::{
+    any_data::Data,
+    core::{Core, Home},
+};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
     id::{OwnerKey, StoreKey},
-    store::{Record, SessionStore},
+    store::Record,
     warnings::Route,
 };
 
@@ -22,13 +25,14 @@ pub(crate) struct Incoming {
     pub(crate) route: Route,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
-    /// Where rows, or revocations, of this request are.
-    pub(crate) store: Option<Arc<dyn SessionStore>>,
+    /// Where the data lives, with the store that `store_for` chose for this request.
+    pub(crate) home: Home,
     /// What `id_generator` wants to see; kept only if there is one.
     pub(super) parts: Option<Arc<Parts>>,
 }
 
 /// What a commit starts from. Every commit that did something makes another.
+#[derive(Clone)]
 pub(crate) struct Basis {
     pub(crate) incoming: Arc<Incoming>,
     pub(crate) origin: Origin,
@@ -43,6 +47,7 @@ pub(crate) struct Basis {
 }
 
 /// The changes of dropped guards, folded into one.
+#[derive(Clone)]
 pub(crate) struct Uncommitted {
     /// The data as the first of them found it, encoded.
     pub(crate) before: Bytes,
@@ -52,41 +57,30 @@ pub(crate) struct Uncommitted {
 }
 
 impl Basis {
-    pub(super) fn new(incoming: Incoming, origin: Origin) -> Self {
-        Self {
-            incoming: Arc::new(incoming),
-            origin,
-            uncommitted: None,
-            ending: None,
-            identity: 0,
-            told: None,
-        }
-    }
-
-    /// Returns the basis after a commit, or after a guard was dropped.
-    pub(super) fn after(&self, origin: Origin, told: Option<HeaderValue>) -> Self {
-        let (uncommitted, ending) = (None, None);
-        let incoming = self.incoming.clone();
-        Self { incoming, origin, uncommitted, ending, identity: self.identity, told }
-    }
-
-    /// Returns the same with other changes of dropped guards.
-    pub(crate) fn with_uncommitted(&self, uncommitted: Option<Uncommitted>) -> Self {
-        let after = self.after(self.origin.clone(), self.told.clone());
-        Self { uncommitted, ending: self.ending.clone(), ..after }
+    /// Makes a basis to which dropped guards left nothing.
+    pub(super) fn new(
+        incoming: Arc<Incoming>,
+        identity: u32,
+        origin: Origin,
+        told: Option<HeaderValue>,
+    ) -> Self {
+        Self { incoming, origin, uncommitted: None, ending: None, identity, told }
     }
 
     /// Returns what is left when a dropped guard asked for the session's end.
     pub(crate) fn with_ending(self: &Arc<Self>) -> Self {
         let ending = Some(self.ending.clone().unwrap_or_else(|| self.clone()));
-        Self { ending, identity: self.identity + 1, ..self.after(Origin::New, self.told.clone()) }
+        let (incoming, told) = (self.incoming.clone(), self.told.clone());
+        Self { ending, ..Self::new(incoming, self.identity + 1, Origin::New, told) }
     }
 
     pub(crate) fn live(&self) -> Option<&Live> {
-        match &self.origin {
-            Origin::Loaded(live) => Some(live),
-            Origin::New | Origin::Tombstone => None,
-        }
+        if let Origin::Loaded(live) = &self.origin { Some(live) } else { None }
+    }
+
+    /// Returns `true` if dropped guards left something that the layer has to commit.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.uncommitted.is_some() || self.ending.is_some()
     }
 
     /// Returns what guards asked for together, the dropped ones and this one.
@@ -109,10 +103,11 @@ impl Basis {
 
     /// Returns the encoded data that guards are handed, where it is at hand in today's shape.
     pub(super) fn handed_out(&self, core: &Core) -> Option<&Bytes> {
-        let stored = || self.live().map(|live| &live.record);
-        let current = || stored().filter(|record| record.schema == core.schema);
-        let uncommitted = self.uncommitted.as_ref().map(|uncommitted| &uncommitted.after);
-        uncommitted.or_else(|| current().map(|record| &record.payload))
+        match (&self.uncommitted, self.live()) {
+            (Some(uncommitted), _) => Some(&uncommitted.after),
+            (None, Some(live)) if live.record.schema == core.schema => Some(&live.record.payload),
+            (None, _) => None,
+        }
     }
 }
 

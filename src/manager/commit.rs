@@ -7,7 +7,7 @@ use super::{
     data::Clash,
 };
 use crate::{
-    decision::{Live, Prepared, Save, Situation, decide, saves},
+    decision::{Live, Prepared, Save, Situation, decide},
     error::SessionError,
     event::SessionEventKind as Kind,
     expiry::Rolling,
@@ -20,15 +20,10 @@ impl Core {
     pub(crate) fn rests(&self, basis: &Basis) -> bool {
         let is_due = |live: &Live| {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
-            let core = self;
-            live.former_key
-                || (core.policy.rolling != Rolling::Off
-                    && core
-                        .policy
-                        .extended(stored, core.now(), owned, core.data_in_token())
-                        .is_some())
+            let extended = || self.policy.extended(stored, self.now(), owned, self.data_in_token());
+            live.former_key || (self.policy.rolling != Rolling::Off && extended().is_some())
         };
-        basis.uncommitted.is_none() && basis.ending.is_none() && !basis.live().is_some_and(is_due)
+        !basis.has_leftovers() && !basis.live().is_some_and(is_due)
     }
 
     /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
@@ -38,30 +33,25 @@ impl Core {
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
         let intents = basis.intents_with(draft.intents);
-        let ours = change.clone().or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
-        let changed = match (uncommitted, &ours) {
-            (Some(earlier), Some(ours)) => !self.is_same_data(&earlier.before, ours),
-            _ => change.is_some(),
-        };
-        let prepared = if saves(&basis.origin, &intents, changed) {
-            Some(self.prepare(&mut *draft.data, ours)?)
-        } else {
-            None
-        };
-        let identity = prepared.as_ref().map_or(basis.identity, |prepared| {
-            basis.identity_after(&draft.intents, prepared.owner)
+        let ours = change.or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
+        let changed = ours.as_ref().is_some_and(|ours| {
+            uncommitted.is_none_or(|earlier| !self.is_same_data(&earlier.before, ours))
         });
-        let decision = decide(&Situation {
+        let situation = Situation {
             origin: &basis.origin,
             intents: &intents,
-            prepared: prepared.as_ref(),
             changed,
             data_in_token: self.data_in_token(),
             policy: &self.policy,
             now,
-        });
-        let merge = |save: &Save<'_>, epoch, theirs: &Record| self.reconciled(save, epoch, theirs);
-        self.carry_out(&basis, decision, &merge, identity, now).await
+        };
+        let mut identity = basis.identity;
+        let decision = decide(&situation, || {
+            let prepared = self.prepare(&mut *draft.data, ours)?;
+            identity = basis.identity_after(&draft.intents, prepared.owner);
+            Ok(prepared)
+        })?;
+        self.carry_out(&basis, &decision, identity, now).await
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
@@ -83,37 +73,36 @@ impl Core {
             intents: basis.intents_with(draft.intents),
             owner,
         };
-        Ok(Basis { identity, ..basis.with_uncommitted(Some(uncommitted)) })
+        Ok(Basis { identity, uncommitted: Some(uncommitted), ..Basis::clone(basis) })
     }
 
-    /// Makes the record that holds a save and what others wrote before it; `epoch` is the one of the save.
-    fn reconciled(
+    /// Makes the record that holds a save and what others wrote before it.
+    pub(super) fn reconciled(
         &self,
         save: &Save<'_>,
-        epoch: u64,
         theirs: &Record,
     ) -> Result<Record, SessionError> {
-        let core = self;
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|clash| clash.field.clone());
-        core.report(Kind::Conflict { field: field.clone() }, || save.live.key());
+        self.report(Kind::Conflict { field: field.clone() }, || save.live.key());
         if field.is_some() {
-            core.warn(Mistake::RequestsConflict, None, field.as_deref());
+            self.warn(Mistake::RequestsConflict, None, field.as_deref());
         }
         let prepared = prepared.map_err(|clash| clash.error)?;
         let mut lifetime = save.lifetime;
         if save.intents.idle_timeout.is_none() && lifetime.idle_timeout != theirs.idle_timeout() {
             let owned = prepared.owner.is_some();
-            lifetime = core.policy.renewed(&lifetime, save.now, theirs.idle_timeout(), owned);
+            lifetime = self.policy.renewed(&lifetime, save.now, theirs.idle_timeout(), owned);
         }
+        let merged = self.record_of(&Save { prepared, lifetime, ..*save })?;
         let is_same_login = theirs.epoch != save.live.record.epoch && !save.intents.clear;
-        core.record(&prepared, lifetime, if is_same_login { theirs.epoch } else { epoch })
+        Ok(if is_same_login { Record { epoch: theirs.epoch, ..merged } } else { merged })
     }
 
     /// Merges a save with what others wrote, as the policy has it, within one identity.
     fn reconcile(&self, save: &Save<'_>, theirs: &Record) -> Result<Prepared, Clash> {
         let base = &save.live.record;
-        let ours = save.prepared;
+        let ours = &save.prepared;
         let conflict = || Err(SessionError::Conflict.into());
         if self.is_newer(theirs) {
             // Whatever the policy: data of a newer node is not replaced.

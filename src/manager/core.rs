@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::{ConflictPolicy, any_data::DataType, basis::Incoming, rows::Rows};
+use super::{ConflictPolicy, any_data::DataType, rows::Rows};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
@@ -71,11 +71,12 @@ type Migrate = dyn Fn(u32, Value) -> Result<Value, BoxError> + Send + Sync;
 type StoreFor = dyn Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync;
 
 /// Where the data lives.
+#[derive(Clone)]
 pub(crate) enum Home {
     /// In the token; ended sessions in the list, if there is one.
     Token(Option<Arc<dyn SessionStore>>),
     Store(Arc<dyn SessionStore>),
-    StoreFor(Box<StoreFor>),
+    StoreFor(Arc<StoreFor>),
 }
 
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,42 +116,35 @@ impl Core {
         matches!(*self.home, Home::Token(_))
     }
 
-    /// Returns the store of a request: of its rows, or of the revocation list.
-    pub(super) fn store_of(
-        &self,
-        parts: &Parts,
-    ) -> Result<Option<Arc<dyn SessionStore>>, SessionError> {
+    /// Returns where the data of a request's sessions lives, with the store that `store_for` chooses.
+    pub(super) fn home_of(&self, parts: &Parts) -> Result<Home, SessionError> {
         match &*self.home {
-            Home::Token(list) => Ok(list.clone()),
-            Home::Store(store) => Ok(Some(store.clone())),
-            Home::StoreFor(store_for) => store_for(parts).map(Some).map_err(|error| {
+            Home::StoreFor(store_for) => store_for(parts).map(Home::Store).map_err(|error| {
                 self.events.report(Kind::StoreError { operation: "store_for" }, || None);
                 error.into()
             }),
+            home @ (Home::Token(_) | Home::Store(_)) => Ok(home.clone()),
         }
     }
 
     /// Returns the rows for an operation outside a request.
     pub(super) fn rows_outside(&self, operation: &'static str) -> Result<Rows<'_>, SessionError> {
-        match &*self.home {
-            Home::Store(store) => Ok(self.rows_in(store)),
-            Home::Token(_) | Home::StoreFor(_) => Err(SessionError::NoStore { operation }),
-        }
+        self.rows(&self.home).ok_or(SessionError::NoStore { operation })
     }
 
-    /// Returns the rows of a request's sessions, or `None` where the data is in the token.
-    pub(super) fn rows<'a>(&'a self, incoming: &'a Incoming) -> Option<Rows<'a>> {
-        let store = incoming.store.as_ref().filter(|_| !self.data_in_token());
-        store.map(|store| self.rows_in(store))
+    /// Returns the rows of the sessions, or `None` where the data is in the token.
+    pub(super) fn rows<'a>(&'a self, home: &'a Home) -> Option<Rows<'a>> {
+        if let Home::Store(store) = home { Some(self.rows_in(store)) } else { None }
     }
 
-    /// Returns the revocation list of a request whose data is in the token.
-    pub(super) fn list<'a>(&'a self, incoming: &'a Incoming) -> Option<Rows<'a>> {
-        let list = incoming.store.as_ref().filter(|_| self.data_in_token());
-        list.map(|list| self.rows_in(list))
+    /// Returns the revocation list, if there is one where the data is in the token.
+    pub(super) fn list<'a>(&'a self, home: &'a Home) -> Option<Rows<'a>> {
+        if let Home::Token(Some(list)) = home { Some(self.rows_in(list)) } else { None }
     }
 
-    pub(super) fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
+    fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
+        // Not the `Arc`, which is a store too and would box every future once more.
+        let store = store.as_ref();
         Rows { store, timeout: self.store_timeout(), events: &self.events }
     }
 
@@ -236,9 +230,12 @@ impl Settings {
     fn warn_of_shared_kind(self: &Arc<Self>) {
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|settings| settings.strong_count() > 0);
-        for other in
-            live.iter().filter_map(Weak::upgrade).filter(|other| self.is_of_one_kind(other))
-        {
+        let is_of_one_kind = |other: &Arc<Self>| {
+            self.audience == other.audience
+                && self.events.kind == other.events.kind
+                && self.carrier.binding == other.carrier.binding
+        };
+        for other in live.iter().filter_map(Weak::upgrade).filter(is_of_one_kind) {
             let (ours, theirs) = (&self.carrier.description, &other.carrier.description);
             if ours == theirs && self.type_name != other.type_name {
                 tracing::warn!(
@@ -256,11 +253,5 @@ impl Settings {
             }
         }
         live.push(Arc::downgrade(self));
-    }
-
-    fn is_of_one_kind(&self, other: &Self) -> bool {
-        self.audience == other.audience
-            && self.events.kind == other.events.kind
-            && self.carrier.binding == other.carrier.binding
     }
 }

@@ -192,11 +192,8 @@ impl Core {
 
     /// Brings a draft from the basis it was handed out of to the request's current one.
     pub(crate) fn rebase(&self, onto: &Arc<Basis>, draft: &mut Draft) -> Result<(), SessionError> {
-        if Arc::ptr_eq(onto, &draft.basis) {
-            return Ok(());
-        }
-        if draft.intents.destroy {
-            draft.basis = onto.clone();
+        if Arc::ptr_eq(onto, &draft.basis) || draft.intents.destroy {
+            draft.basis.clone_from(onto);
             return Ok(());
         }
         let is_other = onto.identity != draft.basis.identity;

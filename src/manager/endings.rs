@@ -59,10 +59,11 @@ impl Core {
         basis: &Basis,
         now: Timestamp,
     ) -> Result<(), SessionError> {
-        let live = basis.live().map(|live| (live.key(), Some(live.record.clone())));
-        for (key, record) in live.iter().chain(&basis.incoming.others) {
-            self.destroy_session(basis, *key, record.as_ref(), now).await?;
-            self.report(Kind::Destroyed, || *key);
+        let live = basis.live().map(|live| (live.key(), Some(&live.record)));
+        let others = basis.incoming.others.iter().map(|(key, record)| (*key, record.as_ref()));
+        for (key, record) in live.into_iter().chain(others) {
+            self.destroy_session(basis, key, record, now).await?;
+            self.report(Kind::Destroyed, || key);
         }
         Ok(())
     }
@@ -78,9 +79,9 @@ impl Core {
         let mut version = record.map(Record::version);
         let pauses = Pauses::start();
         loop {
-            let tombstone = if let Some(rows) = self.rows(&basis.incoming) {
+            let tombstone = if let Some(rows) = self.rows(&basis.incoming.home) {
                 self.destroy_row(rows, key, version, |_| true).await?
-            } else if let Some(list) = self.list(&basis.incoming) {
+            } else if let Some(list) = self.list(&basis.incoming.home) {
                 self.revoke(list, &key, record, None, now).await?
             } else {
                 None
@@ -128,22 +129,6 @@ impl Core {
         }
     }
 
-    /// Looks a session of cookie mode up in the revocation list.
-    pub(super) async fn revocation(
-        &self,
-        list: Rows<'_>,
-        key: &StoreKey,
-    ) -> Result<Option<Record>, StoreError> {
-        match list.load(key).await {
-            // An entry that cannot be read still is one.
-            Err(StoreError::Corrupt) => {
-                let end = self.now();
-                Ok(Some(self.tombstone(end, end, None).map_err(StoreError::unavailable)?))
-            }
-            entry => entry,
-        }
-    }
-
     /// Enters a session of cookie mode into the revocation list; returns what stood there before, which stays.
     pub(super) async fn revoke(
         &self,
@@ -165,12 +150,6 @@ impl Core {
         })
     }
 
-    /// Returns the session that replaced a revoked id moments ago.
-    pub(super) fn fresh_successor(&self, entry: &Record, now: Timestamp) -> Option<Successor> {
-        let is_fresh = entry.created_at().saturating_add(self.tombstone_life()) > now;
-        Successor::of(entry).filter(|_| is_fresh)
-    }
-
     /// Returns `true` if a save that asked for a new id may go on although another request was first to
     /// replace the old one: a login proves itself, and a session that goes on is still this person's.
     pub(super) async fn may_follow(
@@ -182,7 +161,7 @@ impl Core {
         let Some(successor) = Successor::of(tombstone) else {
             return Ok(false);
         };
-        if self.owner_is_told && save.is_login() {
+        if save.is_login() {
             return Ok(true);
         }
         if successor.is_other_identity {

@@ -9,6 +9,7 @@ use super::{
     basis::{Basis, Draft, Incoming},
     core::Core,
     endings::Successor,
+    rows::Rows,
     tokens::Claim,
 };
 use crate::{
@@ -38,7 +39,7 @@ impl Core {
     async fn look_up(
         &self,
         parts: &Parts,
-        kept_parts: Option<Arc<Parts>>,
+        keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<(Incoming, Origin, Vec<Live>), SessionError> {
         let now = self.now();
         let (arrived, claims) = self.read_tokens(parts, now)?;
@@ -47,26 +48,24 @@ impl Core {
             opened_at: now,
             route: Route::of(parts),
             others: Vec::new(),
-            store: self.store_of(parts)?,
-            parts: kept_parts,
+            home: self.home_of(parts)?,
+            parts: self.generate_id.is_some().then(|| keep(parts)),
         };
         let mut origin = Origin::New;
         let mut current = Vec::with_capacity(claims.len());
         for Claim { id, former_key, carried } in claims {
             let session = || id.store_key();
-            let issued_at = carried.as_ref().map(|(issued_at, _)| *issued_at);
-            let stored = match (carried, self.rows(&incoming)) {
-                (Some((_, record)), _) => Ok(Some(record)),
-                (None, Some(rows)) => rows.load(&session()).await,
+            let (issued_at, stored) = match (carried, self.rows(&incoming.home)) {
+                (Some((issued_at, record)), _) => (Some(issued_at), Ok(Some(record))),
+                (None, Some(rows)) => (None, rows.load(&session()).await),
                 (None, None) => continue,
             };
             let mut verdict = self.judge(&session, stored, now)?;
-            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming))
-                && let Some(entry) = self.revocation(list, &session()).await?
+            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming.home))
+                && let Some(revoked) = self.revocation(list, &session(), now).await?
             {
                 self.report(Kind::Revoked, session);
-                let successor = self.fresh_successor(&entry, now);
-                verdict = successor.map_or(Verdict::Absent, |new| Verdict::Tombstone(Some(new)));
+                verdict = revoked;
             }
             match verdict {
                 Verdict::Current(record) => {
@@ -93,54 +92,66 @@ impl Core {
         stored: Result<Option<Record>, StoreError>,
         now: Timestamp,
     ) -> Result<Verdict, SessionError> {
-        let record = match stored {
-            Ok(Some(record)) => record,
-            Ok(None) => {
-                self.report(Kind::Missed, session);
-                return Ok(Verdict::Absent);
+        let (kind, verdict) = match stored {
+            Ok(None) => (Kind::Missed, Verdict::Absent),
+            Ok(Some(record)) if self.policy.ends_at(&record.lifetime) <= now => {
+                (Kind::Expired, Verdict::Refused(Some(record)))
             }
-            Err(error) => {
-                self.refuse_unreadable(error, session)?;
-                return Ok(Verdict::Refused(None));
+            Ok(Some(record)) if record.tombstone => {
+                (Kind::Revoked, Verdict::Tombstone(Successor::of(&record)))
             }
+            Ok(Some(record)) => return Ok(Verdict::Current(record)),
+            Err(error) => (self.kind_of_damage(error, session)?, Verdict::Refused(None)),
         };
-        if self.policy.ends_at(&record.lifetime) <= now {
-            self.report(Kind::Expired, session);
-            return Ok(Verdict::Refused(Some(record)));
-        }
-        if record.tombstone {
-            self.report(Kind::Revoked, session);
-            return Ok(Verdict::Tombstone(Successor::of(&record)));
-        }
-        Ok(Verdict::Current(record))
+        self.report(kind, session);
+        Ok(verdict)
     }
 
-    /// Reports a session that cannot be read. Only a damaged one lets a fresh session start.
-    fn refuse_unreadable(
+    /// Looks a session of cookie mode up in the revocation list; `None` if it is not revoked.
+    ///
+    /// An id that was replaced moments ago is a tombstone.
+    pub(super) async fn revocation(
+        &self,
+        list: Rows<'_>,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<Option<Verdict>, SessionError> {
+        let successor = match list.load(key).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(entry)) => {
+                let is_fresh = entry.created_at().saturating_add(self.tombstone_life()) > now;
+                Successor::of(&entry).filter(|_| is_fresh)
+            }
+            // An entry that cannot be read still is one.
+            Err(StoreError::Corrupt) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let tombstone = successor.map(|successor| Verdict::Tombstone(Some(successor)));
+        Ok(Some(tombstone.unwrap_or(Verdict::Absent)))
+    }
+
+    /// Returns the event for a session that cannot be read. Only a damaged one lets a fresh session start.
+    fn kind_of_damage(
         &self,
         error: StoreError,
         session: &dyn Fn() -> StoreKey,
-    ) -> Result<(), SessionError> {
-        if matches!(error, StoreError::Corrupt) {
-            self.report(Kind::Corrupt, session);
-            return Ok(());
-        }
+    ) -> Result<Kind, SessionError> {
         if matches!(error, StoreError::Newer) {
             self.report(Kind::Newer, session);
         }
-        Err(error.into())
+        if matches!(error, StoreError::Corrupt) { Ok(Kind::Corrupt) } else { Err(error.into()) }
     }
 
     /// Finds the session of a request, or starts a fresh one.
     ///
-    /// `kept_parts` is the request that `id_generator` gets to see later, if there is one.
+    /// `keep` copies the request, which `id_generator` gets to see later.
     pub(crate) async fn open(
         &self,
         parts: &Parts,
-        kept_parts: Option<Arc<Parts>>,
+        keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<Box<Draft>, SessionError> {
-        // Past a kilobyte a future leaves the fast path of allocators.
-        let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, kept_parts)).await?;
+        // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
+        let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, keep)).await?;
         let mut newest = None;
         let mut valid = 0;
         for live in current {
@@ -157,7 +168,7 @@ impl Core {
         if valid > 1 {
             self.events.report(Kind::Ambiguous { valid }, || None);
         }
-        let basis = Arc::new(Basis::new(incoming, origin));
+        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
         Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
     }
 
@@ -169,11 +180,12 @@ impl Core {
         record: &Record,
         parts: Option<&Parts>,
     ) -> Result<Option<Box<Data>>, SessionError> {
-        match self.decode(record) {
+        let kind = match self.decode(record) {
             Ok(Some(data)) if self.data.is_valid(&*data, parts) => return Ok(Some(data)),
-            Ok(_) => self.report(Kind::Invalid, session),
-            Err(error) => self.refuse_unreadable(error, session)?,
-        }
+            Ok(_) => Kind::Invalid,
+            Err(error) => self.kind_of_damage(error, session)?,
+        };
+        self.report(kind, session);
         Ok(None)
     }
 }

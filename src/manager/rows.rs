@@ -1,11 +1,10 @@
 //! Store calls, each bounded in time and reported when it fails, and the write that others may come before.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
-    clock::Timestamp,
     error::{SessionError, StoreError},
     event::{Events, SessionEventKind},
     id::{StoreKey, random},
@@ -15,19 +14,14 @@ use crate::{
 /// The rows of one store.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
-    pub(super) store: &'a Arc<dyn SessionStore>,
+    pub(super) store: &'a dyn SessionStore,
     pub(super) timeout: Duration,
     pub(super) events: &'a Events,
 }
 
 impl Rows<'_> {
-    /// Looks past the `Arc`, which is a store too and would box every future once more.
-    fn store(&self) -> &dyn SessionStore {
-        self.store.as_ref()
-    }
-
     pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.bounded("load", self.store().load(key)).await
+        self.bounded("load", self.store.load(key)).await
     }
 
     pub(super) async fn save(
@@ -36,7 +30,7 @@ impl Rows<'_> {
         record: &Record,
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("save", self.store().save(key, record, write)).await
+        self.bounded("save", self.store.save(key, record, write)).await
     }
 
     /// Saves, and asks once more where the outcome is unknown: a write that arrived finds its own version.
@@ -54,17 +48,8 @@ impl Rows<'_> {
         }
     }
 
-    pub(super) async fn touch(
-        &self,
-        key: &StoreKey,
-        version: Version,
-        expires_at: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("touch", self.store().touch(key, version, expires_at)).await
-    }
-
     pub(super) async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.bounded("destroy", self.store().destroy(key)).await
+        self.bounded("destroy", self.store.destroy(key)).await
     }
 
     pub(super) async fn destroy_at(
@@ -72,7 +57,7 @@ impl Rows<'_> {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("destroy", self.store().destroy_at(key, version)).await
+        self.bounded("destroy", self.store.destroy_at(key, version)).await
     }
 
     /// Bounds a call in time: a store that hangs is a store that is down.

@@ -5,18 +5,14 @@ use std::{cmp::Reverse, fmt, ops::Deref};
 use time::OffsetDateTime;
 
 use super::{
-    SessionManager,
-    any_data::Data,
-    basis::Basis,
-    core::{Core, Home},
-    incoming::Verdict,
-    rows::Rows,
+    SessionManager, any_data::Data, basis::Basis, core::Core, incoming::Verdict, rows::Rows,
 };
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
     error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
+    expiry::Lifetime,
     id::StoreKey,
     store::{Record, SessionStore},
 };
@@ -243,13 +239,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
-        let rows = match &*self.core.home {
-            Home::Token(Some(list)) => self.core.rows_in(list),
-            Home::Token(None) | Home::Store(_) | Home::StoreFor(_) => {
-                self.core.rows_outside("delete_expired")?
-            }
-        };
-        Ok(rows.bounded("delete_expired", rows.store.delete_expired(limit)).await?)
+        let (core, operation) = (&self.core, "delete_expired");
+        let rows = core.list(&core.home).map_or_else(|| core.rows_outside(operation), Ok)?;
+        Ok(rows.bounded(operation, rows.store.delete_expired(limit)).await?)
     }
 }
 
@@ -331,15 +323,23 @@ impl Core {
         change: &mut AnyChange<'_>,
     ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
         let (operation, record) = ("update", live.record.clone());
-        let rows = self.rows(&basis.incoming).ok_or(SessionError::NoStore { operation })?;
+        let rows = self.rows(&basis.incoming.home).ok_or(SessionError::NoStore { operation })?;
         let (key, expires_at) = (live.key(), record.expires_at());
         let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
         let session = self.apply(rows, session, &is_meant, Expiry::Restart, change).await?;
         let StoredSession { record, data, .. } = session;
-        let is_changed = record.version != live.record.version;
-        let next = is_changed.then(|| self.basis_after_update(basis, live, record));
-        Ok((data, next.transpose()?))
+        if record.version == live.record.version {
+            return Ok((data, None));
+        }
+        let identity = basis.identity_after(&Intents::default(), record.owner);
+        let tells = tells(&self.policy, live, &record.lifetime);
+        let (mut live, mut told) = (live.with(record), basis.told.clone());
+        if tells {
+            told = Some(self.deliver(&mut live, self.now())?);
+        }
+        let next = Basis::new(basis.incoming.clone(), identity, Origin::Loaded(live), told);
+        Ok((data, Some(next)))
     }
 
     /// Runs `change` on a row until its write lands. Returns the session as its row holds it then.
@@ -387,29 +387,10 @@ impl Core {
         let mut lifetime = lifetime_after_save(policy, record, prepared.owner, None, now);
         if expiry == Expiry::Keep {
             // No cookie can be sent, so the session cannot outlive the one there is.
-            lifetime.expires_at = record.lifetime.expires_at;
-            lifetime.absolute_end = record.lifetime.absolute_end;
+            lifetime = Lifetime { created_at: lifetime.created_at, ..record.lifetime };
         }
         let epoch = if prepared.owner == record.owner { record.epoch } else { self.new_epoch()? };
         self.record(&prepared, lifetime, epoch).map(Some)
-    }
-
-    /// Returns what a request goes on with after its `update` wrote `record`.
-    fn basis_after_update(
-        &self,
-        basis: &Basis,
-        live: &Live,
-        record: Record,
-    ) -> Result<Basis, SessionError> {
-        let identity = basis.identity_after(&Intents::default(), record.owner);
-        let tells = tells(&self.policy, live, &record.lifetime);
-        let mut live = Box::new(live.with(record));
-        let mut told = basis.told.clone();
-        if tells {
-            live.former_key = false;
-            told = Some(self.deliver(&live, self.now())?);
-        }
-        Ok(Basis { identity, ..basis.after(Origin::Loaded(live), told) })
     }
 }
 

@@ -93,11 +93,16 @@ impl Core {
         Ok(Claim { id, former_key, carried })
     }
 
-    /// Makes the token of a session and the headers that carry it.
+    /// Makes the token of a session under the current key, and the header that carries it.
     ///
     /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
     /// decides when the session ends, and a cookie that need not move never replaces a newer one.
-    pub(super) fn deliver(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, SessionError> {
+    pub(super) fn deliver(
+        &self,
+        live: &mut Live,
+        now: Timestamp,
+    ) -> Result<HeaderValue, SessionError> {
+        live.former_key = false;
         let record = &live.record;
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let is_persistent = self.policy.is_persistent(&record.lifetime);

@@ -13,10 +13,6 @@ use crate::{
 /// A new id that collides with a live one is drawn again this often; once in 2^256 for random ids.
 const MAX_DRAWS: usize = 4;
 
-/// Makes the record that holds a save and what others wrote before it, from the save's epoch and their record.
-pub(super) type Merge<'a> =
-    dyn Fn(&Save<'_>, u64, &Record) -> Result<Record, SessionError> + Send + Sync + 'a;
-
 impl Core {
     /// Does what was decided: the row first, then what the client is told. Returns what the request goes on
     /// with, or `None` if nothing was done.
@@ -25,8 +21,7 @@ impl Core {
     pub(super) async fn carry_out(
         &self,
         basis: &Basis,
-        (row, tells): (RowAction<'_>, bool),
-        merge: &Merge<'_>,
+        (row, tells): &(RowAction<'_>, bool),
         mut identity: u32,
         now: Timestamp,
     ) -> Result<Option<Basis>, SessionError> {
@@ -36,46 +31,39 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
-        let live = match row {
-            RowAction::None => None,
+        let mut origin = match row {
+            RowAction::None if !tells && !basis.has_leftovers() => return Ok(None),
+            RowAction::None => basis.origin.clone(),
             RowAction::Create(prepared, lifetime) => {
-                let record = self.record(prepared, lifetime, 0)?;
+                let record = self.record(prepared, *lifetime, 0)?;
                 let id = Box::pin(self.insert(basis, &record)).await?;
                 self.report(Kind::Created, || id.store_key());
-                Some(Live::new(id, record))
+                Origin::Loaded(Live::new(id, record))
             }
-            RowAction::Update(save) => Some(Box::pin(self.update_row(basis, &save, merge)).await?),
-            RowAction::Rotate(save) => Some(Box::pin(self.rotate(basis, &save, merge)).await?),
+            RowAction::Update(save) => {
+                Origin::Loaded(Box::pin(self.update_row(basis, save)).await?)
+            }
+            RowAction::Rotate(save) => Origin::Loaded(Box::pin(self.rotate(basis, save)).await?),
             RowAction::Touch(live, expires_at) => {
-                let touched = Box::pin(self.touch(basis, live, expires_at)).await?;
-                if touched.is_none() && basis.uncommitted.is_none() {
-                    return Ok(None);
+                match Box::pin(self.touch(basis, live, *expires_at)).await? {
+                    Some(touched) => Origin::Loaded(touched),
+                    None if !basis.has_leftovers() => return Ok(None),
+                    None => basis.origin.clone(),
                 }
-                touched
             }
             RowAction::Destroy => {
                 Box::pin(self.destroy_all(basis, now)).await?;
                 (told, identity) = (removal(), identity + 1);
-                None
+                Origin::New
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
-        let did_nothing = matches!(row, RowAction::None) && !tells;
-        if did_nothing && basis.ending.is_none() && basis.uncommitted.is_none() {
-            return Ok(None);
-        }
-        let mut origin = match (live, row) {
-            (Some(live), _) => Origin::Loaded(Box::new(live)),
-            (None, RowAction::Destroy) => Origin::New,
-            (None, _) => basis.origin.clone(),
-        };
         if let Origin::Loaded(live) = &mut origin
-            && tells
+            && *tells
         {
-            live.former_key = false;
             told = Some(self.deliver(live, now)?);
         }
-        Ok(Some(Basis { identity, ..basis.after(origin, told) }))
+        Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))
     }
 
     /// Puts a record under a new id, which it returns.
@@ -87,11 +75,10 @@ impl Core {
                 _ => random().map_err(SessionError::Random)?,
             };
             let id = self.scope.id(secret);
-            let saved = match self.rows(&basis.incoming) {
-                Some(rows) => rows.save(&id.store_key(), record, Write::Create).await?,
-                None => SaveOutcome::Saved,
+            let Some(rows) = self.rows(&basis.incoming.home) else {
+                return Ok(id);
             };
-            if saved == SaveOutcome::Saved {
+            if rows.save(&id.store_key(), record, Write::Create).await? == SaveOutcome::Saved {
                 return Ok(id);
             }
         }
@@ -104,35 +91,31 @@ impl Core {
         basis: &Basis,
         live: &Live,
         expires_at: Timestamp,
-    ) -> Result<Option<Live>, SessionError> {
-        if let Some(rows) = self.rows(&basis.incoming) {
-            match rows.touch(&live.key(), live.record.version(), expires_at).await? {
-                SaveOutcome::Saved => {}
-                SaveOutcome::Conflict(_) | SaveOutcome::Gone => return Ok(None),
+    ) -> Result<Option<Box<Live>>, SessionError> {
+        if let Some(rows) = self.rows(&basis.incoming.home) {
+            let (key, version) = (live.key(), live.record.version());
+            let touch = rows.bounded("touch", rows.store.touch(&key, version, expires_at));
+            if touch.await? != SaveOutcome::Saved {
+                return Ok(None);
             }
         }
         self.report(Kind::Touched, || live.key());
         Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
     }
 
-    async fn update_row(
-        &self,
-        basis: &Basis,
-        save: &Save<'_>,
-        merge: &Merge<'_>,
-    ) -> Result<Live, SessionError> {
+    async fn update_row(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
         // Hashed only where it is needed.
         let key = || save.live.key();
         let record = self.record_of(save)?;
-        let record = if let Some(rows) = self.rows(&basis.incoming) {
-            let (key, epoch) = (key(), record.epoch);
-            let again = |theirs: &Record| merge(save, epoch, theirs).map(Some);
+        let record = if let Some(rows) = self.rows(&basis.incoming.home) {
+            let key = key();
+            let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
             let written = rows.overwrite(&key, record, save.live.record.version, again);
             written.await?.map_err(|_| self.gone(Some(key)))?
         } else {
             self.check_fits(&record)?;
-            if let Some(list) = self.list(&basis.incoming)
-                && self.revocation(list, &key()).await?.is_some()
+            if let Some(list) = self.list(&basis.incoming.home)
+                && self.revocation(list, &key(), save.now).await?.is_some()
             {
                 return Err(self.gone(Some(key())));
             }
@@ -143,15 +126,10 @@ impl Core {
     }
 
     /// Gives a session a new id.
-    async fn rotate(
-        &self,
-        basis: &Basis,
-        save: &Save<'_>,
-        merge: &Merge<'_>,
-    ) -> Result<Live, SessionError> {
+    async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
         let record = self.record_of(save)?;
-        let rotated = match self.rows(&basis.incoming) {
-            Some(rows) => self.rotate_row(basis, rows, save, record, merge).await?,
+        let rotated = match self.rows(&basis.incoming.home) {
+            Some(rows) => self.rotate_row(basis, rows, save, record).await?,
             None => self.rotate_token(basis, save, record).await?,
         };
         let former = save.live.key().fingerprint();
@@ -168,39 +146,32 @@ impl Core {
         rows: Rows<'_>,
         save: &Save<'_>,
         mut record: Record,
-        merge: &Merge<'_>,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<Box<Live>, SessionError> {
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
         let id = self.insert(basis, &first).await?;
         let (old, new) = (save.live.key(), id.store_key());
-        let tombstone = self.tombstone(
-            save.now,
-            save.now.saturating_add(self.tombstone_life()),
-            Some(Successor::new(new, save)),
-        )?;
-        let (epoch, mut replaced) = (record.epoch, save.live.record.clone());
+        let end = save.now.saturating_add(self.tombstone_life());
+        let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)))?;
+        let mut replaced = save.live.record.clone();
         let version = replaced.version;
         let again = |theirs: &Record| {
-            record = merge(save, epoch, theirs)?;
+            record = self.reconciled(save, theirs)?;
             replaced = theirs.clone();
             Ok(Some(tombstone.clone()))
         };
-        let follows = match rows.overwrite(&old, tombstone.clone(), version, again).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(Some(theirs))) => self.may_follow(rows, save, &theirs).await?,
-            Ok(Err(None)) => false,
+        let refused = match rows.overwrite(&old, tombstone.clone(), version, again).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(Some(theirs))) if self.may_follow(rows, save, &theirs).await? => None,
+            Ok(Err(_)) => Some(self.gone(Some(old))),
             // The tombstone may be there, so the new row stays. It ends by itself.
             Err(error @ SessionError::Store(_)) => return Err(error),
-            Err(error) => {
-                // No client knows the new id, so a leftover row is harmless and expires.
-                let _ = rows.destroy(&new).await;
-                return Err(error);
-            }
+            Err(error) => Some(error),
         };
-        if !follows {
+        if let Some(error) = refused {
+            // No client knows the new id, so a leftover row is harmless and expires.
             let _ = rows.destroy(&new).await;
-            return Err(self.gone(Some(old)));
+            return Err(error);
         }
         record.version = Version::random().map_err(SessionError::Random)?;
         let write = Write::Update { expected: first.version };
@@ -231,9 +202,9 @@ impl Core {
         basis: &Basis,
         save: &Save<'_>,
         record: Record,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<Box<Live>, SessionError> {
         let id = self.insert(basis, &record).await?;
-        if let Some(list) = self.list(&basis.incoming) {
+        if let Some(list) = self.list(&basis.incoming.home) {
             let old = save.live.key();
             let successor = Successor::new(id.store_key(), save);
             let replaced = Some(&save.live.record);
@@ -248,9 +219,9 @@ impl Core {
     }
 
     /// Makes the record of a save; a new identity gets a new epoch.
-    fn record_of(&self, save: &Save<'_>) -> Result<Record, SessionError> {
+    pub(super) fn record_of(&self, save: &Save<'_>) -> Result<Record, SessionError> {
         let begins = save.begins_identity(self.owner_is_told);
         let epoch = if begins { self.new_epoch()? } else { save.live.record.epoch };
-        self.record(save.prepared, save.lifetime, epoch)
+        self.record(&save.prepared, save.lifetime, epoch)
     }
 }

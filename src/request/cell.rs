@@ -91,9 +91,7 @@ impl Cell {
 
     async fn open(&self, parts: &Parts) -> Result<&Mutex<State>, SessionError> {
         let load = async || {
-            let keeps = self.core.generate_id.is_some();
-            let kept = keeps.then(|| RequestSessions::without_registry(parts));
-            let draft = self.core.open(parts, kept).await?;
+            let draft = self.core.open(parts, RequestSessions::without_registry).await?;
             Ok(Mutex::new(State {
                 basis: draft.basis.clone(),
                 spare: Some(draft),

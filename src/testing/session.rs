@@ -1,9 +1,9 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 
 use super::client::Received;
-use crate::{error::SessionError, manager::SessionManager};
+use crate::{error::SessionError, manager::SessionManager, request::RequestSessions};
 
 /// One client's session in a test of an application: a logged-in request in one line, and the data back
 /// from a response.
@@ -55,8 +55,8 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// What [`commit`](crate::Session::commit) answers: the store is down, or the data does not fit.
     pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
-        let request = Arc::new(bare_request());
-        let mut draft = manager.core.open(&request, Some(request.clone())).await?;
+        let keep = RequestSessions::without_registry;
+        let mut draft = manager.core.open(&bare_request(), keep).await?;
         draft.data = Box::new(data);
         draft.intents.force_save = true;
         let committed = manager.core.commit(&mut draft).await?;
@@ -110,7 +110,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
         let mut parts = bare_request();
         parts.headers.insert(self.name.clone(), self.value.clone());
-        let draft = self.manager.core.open(&parts, None).await?;
+        let draft = self.manager.core.open(&parts, RequestSessions::without_registry).await?;
         let data = draft.data.downcast().ok().filter(|_| draft.basis.live().is_some());
         Ok(data.map(|data| *data))
     }

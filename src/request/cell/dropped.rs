@@ -3,7 +3,7 @@
 use super::{Cell, Fate};
 use crate::{
     error::SessionError,
-    manager::{CONTENTION, Draft},
+    manager::{Basis, CONTENTION, Draft},
     warnings::Mistake,
 };
 
@@ -66,7 +66,7 @@ impl Cell {
             return;
         };
         state.is_in_doubt = false;
-        let basis = state.basis.with_uncommitted(None);
+        let basis = Basis { uncommitted: None, ..Basis::clone(&state.basis) };
         state.set_basis(basis);
         state.refused.get_or_insert(SessionError::Conflict);
     }
@@ -108,12 +108,11 @@ impl Cell {
                 continue;
             }
             if state.basis.uncommitted.is_some() && (!wanted || state.refused.is_some()) {
-                let basis = state.basis.with_uncommitted(None);
+                let basis = Basis { uncommitted: None, ..Basis::clone(&state.basis) };
                 state.set_basis(basis);
             }
             let basis = state.basis.clone();
-            let is_left = basis.uncommitted.is_some() || basis.ending.is_some();
-            if !is_left && (!touches || self.core.rests(&basis)) {
+            if !basis.has_leftovers() && (!touches || self.core.rests(&basis)) {
                 state.is_over = true;
                 return Ok(None);
             }
