@@ -64,7 +64,11 @@ impl SessionId {
 
     /// Returns the hash that stores see instead of this id.
     pub fn store_key(&self) -> StoreKey {
-        *self.key.get_or_init(|| {
+        *self.key()
+    }
+
+    pub(crate) fn key(&self) -> &StoreKey {
+        self.key.get_or_init(|| {
             let hasher = self.scope.id.clone();
             StoreKey(hasher.chain_update(self.secret).finalize().into())
         })

@@ -36,33 +36,26 @@ pub(super) enum Verdict {
 impl Core {
     /// Reads the tokens of a request and looks their sessions up. Returns what is known without decoding data:
     /// the origin if no session is valid, and the sessions that may be, the newest first.
-    async fn look_up(
+    pub(super) async fn look_up(
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<(Incoming, Origin, Vec<Live>), SessionError> {
         let now = self.now();
         let (arrived, claims) = self.read_tokens(parts, now)?;
-        let mut incoming = Incoming {
-            arrived,
-            opened_at: now,
-            route: Route::of(parts),
-            others: Vec::new(),
-            home: self.home_of(parts)?,
-            parts: self.generate_id.is_some().then(|| keep(parts)),
-        };
-        let mut origin = Origin::New;
+        let home = self.home_of(parts)?;
+        let (mut origin, mut others) = (Origin::New, Vec::new());
         let mut current = Vec::with_capacity(claims.len());
         for Claim { id, former_key, carried } in claims {
             let session = || id.store_key();
-            let (issued_at, stored) = match (carried, self.rows(&incoming.home)) {
+            let (issued_at, stored) = match (carried, self.rows(&home)) {
                 (Some((issued_at, record)), _) => (Some(issued_at), Ok(Some(record))),
-                (None, Some(rows)) => (None, rows.load(&session()).await),
+                (None, Some(rows)) => (None, rows.load(id.key()).await),
                 (None, None) => continue,
             };
             let mut verdict = self.judge(&session, stored, now)?;
-            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&incoming.home))
-                && let Some(revoked) = self.revocation(list, &session(), now).await?
+            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&home))
+                && let Some(revoked) = Box::pin(self.revocation(list, id.key(), now)).await?
             {
                 self.report(Kind::Revoked, session);
                 verdict = revoked;
@@ -74,14 +67,17 @@ impl Core {
                 }
                 Verdict::Tombstone(successor) => {
                     origin = Origin::Tombstone;
-                    incoming.others.extend(successor.map(|successor| (successor.key, None)));
+                    others.extend(successor.map(|successor| (successor.key, None)));
                 }
-                Verdict::Refused(record) => incoming.others.push((session(), record)),
+                Verdict::Refused(record) => others.push((session(), record)),
                 Verdict::Absent => {}
             }
         }
         current.sort_by_key(|(age, _)| Reverse(*age));
         let current = current.into_iter().map(|(_, live)| live).collect();
+        let parts_to_keep = self.generate_id.is_some().then(|| keep(parts));
+        let (opened_at, route) = (now, Route::of(parts));
+        let incoming = Incoming { arrived, opened_at, route, others, home, parts: parts_to_keep };
         Ok((incoming, origin, current))
     }
 

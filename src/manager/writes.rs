@@ -103,25 +103,29 @@ impl Core {
         Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
     }
 
-    async fn update_row(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
+    pub(super) async fn update_row(
+        &self,
+        basis: &Basis,
+        save: &Save<'_>,
+    ) -> Result<Box<Live>, SessionError> {
         // Hashed only where it is needed.
-        let key = || save.live.key();
-        let record = self.record_of(save)?;
+        let key = || save.live.id.key();
         let record = if let Some(rows) = self.rows(&basis.incoming.home) {
-            let key = key();
             let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
-            let written = rows.overwrite(&key, record, save.live.record.version, again);
-            written.await?.map_err(|_| self.gone(Some(key)))?
+            let (record, version) = (self.record_of(save)?, save.live.record.version);
+            let written = rows.overwrite(key(), record, version, again).await?;
+            written.map_err(|_| self.gone(Some(*key())))?
         } else {
+            let record = self.record_of(save)?;
             self.check_fits(&record)?;
             if let Some(list) = self.list(&basis.incoming.home)
-                && self.revocation(list, &key(), save.now).await?.is_some()
+                && Box::pin(self.revocation(list, key(), save.now)).await?.is_some()
             {
-                return Err(self.gone(Some(key())));
+                return Err(self.gone(Some(*key())));
             }
             record
         };
-        self.report(Kind::Saved, key);
+        self.report(Kind::Saved, || *key());
         Ok(save.live.with(record))
     }
 
