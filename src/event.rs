@@ -78,13 +78,6 @@ pub enum SessionEventKind {
     },
 }
 
-impl SessionEvent {
-    /// Returns the name of its kind in snake case, such as `invalid_token`.
-    pub const fn name(&self) -> &'static str {
-        self.kind.name()
-    }
-}
-
 impl SessionEventKind {
     /// Returns the name in snake case, such as `invalid_token`.
     pub const fn name(&self) -> &'static str {
@@ -156,7 +149,7 @@ impl Events {
                 tracing::event!(
                     target: TARGET,
                     $level,
-                    event = event.name(),
+                    event = event.kind.name(),
                     kind = &*self.kind,
                     session = event.session.map(tracing::field::display),
                     detail = ?event.kind,

@@ -6,7 +6,6 @@ use crate::{
     error::SessionError,
     id::StoreKey,
     manager::{SessionManager, StoredSession},
-    store::Record,
 };
 
 /// Access to a stored session after the response: for web sockets, streams and jobs.
@@ -59,8 +58,7 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     /// - [`SessionError::Store`] if the store is down.
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
         let core = &self.manager.core;
-        let is_meant = |record: &Record| record.epoch == self.epoch;
-        let session = core.load_if("load", self.key, &is_meant).await?;
+        let session = core.load_if("load", self.key, &|record| record.epoch == self.epoch).await?;
         session.and_then(StoredSession::typed).ok_or_else(|| core.gone(Some(self.key)))
     }
 
@@ -82,8 +80,8 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     ///
     /// As [`SessionManager::destroy`], and [`SessionError::Gone`] if the session has another owner.
     pub async fn destroy(&self) -> Result<(), SessionError> {
-        let is_meant = |record: &Record| record.epoch == self.epoch;
-        self.manager.core.destroy_if("destroy", self.key, &is_meant).await
+        let core = &self.manager.core;
+        core.destroy_if("destroy", self.key, &|record| record.epoch == self.epoch).await
     }
 }
 

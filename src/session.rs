@@ -206,16 +206,13 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
     /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
-        let core = &self.cell.core;
-        if core.data_in_token() {
-            return Err(SessionError::NoStore { operation: "handle" });
-        }
-        match (self.basis().live(), &self.basis().incoming.home) {
-            (Some(live), Home::Store(store)) => {
-                let manager = SessionManager::new(core.with_store(store.clone()));
+        match (&self.basis().incoming.home, self.basis().live()) {
+            (Home::Store(store), Some(live)) => {
+                let manager = SessionManager::new(self.cell.core.with_store(store.clone()));
                 Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
             }
-            _ => Err(SessionError::NotSaved),
+            (Home::Store(_), None) => Err(SessionError::NotSaved),
+            _ => Err(SessionError::NoStore { operation: "handle" }),
         }
     }
 

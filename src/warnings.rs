@@ -1,4 +1,4 @@
-//! Warnings of mistakes that every request repeats: each once a minute.
+//! Warnings about mistakes that every request repeats. Each is logged once a minute.
 
 use std::{
     collections::HashMap,
@@ -30,45 +30,28 @@ impl Route {
     }
 }
 
-/// A mistake of the application, or a change that two requests cannot both make; its text is the warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub(crate) enum Mistake {
-    #[error(
-        "changes to a session were dropped: call `session.commit().await`, add `AutoCommitLayer`, or say \
-         `session.discard()`"
-    )]
-    DroppedChange,
-    #[error(
-        "a `SessionCommit` was dropped, so the client was not told: return it with the response, as in \
-         `Ok((session.commit().await?, body))`"
-    )]
-    DroppedGuard,
-    #[error(
-        "a session was read, but no guard went into the response: a shared cache may serve it to other \
-         visitors, and `rolling` did not extend the session. Return the guard, as in \
-         `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`"
-    )]
-    ReadWithoutGuard,
-    #[error(
-        "two `Session` guards of one request changed the same data: commit or drop the first before \
-         extracting the next"
-    )]
-    GuardsConflict,
-    #[error(
-        "two requests changed the same field of a session, and the later one is answered with 409: make \
-         the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`"
-    )]
-    RequestsConflict,
-    #[error(
-        "session data is encoded in another order each time, so that it counts as changed whenever it is \
-         borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`"
-    )]
-    UnstableEncoding,
-}
+pub(crate) const DROPPED_CHANGE: &str = "changes to a session were dropped: call `session.commit().await`, add \
+    `AutoCommitLayer`, or say `session.discard()`";
 
-/// When each warning was last given, by mistake and place.
+pub(crate) const DROPPED_GUARD: &str = "a `SessionCommit` was dropped, so the client was not told: return it with \
+    the response, as in `Ok((session.commit().await?, body))`";
+
+pub(crate) const READ_WITHOUT_GUARD: &str = "a session was read, but no guard went into the response: a shared \
+    cache may serve it to other visitors, and `rolling` did not extend the session. Return the guard, as in \
+    `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`";
+
+pub(crate) const GUARDS_CONFLICT: &str = "two `Session` guards of one request changed the same data: commit or \
+    drop the first before extracting the next";
+
+pub(crate) const REQUESTS_CONFLICT: &str = "two requests changed the same field of a session, and the later one is \
+    answered with 409: make the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`";
+
+pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another order each time, so that it counts \
+    as changed whenever it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`";
+
+/// When each warning was last given, by its text and place.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Mutex<HashMap<(Mistake, String), Timestamp>>);
+pub(crate) struct Warnings(Mutex<HashMap<(&'static str, String), Timestamp>>);
 
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -76,10 +59,10 @@ const PAUSE: Duration = Duration::from_secs(60);
 const MOST: usize = 1000;
 
 impl Warnings {
-    /// Warns of a mistake, unless it was warned of at this place within the last minute.
+    /// Logs a warning, unless it was logged for this place within the last minute.
     pub(crate) fn warn(
         &self,
-        mistake: Mistake,
+        warning: &'static str,
         session: &'static str,
         route: Option<&Route>,
         pointer: Option<&str>,
@@ -87,12 +70,12 @@ impl Warnings {
     ) {
         let route = route.map(Route::describe);
         let place = format!("{route:?} {pointer:?}");
-        if self.is_due((mistake, place), now) {
-            tracing::warn!(session, route, pointer, "{mistake}");
+        if self.is_due((warning, place), now) {
+            tracing::warn!(session, route, pointer, "{warning}");
         }
     }
 
-    fn is_due(&self, place: (Mistake, String), now: Timestamp) -> bool {
+    fn is_due(&self, place: (&'static str, String), now: Timestamp) -> bool {
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if given.len() >= MOST {
             given.clear();

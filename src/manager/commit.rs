@@ -12,7 +12,7 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::Rolling,
     store::Record,
-    warnings::Mistake,
+    warnings,
 };
 
 impl Core {
@@ -86,7 +86,7 @@ impl Core {
         let field = prepared.as_ref().err().and_then(|clash| clash.field.clone());
         self.report(Kind::Conflict { field: field.clone() }, || save.live.key());
         if field.is_some() {
-            self.warn(Mistake::RequestsConflict, None, field.as_deref());
+            self.warn(warnings::REQUESTS_CONFLICT, None, field.as_deref());
         }
         let prepared = prepared.map_err(|clash| clash.error)?;
         let mut lifetime = save.lifetime;

@@ -21,7 +21,7 @@ use crate::{
     seal::Sealer,
     store::{Record, SessionStore, Version},
     transport::Carrier,
-    warnings::{Mistake, Route, Warnings},
+    warnings::{Route, Warnings},
 };
 
 /// A session manager without its data type.
@@ -155,12 +155,9 @@ impl Core {
         lifetime: Lifetime,
         epoch: u64,
     ) -> Result<Record, SessionError> {
+        let version = if self.data_in_token() { Ok(UNVERSIONED) } else { Version::random() };
         Ok(Record {
-            version: if self.data_in_token() {
-                UNVERSIONED
-            } else {
-                Version::random().map_err(SessionError::Random)?
-            },
+            version: version.map_err(SessionError::Random)?,
             schema: self.schema,
             codec: self.codec_tag,
             owner: prepared.owner,
@@ -187,8 +184,8 @@ impl Core {
         self.events.report(kind, || Some(session()));
     }
 
-    pub(crate) fn warn(&self, mistake: Mistake, route: Option<&Route>, pointer: Option<&str>) {
-        self.warnings.warn(mistake, self.type_name, route, pointer, self.now());
+    pub(crate) fn warn(&self, warning: &'static str, route: Option<&Route>, pointer: Option<&str>) {
+        self.warnings.warn(warning, self.type_name, route, pointer, self.now());
     }
 
     /// Reports and returns [`SessionError::Gone`].

@@ -18,7 +18,7 @@ use crate::{
     id::OwnerKey,
     merge::{Pointer, merge},
     store::Record,
-    warnings::Mistake,
+    warnings,
 };
 
 /// Why a change cannot be saved beside what others wrote.
@@ -35,8 +35,8 @@ impl From<SessionError> for Clash {
 }
 
 impl Core {
-    /// Returns a record's payload, migrated where an older schema wrote it; `None` if `migrate` refuses it.
-    fn payload(&self, record: &Record) -> Result<Option<Bytes>, StoreError> {
+    /// Decodes a record's data, migrated where an older schema wrote it; `None` if `migrate` refuses it.
+    pub(super) fn decode(&self, record: &Record) -> Result<Option<Box<Data>>, StoreError> {
         if self.is_newer(record) {
             return Err(StoreError::Newer);
         }
@@ -44,20 +44,14 @@ impl Core {
             return Err(StoreError::Corrupt);
         }
         let Some(migrate) = self.migrate.as_ref().filter(|_| record.schema < self.schema) else {
-            return Ok(Some(record.payload.clone()));
+            return self.decode_payload(&record.payload).map(Some);
         };
         let value = serde_json::from_slice(&record.payload).map_err(|_| StoreError::Corrupt)?;
         let Ok(value) = migrate(record.schema, value) else {
             return Ok(None);
         };
         let migrated = serde_json::to_vec(&value).map_err(|_| StoreError::Corrupt)?;
-        Ok(Some(migrated.into()))
-    }
-
-    /// Decodes a record's data; `None` if `migrate` refuses it.
-    pub(super) fn decode(&self, record: &Record) -> Result<Option<Box<Data>>, StoreError> {
-        let payload = self.payload(record)?;
-        payload.map(|payload| self.decode_payload(&payload)).transpose()
+        self.decode_payload(&migrated).map(Some)
     }
 
     fn decode_payload(&self, payload: &[u8]) -> Result<Box<Data>, StoreError> {
@@ -157,7 +151,7 @@ impl Core {
             && let Ok(again) = self.encode(&*data)
             && !self.is_same_data(payload, &again)
         {
-            self.warn(Mistake::UnstableEncoding, None, None);
+            self.warn(warnings::UNSTABLE_ENCODING, None, None);
         }
         Ok(())
     }
@@ -226,7 +220,7 @@ impl Core {
     /// Reports two guards of one request that changed the same, which is a mistake of the application.
     fn clash_in_request(&self, basis: &Basis, field: Option<&str>) -> SessionError {
         let route = Some(&basis.incoming.route);
-        self.warn(Mistake::GuardsConflict, route, field);
+        self.warn(warnings::GUARDS_CONFLICT, route, field);
         SessionError::Conflict
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     error::SessionError,
     id::SessionId,
     manager::{AnyChange, Basis, BoxFuture, CONTENTION, Core, Draft},
-    warnings::Mistake,
+    warnings,
 };
 
 /// The session of a request, shared by all its guards.
@@ -63,19 +63,15 @@ impl State {
 
 impl Cell {
     pub(crate) fn new(core: Core, fate: Arc<Fate>) -> Self {
-        Self {
-            core,
-            state: OnceCell::new(),
-            turn: AsyncMutex::new(()),
-            fate,
-            has_failed: AtomicBool::new(false),
-        }
+        let (state, turn) = (OnceCell::new(), AsyncMutex::new(()));
+        Self { core, state, turn, fate, has_failed: AtomicBool::new(false) }
     }
 
     /// Loads the session, once in a request, and hands its data out.
     pub(crate) fn hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
         Box::pin(async {
-            let state = self.open(parts).await?;
+            let state = self.state.get_or_try_init(|| self.load(parts)).await;
+            let state = state.inspect_err(|_| self.fail())?;
             let (basis, spare) = {
                 let mut state = lock(state);
                 // A commit under way, which was begun before, does not know of this end yet.
@@ -89,23 +85,20 @@ impl Cell {
         })
     }
 
-    async fn open(&self, parts: &Parts) -> Result<&Mutex<State>, SessionError> {
-        let load = async || {
-            let draft = self.core.open(parts, RequestSessions::without_registry).await?;
-            Ok(Mutex::new(State {
-                basis: draft.basis.clone(),
-                spare: Some(draft),
-                waiting: VecDeque::new(),
-                refused: None,
-                is_in_doubt: false,
-                is_over: false,
-                is_read: false,
-                is_promised: false,
-                is_delivered: false,
-                is_sent: false,
-            }))
-        };
-        self.state.get_or_try_init(load).await.inspect_err(|_| self.fail())
+    async fn load(&self, parts: &Parts) -> Result<Mutex<State>, SessionError> {
+        let draft = self.core.open(parts, RequestSessions::without_registry).await?;
+        Ok(Mutex::new(State {
+            basis: draft.basis.clone(),
+            spare: Some(draft),
+            waiting: VecDeque::new(),
+            refused: None,
+            is_in_doubt: false,
+            is_over: false,
+            is_read: false,
+            is_promised: false,
+            is_delivered: false,
+            is_sent: false,
+        }))
     }
 
     /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
@@ -214,8 +207,8 @@ impl Cell {
         }
     }
 
-    fn warn(&self, mistake: Mistake, basis: &Basis) {
-        self.core.warn(mistake, Some(&basis.incoming.route), None);
+    fn warn(&self, warning: &'static str, basis: &Basis) {
+        self.core.warn(warning, Some(&basis.incoming.route), None);
     }
 
     /// Changes the stored session now; `basis` is what the guard was handed out of.
@@ -270,11 +263,12 @@ impl Drop for Cell {
         if self.fate.excuses() || state.is_delivered {
             return;
         }
-        let (is_read, is_promised, basis) = (state.is_read, state.is_promised, state.basis.clone());
-        if is_promised {
-            self.warn(Mistake::DroppedGuard, &basis);
-        } else if is_read && !self.fate.is(Fate::LAYERED) {
-            self.warn(Mistake::ReadWithoutGuard, &basis);
-        }
+        let warning = match (state.is_promised, state.is_read && !self.fate.is(Fate::LAYERED)) {
+            (true, _) => warnings::DROPPED_GUARD,
+            (false, true) => warnings::READ_WITHOUT_GUARD,
+            (false, false) => return,
+        };
+        let basis = state.basis.clone();
+        self.warn(warning, &basis);
     }
 }

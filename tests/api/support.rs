@@ -253,7 +253,7 @@ impl EventLog {
 
     /// Returns the names of the events since the last call.
     pub fn take(&self) -> Vec<&'static str> {
-        self.take_events().iter().map(SessionEvent::name).collect()
+        self.take_events().iter().map(|event| event.kind.name()).collect()
     }
 }
 

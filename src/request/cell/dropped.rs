@@ -4,7 +4,7 @@ use super::{Cell, Fate};
 use crate::{
     error::SessionError,
     manager::{Basis, CONTENTION, Draft},
-    warnings::Mistake,
+    warnings,
 };
 
 impl Cell {
@@ -26,7 +26,7 @@ impl Cell {
         let Some(mut state) = state else {
             // Nobody will commit it, so no other guard may: the handler may have failed.
             if !self.fate.excuses() {
-                self.warn(Mistake::DroppedChange, &draft.basis);
+                self.warn(warnings::DROPPED_CHANGE, &draft.basis);
             }
             return;
         };
