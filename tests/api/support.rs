@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, Once, OnceLock},
 };
 
 use axum::{
@@ -20,7 +20,7 @@ use axum_typed_session::{
 };
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tracing::Level;
+use tracing::{Level, level_filters::LevelFilter};
 
 pub use crate::browser::{Answer, Browser, COOKIE, DAY, HOUR, MILLISECOND, MINUTE, SECOND, send};
 
@@ -281,6 +281,12 @@ impl Log {
     }
 
     fn of(level: Level) -> Self {
+        // While there is one subscriber only, a thread without any decides for all that an event is not wanted.
+        static SILENT: Once = Once::new();
+        SILENT.call_once(|| {
+            let silent = tracing_subscriber::fmt().with_max_level(LevelFilter::OFF).finish();
+            tracing::subscriber::set_global_default(silent).unwrap();
+        });
         let text = Buffer::default();
         let writer = text.clone();
         let subscriber = tracing_subscriber::fmt()
