@@ -239,8 +239,11 @@ async fn a_stored_owner_is_that_of_the_stored_data() {
 
 // Rows after failures.
 
-#[tokio::test(start_paused = true)]
-async fn a_logout_during_a_regenerate_that_fails_is_final() {
+/// Ends ada's session with `logout` while a `regenerate` waits for its last write, which fails. Returns what the
+/// store has of her then.
+async fn logout_during_a_failing_regenerate(
+    logout: impl AsyncFnOnce(&SessionManager<Data>, Browser),
+) -> (Option<Data>, usize) {
     let (store, sessions) = stored(&ManualClock::new());
     let sessions = sessions.build().unwrap();
     let browser = browser_of(&sessions, Data::of("ada")).await;
@@ -257,35 +260,27 @@ async fn a_logout_during_a_regenerate_that_fails_is_final() {
     while store.calls(Operation::Save) < 4 {
         tokio::task::yield_now().await;
     }
-    let mut elsewhere = browser.clone();
-    let logout = change(&mut elsewhere, Session::<Data>::destroy).await;
-    assert_eq!((logout.status, logout.told()), (StatusCode::OK, "removed"));
+    logout(&sessions, browser.clone()).await;
     let (answer, _) = regenerate.await.unwrap();
     assert!(!answer.status.is_success());
-    assert_eq!(seen::<Data>(&browser).await, None);
-    assert_eq!(sessions.sessions_of("ada").await.unwrap().len(), 0);
+    (seen::<Data>(&browser).await, sessions.sessions_of("ada").await.unwrap().len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_during_a_regenerate_that_fails_is_final() {
+    let left = logout_during_a_failing_regenerate(async |_, mut elsewhere| {
+        let logout = change(&mut elsewhere, Session::<Data>::destroy).await;
+        assert_eq!((logout.status, logout.told()), (StatusCode::OK, "removed"));
+    });
+    assert_eq!(left.await, (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_logout_everywhere_during_a_regenerate_that_fails_is_final() {
-    let (store, sessions) = stored(&ManualClock::new());
-    let sessions = sessions.build().unwrap();
-    let browser = browser_of(&sessions, Data::of("ada")).await;
-    store.reset_calls();
-    store.inject_next(2, Operation::Save, Fault::Pass);
-    store.inject_next(1, Operation::Save, Fault::Fail);
-    store.inject_next(1, Operation::Save, Fault::Hang);
-    let regenerate = spawned(&browser, async |mut visit: Visit<Data>| {
-        let mut session = visit.session().await?;
-        session.regenerate();
-        Ok(session.commit().await?.into_response())
+    let left = logout_during_a_failing_regenerate(async |sessions, _| {
+        sessions.destroy_all_of("ada").await.unwrap();
     });
-    while store.calls(Operation::Save) < 4 {
-        tokio::task::yield_now().await;
-    }
-    sessions.destroy_all_of("ada").await.unwrap();
-    let _ = regenerate.await.unwrap();
-    assert_eq!(seen::<Data>(&browser).await, None);
+    assert_eq!(left.await, (None, 0));
 }
 
 /// A store every call of which takes its time.
@@ -351,6 +346,14 @@ async fn a_regenerate_that_the_clock_jumps_over_leaves_a_session() {
     assert!(seen::<Data>(&browser).await.is_some(), "{answer:?}");
 }
 
+/// Drops a guard that counted one hit, and returns the next, which counted ten.
+async fn after_a_dropped_hit(visit: &mut Visit<Data>) -> Result<Session<Data>, SessionError> {
+    visit.session().await?.hits += 1;
+    let mut session = visit.session().await?;
+    session.hits += 10;
+    Ok(session)
+}
+
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_not_applied_again_by_the_layer() {
     let (store, sessions) = stored(&ManualClock::new());
@@ -359,11 +362,7 @@ async fn a_write_whose_answer_was_lost_is_not_applied_again_by_the_layer() {
     let mut under = browser.at(&layered(&sessions));
     store.inject_next(1, Operation::Save, Fault::LoseAnswer);
     let answer = run(&mut under, async move |mut visit: Visit<Data>| {
-        let mut before = visit.session().await?;
-        before.hits += 1;
-        drop(before);
-        let mut session = visit.session().await?;
-        session.hits += 10;
+        let session = after_a_dropped_hit(&mut visit).await?;
         let outcome = session.commit().await;
         assert!(outcome.is_err());
         Ok("sorry".into_response())
@@ -383,11 +382,7 @@ async fn a_commit_that_was_dropped_is_not_applied_again_by_the_layer() {
         let gate = Gate::new();
         store.inject_next(1, Operation::Save, held(gate.clone()));
         let answer = run(&mut under, async move |mut visit: Visit<Data>| {
-            let mut before = visit.session().await?;
-            before.hits += 1;
-            drop(before);
-            let mut session = visit.session().await?;
-            session.hits += 10;
+            let session = after_a_dropped_hit(&mut visit).await?;
             tokio::select! {
                 biased;
                 _ = session.commit() => panic!("the store holds it"),
