@@ -76,6 +76,8 @@ field_type! {
     /// Use it for a page number, a filter or the time of the last visit. A plain `String` merges in this way without
     /// it. The JSON is only the value, so a field of type `V` can become a `Latest<V>` without a migration.
     ///
+    /// A list whose items only moved counts as unchanged when it meets another change.
+    ///
     /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
     /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
     ///

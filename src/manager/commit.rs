@@ -47,8 +47,10 @@ impl Core {
         };
         let mut identity = basis.identity;
         let decision = decide(&situation, || {
+            // Guards left their data as it was before `before_save`, which may name its owner otherwise.
+            let named = uncommitted.map(|_| self.owner_of(&*draft.data));
             let prepared = self.prepare(&mut *draft.data, ours)?;
-            identity = basis.identity_after(&draft.intents, prepared.owner);
+            identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
             Ok(prepared)
         })?;
         self.carry_out(&basis, &decision, identity, now).await

@@ -40,7 +40,7 @@ impl Core {
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
-    ) -> Result<(Incoming, Origin, Vec<Live>), SessionError> {
+    ) -> Result<(Incoming, Origin, Vec<(Timestamp, Live)>), SessionError> {
         let now = self.now();
         let (arrived, claims) = self.read_tokens(parts, now)?;
         let home = self.home_of(parts)?;
@@ -74,7 +74,6 @@ impl Core {
             }
         }
         current.sort_by_key(|(age, _)| Reverse(*age));
-        let current = current.into_iter().map(|(_, live)| live).collect();
         let parts_to_keep = self.generate_id.is_some().then(|| keep(parts));
         let (opened_at, route) = (now, Route::of(parts));
         let incoming = Incoming { arrived, opened_at, route, others, home, parts: parts_to_keep };
@@ -150,7 +149,7 @@ impl Core {
         let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, keep)).await?;
         let mut newest = None;
         let mut valid = 0;
-        for live in current {
+        for (_, live) in current {
             let data = self.read(&|| live.key(), &live.record, Some(parts))?;
             valid += usize::from(data.is_some());
             match data {

@@ -150,7 +150,7 @@ impl Cell {
 
     /// Commits a draft of the current basis; the caller has the turn.
     async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
-        self.set_in_doubt(draft.basis.uncommitted.is_some());
+        self.set_in_doubt(draft.basis.uncommitted.is_some() && !self.core.data_in_token());
         let committed = self.core.commit(&mut draft).await;
         match committed {
             Err(SessionError::Store(_)) => self.forget_doubtful(),

@@ -715,3 +715,100 @@ async fn an_update_that_another_made_first_is_no_save() {
     late.and(early).unwrap();
     assert_eq!(log.take(), ["saved"]);
 }
+
+// Faults found by comparing with be66cd3.
+
+/// A manager whose `before_save` brings the names of users, who are the owners, into one form.
+fn in_lower_case() -> SessionManager<Data> {
+    let (_, sessions) = stored(&ManualClock::new());
+    let lower = |data: &mut Data| data.user = data.user.take().map(|user| user.to_lowercase());
+    sessions.before_save(lower).build().unwrap()
+}
+
+#[tokio::test]
+async fn an_update_follows_a_login_whose_name_before_save_rewrites() {
+    let sessions = in_lower_case();
+    let browser = browser_of(&sessions, Data::default()).await;
+    let mut under = browser.at(&layered(&sessions));
+    let answer = run(&mut under, async move |mut visit: Visit<Data>| {
+        visit.session().await?.user = Some("Ada".to_owned());
+        let mut session = visit.session().await?;
+        session.update(|data| data.hits += 1).await?;
+        Ok(session.commit().await?.into_response())
+    })
+    .await;
+    let data = seen::<Data>(&browser).await.unwrap();
+    assert_eq!((answer.status, &*data.user.unwrap(), *data.hits), (StatusCode::OK, "ada", 1));
+}
+
+#[tokio::test]
+async fn a_login_whose_name_before_save_rewrites_is_no_boundary_between_guards() {
+    let sessions = in_lower_case();
+    let browser = browser_of(&sessions, Data::of("ada")).await;
+    let mut under = browser.at(&layered(&sessions));
+    let answer = run(&mut under, async move |mut visit: Visit<Data>| {
+        visit.session().await?.user = Some("Ada".to_owned());
+        let (mut one, mut other) = (visit.session().await?, visit.session().await?);
+        "here".clone_into(&mut one.last);
+        other.cart.push("tea".to_owned());
+        let _one = one.commit().await?;
+        Ok(other.commit().await?.into_response())
+    })
+    .await;
+    let data = seen::<Data>(&browser).await.unwrap();
+    assert_eq!((answer.status, &*data.last, data.cart.len()), (StatusCode::OK, "here", 1));
+}
+
+#[tokio::test]
+async fn in_cookie_mode_a_dropped_commit_stored_nothing_so_the_layer_commits_what_guards_left() {
+    let list = FaultyStore::new(MemoryStore::new());
+    let sessions = SessionManager::<Data>::builder().keys(key()).revocations(list.clone());
+    let sessions = sessions.build().unwrap();
+    let mut under = browser_of(&sessions, Data::of("ada")).await.at(&layered(&sessions));
+    let gate = Gate::new();
+    let inject = list.clone();
+    let answer = run(&mut under, async move |mut visit: Visit<Data>| {
+        let session = after_a_dropped_hit(&mut visit).await?;
+        inject.inject_next(1, Operation::Load, Fault::Pause(gate.clone()));
+        tokio::select! {
+            biased;
+            _ = session.commit() => panic!("the list holds it"),
+            () = gate.reached(1) => {}
+        }
+        Ok("too slow".into_response())
+    })
+    .await;
+    let hits = *seen::<Data>(&under).await.unwrap().hits;
+    assert_eq!((answer.status, hits), (StatusCode::OK, 1));
+}
+
+#[tokio::test]
+async fn a_logout_after_a_dropped_commit_is_a_logout() {
+    let (store, sessions) = stored(&ManualClock::new());
+    let sessions = sessions.build().unwrap();
+    let mut under = browser_of(&sessions, Data::of("ada")).await.at(&layered(&sessions));
+    let gate = Gate::new();
+    store.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
+    let answer = run(&mut under, async move |mut visit: Visit<Data>| {
+        let session = after_a_dropped_hit(&mut visit).await?;
+        tokio::select! {
+            biased;
+            _ = session.commit() => panic!("the store holds it"),
+            () = gate.reached(1) => {}
+        }
+        visit.session().await?.destroy();
+        Ok("bye".into_response())
+    })
+    .await;
+    let left = sessions.sessions_of("ada").await.unwrap().len();
+    assert_eq!((answer.status, answer.told(), left), (StatusCode::OK, "removed", 0));
+}
+
+#[tokio::test]
+async fn the_layers_future_stays_on_the_fast_path_of_allocators() {
+    use tower::{Layer as _, Service as _};
+    let (_, sessions) = stored(&ManualClock::new());
+    let mut service = AutoCommitLayer::new().layer(visited(sessions.build().unwrap()));
+    let future = service.call(Request::new(axum::body::Body::empty()));
+    assert!(size_of_val(&*future) <= 1024, "{}", size_of_val(&*future));
+}

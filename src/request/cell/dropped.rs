@@ -53,7 +53,13 @@ impl Cell {
             let folded = rebased.and_then(|()| self.core.fold(&mut draft));
             if let Some(mut state) = self.state() {
                 match folded {
-                    Ok(folded) => state.set_basis(folded),
+                    Ok(folded) => {
+                        if draft.intents.destroy && current.ending.is_none() {
+                            // Changes of a session that ends are missed by nobody.
+                            state.refused = None;
+                        }
+                        state.set_basis(folded);
+                    }
                     Err(error) => _ = state.refused.get_or_insert(error),
                 }
             }
