@@ -36,6 +36,13 @@ where
             options: Options {
                 type_name: type_name::<T>(),
                 audience: env!("CARGO_PKG_NAME").to_owned(),
+                audience_for: None,
+                transport: None,
+                cookie: None,
+                cookie_for: None,
+                former_cookies: Vec::new(),
+                insecure_http: false,
+                remove_unpartitioned: false,
                 events: Events { kind: short_name(type_name::<T>()), hook: None },
                 policy: ExpiryPolicy {
                     idle_timeout: IdleTimeout::Persistent(DAY),
@@ -79,7 +86,7 @@ pub struct SessionManagerBuilder<T> {
     data: DataOptions<T>,
 }
 
-/// What a token holds, how it is sealed and how it travels.
+/// What a token holds and how it is sealed.
 #[derive(Default)]
 struct TokenOptions {
     keys: Option<KeyRing>,
@@ -87,10 +94,6 @@ struct TokenOptions {
     /// The store, if one was set. Otherwise the token holds the data.
     home: Option<Home>,
     revocations: Option<Arc<dyn SessionStore>>,
-    transport: Option<Transport>,
-    cookie: Option<Cookie<'static>>,
-    insecure_http: bool,
-    remove_unpartitioned: bool,
 }
 
 /// Returns the name of a type without the paths of its modules, such as `Vec<Login>`.
@@ -118,6 +121,37 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
+    /// Chooses the audience of each request, such as the tenant. Default: [`audience`](Self::audience) for all.
+    ///
+    /// A session of one tenant means nothing to another: its token does not open there, its id finds no row, and its
+    /// owner is another, even in one store and under one key. An empty text is [`SessionError::Config`].
+    /// [`SessionManager::for_request`] gives the manager of one tenant outside a request.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::http::{header, request::Parts};
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// fn host(parts: &Parts) -> String {
+    ///     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    ///     host.unwrap_or("unknown").to_ascii_lowercase()
+    /// }
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .audience_for(host)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn audience_for(
+        mut self,
+        choose: impl Fn(&Parts) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.options.audience_for = Some(Box::new(choose));
+        self
+    }
+
     /// Sets the kind of session. Tokens and ids of another kind do not open.
     ///
     /// Default: the short name of the data type, such as `Login` or `Vec<Login>`, so that no type opens the
@@ -130,6 +164,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets the cookie's name and attributes. An attribute that the template leaves unset takes the default.
     ///
     /// Default: `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax.
+    ///
+    /// Browsers keep cookies of another name, Path, Domain or Partitioned apart, so a token is valid in the very cookie
+    /// that it was sent in. To change one of these without ending sessions, name the cookie as it was with
+    /// [`former_cookie`](Self::former_cookie).
     ///
     /// # Example
     ///
@@ -149,7 +187,74 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Without HttpOnly any script on the page can read the cookie. Without Secure anyone on the network can. Both
     /// give a warning.
     pub fn cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
-        self.token.cookie = Some(template.into());
+        self.options.cookie = Some(template.into());
+        self
+    }
+
+    /// Also reads a cookie as it once was set, with the same name and attributes as in an earlier release. Default:
+    /// none; call it once for each former cookie.
+    ///
+    /// A session in a former cookie counts where no valid session came in today's cookie. The next commit sends it in
+    /// today's cookie, even if nothing changed. A response that sets today's cookie for the first time, or removes it,
+    /// also removes every former cookie. A [`destroy`](crate::Session::destroy) ends the sessions of all of them.
+    ///
+    /// Keys, kind and audience must be those of the former release. Remove the option once the longest session has
+    /// ended, which takes [`absolute_timeout`](Self::absolute_timeout).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, SessionManager, cookie::Cookie};
+    ///
+    /// // The cookie was set for the path `/shop`; now it is for the whole host.
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .cookie(Cookie::new("session", ""))
+    ///     .former_cookie(Cookie::build("session").path("/shop"))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn former_cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
+        self.options.former_cookies.push(template.into());
+        self
+    }
+
+    /// Chooses the cookie of each request, such as one with the tenant's Domain. Default: [`cookie`](Self::cookie) for
+    /// all requests.
+    ///
+    /// It is completed and checked like [`cookie`](Self::cookie). A cookie that no browser would keep is
+    /// [`SessionError::Config`]. Where tenants share keys, set [`audience_for`](Self::audience_for) too: a client can
+    /// send the cookie of one host to another.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::http::{header, request::Parts};
+    /// use axum_typed_session::{Key, SessionManager, cookie::Cookie};
+    ///
+    /// fn cookie(parts: &Parts) -> Cookie<'static> {
+    ///     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    ///     match host {
+    ///         // One session for all hosts below `shop.example`.
+    ///         Some(host) if host.ends_with(".shop.example") => {
+    ///             Cookie::build("__Secure-session").domain("shop.example").build()
+    ///         }
+    ///         _ => Cookie::new("__Host-session", ""),
+    ///     }
+    /// }
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .cookie_for(cookie)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias = "domain")]
+    pub fn cookie_for(
+        mut self,
+        choose: impl Fn(&Parts) -> Cookie<'static> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.cookie_for = Some(Box::new(choose));
         self
     }
 
@@ -159,16 +264,17 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// Only for development, with browsers that refuse Secure cookies on `http://localhost`.
     pub fn insecure_http(mut self, insecure: bool) -> Self {
-        self.token.insecure_http = insecure;
+        self.options.insecure_http = insecure;
         self
     }
 
-    /// Expires the unpartitioned cookie of the same name whenever a partitioned one is set or removed.
+    /// Reads the cookie without Partitioned as a [`former_cookie`](Self::former_cookie), and so removes it once the
+    /// partitioned one is set.
     ///
     /// Default: off. For sites that moved to Partitioned cookies
     /// ([CHIPS](https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies)).
     pub fn remove_unpartitioned(mut self, remove: bool) -> Self {
-        self.token.remove_unpartitioned = remove;
+        self.options.remove_unpartitioned = remove;
         self
     }
 
@@ -190,7 +296,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Chooses a store for each request, such as one for each tenant. Default: none.
     ///
-    /// Outside a request, [`SessionManager::with_store`] names the store.
+    /// Outside a request, [`SessionManager::with_store`] names the store, or [`SessionManager::for_request`] the request
+    /// to choose it for.
     pub fn store_for(
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
@@ -214,7 +321,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets how the token travels. Default: [`Transport::cookie`].
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.token.transport = Some(transport);
+        self.options.transport = Some(transport);
         self
     }
 

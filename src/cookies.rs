@@ -4,38 +4,12 @@ use std::fmt;
 
 use cookie::{Cookie, SameSite};
 use http::{HeaderMap, HeaderValue, header};
-use memchr::memchr_iter;
+use memchr::{memchr, memmem::Finder};
 
 use crate::error::ConfigError;
 
 /// The name and value of a cookie may take this many bytes together (RFC 6265bis, section 5.6).
 pub(crate) const NAME_VALUE_LIMIT: usize = 4096;
-
-/// Calls `visit` with every value that arrived under `name`, in the order of the request.
-///
-/// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
-pub(crate) fn visit_values(headers: &HeaderMap, name: &str, mut visit: impl FnMut(&[u8])) {
-    for header in headers.get_all(header::COOKIE) {
-        for pair in pairs(header.as_bytes()) {
-            let pair = pair.trim_ascii();
-            let value = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-            if let Some(value) = value {
-                visit(unquote(value));
-            }
-        }
-    }
-}
-
-/// Splits a header at its semicolons; a kilobyte of sealed cookie has none, so a search skips most bytes.
-fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut start = 0;
-    let ends = memchr_iter(b';', header).chain([header.len()]);
-    ends.filter_map(move |end| {
-        let pair = header.get(start..end);
-        start = end + 1;
-        pair
-    })
-}
 
 /// RFC 6265 lets a value stand in double quotes; some proxies add them.
 fn unquote(value: &[u8]) -> &[u8] {
@@ -45,21 +19,26 @@ fn unquote(value: &[u8]) -> &[u8] {
 /// The checked cookie template, rendered as far as it goes without a value.
 pub(crate) struct CookieTemplate {
     pub(crate) name: String,
+    /// What tells the cookie from others in a browser: its name, and Domain, Path and Partitioned where they are not
+    /// the default.
+    pub(crate) identity: String,
     /// `; Path=/; Secure` and so on.
     attributes: String,
     partitioned: bool,
     /// What removes the cookie.
     pub(crate) removal: HeaderValue,
-    /// What removes the cookie of the same name outside the partition, if asked for.
-    pub(crate) twin_removal: Option<HeaderValue>,
+    /// Finds the name and `=` in a header; a search is faster than a look at every cookie.
+    finder: Finder<'static>,
+    /// What is risky about the attributes.
+    pub(crate) risks: Vec<&'static str>,
 }
 
 impl CookieTemplate {
-    /// Fills in the defaults and checks the rules of RFC 6265bis.
+    /// Fills in the defaults and checks the rules of RFC 6265bis. An error names the option that gave the cookie.
     pub(crate) fn new(
+        option: &str,
         mut cookie: Cookie<'static>,
         insecure_http: bool,
-        remove_unpartitioned: bool,
     ) -> Result<Self, ConfigError> {
         if insecure_http {
             let prefix = prefix_of(cookie.name()).len();
@@ -68,21 +47,43 @@ impl CookieTemplate {
             cookie.set_secure(false);
         }
         fill_in_defaults(&mut cookie);
-        check(&cookie)?;
-        warn_of_risks(&cookie, insecure_http);
-        let partitioned = cookie.partitioned() == Some(true);
-        if remove_unpartitioned && !partitioned {
-            return Err(ConfigError::new(
-                "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
-            ));
-        }
+        let invalid = |problem: &str| ConfigError::new(format!("`.{option}(..)`: {problem}"));
+        check(&cookie).map_err(invalid)?;
+        // `Expires` beside `Max-Age=0` is for the oldest clients.
+        let removal = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+        let removal =
+            HeaderValue::try_from(removal).map_err(|error| invalid(&error.to_string()))?;
         let name = cookie.name().to_owned();
         // The value is empty, so the attributes follow the name and `=`.
         let attributes = cookie.to_string().split_off(name.len() + 1);
-        let removal = removal_of(&cookie)?;
-        cookie.set_partitioned(false);
-        let twin_removal = if remove_unpartitioned { Some(removal_of(&cookie)?) } else { None };
-        Ok(Self { name, attributes, partitioned, removal, twin_removal })
+        Ok(Self {
+            identity: identity_of(&cookie),
+            attributes,
+            partitioned: cookie.partitioned() == Some(true),
+            removal,
+            finder: Finder::new(&format!("{name}=")).into_owned(),
+            risks: risks_of(&cookie, insecure_http),
+            name,
+        })
+    }
+
+    /// Calls `visit` with every value that arrived under the name, in the order of the request.
+    ///
+    /// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
+    pub(crate) fn visit_values(&self, headers: &HeaderMap, mut visit: impl FnMut(&[u8])) {
+        for header in headers.get_all(header::COOKIE) {
+            let header = header.as_bytes();
+            for start in self.finder.find_iter(header) {
+                let (before, found) = header.split_at(start);
+                let before = before.trim_ascii_end();
+                if let Some(rest) = found.get(self.finder.needle().len()..)
+                    && (before.is_empty() || before.ends_with(b";"))
+                {
+                    let value = rest.get(..memchr(b';', rest).unwrap_or(rest.len()));
+                    visit(unquote(value.unwrap_or_default().trim_ascii()));
+                }
+            }
+        }
     }
 
     /// Returns `true` if a `Set-Cookie` header is one of those this template renders.
@@ -93,7 +94,7 @@ impl CookieTemplate {
             return false;
         }
         let partitioned = parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"));
-        partitioned == self.partitioned || self.twin_removal.is_some()
+        partitioned == self.partitioned
     }
 
     /// Renders the text that sets the cookie, for so many seconds or until the browser closes.
@@ -110,10 +111,12 @@ impl CookieTemplate {
     }
 }
 
-/// Renders the header that removes a cookie. `Expires` beside `Max-Age=0` is for the oldest clients.
-fn removal_of(cookie: &Cookie<'static>) -> Result<HeaderValue, ConfigError> {
-    let text = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
-    HeaderValue::try_from(text).map_err(|error| ConfigError::new(format!("`.cookie(..)`: {error}")))
+/// Returns what tells a cookie from others in a browser. No name holds a semicolon.
+fn identity_of(cookie: &Cookie<'static>) -> String {
+    let domain = cookie.domain().map(|domain| format!(";domain={}", domain.to_ascii_lowercase()));
+    let path = cookie.path().filter(|path| *path != "/").map(|path| format!(";path={path}"));
+    let partition = cookie.partitioned().filter(|is| *is).map(|_| ";partitioned".to_owned());
+    [cookie.name().to_owned()].into_iter().chain(domain).chain(path).chain(partition).collect()
 }
 
 /// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3; those with `Http` came
@@ -137,7 +140,7 @@ fn fill_in_defaults(cookie: &mut Cookie<'static>) {
 }
 
 /// Checks what the session decides itself, what can be written, and what browsers keep.
-fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
+fn check(cookie: &Cookie<'static>) -> Result<(), &'static str> {
     let (name, secure) = (cookie.name(), cookie.secure() == Some(true));
     let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
@@ -175,20 +178,23 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
         (cookie.partitioned() == Some(true) && !secure, "Partitioned needs Secure"),
     ];
     match rules.into_iter().find(|(is_broken, _)| *is_broken) {
-        Some((_, problem)) => Err(ConfigError::new(format!("`.cookie(..)`: {problem}"))),
+        Some((_, problem)) => Err(problem),
         None => Ok(()),
     }
 }
 
-fn warn_of_risks(cookie: &Cookie<'static>, insecure_http: bool) {
-    if insecure_http {
-        tracing::warn!(
-            "session cookies are sent over plain http (`insecure_http`); never do this in production"
-        );
-    } else if cookie.secure() != Some(true) {
-        tracing::warn!("the session cookie is not Secure; anyone on the network can read it");
-    }
-    if cookie.http_only() == Some(false) {
-        tracing::warn!("the session cookie is not HttpOnly; any script on the page can read it");
-    }
+fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> {
+    let is_readable = cookie.secure() != Some(true) && !insecure_http;
+    let risks = [
+        (
+            insecure_http,
+            "session cookies are sent over plain http (`insecure_http`); never do this in production",
+        ),
+        (is_readable, "the session cookie is not Secure; anyone on the network can read it"),
+        (
+            cookie.http_only() == Some(false),
+            "the session cookie is not HttpOnly; any script on the page can read it",
+        ),
+    ];
+    risks.into_iter().filter(|(is_taken, _)| *is_taken).map(|(_, risk)| risk).collect()
 }

@@ -3,13 +3,14 @@
 //! | origin | destroy | regenerate | save¹ | unchanged |
 //! |---|---|---|---|---|
 //! | new | destroy² | as save | create, set | - |
-//! | loaded | destroy | rotate, set | update, set³ | touch, set³ if due; else set if a former key sealed it |
+//! | loaded | destroy | rotate, set | update, set³ | touch, set³ if due; else set if outdated⁵ |
 //! | tombstone | destroy⁴ | create, set | gone | - |
 //!
 //! ¹ data changed, `force_save` or `set_idle_timeout`. ² the sessions that came in and were refused, if any.
-//! ³ only where the client's copy would differ: always when the token carries the data; otherwise when a former
-//! key sealed it, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
-//! that the old id was replaced by. `destroy` wins over every other intent, and removes the cookie if one arrived.
+//! ³ only where the client's copy would differ: always when the token carries the data; otherwise when it is
+//! outdated⁵, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
+//! that the old id was replaced by. ⁵ a former key sealed it, or a former
+//! cookie carried it. `destroy` wins over every other intent, and removes the cookie if one arrived.
 //! On a new session `regenerate` alone does nothing.
 
 use bytes::Bytes;
@@ -38,18 +39,18 @@ pub(crate) enum Origin {
 pub(crate) struct Live {
     pub(crate) id: SessionId,
     pub(crate) record: Record,
-    /// A former key sealed the token.
-    pub(crate) former_key: bool,
+    /// The client has to be sent the token again: a former key sealed it, or a former cookie carried it.
+    pub(crate) is_outdated: bool,
 }
 
 impl Live {
     pub(crate) fn new(id: SessionId, record: Record) -> Box<Self> {
-        Box::new(Self { id, record, former_key: false })
+        Box::new(Self { id, record, is_outdated: false })
     }
 
     /// Returns the session under the same id with another record.
     pub(crate) fn with(&self, record: Record) -> Box<Self> {
-        Box::new(Self { record, id: self.id.clone(), former_key: self.former_key })
+        Box::new(Self { record, id: self.id.clone(), is_outdated: self.is_outdated })
     }
 
     pub(crate) fn key(&self) -> StoreKey {
@@ -198,7 +199,7 @@ pub(crate) fn decide<'a>(
                     let told = data_in_token || tells(policy, live, &lifetime);
                     (RowAction::Touch(live, expires_at), told)
                 }
-                None => (RowAction::None, live.former_key),
+                None => (RowAction::None, live.is_outdated),
             }
         }
         Origin::New if !asks_save => (RowAction::None, false),
@@ -221,7 +222,7 @@ pub(crate) fn tells(policy: &ExpiryPolicy, live: &Live, lifetime: &Lifetime) -> 
     let cookie_end = stored.absolute_end.min(stored.created_at.saturating_add(LONGEST_COOKIE));
     let ends_early = lifetime.absolute_end > stored.absolute_end
         || (lifetime.expires_at > cookie_end && lifetime.expires_at != stored.expires_at);
-    live.former_key
+    live.is_outdated
         || policy.is_persistent(stored) != is_persistent
         || (is_persistent && ends_early)
 }

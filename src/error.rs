@@ -147,6 +147,11 @@ pub enum SessionError {
     #[error("every id drawn was in use; `id_generator` must return random ids")]
     IdInUse,
 
+    /// [`cookie_for`](crate::SessionManagerBuilder::cookie_for) or
+    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned what cannot be used: 500.
+    #[error(transparent)]
+    Config(ConfigError),
+
     /// The operating system gave no random bytes: 500.
     #[error("the operating system's random source failed")]
     Random(#[source] BoxError),

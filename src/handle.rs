@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::{
+    decision::Live,
     error::SessionError,
     id::StoreKey,
-    manager::{SessionManager, StoredSession},
+    manager::{Core, SessionManager, StoredSession},
 };
 
 /// Access to a stored session after the response: for web sockets, streams and jobs.
@@ -42,6 +43,15 @@ pub struct SessionHandle<T> {
     pub(crate) key: StoreKey,
     /// The identity that the session belonged to when the handle was made.
     pub(crate) epoch: u64,
+}
+
+impl<T> SessionHandle<T> {
+    pub(crate) fn new(core: &Core, live: Option<&Live>) -> Result<Self, SessionError> {
+        core.rows_for("handle")?;
+        let live = live.ok_or(SessionError::NotSaved)?;
+        let manager = SessionManager::new(core.clone());
+        Ok(Self { manager, key: live.key(), epoch: live.record.epoch })
+    }
 }
 
 impl<T: Send + Sync + 'static> SessionHandle<T> {

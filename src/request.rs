@@ -3,7 +3,7 @@
 mod cell;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU8, Ordering},
 };
 
@@ -30,9 +30,12 @@ pub(crate) struct Registry {
     fate: Arc<Fate>,
 }
 
-/// What happened to the request as a whole: flags that are only ever set.
+/// What happened to the request as a whole: flags that are only ever set, and whose error came first.
 #[derive(Default)]
-pub(crate) struct Fate(AtomicU8);
+pub(crate) struct Fate {
+    flags: AtomicU8,
+    failed: OnceLock<Core>,
+}
 
 impl Fate {
     /// An `AutoCommitLayer` will commit what handlers leave.
@@ -48,11 +51,17 @@ impl Fate {
 
     /// Sets a flag. Returns `true` if it was set before.
     pub(crate) fn set(&self, flag: u8) -> bool {
-        self.0.fetch_or(flag, Ordering::AcqRel) & flag != 0
+        self.flags.fetch_or(flag, Ordering::AcqRel) & flag != 0
     }
 
     pub(crate) fn is(&self, flag: u8) -> bool {
-        self.0.load(Ordering::Acquire) & flag != 0
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Notes that the response is an error of this manager.
+    pub(crate) fn fail(&self, core: &Core) {
+        self.set(Self::FAILED);
+        self.failed.get_or_init(|| core.clone());
     }
 
     pub(crate) fn poison_if_panicking(&self) {
@@ -98,15 +107,28 @@ impl RequestSessions {
 
 impl Registry {
     /// Returns the cell of a manager's session, made by whoever comes first.
-    pub(crate) fn cell(&self, core: &Core) -> Result<Arc<Cell>, SessionError> {
-        let mut cells = lock(&self.cells);
-        if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(core)) {
+    pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>, SessionError> {
+        if let Some(cell) = self.find(core) {
+            return Ok(cell);
+        }
+        // The application's code, so it runs outside the lock.
+        let made = core.for_request(parts).and_then(|core| self.add(core));
+        made.inspect_err(|_| self.fate.fail(core))
+    }
+
+    fn find(&self, core: &Core) -> Option<Arc<Cell>> {
+        lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned()
+    }
+
+    fn add(&self, core: Core) -> Result<Arc<Cell>, SessionError> {
+        let (mut cells, carrier) = (lock(&self.cells), &core.tenant.carrier);
+        if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(&core)) {
             return Ok(cell.clone());
         }
-        if cells.iter().any(|cell| cell.core.carrier.clashes_with(&core.carrier)) {
-            return Err(SessionError::DuplicateName { carrier: core.carrier.description.clone() });
+        if cells.iter().any(|cell| cell.core.tenant.carrier.clashes_with(carrier)) {
+            return Err(SessionError::DuplicateName { carrier: carrier.description.clone() });
         }
-        let cell = Arc::new(Cell::new(core.clone(), self.fate.clone()));
+        let cell = Arc::new(Cell::new(core, self.fate.clone()));
         cells.push(cell.clone());
         Ok(cell)
     }
@@ -142,10 +164,9 @@ impl Registry {
         let Some(Failed(error)) = response.extensions().get::<Failed>() else {
             return response;
         };
-        let cells = lock(&self.cells).clone();
-        let failed =
-            cells.iter().find(|cell| cell.has_failed.load(Ordering::Relaxed)).or(cells.first());
-        let respond = failed.and_then(|cell| cell.core.error_response.as_ref());
+        let first = || lock(&self.cells).first().map(|cell| cell.core.clone());
+        let failed = self.fate.failed.get().cloned().or_else(first);
+        let respond = failed.as_ref().and_then(|core| core.error_response.as_ref());
         respond.map(|respond| respond(error)).unwrap_or(response)
     }
 

@@ -7,8 +7,8 @@
 //!
 //! in base64url without padding. Encryption is XAES-256-GCM, which derives a key per message from half
 //! of its 192-bit nonce, so that random nonces are safe at any volume; signing is HMAC-SHA256. Which of
-//! them is configuration, never the token's choice. The associated data binds version, key id,
-//! audience, kind, transport, the name of its cookie or header, and mode.
+//! them is configuration, never the token's choice. The associated data binds version, audience, kind,
+//! transport, cookie or header, and mode. The key id need not be bound: it chooses the key.
 
 use base64::{Engine as _, decoded_len_estimate, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -40,14 +40,14 @@ pub(crate) struct Sealer {
     keys: Vec<SealKey>,
     /// The bytes of a token beside its plaintext.
     overhead: usize,
+    /// Whether tokens are signed or encrypted, and whether they hold data or an id.
+    mode: String,
 }
 
 struct SealKey {
     id: [u8; KEY_ID_BYTES],
     is_former: bool,
     cipher: Cipher,
-    /// Version and key id, then audience, kind, transport, its name and the mode, each with its length.
-    context: Vec<u8>,
 }
 
 enum Cipher {
@@ -72,13 +72,11 @@ pub(crate) struct Opened {
 }
 
 impl Sealer {
-    /// Makes the sealer of tokens bound to an audience, a kind, a transport and its name. A token with data
-    /// never opens as one with an id.
+    /// Makes a sealer. A token with data never opens as one with an id.
     pub(crate) fn new(
         ring: &KeyRing,
         signed: bool,
         data_in_token: bool,
-        bound_to: [&str; 4],
     ) -> Result<Self, ConfigError> {
         let (purpose, adjective, overhead) = if signed {
             ("sign", "signed", MAC_BYTES)
@@ -86,10 +84,7 @@ impl Sealer {
             ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES)
         };
         let mode = format!("{adjective} {}", if data_in_token { "data" } else { "id" });
-        let [audience, kind, transport, name] = bound_to;
-        let binding = with_lengths([audience, kind, transport, name, &mode]);
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
-            context: [&[VERSION], &key.id[..], &binding].concat(),
             id: key.id,
             is_former: key.is_former,
             cipher: if signed {
@@ -98,7 +93,15 @@ impl Sealer {
                 Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
             },
         });
-        Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead })
+        Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead, mode })
+    }
+
+    /// Makes the associated data that binds tokens to an audience, a kind, a transport and its cookie or header.
+    pub(crate) fn context(&self, bound_to: [&str; 4]) -> Vec<u8> {
+        let [audience, kind, transport, carrier] = bound_to;
+        let mut context = vec![VERSION];
+        context.extend(with_lengths([audience, kind, transport, carrier, &self.mode]));
+        context
     }
 
     /// Returns the length of the token that `plaintext` bytes become.
@@ -110,6 +113,7 @@ impl Sealer {
     /// Seals what `write` appends, which is `len` bytes long.
     pub(crate) fn seal(
         &self,
+        context: &[u8],
         len: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<String, BoxError> {
@@ -124,14 +128,13 @@ impl Sealer {
                 write(&mut token);
                 let text = token.get_mut(HEADER_BYTES + NONCE_BYTES..);
                 let text = text.ok_or("the plaintext shrank the token")?;
-                let tag =
-                    cipher.encrypt_inout_detached(&nonce.into(), &key.context, text.into())?;
+                let tag = cipher.encrypt_inout_detached(&nonce.into(), context, text.into())?;
                 token.extend_from_slice(&tag);
             }
             Cipher::Sign(secret) => {
                 write(&mut token);
                 let text = token.get(HEADER_BYTES..).unwrap_or_default();
-                let tag = signature(secret, &key.context, text).finalize().into_bytes();
+                let tag = signature(secret, context, text).finalize().into_bytes();
                 token.extend_from_slice(&tag);
             }
         }
@@ -140,10 +143,15 @@ impl Sealer {
         Ok(text)
     }
 
-    /// Opens a token. A token of a known key counts against `to_open`, authentic or not.
+    /// Opens a token. A token of a known key counts against `tries`, authentic or not.
     ///
     /// Every failure after that is the same [`BadToken::Malformed`].
-    pub(crate) fn open(&self, text: &[u8], to_open: &mut usize) -> Result<Opened, BadToken> {
+    pub(crate) fn open(
+        &self,
+        context: &[u8],
+        text: &[u8],
+        tries: &mut usize,
+    ) -> Result<Opened, BadToken> {
         // No longer token was ever sent; this bounds the work that one can cause.
         if !(self.token_len(0)..=NAME_VALUE_LIMIT).contains(&text.len()) {
             return Err(BadToken::Malformed);
@@ -155,27 +163,27 @@ impl Sealer {
             return Err(BadToken::Malformed);
         };
         let key = self.keys.iter().find(|key| key.id == *id).ok_or(BadToken::UnknownKey)?;
-        *to_open = to_open.saturating_sub(1);
-        let plaintext = key.open(token).ok_or(BadToken::Malformed)?;
+        *tries = tries.checked_sub(1).ok_or(BadToken::Malformed)?;
+        let plaintext = key.open(context, token).ok_or(BadToken::Malformed)?;
         Ok(Opened { plaintext, former_key: key.is_former })
     }
 }
 
 impl SealKey {
-    fn open(&self, mut token: Vec<u8>) -> Option<Bytes> {
+    fn open(&self, context: &[u8], mut token: Vec<u8>) -> Option<Bytes> {
         let (start, tag_bytes) = match &self.cipher {
             Cipher::Encrypt(cipher) => {
                 let (head, rest) = token.split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)?;
                 let nonce: &[u8; NONCE_BYTES] = head.last_chunk()?;
                 let (text, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
                 let (nonce, tag) = (nonce.into(), (&*tag).into());
-                cipher.decrypt_inout_detached(nonce, &self.context, text.into(), tag).ok()?;
+                cipher.decrypt_inout_detached(nonce, context, text.into(), tag).ok()?;
                 (HEADER_BYTES + NONCE_BYTES, GCM_TAG_BYTES)
             }
             Cipher::Sign(secret) => {
                 let signed = token.get(HEADER_BYTES..)?;
                 let (text, tag) = signed.split_last_chunk::<MAC_BYTES>()?;
-                signature(secret, &self.context, text).verify_slice(tag).ok()?;
+                signature(secret, context, text).verify_slice(tag).ok()?;
                 (HEADER_BYTES, MAC_BYTES)
             }
         };

@@ -21,7 +21,7 @@ use crate::{
     expiry::IdleTimeout,
     handle::SessionHandle,
     id::SessionId,
-    manager::{Basis, Data, Draft, Home, SessionManager, any_change},
+    manager::{Basis, Data, Draft, SessionManager, any_change},
     request::{Cell, RequestSessions},
 };
 
@@ -206,14 +206,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
     /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
-        match (&self.basis().incoming.home, self.basis().live()) {
-            (Home::Store(store), Some(live)) => {
-                let manager = SessionManager::new(self.cell.core.with_store(store.clone()));
-                Ok(SessionHandle { manager, key: live.key(), epoch: live.record.epoch })
-            }
-            (Home::Store(_), None) => Err(SessionError::NotSaved),
-            _ => Err(SessionError::NoStore { operation: "handle" }),
-        }
+        SessionHandle::new(&self.cell.core, self.basis().live())
     }
 
     /// Changes the stored session now, so that concurrent changes are never lost: 100 concurrent
@@ -334,7 +327,8 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let manager = state.session_manager();
-        let cell = RequestSessions::of(&mut parts.extensions).cell(&manager.core)?;
+        let registry = RequestSessions::of(&mut parts.extensions).clone();
+        let cell = registry.cell(&manager.core, parts)?;
         let draft = Some(cell.hand_out(parts).await?);
         Ok(Self { draft, is_read: AtomicBool::new(false), cell, data: PhantomData })
     }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use crate::{
-    cookies::{CookieTemplate, visit_values},
+    cookies::CookieTemplate,
     error::{BoxError, ConfigError},
 };
 
@@ -121,47 +121,98 @@ pub(crate) struct Carrier {
     pub(crate) kind: Kind,
     /// Used only where the transport is a cookie.
     pub(crate) template: CookieTemplate,
-    /// The name of the cookie or header, which tokens are bound to and the size limit counts.
-    pub(crate) name: String,
+    /// The cookies that tokens were sent in before.
+    pub(crate) formers: Vec<FormerCookie>,
     /// What tokens are sent in, such as `cookie "__Host-session"`.
     pub(crate) description: String,
     /// The name of the transport, which tokens are bound to, so that none moves to another transport.
-    pub(crate) binding: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) binding: Binding,
     /// The request header that responses depend on.
     vary: HeaderValue,
 }
 
+/// What ties a token to the cookie or header that carries it, so that none is read out of another.
+pub(crate) struct Binding {
+    /// The associated data of a sealed token.
+    pub(crate) context: Vec<u8>,
+    /// What follows a plain id.
+    pub(crate) suffix: String,
+}
+
+pub(crate) struct FormerCookie {
+    pub(crate) template: CookieTemplate,
+    pub(crate) binding: Binding,
+}
+
 impl Carrier {
-    pub(crate) fn new(transport: Transport, template: CookieTemplate) -> Result<Self, ConfigError> {
+    /// `bind` ties tokens to a transport, and to a cookie or header of it.
+    pub(crate) fn new(
+        transport: Transport,
+        template: CookieTemplate,
+        formers: Vec<CookieTemplate>,
+        bind: impl Fn(&str, &str) -> Binding,
+    ) -> Result<Self, ConfigError> {
         let invalid = |problem| ConfigError::new(format!("`.transport(..)`: {problem}"));
         let kind = transport.0.map_err(invalid)?;
-        let (binding, name, vary) = match &kind {
-            Kind::Cookie => ("cookie", template.name.as_str(), header::COOKIE.into()),
+        let (name, identity, vary) = match &kind {
+            Kind::Cookie => ("cookie", &*template.identity, header::COOKIE.into()),
             Kind::Header { request, scheme, .. } => {
-                let binding = if scheme.is_empty() { "header" } else { "bearer" };
-                (binding, request.as_str(), request.clone().into())
+                let name = if scheme.is_empty() { "header" } else { "bearer" };
+                (name, request.as_str(), request.clone().into())
             }
             Kind::Custom { .. } => ("custom", "custom", HeaderValue::from_static("*")),
         };
         let description = match &kind {
-            Kind::Cookie => format!("cookie {name:?}"),
+            Kind::Cookie => format!("cookie {:?}", template.name),
             Kind::Header { response, .. } => format!("header {:?}", response.as_str()),
             Kind::Custom { .. } => "custom transport".to_owned(),
         };
-        Ok(Self { name: name.to_owned(), description, binding, vary, kind, template })
+        let bound = |template: CookieTemplate| {
+            let binding = bind(name, &template.identity);
+            FormerCookie { template, binding }
+        };
+        let formers = formers.into_iter().map(bound).collect();
+        let binding = bind(name, identity);
+        Ok(Self { kind, template, formers, description, name, binding, vary })
     }
 
-    /// Returns `true` if in one response each of two carriers would replace the token of the other.
+    /// Returns `true` if in one response each of two carriers would replace or remove the token of the other.
     pub(crate) fn clashes_with(&self, other: &Self) -> bool {
-        self.description == other.description && !matches!(self.kind, Kind::Custom { .. })
+        let removes = |one: &Self, other: &Self| {
+            let is_other =
+                |former: &FormerCookie| former.template.identity == other.template.identity;
+            matches!(other.kind, Kind::Cookie) && one.formers.iter().any(is_other)
+        };
+        let is_same = self.description == other.description;
+        (is_same && !matches!(self.kind, Kind::Custom { .. }))
+            || removes(self, other)
+            || removes(other, self)
     }
 
-    /// Calls `visit` with every token that arrived, in the order of the request.
+    /// Returns how many bytes of the cookie's limit are the name's.
+    pub(crate) fn name_len(&self) -> usize {
+        match &self.kind {
+            Kind::Cookie => self.template.name.len(),
+            Kind::Header { request, .. } => request.as_str().len(),
+            Kind::Custom { .. } => 0,
+        }
+    }
+
+    /// Calls `visit` with every token that arrived and what it has to be bound to, in the order of the request; those
+    /// of former cookies last, and with `true`.
     ///
     /// An empty header is no token, since it tells a client to forget its token. An empty cookie is a token.
-    pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
+    pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8], &Binding, bool)) {
+        self.visit_current(parts, |token| visit(token, &self.binding, false));
+        for FormerCookie { template, binding } in &self.formers {
+            template.visit_values(&parts.headers, |token| visit(token, binding, true));
+        }
+    }
+
+    fn visit_current(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
         match &self.kind {
-            Kind::Cookie => visit_values(&parts.headers, &self.name, visit),
+            Kind::Cookie => self.template.visit_values(&parts.headers, visit),
             Kind::Header { request, scheme, .. } => {
                 let values = parts.headers.get_all(request).iter();
                 values.filter_map(|value| token_behind(scheme, value.as_bytes())).for_each(visit);
@@ -190,16 +241,22 @@ impl Carrier {
         }
     }
 
-    /// Puts what sets or removes the token into a response.
+    /// Puts what sets or removes the token into a response, and if `removes_formers` what removes former cookies.
     ///
     /// It replaces what an earlier commit of the same request put in. `None` only takes that out.
-    pub(crate) fn put(&self, told: Option<HeaderValue>, headers: &mut HeaderMap) {
+    pub(crate) fn put(
+        &self,
+        told: Option<HeaderValue>,
+        removes_formers: bool,
+        headers: &mut HeaderMap,
+    ) {
         match &self.kind {
             Kind::Cookie => {
-                remove_cookies(headers, &self.template);
+                self.remove_cookies(headers);
                 if let Some(cookie) = told {
-                    let twin = self.template.twin_removal.clone();
-                    for cookie in twin.into_iter().chain([cookie]) {
+                    let formers = self.formers.iter().filter(|_| removes_formers);
+                    let removals = formers.map(|former| former.template.removal.clone());
+                    for cookie in removals.chain([cookie]) {
                         headers.append(header::SET_COOKIE, cookie);
                     }
                 }
@@ -211,6 +268,20 @@ impl Carrier {
             Kind::Custom { set, .. } => {
                 let token = told.as_ref().and_then(|token| token.to_str().ok());
                 set(headers, token.filter(|token| !token.is_empty()));
+            }
+        }
+    }
+
+    fn remove_cookies(&self, headers: &mut HeaderMap) {
+        let is_other = |cookie: &HeaderValue| {
+            let removes = |former: &FormerCookie| former.template.removal == *cookie;
+            !self.template.renders(cookie) && !self.formers.iter().any(removes)
+        };
+        if let header::Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) {
+            let (_, earlier) = entry.remove_entry_mult();
+            let others: Vec<_> = earlier.filter(is_other).collect();
+            for cookie in others {
+                headers.append(header::SET_COOKIE, cookie);
             }
         }
     }
@@ -249,16 +320,6 @@ pub(crate) fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
     let mut value = HeaderValue::try_from(token)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn remove_cookies(headers: &mut HeaderMap, template: &CookieTemplate) {
-    if let header::Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) {
-        let (_, earlier) = entry.remove_entry_mult();
-        let others: Vec<_> = earlier.filter(|cookie| !template.renders(cookie)).collect();
-        for cookie in others {
-            headers.append(header::SET_COOKIE, cookie);
-        }
-    }
 }
 
 /// Returns the members of a header that is a list.

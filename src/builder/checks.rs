@@ -2,18 +2,14 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use cookie::Cookie;
-
 use super::{DAY, Options, SessionManagerBuilder, TokenOptions};
 use crate::{
     codec::JSON_TAG,
-    cookies::CookieTemplate,
     error::ConfigError,
     expiry::LONGEST_COOKIE,
-    id::Scope,
     manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
     seal::Sealer,
-    transport::{Carrier, Transport},
+    transport::Transport,
     warnings::Warnings,
 };
 
@@ -36,25 +32,19 @@ impl TokenOptions {
     fn build(self, options: Options, data: Box<dyn DataType>) -> Result<Core, ConfigError> {
         check_durations(&options)?;
         self.check_combinations(&options)?;
-        let cookie = self.cookie.unwrap_or_else(|| Cookie::new("__Host-session", ""));
-        let template = CookieTemplate::new(cookie, self.insecure_http, self.remove_unpartitioned)?;
-        let carrier = Carrier::new(self.transport.unwrap_or(Transport::cookie()), template)?;
-        let data_in_token = self.home.is_none();
-        let home = self.home.unwrap_or(Home::Token(self.revocations));
-        let (audience, kind) = (&*options.audience, &*options.events.kind);
-        let bound_to = [audience, kind, carrier.binding, &*carrier.name];
-        let seal = |ring| Sealer::new(ring, self.signed, data_in_token, bound_to);
-        let sealer = self.keys.as_ref().map(seal).transpose()?;
+        let seal = |ring| Sealer::new(ring, self.signed, self.home.is_none());
         let settings = Settings {
-            scope: Scope::new(audience, kind),
-            sealer,
-            carrier,
+            sealer: self.keys.as_ref().map(seal).transpose()?,
             warnings: Warnings::default(),
             saves: AtomicU64::new(0),
             options,
             data,
         };
-        Ok(Core::new(settings, home))
+        let core = Core::new(settings, self.home.unwrap_or(Home::Token(self.revocations)))?;
+        for risk in &core.tenant.carrier.template.risks {
+            tracing::warn!("{risk}");
+        }
+        Ok(core)
     }
 
     fn check_combinations(&self, options: &Options) -> Result<(), ConfigError> {
@@ -63,7 +53,7 @@ impl TokenOptions {
         let has_migrate = options.migrate.is_some();
         let is_json = options.codec_tag == JSON_TAG;
         let merges = options.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
-        let is_cookie = self.transport.as_ref().is_none_or(Transport::is_cookie);
+        let is_cookie = options.transport.as_ref().is_none_or(Transport::is_cookie);
         let problem = if !has_store && self.keys.is_none() {
             "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`"
         } else if has_store && has_list {
@@ -84,20 +74,20 @@ impl TokenOptions {
             "`.accept_schema(..)` needs a version from `.schema_version(..)` up"
         } else if options.policy.anonymous_idle_timeout.is_some() && !options.owner_is_told {
             "`.anonymous_idle_timeout(..)` needs `.owner(..)`"
-        } else if self.cookie.is_some() && !is_cookie {
+        } else if options.cookie.is_some() && !is_cookie {
             "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie"
-        } else if self.insecure_http && !is_cookie {
+        } else if !options.former_cookies.is_empty() && !is_cookie {
+            "`.former_cookie(..)` cannot be used together with a `.transport(..)` that is no cookie"
+        } else if options.cookie_for.is_some() && !is_cookie {
+            "`.cookie_for(..)` cannot be used together with a `.transport(..)` that is no cookie"
+        } else if options.insecure_http && !is_cookie {
             "`.insecure_http(..)` cannot be used together with a `.transport(..)` that is no cookie"
-        } else if self.remove_unpartitioned && !is_cookie {
+        } else if options.remove_unpartitioned && !is_cookie {
             "`.remove_unpartitioned(..)` cannot be used together with a `.transport(..)` that is no cookie"
         } else if options.max_payload == 0 {
             "`.max_payload(..)`: no session fits into 0 bytes"
         } else if options.schema == 0 {
             "`.schema_version(..)`: versions begin with 1"
-        } else if options.audience.is_empty() {
-            "`.audience(..)`: an empty name tells nothing apart; leave the option out"
-        } else if options.events.kind.is_empty() {
-            "`.kind(..)`: an empty name tells nothing apart; leave the option out"
         } else {
             return Ok(());
         };

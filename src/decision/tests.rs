@@ -69,7 +69,7 @@ impl Case {
     }
 
     fn has_former_key(&self) -> bool {
-        self.live().is_some_and(|live| live.former_key)
+        self.live().is_some_and(|live| live.is_outdated)
     }
 
     fn extension(&self) -> Option<Timestamp> {
@@ -277,10 +277,10 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
     for (before, after) in OWNERS {
         for (now, expires_at) in MOMENTS {
             for chosen in [None, Some(persistent(3 * TTL)), Some(until_closed(TTL))] {
-                for former_key in [false, true] {
+                for is_outdated in [false, true] {
                     let live = live(before, lifetime(expires_at, chosen));
                     origins.push((
-                        Origin::Loaded(Box::new(Live { former_key, ..*live })),
+                        Origin::Loaded(Box::new(Live { is_outdated, ..*live })),
                         after,
                         at(now),
                     ));
@@ -487,7 +487,7 @@ fn the_cookie_of_a_stored_session_is_sent_again_only_where_the_browsers_would_no
     ] {
         let mut live = live(ADA, stored);
         assert_eq!(tells(&policy, &live, &saved), told, "{what}");
-        live.former_key = true;
+        live.is_outdated = true;
         assert!(tells(&policy, &live, &saved), "{what}, under a former key");
     }
 }

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::{
-    any_data::Data,
-    core::{Core, Home},
-};
+use super::{any_data::Data, core::Core};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
@@ -21,12 +18,12 @@ use crate::{
 pub(crate) struct Incoming {
     /// A token of this name came with the request, valid or not.
     pub(crate) arrived: bool,
+    /// A response that sets the token also removes former cookies.
+    pub(crate) removes_formers: bool,
     pub(crate) opened_at: Timestamp,
     pub(crate) route: Route,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
-    /// Where the data lives, with the store that `store_for` chose for this request.
-    pub(crate) home: Home,
     /// What `id_generator` wants to see; kept only if there is one.
     pub(super) parts: Option<Arc<Parts>>,
 }

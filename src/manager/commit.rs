@@ -21,7 +21,7 @@ impl Core {
         let is_due = |live: &Live| {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
             let extended = || self.policy.extended(stored, self.now(), owned, self.data_in_token());
-            live.former_key || (self.policy.rolling != Rolling::Off && extended().is_some())
+            live.is_outdated || (self.policy.rolling != Rolling::Off && extended().is_some())
         };
         !basis.has_leftovers() && !basis.live().is_some_and(is_due)
     }

@@ -7,20 +7,21 @@ use std::{
 };
 
 use axum::response::Response;
+use cookie::Cookie;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::{ConflictPolicy, any_data::DataType, rows::Rows};
+use super::{ConflictPolicy, any_data::DataType, rows::Rows, tenant::Tenant};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
-    error::{BoxError, SessionError, StoreError},
+    error::{BoxError, ConfigError, SessionError, StoreError},
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
-    id::{ID_BYTES, Scope, StoreKey, random},
+    id::{ID_BYTES, StoreKey, random},
     seal::Sealer,
     store::{Record, SessionStore, Version},
-    transport::Carrier,
+    transport::Transport,
     warnings::{Route, Warnings},
 };
 
@@ -29,15 +30,16 @@ use crate::{
 pub(crate) struct Core {
     settings: Arc<Settings>,
     pub(super) home: Arc<Home>,
+    /// The store that `store_for` chose.
+    chosen: Option<Arc<dyn SessionStore>>,
+    pub(crate) tenant: Arc<Tenant>,
 }
 
 /// The checked options, and what `build` made for them.
 pub(crate) struct Settings {
     pub(crate) options: Options,
     pub(crate) data: Box<dyn DataType>,
-    pub(crate) scope: Arc<Scope>,
     pub(crate) sealer: Option<Sealer>,
-    pub(crate) carrier: Carrier,
     pub(crate) warnings: Warnings,
     /// Counts saves. Some of them are read back as a check.
     pub(crate) saves: AtomicU64,
@@ -49,6 +51,13 @@ pub(crate) struct Settings {
 pub(crate) struct Options {
     pub(crate) type_name: &'static str,
     pub(crate) audience: String,
+    pub(crate) audience_for: Option<Box<AudienceFor>>,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) cookie: Option<Cookie<'static>>,
+    pub(crate) cookie_for: Option<Box<CookieFor>>,
+    pub(crate) former_cookies: Vec<Cookie<'static>>,
+    pub(crate) insecure_http: bool,
+    pub(crate) remove_unpartitioned: bool,
     pub(crate) events: Events,
     pub(crate) policy: ExpiryPolicy,
     pub(crate) clock: Arc<dyn Clock>,
@@ -65,6 +74,8 @@ pub(crate) struct Options {
     pub(crate) store_timeout: Option<Duration>,
 }
 
+type AudienceFor = dyn Fn(&Parts) -> String + Send + Sync;
+type CookieFor = dyn Fn(&Parts) -> Cookie<'static> + Send + Sync;
 type GenerateId = dyn Fn(&Parts) -> [u8; ID_BYTES] + Send + Sync;
 type ErrorResponse = dyn Fn(&SessionError) -> Response + Send + Sync;
 type Migrate = dyn Fn(u32, Value) -> Result<Value, BoxError> + Send + Sync;
@@ -96,14 +107,35 @@ impl Options {
 pub(super) const UNVERSIONED: Version = Version::from_bytes([0; 16]);
 
 impl Core {
-    pub(crate) fn new(settings: Settings, home: Home) -> Self {
-        let settings = Arc::new(settings);
-        settings.warn_of_shared_kind();
-        Self { settings, home: Arc::new(home) }
+    pub(crate) fn new(settings: Settings, home: Home) -> Result<Self, ConfigError> {
+        let tenant = Arc::new(settings.tenant(None)?);
+        let (settings, home) = (Arc::new(settings), Arc::new(home));
+        let core = Self { settings, home, chosen: None, tenant };
+        core.warn_of_shared_kind();
+        Ok(core)
     }
 
     pub(crate) fn with_store(&self, store: impl SessionStore) -> Self {
-        Self { settings: self.settings.clone(), home: Arc::new(Home::Store(Arc::new(store))) }
+        Self { home: Arc::new(Home::Store(Arc::new(store))), chosen: None, ..self.clone() }
+    }
+
+    /// Returns the core for one request: with the store, the cookie and the audience that the options choose.
+    pub(crate) fn for_request(&self, parts: &Parts) -> Result<Self, SessionError> {
+        let mut core = self.clone();
+        if let Home::StoreFor(choose) = &*self.home {
+            let store = choose(parts).inspect_err(|_| {
+                self.events.report(Kind::StoreError { operation: "store_for" }, || None);
+            });
+            core.chosen = Some(store?);
+        }
+        if self.cookie_for.is_some() || self.audience_for.is_some() {
+            let tenant = self.settings.tenant(Some(parts)).map_err(SessionError::Config)?;
+            for risk in &tenant.carrier.template.risks {
+                self.warn(risk, None, None);
+            }
+            core.tenant = Arc::new(tenant);
+        }
+        Ok(core)
     }
 
     /// Returns `true` if both came out of one `build` or one `with_store`.
@@ -116,30 +148,22 @@ impl Core {
         matches!(*self.home, Home::Token(_))
     }
 
-    /// Returns where the data of a request's sessions lives, with the store that `store_for` chooses.
-    pub(super) fn home_of(&self, parts: &Parts) -> Result<Home, SessionError> {
-        match &*self.home {
-            Home::StoreFor(store_for) => store_for(parts).map(Home::Store).map_err(|error| {
-                self.events.report(Kind::StoreError { operation: "store_for" }, || None);
-                error.into()
-            }),
-            home @ (Home::Token(_) | Home::Store(_)) => Ok(home.clone()),
-        }
-    }
-
-    /// Returns the rows for an operation outside a request.
-    pub(super) fn rows_outside(&self, operation: &'static str) -> Result<Rows<'_>, SessionError> {
-        self.rows(&self.home).ok_or(SessionError::NoStore { operation })
+    /// Returns the rows for an operation that needs a store.
+    pub(crate) fn rows_for(&self, operation: &'static str) -> Result<Rows<'_>, SessionError> {
+        self.rows().ok_or(SessionError::NoStore { operation })
     }
 
     /// Returns the rows of the sessions, or `None` where the data is in the token.
-    pub(super) fn rows<'a>(&'a self, home: &'a Home) -> Option<Rows<'a>> {
-        if let Home::Store(store) = home { Some(self.rows_in(store)) } else { None }
+    pub(super) fn rows(&self) -> Option<Rows<'_>> {
+        match (&self.chosen, &*self.home) {
+            (Some(store), _) | (None, Home::Store(store)) => Some(self.rows_in(store)),
+            (None, Home::Token(_) | Home::StoreFor(_)) => None,
+        }
     }
 
     /// Returns the revocation list, if there is one where the data is in the token.
-    pub(super) fn list<'a>(&'a self, home: &'a Home) -> Option<Rows<'a>> {
-        if let Home::Token(Some(list)) = home { Some(self.rows_in(list)) } else { None }
+    pub(super) fn list(&self) -> Option<Rows<'_>> {
+        if let Home::Token(Some(list)) = &*self.home { Some(self.rows_in(list)) } else { None }
     }
 
     fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
@@ -220,20 +244,25 @@ impl Deref for Settings {
 }
 
 /// The managers there are, so that two of one kind are noticed.
-static LIVE: Mutex<Vec<Weak<Settings>>> = Mutex::new(Vec::new());
+static LIVE: Mutex<Vec<(Weak<Settings>, Weak<Tenant>)>> = Mutex::new(Vec::new());
 
-impl Settings {
+impl Core {
     /// Warns of another manager that opens this one's sessions, or whose sessions this one opens.
-    fn warn_of_shared_kind(self: &Arc<Self>) {
+    fn warn_of_shared_kind(&self) {
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        live.retain(|settings| settings.strong_count() > 0);
-        let is_of_one_kind = |other: &Arc<Self>| {
-            self.audience == other.audience
-                && self.events.kind == other.events.kind
-                && self.carrier.binding == other.carrier.binding
-        };
-        for other in live.iter().filter_map(Weak::upgrade).filter(is_of_one_kind) {
-            let (ours, theirs) = (&self.carrier.description, &other.carrier.description);
+        live.retain(|(settings, _)| settings.strong_count() > 0);
+        let carrier = &self.tenant.carrier;
+        for (other, tenant) in live.iter() {
+            let (Some(other), Some(tenant)) = (other.upgrade(), tenant.upgrade()) else {
+                continue;
+            };
+            if self.audience != other.audience
+                || self.events.kind != other.events.kind
+                || carrier.name != tenant.carrier.name
+            {
+                continue;
+            }
+            let (ours, theirs) = (&carrier.description, &tenant.carrier.description);
             if ours == theirs && self.type_name != other.type_name {
                 tracing::warn!(
                     "the session managers of `{}` and of `{}` open each other's sessions: give each its own \
@@ -249,6 +278,6 @@ impl Settings {
                 );
             }
         }
-        live.push(Arc::downgrade(self));
+        live.push((Arc::downgrade(&self.settings), Arc::downgrade(&self.tenant)));
     }
 }

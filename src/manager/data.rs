@@ -134,7 +134,7 @@ impl Core {
     }
 
     pub(super) fn owner_of(&self, data: &Data) -> Option<OwnerKey> {
-        self.data.owner(data).map(|name| self.scope.owner(&name))
+        self.data.owner(data).map(|name| self.tenant.scope.owner(&name))
     }
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand

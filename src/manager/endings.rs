@@ -62,7 +62,7 @@ impl Core {
         let live = basis.live().map(|live| (live.key(), Some(&live.record)));
         let others = basis.incoming.others.iter().map(|(key, record)| (*key, record.as_ref()));
         for (key, record) in live.into_iter().chain(others) {
-            self.destroy_session(basis, key, record, now).await?;
+            self.destroy_session(key, record, now).await?;
             self.report(Kind::Destroyed, || key);
         }
         Ok(())
@@ -71,7 +71,6 @@ impl Core {
     /// Ends a session. If it goes on under a newer id, that session ends too.
     async fn destroy_session(
         &self,
-        basis: &Basis,
         mut key: StoreKey,
         record: Option<&Record>,
         now: Timestamp,
@@ -79,9 +78,9 @@ impl Core {
         let mut version = record.map(Record::version);
         let pauses = Pauses::start();
         loop {
-            let tombstone = if let Some(rows) = self.rows(&basis.incoming.home) {
+            let tombstone = if let Some(rows) = self.rows() {
                 self.destroy_row(rows, key, version, |_| true).await?
-            } else if let Some(list) = self.list(&basis.incoming.home) {
+            } else if let Some(list) = self.list() {
                 self.revoke(list, &key, record, None, now).await?
             } else {
                 None

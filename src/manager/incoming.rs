@@ -10,7 +10,7 @@ use super::{
     core::Core,
     endings::Successor,
     rows::Rows,
-    tokens::Claim,
+    tokens::{Claim, Tokens},
 };
 use crate::{
     clock::Timestamp,
@@ -33,28 +33,30 @@ pub(super) enum Verdict {
     Absent,
 }
 
+/// Which of several sessions counts: one in today's cookie before one in a former cookie, then the newest.
+type Rank = (bool, Reverse<Timestamp>);
+
 impl Core {
     /// Reads the tokens of a request and looks their sessions up. Returns what is known without decoding data:
-    /// the origin if no session is valid, and the sessions that may be, the newest first.
+    /// the origin if no session is valid, and the sessions that may be, the one that counts first.
     pub(super) async fn look_up(
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
-    ) -> Result<(Incoming, Origin, Vec<(Timestamp, Live)>), SessionError> {
+    ) -> Result<(Incoming, Origin, Vec<(Rank, Live)>), SessionError> {
         let now = self.now();
-        let (arrived, claims) = self.read_tokens(parts, now)?;
-        let home = self.home_of(parts)?;
+        let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now)?;
         let (mut origin, mut others) = (Origin::New, Vec::new());
         let mut current = Vec::with_capacity(claims.len());
-        for Claim { id, former_key, carried } in claims {
+        for Claim { id, is_outdated, in_former_cookie, carried } in claims {
             let session = || id.store_key();
-            let (issued_at, stored) = match (carried, self.rows(&home)) {
+            let (issued_at, stored) = match (carried, self.rows()) {
                 (Some((issued_at, record)), _) => (Some(issued_at), Ok(Some(record))),
                 (None, Some(rows)) => (None, rows.load(id.key()).await),
                 (None, None) => continue,
             };
             let mut verdict = self.judge(&session, stored, now)?;
-            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list(&home))
+            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list())
                 && let Some(revoked) = Box::pin(self.revocation(list, id.key(), now)).await?
             {
                 self.report(Kind::Revoked, session);
@@ -63,7 +65,8 @@ impl Core {
             match verdict {
                 Verdict::Current(record) => {
                     let age = issued_at.unwrap_or(record.created_at());
-                    current.push((age, Live { id, record, former_key }));
+                    let rank = (in_former_cookie, Reverse(age));
+                    current.push((rank, Live { id, record, is_outdated }));
                 }
                 Verdict::Tombstone(successor) => {
                     origin = Origin::Tombstone;
@@ -73,10 +76,11 @@ impl Core {
                 Verdict::Absent => {}
             }
         }
-        current.sort_by_key(|(age, _)| Reverse(*age));
+        current.sort_by_key(|(rank, _)| *rank);
         let parts_to_keep = self.generate_id.is_some().then(|| keep(parts));
         let (opened_at, route) = (now, Route::of(parts));
-        let incoming = Incoming { arrived, opened_at, route, others, home, parts: parts_to_keep };
+        let parts = parts_to_keep;
+        let incoming = Incoming { arrived, removes_formers, opened_at, route, others, parts };
         Ok((incoming, origin, current))
     }
 

@@ -9,6 +9,7 @@ mod endings;
 mod incoming;
 mod rows;
 mod stored;
+mod tenant;
 mod tokens;
 mod writes;
 
@@ -80,7 +81,7 @@ impl<T> Clone for SessionManager<T> {
 impl<T> fmt::Debug for SessionManager<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionManager")
-            .field("carrier", &self.core.carrier.description)
+            .field("carrier", &self.core.tenant.carrier.description)
             .finish_non_exhaustive()
     }
 }
@@ -125,7 +126,7 @@ mod tests {
             size_of_3(Core::open),
             size_of_3(Core::look_up),
             size_of_2(Core::commit),
-            size_of_3(Core::update_row),
+            size_of_2(Core::update_row),
         ];
         assert!(sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
     }

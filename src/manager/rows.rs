@@ -13,7 +13,7 @@ use crate::{
 
 /// The rows of one store.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     pub(super) store: &'a dyn SessionStore,
     pub(super) timeout: Duration,
     pub(super) events: &'a Events,

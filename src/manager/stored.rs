@@ -2,6 +2,7 @@
 
 use std::{cmp::Reverse, fmt, ops::Deref};
 
+use http::request::Parts;
 use time::OffsetDateTime;
 
 use super::{
@@ -86,6 +87,34 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Self::new(self.core.with_store(store))
     }
 
+    /// Returns the manager for the sessions of one request: with the store, the cookie and the audience that
+    /// [`store_for`](crate::SessionManagerBuilder::store_for),
+    /// [`cookie_for`](crate::SessionManagerBuilder::cookie_for) and
+    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) choose.
+    ///
+    /// A job makes the request itself, with whatever these functions look at.
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Store`] if `store_for` fails.
+    /// - [`SessionError::Config`] if a cookie or an audience cannot be used.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::http::Request;
+    /// use axum_typed_session::{SessionError, SessionManager};
+    ///
+    /// # async fn example(sessions: SessionManager<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let (request, ()) = Request::get("/").header("host", "a.example").body(())?.into_parts();
+    /// let ended = sessions.for_request(&request)?.destroy_all_of("alice").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn for_request(&self, parts: &Parts) -> Result<Self, SessionError> {
+        Ok(Self::new(self.core.for_request(parts)?))
+    }
+
     /// Returns a stored session; `None` if it has ended, has a new id, or is rejected by
     /// [`validate_data`](crate::SessionManagerBuilder::validate_data).
     ///
@@ -133,7 +162,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         is_meant: &IsMeant<'_>,
         change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
-        let rows = self.core.rows_outside("update")?;
+        let rows = self.core.rows_for("update")?;
         let session = self.core.load_if("update", key, is_meant).await?;
         let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
         let mut result = None;
@@ -166,8 +195,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
         let operation = "sessions_of";
-        let owner = self.core.scope.owner(owner);
-        let rows = self.core.rows_outside(operation)?;
+        let owner = self.core.tenant.scope.owner(owner);
+        let rows = self.core.rows_for(operation)?;
         let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
         let mut sessions = Vec::new();
         for key in find.await? {
@@ -193,7 +222,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: impl Into<StoreKey>,
     ) -> Result<bool, SessionError> {
         let (operation, key) = ("destroy_of", key.into());
-        let owner = self.core.scope.owner(owner);
+        let owner = self.core.tenant.scope.owner(owner);
         let is_meant = |record: &Record| record.owner == Some(owner);
         if self.core.load_if(operation, key, &is_meant).await?.is_none() {
             return Ok(false);
@@ -240,7 +269,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
         let (core, operation) = (&self.core, "delete_expired");
-        let rows = core.list(&core.home).map_or_else(|| core.rows_outside(operation), Ok)?;
+        let rows = core.list().map_or_else(|| core.rows_for(operation), Ok)?;
         Ok(rows.bounded(operation, rows.store.delete_expired(limit)).await?)
     }
 }
@@ -266,8 +295,8 @@ impl Core {
         owner: &str,
         keep: Option<StoreKey>,
     ) -> Result<u64, SessionError> {
-        let owner = self.scope.owner(owner);
-        let mut rows = self.rows_outside(operation)?;
+        let owner = self.tenant.scope.owner(owner);
+        let mut rows = self.rows_for(operation)?;
         rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
         let destroy = rows.store.destroy_by_owner(&owner, keep.as_ref());
         Ok(rows.bounded("destroy_by_owner", destroy).await?)
@@ -281,7 +310,7 @@ impl Core {
         key: StoreKey,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
-        let row = self.rows_outside(operation)?.load(&key).await;
+        let row = self.rows_for(operation)?.load(&key).await;
         self.stored(key, row, is_meant)
     }
 
@@ -292,7 +321,7 @@ impl Core {
         key: StoreKey,
         is_meant: &IsMeant<'_>,
     ) -> Result<(), SessionError> {
-        let rows = self.rows_outside(operation)?;
+        let rows = self.rows_for(operation)?;
         if self.destroy_row(rows, key, None, is_meant).await?.is_some() {
             return Err(self.gone(Some(key)));
         }
@@ -322,8 +351,7 @@ impl Core {
         live: &Live,
         change: &mut AnyChange<'_>,
     ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
-        let (operation, record) = ("update", live.record.clone());
-        let rows = self.rows(&basis.incoming.home).ok_or(SessionError::NoStore { operation })?;
+        let (rows, record) = (self.rows_for("update")?, live.record.clone());
         let (key, expires_at) = (live.key(), record.expires_at());
         let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;

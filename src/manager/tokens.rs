@@ -16,18 +16,35 @@ use crate::{
     id::{ID_BYTES, SessionId},
     seal::{BadToken, Opened},
     store::{Record, take, take_timestamp},
+    transport::Binding,
 };
 
-/// More tokens of one name than this are not opened: each costs a decryption or a load.
-const MAX_OPENED: usize = 4;
+/// More sessions of one request than this are not looked up, since each may cost a load.
+const MAX_CLAIMS: usize = 16;
+
+/// More tokens than this are not opened. No browser keeps as many cookies of one site, so none of another's making
+/// can hide a session.
+const MAX_TRIES: usize = 256;
 
 /// How far ahead another node's clock may be.
 pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+/// The tokens of a request.
+pub(super) struct Tokens {
+    /// Any came, valid or not.
+    pub(super) arrived: bool,
+    /// A response that sets the token also removes former cookies.
+    pub(super) removes_formers: bool,
+    /// Those that could be a session.
+    pub(super) claims: Vec<Claim>,
+}
+
 /// The session that an authenticated token, or a plain id, names.
 pub(super) struct Claim {
     pub(super) id: SessionId,
-    pub(super) former_key: bool,
+    /// A former key sealed the token, or a former cookie carried it.
+    pub(super) is_outdated: bool,
+    pub(super) in_former_cookie: bool,
     /// Issue time and record, if the token carries the data.
     pub(super) carried: Option<(Timestamp, Record)>,
 }
@@ -39,23 +56,30 @@ impl Claim {
 }
 
 impl Core {
-    /// Reads the tokens of a request. Returns whether any came, and those that could be a session.
+    /// Reads the tokens of a request.
     pub(super) fn read_tokens(
         &self,
         parts: &Parts,
         now: Timestamp,
-    ) -> Result<(bool, Vec<Claim>), SessionError> {
-        let (mut arrived, mut worst) = (false, None);
+    ) -> Result<Tokens, SessionError> {
+        let carrier = &self.tenant.carrier;
+        let (mut arrived, mut worst, mut tries) = (false, None, MAX_TRIES);
+        let (mut in_current, mut in_former) = (false, false);
         let mut claims: Vec<Claim> = Vec::new();
-        let mut to_open = MAX_OPENED;
-        self.carrier.visit_tokens(parts, |token| {
+        carrier.visit_tokens(parts, |token, binding, is_former| {
             arrived = true;
-            if to_open == 0 {
+            if tries == 0 || claims.len() >= MAX_CLAIMS {
                 return;
             }
-            match self.read_token(token, now, &mut to_open) {
-                Ok(claim) if claims.iter().any(|other| other.is_same(&claim)) => {}
-                Ok(claim) => claims.push(claim),
+            match self.read_token(token, binding, now, &mut tries) {
+                Ok(mut claim) => {
+                    (in_current, in_former) = (in_current || !is_former, in_former || is_former);
+                    if !claims.iter().any(|other| other.is_same(&claim)) {
+                        claim.in_former_cookie = is_former;
+                        claim.is_outdated |= is_former;
+                        claims.push(claim);
+                    }
+                }
                 Err(bad) => worst = worst.max(Some(bad)),
             }
         });
@@ -73,24 +97,27 @@ impl Core {
             }
             Some(BadToken::Malformed | BadToken::UnknownKey) | None => {}
         }
-        Ok((arrived, claims))
+        let removes_formers = !carrier.formers.is_empty() && (in_former || !in_current);
+        Ok(Tokens { arrived, removes_formers, claims })
     }
 
     fn read_token(
         &self,
         token: &[u8],
+        binding: &Binding,
         now: Timestamp,
-        to_open: &mut usize,
+        tries: &mut usize,
     ) -> Result<Claim, BadToken> {
+        let (scope, in_former_cookie) = (&self.tenant.scope, false);
         let Some(sealer) = &self.sealer else {
-            let id = self.scope.parse_id(token).ok_or(BadToken::Malformed)?;
-            *to_open -= 1;
-            return Ok(Claim { id, former_key: false, carried: None });
+            let text = token.strip_suffix(binding.suffix.as_bytes());
+            let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
+            return Ok(Claim { id, is_outdated: false, in_former_cookie, carried: None });
         };
-        let Opened { mut plaintext, former_key } = sealer.open(token, to_open)?;
-        let id = self.scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
+        let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token, tries)?;
+        let id = scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
         let carried = if self.data_in_token() { Some(read_data(plaintext, now)?) } else { None };
-        Ok(Claim { id, former_key, carried })
+        Ok(Claim { id, is_outdated: former_key, in_former_cookie, carried })
     }
 
     /// Makes the token of a session under the current key, and the header that carries it.
@@ -102,13 +129,15 @@ impl Core {
         live: &mut Live,
         now: Timestamp,
     ) -> Result<HeaderValue, SessionError> {
-        live.former_key = false;
+        live.is_outdated = false;
         let record = &live.record;
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let is_persistent = self.policy.is_persistent(&record.lifetime);
         let seconds = is_persistent.then(|| cookie_seconds(end, now));
+        let carrier = &self.tenant.carrier;
+        let Binding { context, suffix } = &carrier.binding;
         let token = match &self.sealer {
-            Some(sealer) => sealer.seal(self.plaintext_len(record), |into| {
+            Some(sealer) => sealer.seal(context, self.plaintext_len(record), |into| {
                 into.extend_from_slice(live.id.as_bytes());
                 if self.data_in_token() {
                     into.put_u64(now.as_unix_millis());
@@ -116,9 +145,9 @@ impl Core {
                     record.write_to(into);
                 }
             }),
-            None => Ok(live.id.to_text()),
+            None => Ok(live.id.to_text() + suffix),
         };
-        let delivery = token.and_then(|token| self.carrier.set(token, seconds));
+        let delivery = token.and_then(|token| carrier.set(token, seconds));
         delivery.map_err(SessionError::Seal)
     }
 
@@ -127,7 +156,7 @@ impl Core {
         match &self.sealer {
             Some(sealer) if self.data_in_token() => {
                 let value = sealer.token_len(self.plaintext_len(record));
-                self.check_size(self.carrier.name.len() + value, NAME_VALUE_LIMIT)
+                self.check_size(self.tenant.carrier.name_len() + value, NAME_VALUE_LIMIT)
             }
             _ => Ok(()),
         }

@@ -25,7 +25,7 @@ impl Core {
         mut identity: u32,
         now: Timestamp,
     ) -> Result<Option<Basis>, SessionError> {
-        let removal = || basis.incoming.arrived.then(|| self.carrier.removal());
+        let removal = || basis.incoming.arrived.then(|| self.tenant.carrier.removal());
         let mut told = basis.told.clone();
         if let Some(ending) = &basis.ending {
             Box::pin(self.destroy_all(ending, now)).await?;
@@ -40,12 +40,10 @@ impl Core {
                 self.report(Kind::Created, || id.store_key());
                 Origin::Loaded(Live::new(id, record))
             }
-            RowAction::Update(save) => {
-                Origin::Loaded(Box::pin(self.update_row(basis, save)).await?)
-            }
+            RowAction::Update(save) => Origin::Loaded(Box::pin(self.update_row(save)).await?),
             RowAction::Rotate(save) => Origin::Loaded(Box::pin(self.rotate(basis, save)).await?),
             RowAction::Touch(live, expires_at) => {
-                match Box::pin(self.touch(basis, live, *expires_at)).await? {
+                match Box::pin(self.touch(live, *expires_at)).await? {
                     Some(touched) => Origin::Loaded(touched),
                     None if !basis.has_leftovers() => return Ok(None),
                     None => basis.origin.clone(),
@@ -74,8 +72,8 @@ impl Core {
                 (Some(generate), Some(parts)) => generate(parts),
                 _ => random().map_err(SessionError::Random)?,
             };
-            let id = self.scope.id(secret);
-            let Some(rows) = self.rows(&basis.incoming.home) else {
+            let id = self.tenant.scope.id(secret);
+            let Some(rows) = self.rows() else {
                 return Ok(id);
             };
             if rows.save(&id.store_key(), record, Write::Create).await? == SaveOutcome::Saved {
@@ -88,11 +86,10 @@ impl Core {
     /// Moves a row's expiry; `None` if another request changed the row first: its cookie counts.
     async fn touch(
         &self,
-        basis: &Basis,
         live: &Live,
         expires_at: Timestamp,
     ) -> Result<Option<Box<Live>>, SessionError> {
-        if let Some(rows) = self.rows(&basis.incoming.home) {
+        if let Some(rows) = self.rows() {
             let (key, version) = (live.key(), live.record.version());
             let touch = rows.bounded("touch", rows.store.touch(&key, version, expires_at));
             if touch.await? != SaveOutcome::Saved {
@@ -103,14 +100,10 @@ impl Core {
         Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
     }
 
-    pub(super) async fn update_row(
-        &self,
-        basis: &Basis,
-        save: &Save<'_>,
-    ) -> Result<Box<Live>, SessionError> {
+    pub(super) async fn update_row(&self, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
         // Hashed only where it is needed.
         let key = || save.live.id.key();
-        let record = if let Some(rows) = self.rows(&basis.incoming.home) {
+        let record = if let Some(rows) = self.rows() {
             let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
             let (record, version) = (self.record_of(save)?, save.live.record.version);
             let written = rows.overwrite(key(), record, version, again).await?;
@@ -118,7 +111,7 @@ impl Core {
         } else {
             let record = self.record_of(save)?;
             self.check_fits(&record)?;
-            if let Some(list) = self.list(&basis.incoming.home)
+            if let Some(list) = self.list()
                 && Box::pin(self.revocation(list, key(), save.now)).await?.is_some()
             {
                 return Err(self.gone(Some(*key())));
@@ -132,7 +125,7 @@ impl Core {
     /// Gives a session a new id.
     async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
         let record = self.record_of(save)?;
-        let rotated = match self.rows(&basis.incoming.home) {
+        let rotated = match self.rows() {
             Some(rows) => self.rotate_row(basis, rows, save, record).await?,
             None => self.rotate_token(basis, save, record).await?,
         };
@@ -208,7 +201,7 @@ impl Core {
         record: Record,
     ) -> Result<Box<Live>, SessionError> {
         let id = self.insert(basis, &record).await?;
-        if let Some(list) = self.list(&basis.incoming.home) {
+        if let Some(list) = self.list() {
             let old = save.live.key();
             let successor = Successor::new(id.store_key(), save);
             let replaced = Some(&save.live.record);

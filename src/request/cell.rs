@@ -4,10 +4,7 @@ mod dropped;
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::{HeaderMap, request::Parts};
@@ -29,8 +26,6 @@ pub(crate) struct Cell {
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
     pub(crate) fate: Arc<Fate>,
-    /// A load or a commit of this session failed.
-    pub(super) has_failed: AtomicBool,
 }
 
 struct State {
@@ -64,14 +59,14 @@ impl State {
 impl Cell {
     pub(crate) fn new(core: Core, fate: Arc<Fate>) -> Self {
         let (state, turn) = (OnceCell::new(), AsyncMutex::new(()));
-        Self { core, state, turn, fate, has_failed: AtomicBool::new(false) }
+        Self { core, state, turn, fate }
     }
 
     /// Loads the session, once in a request, and hands its data out.
     pub(crate) fn hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
         Box::pin(async {
             let state = self.state.get_or_try_init(|| self.load(parts)).await;
-            let state = state.inspect_err(|_| self.fail())?;
+            let state = state.inspect_err(|_| self.fate.fail(&self.core))?;
             let (basis, spare) = {
                 let mut state = lock(state);
                 // A commit under way, which was begun before, does not know of this end yet.
@@ -116,13 +111,9 @@ impl Cell {
             self.give_back(draft);
             return None;
         }
-        Some(Box::pin(async { self.commit_in_turn(draft).await.inspect_err(|_| self.fail()) }))
-    }
-
-    /// Notes that the response is an error of this session.
-    fn fail(&self) {
-        self.fate.set(Fate::FAILED);
-        self.has_failed.store(true, Ordering::Relaxed);
+        Some(Box::pin(async {
+            self.commit_in_turn(draft).await.inspect_err(|_| self.fate.fail(&self.core))
+        }))
     }
 
     async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
@@ -240,14 +231,16 @@ impl Cell {
 
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.
     pub(crate) fn deliver(&self, headers: &mut HeaderMap) {
-        let (told, is_sent) = self.state().map_or((None, false), |mut state| {
+        let sent = self.state().and_then(|mut state| {
             state.is_delivered = true;
             state.is_sent |= state.basis.told.is_some();
-            (state.basis.told.clone(), state.is_sent)
+            state.is_sent.then(|| state.basis.clone())
         });
-        let (carrier, is_told) = (&self.core.carrier, told.is_some());
-        if is_sent {
-            carrier.put(told, headers);
+        let carrier = &self.core.tenant.carrier;
+        let is_told = sent.as_ref().is_some_and(|basis| basis.told.is_some());
+        if let Some(basis) = sent {
+            let removes_formers = basis.incoming.removes_formers || basis.live().is_none();
+            carrier.put(basis.told.clone(), removes_formers, headers);
         }
         carrier.mark(is_told, headers);
     }

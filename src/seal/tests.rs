@@ -3,21 +3,23 @@ use cookie::Key;
 use super::*;
 
 fn sealer(signed: bool) -> Sealer {
-    let ring = KeyRing::new(Key::generate());
-    Sealer::new(&ring, signed, true, ["app", "kind", "cookie", "id"]).unwrap()
+    Sealer::new(&KeyRing::new(Key::generate()), signed, true).unwrap()
 }
 
 #[test]
 fn a_token_is_as_long_as_foretold_and_opens_to_what_was_sealed() {
     for signed in [false, true] {
         let sealer = sealer(signed);
+        let context = sealer.context(["app", "kind", "cookie", "id"]);
         for len in 1..100 {
             let text = vec![b'x'; len];
-            let token = sealer.seal(len, |into| into.extend_from_slice(&text)).unwrap();
+            let token = sealer.seal(&context, len, |into| into.extend_from_slice(&text)).unwrap();
             assert_eq!(token.len(), sealer.token_len(len));
-            let mut to_open = 4;
-            let opened = sealer.open(token.as_bytes(), &mut to_open).unwrap();
-            assert_eq!(to_open, 3);
+            let mut tries = 1;
+            let opened = sealer.open(&context, token.as_bytes(), &mut tries).unwrap();
+            assert_eq!(tries, 0);
+            let refused = sealer.open(&context, token.as_bytes(), &mut tries);
+            assert_eq!(refused.err(), Some(BadToken::Malformed), "no try is left");
             assert_eq!((&opened.plaintext[..], opened.former_key), (&text[..], false));
         }
     }
@@ -25,17 +27,17 @@ fn a_token_is_as_long_as_foretold_and_opens_to_what_was_sealed() {
 
 #[test]
 fn lengths_and_contents_of_a_context_cannot_be_shifted_into_each_other() {
-    let ring = KeyRing::new(Key::generate());
-    let sealer = |context| Sealer::new(&ring, true, true, context).unwrap();
-    let token = sealer(["ab", "c", "cookie", "id"]).seal(1, |into| into.push(1)).unwrap();
+    let sealer = sealer(true);
+    let context = sealer.context(["ab", "c", "cookie", "id"]);
+    let token = sealer.seal(&context, 1, |into| into.push(1)).unwrap();
     for context in [
         ["a", "bc", "cookie", "id"],
         ["abc", "", "cookie", "id"],
         ["ab", "ccookie", "", "id"],
         ["ab", "c", "cookiei", "d"],
     ] {
-        let other = sealer(context);
-        let opened = other.open(token.as_bytes(), &mut 4);
+        let other = sealer.context(context);
+        let opened = sealer.open(&other, token.as_bytes(), &mut 4);
         assert_eq!(opened.err(), Some(BadToken::Malformed), "{context:?}");
     }
 }

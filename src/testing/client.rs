@@ -21,11 +21,11 @@ impl Carrier {
         match &self.kind {
             Kind::Cookie => {
                 let cookies = response.get_all(header::SET_COOKIE).iter();
-                // The removal of an unpartitioned twin comes before the cookie itself.
+                // Removals of former cookies come before the cookie itself.
                 let ours = cookies.filter(|cookie| self.template.renders(cookie)).last();
                 let pair =
                     ours.and_then(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next());
-                let value = pair.and_then(|pair| pair.get(self.name.len() + 1..));
+                let value = pair.and_then(|pair| pair.get(self.template.name.len() + 1..));
                 Received::of_value(value)
             }
             Kind::Header { response: name, .. } => {
@@ -45,7 +45,10 @@ impl Carrier {
         token: &str,
     ) -> Result<(HeaderName, HeaderValue), BoxError> {
         match &self.kind {
-            Kind::Cookie => Ok((header::COOKIE, sensitive(format!("{}={token}", self.name))?)),
+            Kind::Cookie => {
+                let cookie = format!("{}={token}", self.template.name);
+                Ok((header::COOKIE, sensitive(cookie)?))
+            }
             Kind::Header { request, scheme, .. } => {
                 Ok((request.clone(), sensitive(format!("{scheme}{token}"))?))
             }

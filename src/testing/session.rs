@@ -61,8 +61,8 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         draft.intents.force_save = true;
         let committed = manager.core.commit(&mut draft).await?;
         let mut response = HeaderMap::new();
-        let carrier = &manager.core.carrier;
-        carrier.put(committed.and_then(|basis| basis.told), &mut response);
+        let carrier = &manager.core.tenant.carrier;
+        carrier.put(committed.and_then(|basis| basis.told), false, &mut response);
         let token = match carrier.receive(&response) {
             Received::Token(token) => token,
             Received::Nothing | Received::Removal => String::new(),
@@ -89,7 +89,7 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// As [`data`](Self::data).
     pub async fn after(&mut self, response: &HeaderMap) -> Result<Option<T>, SessionError> {
-        let carrier = &self.manager.core.carrier;
+        let carrier = &self.manager.core.tenant.carrier;
         match carrier.receive(response) {
             Received::Nothing => {}
             Received::Token(token) => {

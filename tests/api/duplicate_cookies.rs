@@ -97,22 +97,41 @@ async fn an_expired_session_beside_a_valid_one_is_not_ambiguous() {
 }
 
 #[tokio::test]
-async fn at_most_four_cookies_are_opened() {
+async fn at_most_sixteen_sessions_are_looked_up() {
     let fixture = Fixture::new();
     let mut cookies = Vec::new();
-    for note in ["first", "second", "third", "fourth", "fifth"] {
-        cookies.push(fixture.issue(note).await);
+    for index in 1..=17 {
+        cookies.push(fixture.issue(&index.to_string()).await);
     }
     let cookies: Vec<&str> = cookies.iter().map(String::as_str).collect();
-    fixture.expect(&cookies, "fourth").await;
+    fixture.expect(&cookies, "16").await;
     let events = fixture.log.take_kinds();
-    assert_eq!(events, [(SessionEventKind::Ambiguous { valid: 4 }, None)]);
+    assert_eq!(events, [(SessionEventKind::Ambiguous { valid: 16 }, None)]);
+}
 
-    let forged = forged(cookies[0]);
-    fixture.expect(&[&forged, &forged, &forged, cookies[0]], "first").await;
-    assert!(fixture.log.take().is_empty());
-    fixture.expect(&[&forged, &forged, &forged, &forged, cookies[0]], FRESH).await;
-    assert_eq!(fixture.log.take(), ["invalid_token"], "a forged one costs as much as a valid one");
+/// No browser keeps more than 180 cookies of one site.
+#[tokio::test]
+async fn two_hundred_forged_twins_do_not_hide_a_session_wherever_it_stands() {
+    let fixture = Fixture::new();
+    let valid = fixture.issue("mine").await;
+    let twins: Vec<_> = (0..200).map(|index| flipped(&valid, 40 + index % 60)).collect();
+    for count in [1, 3, 4, 10, 100, 200] {
+        for place in [0, count / 2, count] {
+            let mut cookies: Vec<&str> = twins[..count].iter().map(String::as_str).collect();
+            cookies.insert(place, &valid);
+            fixture.expect(&cookies, "mine").await;
+            assert_eq!(fixture.log.take(), Vec::<&str>::new(), "{count} twins, {place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_work_for_forged_twins_is_bounded() {
+    let fixture = Fixture::new();
+    let valid = fixture.issue("mine").await;
+    let forged = vec![forged(&valid); 256].join("; ");
+    fixture.expect(&[&forged, &valid], FRESH).await;
+    assert_eq!(fixture.log.take(), ["invalid_token"]);
 }
 
 #[tokio::test]

@@ -14,7 +14,6 @@ pub fn signed_token(key: &Key, plaintext: &[u8]) -> String {
     hkdf.expand(b"sign id", &mut id).unwrap();
     hkdf.expand(b"sign key", &mut secret).unwrap();
     let mut context = vec![1];
-    context.extend(id);
     for part in ["axum-typed-session", "Login", "cookie", "__Host-session", "signed data"] {
         context.extend((part.len() as u64).to_be_bytes());
         context.extend(part.as_bytes());

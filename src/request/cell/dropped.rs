@@ -91,7 +91,7 @@ impl Cell {
             };
             touches = false;
             if result.is_err() {
-                self.fail();
+                self.fate.fail(&self.core);
                 break;
             }
         }

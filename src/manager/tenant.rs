@@ -1,0 +1,88 @@
+//! Whom sessions are for, and the cookie or header that carries them: fixed, or chosen for each request.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cookie::Cookie;
+use http::request::Parts;
+use sha2::{Digest as _, Sha256};
+
+use super::core::Settings;
+use crate::{
+    cookies::CookieTemplate,
+    error::ConfigError,
+    id::Scope,
+    transport::{Binding, Carrier, Transport},
+};
+
+/// What tokens and ids are bound to.
+pub(crate) struct Tenant {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) carrier: Carrier,
+}
+
+impl Settings {
+    /// Makes the tenant of a request, or the one outside of requests.
+    pub(super) fn tenant(&self, parts: Option<&Parts>) -> Result<Tenant, ConfigError> {
+        let (option, audience) = match (parts, &self.audience_for) {
+            (Some(parts), Some(choose)) => ("audience_for", choose(parts)),
+            _ => ("audience", self.audience.clone()),
+        };
+        let kind = &*self.events.kind;
+        for (option, name) in [(option, &*audience), ("kind", kind)] {
+            if name.is_empty() {
+                return Err(ConfigError::new(format!(
+                    "`.{option}(..)`: an empty name tells nothing apart; leave the option out"
+                )));
+            }
+        }
+        let (template, formers) = self.cookies(parts)?;
+        let bind = |transport: &str, carrier: &str| {
+            let bound_to = [&*audience, kind, transport, carrier];
+            let context = self.sealer.as_ref().map(|sealer| sealer.context(bound_to));
+            Binding { context: context.unwrap_or_default(), suffix: suffix_of(carrier) }
+        };
+        let transport = self.transport.clone().unwrap_or(Transport::cookie());
+        let carrier = Carrier::new(transport, template, formers, bind)?;
+        Ok(Tenant { scope: Scope::new(&audience, kind), carrier })
+    }
+
+    /// Makes today's cookie and the former ones.
+    fn cookies(
+        &self,
+        parts: Option<&Parts>,
+    ) -> Result<(CookieTemplate, Vec<CookieTemplate>), ConfigError> {
+        let (option, cookie) = match (parts, &self.cookie_for) {
+            (Some(parts), Some(choose)) => ("cookie_for", choose(parts)),
+            _ => ("cookie", self.cookie.clone().unwrap_or(Cookie::new("__Host-session", ""))),
+        };
+        let mut formers = self.former_cookies.clone();
+        if self.remove_unpartitioned {
+            let mut unpartitioned = cookie.clone();
+            unpartitioned.set_partitioned(false);
+            formers.push(unpartitioned);
+        }
+        let template = CookieTemplate::new(option, cookie, self.insecure_http)?;
+        let former = |cookie| CookieTemplate::new("former_cookie", cookie, self.insecure_http);
+        let mut formers: Vec<_> = formers.into_iter().map(former).collect::<Result<_, _>>()?;
+        let count = formers.len();
+        formers.retain(|former| former.identity != template.identity);
+        if formers.len() < count && self.cookie_for.is_none() {
+            return Err(ConfigError::new(if self.remove_unpartitioned {
+                "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned"
+            } else {
+                "`.former_cookie(..)` has the name, Domain, Path and Partitioned of today's cookie; remove it"
+            }));
+        }
+        Ok((template, formers))
+    }
+}
+
+/// Returns what follows a plain id: a hash of the cookie's attributes, or nothing where only its name tells it from
+/// others.
+fn suffix_of(identity: &str) -> String {
+    identity.split_once(';').map_or_else(String::new, |(_, attributes)| {
+        let hash: [u8; 32] = Sha256::digest(attributes).into();
+        format!(".{}", URL_SAFE_NO_PAD.encode(hash.split_at(6).0))
+    })
+}
