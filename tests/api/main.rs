@@ -9,7 +9,7 @@ mod logins;
 mod requests;
 mod support;
 
-use common::{browser, cancellation, concurrency, model, world};
+use common::{browser, cancellation, concurrency, logs, model, world};
 
 mod applications;
 mod auto_commit;
