@@ -1,5 +1,8 @@
 //! Cookies: reading candidates from a request, rendering set and removal.
 
+mod domain;
+pub(crate) mod plain_http;
+
 use std::fmt;
 
 use cookie::{Cookie, SameSite};
@@ -47,6 +50,7 @@ pub(crate) struct CookieTemplate {
     pub(crate) name: String,
     /// `; Path=/; Secure` and so on.
     attributes: String,
+    pub(crate) secure: bool,
     partitioned: bool,
     /// What removes the cookie.
     pub(crate) removal: HeaderValue,
@@ -70,6 +74,7 @@ impl CookieTemplate {
         fill_in_defaults(&mut cookie);
         check(&cookie)?;
         warn_of_risks(&cookie, insecure_http);
+        let secure = cookie.secure() == Some(true);
         let partitioned = cookie.partitioned() == Some(true);
         if remove_unpartitioned && !partitioned {
             return Err(ConfigError::new(
@@ -82,7 +87,7 @@ impl CookieTemplate {
         let removal = removal_of(&cookie)?;
         cookie.set_partitioned(false);
         let twin_removal = if remove_unpartitioned { Some(removal_of(&cookie)?) } else { None };
-        Ok(Self { name, attributes, partitioned, removal, twin_removal })
+        Ok(Self { name, attributes, secure, partitioned, removal, twin_removal })
     }
 
     /// Returns `true` if a `Set-Cookie` header is one of those this template renders.
@@ -155,12 +160,12 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
             "name must be letters, digits and any of !#$%&'*+-.^_`|~",
         ),
         (
-            !path.starts_with('/') || !path.bytes().all(is_plain),
-            "Path must start with `/` and hold no space, comma, semicolon or control character",
+            !path.starts_with('/'),
+            "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such as `/app`",
         ),
         (
-            cookie.domain().is_some_and(|host| host.is_empty() || !host.bytes().all(is_plain)),
-            "Domain must be a host name without spaces, commas or semicolons",
+            !path.bytes().all(is_plain),
+            "Path must hold no space, comma, semicolon, control character or letter beyond ASCII; percent-encode it, as in `%20`",
         ),
         (host && !secure, "name `__Host-` needs Secure"),
         (host && path != "/", "name `__Host-` needs Path=/"),
@@ -174,8 +179,14 @@ fn check(cookie: &Cookie<'static>) -> Result<(), ConfigError> {
         (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite None needs Secure"),
         (cookie.partitioned() == Some(true) && !secure, "Partitioned needs Secure"),
     ];
-    match rules.into_iter().find(|(is_broken, _)| *is_broken) {
-        Some((_, problem)) => Err(ConfigError::new(format!("`.cookie(..)`: {problem}"))),
+    if let Some((_, problem)) = rules.into_iter().find(|(is_broken, _)| *is_broken) {
+        return Err(ConfigError::new(format!("`.cookie(..)`: {problem}")));
+    }
+    match cookie.domain().and_then(domain::problem) {
+        Some(problem) => Err(ConfigError::new(format!(
+            "`.cookie(..)`: Domain {problem}, so that browsers drop the cookie; write the host alone, such as \
+             `example.com`, or leave Domain out"
+        ))),
         None => Ok(()),
     }
 }
@@ -190,5 +201,11 @@ fn warn_of_risks(cookie: &Cookie<'static>, insecure_http: bool) {
     }
     if cookie.http_only() == Some(false) {
         tracing::warn!("the session cookie is not HttpOnly; any script on the page can read it");
+    }
+    if let Some(domain) = cookie.domain().filter(|domain| domain::is_one_host(domain)) {
+        tracing::warn!(
+            "the session cookie's Domain `{domain}` is an IP address or a name without a dot: browsers keep it at \
+             that host alone and drop it at every other; leave Domain out"
+        );
     }
 }

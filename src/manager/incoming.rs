@@ -74,9 +74,11 @@ impl Core {
             }
         }
         current.sort_by_key(|(age, _)| Reverse(*age));
-        let parts_to_keep = self.generate_id.is_some().then(|| keep(parts));
+        let dropping = if arrived { None } else { self.carrier.host_that_drops(parts) };
+        let plain_http_host = dropping.map(Box::from);
         let (opened_at, route) = (now, Route::of(parts));
-        let incoming = Incoming { arrived, opened_at, route, others, home, parts: parts_to_keep };
+        let parts = self.generate_id.is_some().then(|| keep(parts));
+        let incoming = Incoming { arrived, opened_at, route, plain_http_host, others, home, parts };
         Ok((incoming, origin, current))
     }
 

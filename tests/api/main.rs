@@ -44,6 +44,7 @@ mod memory_bound;
 mod one_request;
 mod options;
 mod outside;
+mod plain_http;
 mod reading_back;
 mod review;
 mod revocation_list;
