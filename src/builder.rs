@@ -169,6 +169,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// that it was sent in. To change one of these without ending sessions, name the cookie as it was with
     /// [`former_cookie`](Self::former_cookie).
     ///
+    /// [`build`](Self::build) refuses what no browser keeps, such as a Domain with a scheme or a port. It does not know
+    /// public suffixes, such as `co.uk`, whose cookies browsers drop too. A Domain that is an IP address or a name
+    /// without a dot gives a warning, since browsers keep the cookie at that host alone, as they do without a Domain.
+    ///
     /// # Example
     ///
     /// ```
@@ -260,9 +264,12 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sends the cookie over plain http, without Secure and without the prefix `__Host-` or `__Secure-`. Default: off.
     ///
+    /// Browsers drop Secure cookies over plain http at every host but localhost, and some browsers there too. Where a
+    /// new session is sent to such a browser, a WARN names the host, once for each of ten hosts at most.
+    ///
     /// # Security
     ///
-    /// Only for development, with browsers that refuse Secure cookies on `http://localhost`.
+    /// Only for development. Anyone on the network can read the cookie.
     pub fn insecure_http(mut self, insecure: bool) -> Self {
         self.options.insecure_http = insecure;
         self

@@ -1,5 +1,8 @@
 //! Cookies: reading candidates from a request, rendering set and removal.
 
+mod domain;
+pub(crate) mod plain_http;
+
 use std::fmt;
 
 use cookie::{Cookie, SameSite};
@@ -24,6 +27,7 @@ pub(crate) struct CookieTemplate {
     pub(crate) identity: String,
     /// `; Path=/; Secure` and so on.
     attributes: String,
+    pub(crate) secure: bool,
     partitioned: bool,
     /// What removes the cookie.
     pub(crate) removal: HeaderValue,
@@ -48,7 +52,7 @@ impl CookieTemplate {
         }
         fill_in_defaults(&mut cookie);
         let invalid = |problem: &str| ConfigError::new(format!("`.{option}(..)`: {problem}"));
-        check(&cookie).map_err(invalid)?;
+        check(&cookie).map_err(|problem| invalid(&problem))?;
         // `Expires` beside `Max-Age=0` is for the oldest clients.
         let removal = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
         let removal =
@@ -59,6 +63,7 @@ impl CookieTemplate {
         Ok(Self {
             identity: identity_of(&cookie),
             attributes,
+            secure: cookie.secure() == Some(true),
             partitioned: cookie.partitioned() == Some(true),
             removal,
             finder: Finder::new(&format!("{name}=")).into_owned(),
@@ -140,7 +145,7 @@ fn fill_in_defaults(cookie: &mut Cookie<'static>) {
 }
 
 /// Checks what the session decides itself, what can be written, and what browsers keep.
-fn check(cookie: &Cookie<'static>) -> Result<(), &'static str> {
+fn check(cookie: &Cookie<'static>) -> Result<(), String> {
     let (name, secure) = (cookie.name(), cookie.secure() == Some(true));
     let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
     let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b';' && byte != b',';
@@ -158,12 +163,12 @@ fn check(cookie: &Cookie<'static>) -> Result<(), &'static str> {
             "name must be letters, digits and any of !#$%&'*+-.^_`|~",
         ),
         (
-            !path.starts_with('/') || !path.bytes().all(is_plain),
-            "Path must start with `/` and hold no space, comma, semicolon or control character",
+            !path.starts_with('/'),
+            "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such as `/app`",
         ),
         (
-            cookie.domain().is_some_and(|host| host.is_empty() || !host.bytes().all(is_plain)),
-            "Domain must be a host name without spaces, commas or semicolons",
+            !path.bytes().all(is_plain),
+            "Path must hold no space, comma, semicolon, control character or letter beyond ASCII; percent-encode it, as in `%20`",
         ),
         (host && !secure, "name `__Host-` needs Secure"),
         (host && path != "/", "name `__Host-` needs Path=/"),
@@ -177,8 +182,15 @@ fn check(cookie: &Cookie<'static>) -> Result<(), &'static str> {
         (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite None needs Secure"),
         (cookie.partitioned() == Some(true) && !secure, "Partitioned needs Secure"),
     ];
-    match rules.into_iter().find(|(is_broken, _)| *is_broken) {
-        Some((_, problem)) => Err(problem),
+    let problem = rules.into_iter().find(|(is_broken, _)| *is_broken);
+    if let Some((_, problem)) = problem {
+        return Err(problem.to_owned());
+    }
+    match cookie.domain().and_then(domain::problem) {
+        Some(problem) => Err(format!(
+            "Domain {problem}, so that browsers drop the cookie; write the host alone, such as `example.com`, or \
+             leave Domain out"
+        )),
         None => Ok(()),
     }
 }
@@ -194,6 +206,11 @@ fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> 
         (
             cookie.http_only() == Some(false),
             "the session cookie is not HttpOnly; any script on the page can read it",
+        ),
+        (
+            cookie.domain().is_some_and(domain::is_one_host),
+            "the session cookie's Domain is an IP address or a name without a dot: browsers keep the cookie at \
+             that host alone and drop it at every other; leave Domain out",
         ),
     ];
     risks.into_iter().filter(|(is_taken, _)| *is_taken).map(|(_, risk)| risk).collect()

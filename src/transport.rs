@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use crate::{
-    cookies::CookieTemplate,
+    cookies::{CookieTemplate, plain_http},
     error::{BoxError, ConfigError},
 };
 
@@ -223,6 +223,13 @@ impl Carrier {
                 }
             }
         }
+    }
+
+    /// Returns the host of a request from a browser that will drop the cookie, which is Secure, since it came over
+    /// plain http.
+    pub(crate) fn host_that_drops<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
+        let is_secure = matches!(self.kind, Kind::Cookie) && self.template.secure;
+        if is_secure { plain_http::host(parts) } else { None }
     }
 
     /// Renders the header value that sets a token, for `seconds` or until the browser closes.

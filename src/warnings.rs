@@ -1,4 +1,4 @@
-//! Warnings about mistakes that every request repeats. Each is logged once a minute.
+//! Warnings about mistakes that every request repeats. Each is logged once a minute, or once.
 
 use std::{
     collections::HashMap,
@@ -49,14 +49,26 @@ pub(crate) const REQUESTS_CONFLICT: &str = "two requests changed the same field 
 pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another order each time, so that it counts \
     as changed whenever it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`";
 
-/// When each warning was last given, by its text and place.
+pub(crate) const PLAIN_HTTP: &str = "browsers drop Secure cookies over plain http, so no session lasts at this host: \
+    serve it over https (a proxy in front then sends `X-Forwarded-Proto: https`), or say `.insecure_http(true)` for \
+    development";
+
+/// The warnings that were given.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Mutex<HashMap<(&'static str, String), Timestamp>>);
+pub(crate) struct Warnings {
+    /// When each was last given, by its text and place.
+    last: Mutex<HashMap<(&'static str, String), Timestamp>>,
+    /// Those that are given once, by their text and host.
+    once: Mutex<Vec<(&'static str, Box<str>)>>,
+}
 
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Clients choose methods, so the places are not all the application's.
 const MOST: usize = 1000;
+
+/// Clients choose hosts too. What is wrong at ten of them has been said.
+const MOST_ONCE: usize = 10;
 
 impl Warnings {
     /// Logs a warning, unless it was logged for this place within the last minute.
@@ -75,8 +87,25 @@ impl Warnings {
         }
     }
 
+    /// Logs a warning once for each host, and for ten hosts at most.
+    pub(crate) fn warn_once(&self, warning: &'static str, session: &'static str, host: &str) {
+        if self.is_new(warning, host) {
+            tracing::warn!(session, host, "{warning}");
+        }
+    }
+
+    fn is_new(&self, warning: &'static str, host: &str) -> bool {
+        let mut given = self.once.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = || given.iter().filter(|(text, _)| *text == warning).map(|(_, host)| &**host);
+        let is_new = hosts().all(|known| known != host) && hosts().count() < MOST_ONCE;
+        if is_new {
+            given.push((warning, host.into()));
+        }
+        is_new
+    }
+
     fn is_due(&self, place: (&'static str, String), now: Timestamp) -> bool {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if given.len() >= MOST {
             given.clear();
         }

@@ -1,13 +1,19 @@
 //! What a real browser makes of the cookies: Chromium, headless, over a real socket.
+#![allow(unreachable_pub, reason = "`pub` there is what test modules share")]
+
+#[path = "common/logs.rs"]
+mod logs;
 
 use std::{env, path::Path, process::Stdio, time::Duration};
 
 use axum::{
     Router,
-    response::{Html, IntoResponse, Redirect},
+    response::{AppendHeaders, Html, IntoResponse, Redirect},
     routing::{get, post},
 };
-use axum_typed_session::{Key, Session, SessionError, SessionManager};
+use axum_typed_session::{Key, Session, SessionError, SessionManager, cookie::Cookie};
+use http::{HeaderMap, header};
+use logs::Log;
 use tokio::process::Command;
 
 const CHROMIUM: [&str; 3] =
@@ -26,6 +32,17 @@ const PAGE: &str = r"<!doctype html><pre id=out></pre><script>
 })();
 </script>";
 
+/// A script that writes down which cookies the browser sends to the page's folder and to the front page.
+const COOKIES_PAGE: &str = r"<!doctype html><pre id=out></pre><script>
+(async () => {
+  const sent = async (path) => (await fetch(path)).text();
+  document.getElementById('out').textContent = await sent('sent') + '|' + await sent('/');
+})();
+</script>";
+
+/// What the script saw where the cookie was kept.
+const KEPT: &str = "1 visits|2 visits|3 visits|script sees []|1 visits";
+
 async fn index(mut visits: Session<u32>) -> Result<impl IntoResponse, SessionError> {
     *visits += 1;
     let body = format!("{} visits", *visits);
@@ -37,18 +54,38 @@ async fn logout(mut visits: Session<u32>) -> Result<impl IntoResponse, SessionEr
     Ok((visits.commit().await?, Redirect::to("/")))
 }
 
-/// Serves the counter and the page that visits it, and returns what a browser saw.
-async fn what_chromium_sees(chromium: &str, insecure_http: bool) -> String {
+/// The counter and the page that visits it.
+fn counter(insecure_http: bool) -> Router {
     let sessions = SessionManager::<u32>::builder()
         .keys(Key::generate())
         .insecure_http(insecure_http)
         .build()
         .unwrap();
-    let app = Router::new()
+    Router::new()
         .route("/", get(index))
         .route("/logout", post(logout))
-        .route("/page", get(async || Html(PAGE)))
-        .with_state(sessions);
+        .route("/folder/page", get(async || Html(PAGE)))
+        .with_state(sessions)
+}
+
+/// A page that sets cookies, and what it fetches.
+fn cookies(cookies: Vec<String>) -> Router {
+    async fn sent(headers: HeaderMap) -> String {
+        let sent = headers.get(header::COOKIE).map(|cookies| cookies.to_str().unwrap().to_owned());
+        sent.unwrap_or_default()
+    }
+    let page = async move || {
+        let cookies = cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie));
+        (AppendHeaders(cookies.collect::<Vec<_>>()), Html(COOKIES_PAGE))
+    };
+    Router::new()
+        .route("/", get(sent))
+        .route("/folder/sent", get(sent))
+        .route("/folder/page", get(page))
+}
+
+/// Serves an app on every host there is, and returns what a browser saw on a page of it.
+async fn what_chromium_sees(chromium: &str, app: Router, host: &str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
@@ -65,11 +102,12 @@ async fn what_chromium_sees(chromium: &str, insecure_http: bool) -> String {
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+            "--host-resolver-rules=MAP * 127.0.0.1",
             "--virtual-time-budget=10000",
             "--dump-dom",
         ])
         .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("http://127.0.0.1:{port}/page"))
+        .arg(format!("http://{host}:{port}/folder/page"))
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -91,20 +129,99 @@ fn chromium() -> Option<&'static str> {
     found
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn chromium_keeps_the_default_cookie_hides_it_from_scripts_and_drops_it_at_logout() {
     let Some(chromium) = chromium() else { return };
-    assert_eq!(
-        what_chromium_sees(chromium, false).await,
-        "1 visits|2 visits|3 visits|script sees []|1 visits"
-    );
+    let log = Log::start();
+    for host in ["127.0.0.1", "localhost", "app.localhost"] {
+        assert_eq!(what_chromium_sees(chromium, counter(false), host).await, KEPT, "{host}");
+    }
+    assert_eq!(log.take(), <[&str; 0]>::default());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
+async fn chromium_drops_the_default_cookie_over_plain_http_elsewhere_and_a_warning_says_so() {
+    let Some(chromium) = chromium() else { return };
+    let log = Log::start();
+    let seen = what_chromium_sees(chromium, counter(false), "app.test").await;
+    assert_eq!(seen, "1 visits|1 visits|1 visits|script sees []|1 visits");
+    let [line] = &log.take()[..] else { panic!("expected one line") };
+    assert!(line.contains("browsers drop Secure cookies") && line.contains("app.test"), "{line}");
+}
+
+#[tokio::test]
 async fn chromium_keeps_the_cookie_of_insecure_http() {
     let Some(chromium) = chromium() else { return };
-    assert_eq!(
-        what_chromium_sees(chromium, true).await,
-        "1 visits|2 visits|3 visits|script sees []|1 visits"
-    );
+    let app = counter(true);
+    let log = Log::start();
+    for host in ["127.0.0.1", "app.test"] {
+        assert_eq!(what_chromium_sees(chromium, app.clone(), host).await, KEPT, "{host}");
+    }
+    assert_eq!(log.take(), <[&str; 0]>::default());
+}
+
+/// Domains that a host asks for, and whether Chromium keeps the cookie.
+const DOMAINS: [(&str, &[(&str, bool)]); 7] = [
+    (
+        "www.example.com",
+        &[
+            ("example.com", true),
+            (".example.com", true),
+            ("EXAMPLE.com", true),
+            ("https://example.com", false),
+            ("example.com:3000", false),
+            ("example.com/", false),
+            ("*.example.com", false),
+            ("example..com", false),
+            ("..example.com", false),
+            ("example.com.", false),
+            ("exa mple.com", false),
+            ("1.2.3", false),
+        ],
+    ),
+    ("www.b\u{fc}cher.example", &[("xn--bcher-kva.example", true), ("b\u{fc}cher.example", true)]),
+    ("127.0.0.1", &[("127.0.0.1", true), ("127.0.0.01", false), ("127.1", false)]),
+    ("[::1]", &[("[::1]", true), ("::1", false)]),
+    ("localhost", &[("localhost", true)]),
+    ("com", &[("com", true)]),
+    ("a_b.example", &[("a_b.example", true)]),
+];
+
+#[tokio::test]
+async fn chromium_drops_the_domains_that_build_refuses_and_keeps_the_others() {
+    let Some(chromium) = chromium() else { return };
+    for (host, domains) in DOMAINS {
+        let numbered = || domains.iter().enumerate();
+        let set = numbered().map(|(n, (domain, _))| format!("c{n}=1; Domain={domain}"));
+        let seen = what_chromium_sees(chromium, cookies(set.collect()), host).await;
+        for (n, (domain, is_kept)) in numbered() {
+            assert_eq!(seen.contains(&format!("c{n}=1")), *is_kept, "{domain} at {host}: {seen}");
+            let cookie = Cookie::build("id").domain(*domain);
+            let built =
+                SessionManager::<u32>::builder().keys(Key::generate()).cookie(cookie).build();
+            // RFC 6265bis drops letters beyond ASCII (section 5.7), so other browsers may.
+            assert_eq!(built.is_ok(), *is_kept && domain.is_ascii(), "{domain}: {built:?}");
+        }
+    }
+}
+
+/// `build()` warns of these.
+#[tokio::test]
+async fn chromium_keeps_an_address_and_a_single_label_at_that_host_alone() {
+    let Some(chromium) = chromium() else { return };
+    for (host, domain) in
+        [("www.localhost", "localhost"), ("www.com", "com"), ("127.0.0.2", "127.0.0.1")]
+    {
+        let set = vec![format!("c=1; Domain={domain}")];
+        let seen = what_chromium_sees(chromium, cookies(set), host).await;
+        assert_eq!(seen, "|", "{domain} at {host}");
+    }
+}
+
+#[tokio::test]
+async fn chromium_takes_the_folder_for_a_path_that_does_not_begin_with_a_slash() {
+    let Some(chromium) = chromium() else { return };
+    let set = vec!["good=1; Path=/".to_owned(), "bad=1; Path=app".to_owned()];
+    let seen = what_chromium_sees(chromium, cookies(set), "localhost").await;
+    assert_eq!(seen, "bad=1; good=1|good=1");
 }

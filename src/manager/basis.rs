@@ -22,6 +22,8 @@ pub(crate) struct Incoming {
     pub(crate) removes_formers: bool,
     pub(crate) opened_at: Timestamp,
     pub(crate) route: Route,
+    /// The host, if the request came from a browser that drops the cookie there.
+    pub(super) plain_http_host: Option<Box<str>>,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
     /// What `id_generator` wants to see; kept only if there is one.

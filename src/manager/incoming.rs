@@ -77,10 +77,16 @@ impl Core {
             }
         }
         current.sort_by_key(|(rank, _)| *rank);
-        let parts_to_keep = self.generate_id.is_some().then(|| keep(parts));
-        let (opened_at, route) = (now, Route::of(parts));
-        let parts = parts_to_keep;
-        let incoming = Incoming { arrived, removes_formers, opened_at, route, others, parts };
+        let dropping = if arrived { None } else { self.tenant.carrier.host_that_drops(parts) };
+        let incoming = Incoming {
+            arrived,
+            removes_formers,
+            opened_at: now,
+            route: Route::of(parts),
+            others,
+            plain_http_host: dropping.map(Box::from),
+            parts: self.generate_id.is_some().then(|| keep(parts)),
+        };
         Ok((incoming, origin, current))
     }
 

@@ -8,6 +8,7 @@ use crate::{
     event::SessionEventKind as Kind,
     id::{SessionId, random},
     store::{Record, SaveOutcome, Version, Write},
+    warnings::PLAIN_HTTP,
 };
 
 /// A new id that collides with a live one is drawn again this often; once in 2^256 for random ids.
@@ -60,6 +61,9 @@ impl Core {
             && *tells
         {
             told = Some(self.deliver(live, now)?);
+            if let Some(host) = &basis.incoming.plain_http_host {
+                self.warnings.warn_once(PLAIN_HTTP, self.type_name, host);
+            }
         }
         Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))
     }

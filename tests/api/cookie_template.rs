@@ -108,9 +108,9 @@ async fn the_set_cookie_header_is_marked_sensitive() {
 #[test]
 fn templates_that_browsers_would_drop_or_misread_are_refused() {
     const NAME: &str = "name must be letters, digits and any of !#$%&'*+-.^_`|~";
-    const PATH: &str =
-        "Path must start with `/` and hold no space, comma, semicolon or control character";
-    const DOMAIN: &str = "Domain must be a host name without spaces, commas or semicolons";
+    const RELATIVE: &str = "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such as \
+        `/app`";
+    const PATH: &str = "Path must hold no space, comma, semicolon, control character or letter beyond ASCII; percent-encode it, as in `%20`";
     let host = |name| {
         [
             (named(name).secure(false), "name `__Host-` needs Secure"),
@@ -153,13 +153,84 @@ fn templates_that_browsers_would_drop_or_misread_are_refused() {
     {
         cases.push((named(name), NAME));
     }
-    for path in ["", "app", "/a;b", "/a,b", "/a b", "/\n", "/\u{1}", "/\u{f6}"] {
+    for path in ["", "app", "./", "https://example.com/app", " /", "\\"] {
+        cases.push((named("id").path(path), RELATIVE));
+    }
+    for path in ["/a;b", "/a,b", "/a b", "/\n", "/\u{1}", "/\u{f6}"] {
         cases.push((named("id").path(path), PATH));
     }
-    for domain in ["", ".", "a b", "a;b", "a,b", "a\r\n", "\u{f6}.example"] {
-        cases.push((named("id").domain(domain), DOMAIN));
-    }
     expect_refusals(cases);
+}
+
+#[test]
+fn domains_that_browsers_drop_are_refused_with_what_to_write() {
+    let long = "a".repeat(64) + ".example";
+    let longest = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(62)].join(".");
+    let cases: [(&[&str], &str); 12] = [
+        (&["", "."], "is empty"),
+        (&["https://example.com", "http://example.com:80/", "://", "a://b"], "is a URL"),
+        (
+            &["example.com/", "example.com/app", "/", "example.com\\", "//example.com"],
+            "holds a path, which",
+        ),
+        (&["example.com:3000", ":", "127.0.0.1:80", "[::1]:80", "[::1", "https:"], "holds a port"),
+        (&["*.example.com", "*", ".*.example.com", "a*.example"], "holds a `*`"),
+        (
+            &["b\u{fc}cher.example", "\u{3002}", "example\u{ff0e}com", "\u{430}.example"],
+            "holds letters that not all",
+        ),
+        (
+            &["a b", " example.com", "example.com ", "a\r\n", "a\0b", "\u{7f}", "a\tb"],
+            "holds a space",
+        ),
+        (
+            &["a;b", "a,b", "a%20b", "a@b", "a\"b", "[1.2.3.4]", "a=b", "<a>", "a#b", "a?b"],
+            "holds a character that no host has",
+        ),
+        (&["a..b", "example.com.", "..example.com", "example.com.."], "begins or ends with a dot"),
+        (&["::1", "fe80::1", "::ffff:127.0.0.1"], "is an IPv6 address without brackets"),
+        (&["1.2.3", "127.1", "256.0.0.1", "127.0.0.01", "1.2.3.4.5", "7"], "ends in a number"),
+        (&[&long, &longest], "is longer than"),
+    ];
+    for (domains, problem) in cases {
+        for domain in domains {
+            let built = with(named("id").domain((*domain).to_owned())).build();
+            let Err(error) = built else { panic!("accepted {domain:?}") };
+            let (text, start) = (error.to_string(), format!("`.cookie(..)`: Domain {problem}"));
+            let end = "write the host alone, such as `example.com`, or leave Domain out";
+            assert!(text.starts_with(&start) && text.ends_with(end), "{domain:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn domains_that_browsers_keep_are_accepted() {
+    let longest = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+    for domain in [
+        "example.com",
+        ".example.com",
+        "EXAMPLE.com",
+        "a_b.example",
+        "a--b.co.uk",
+        "3.example",
+        &longest,
+    ] {
+        let log = Log::start();
+        assert!(with(named("id").domain(domain.to_owned())).build().is_ok(), "{domain}");
+        assert_eq!(log.take(), <[&str; 0]>::default(), "{domain}");
+    }
+}
+
+#[test]
+fn domains_that_browsers_keep_at_one_host_alone_warn() {
+    for domain in ["127.0.0.1", ".192.0.2.7", "[::1]", "localhost", "com", "a_b"] {
+        let log = Log::start();
+        assert!(with(named("id").domain(domain)).build().is_ok(), "{domain}");
+        let lines = log.take();
+        let [line] = &lines[..] else { panic!("{domain}: {lines:?}") };
+        let shown = format!("Domain `{}`", domain.trim_start_matches('.'));
+        assert!(line.contains(&shown) && line.contains("leave Domain out"), "{line}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod logins;
 mod requests;
 mod support;
 
-use common::{browser, cancellation, concurrency, model, world};
+use common::{browser, cancellation, concurrency, logs, model, world};
 
 mod applications;
 mod auto_commit;
@@ -44,6 +44,7 @@ mod memory_bound;
 mod one_request;
 mod options;
 mod outside;
+mod plain_http;
 mod reading_back;
 mod review;
 mod revocation_list;

@@ -1,0 +1,85 @@
+//! Browsers that came over plain http to a host where they drop Secure cookies.
+
+use std::net::Ipv4Addr;
+
+use http::{header, request::Parts, uri::Scheme};
+
+/// What only requests over TLS say, to this server or to a proxy in front of it.
+///
+/// Browsers offer `br` over TLS and to localhost only, as they send `Sec-Fetch-*` there only.
+const OF_TLS: [(&str, &str); 5] = [
+    ("forwarded", "https"),
+    ("x-forwarded-proto", "https"),
+    ("origin", "https:"),
+    ("referer", "https:"),
+    ("accept-encoding", "br"),
+];
+
+/// What a proxy says of plain http.
+const OF_PLAIN_HTTP: [(&str, &str); 3] =
+    [("forwarded", "proto=http"), ("forwarded", "proto=\"http"), ("x-forwarded-proto", "http")];
+
+/// A longer host has no address that a browser could have come to.
+const LONGEST_HOST: usize = 253;
+
+/// No more of a header is searched, however long a client makes it.
+const MOST_BYTES: usize = 1024;
+
+/// Returns the host, without its port, of a browser's request that came over plain http to another host than
+/// localhost.
+///
+/// A wrong guess tells somebody whose site works that it does not, so it takes a browser's `User-Agent`, no sign
+/// of TLS, and evidence: a proxy's word, an `Origin` or `Referer` of this host over http, or the header that browsers
+/// send with each page they open and bots seldom do. Behind a proxy that ends TLS and says nothing, a current
+/// browser still sends `Sec-Fetch-*`, and a bot that poses as one lacks the evidence or offers `br`.
+pub(crate) fn host(parts: &Parts) -> Option<&str> {
+    let says = |(name, part): (&str, &str)| {
+        let values = parts.headers.get_all(name).iter();
+        let windows = values.flat_map(|value| value.as_bytes().windows(part.len()));
+        windows.take(MOST_BYTES).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+    };
+    let has = |name| parts.headers.contains_key(name);
+    if !says(("user-agent", "mozilla/")) || has("sec-fetch-site") || has("sec-fetch-mode") {
+        return None;
+    }
+    let authority = match parts.headers.get(header::HOST) {
+        Some(host) => host.to_str().ok()?,
+        None => parts.uri.authority()?.as_str(),
+    };
+    let host = name_of(authority)?;
+    let is_tls = || parts.uri.scheme() == Some(&Scheme::HTTPS) || OF_TLS.into_iter().any(says);
+    if is_localhost(host) || is_tls() {
+        return None;
+    }
+    let is_page = |name| {
+        let page = parts.headers.get(name).and_then(|page| page.to_str().ok()).unwrap_or_default();
+        let rest = page.strip_prefix("http://").and_then(|page| page.strip_prefix(host));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    };
+    // A proxy that takes `Accept-Encoding` away takes the sign of TLS away that it might hold.
+    let opens_page = || has("upgrade-insecure-requests") && has("accept-encoding");
+    let is_plain = OF_PLAIN_HTTP.into_iter().any(says)
+        || is_page(header::ORIGIN)
+        || is_page(header::REFERER)
+        || opens_page();
+    is_plain.then_some(host)
+}
+
+/// Takes the port off a host; `None` if it is none, since clients may send anything.
+fn name_of(authority: &str) -> Option<&str> {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    };
+    let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    let is_host = !host.is_empty() && host.len() <= LONGEST_HOST && host.bytes().all(is_of_host);
+    is_host.then_some(host)
+}
+
+/// Returns `true` for the hosts whose plain http browsers trust as they trust TLS.
+fn is_localhost(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    last.eq_ignore_ascii_case("localhost")
+        || host == "[::1]"
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
