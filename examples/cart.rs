@@ -1,6 +1,7 @@
 //! A shopping cart on the server: logins, carts that lose no item, and "log out everywhere".
 //!
 //! ```text
+//! export SESSION_KEY=$(openssl rand -hex 64)
 //! cargo run --example cart
 //! curl -c jar -b jar -d 'sku=tea&qty=2' http://127.0.0.1:3000/items
 //! curl -c jar -b jar -d 'name=ann' http://127.0.0.1:3000/login
@@ -30,7 +31,9 @@ use axum_typed_session::RedisStore;
 use axum_typed_session::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use axum_typed_session::store::{Cleanup, SqlEngine, SqlStore};
-use axum_typed_session::{MemoryStore, Session, SessionError, SessionManager, SessionStore};
+use axum_typed_session::{
+    KeyRing, MemoryStore, Session, SessionError, SessionManager, SessionStore,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Default, Serialize, Deserialize)]
@@ -127,6 +130,7 @@ async fn main() {
 async fn run() -> Result<(), Box<dyn Error>> {
     let url = env::var("SESSION_STORE").unwrap_or_else(|_| "memory".to_owned());
     let sessions = SessionManager::<Shopper>::builder()
+        .keys(KeyRing::from_env("SESSION_KEY")?)
         .store(open_store(&url).await?)
         .owner(|shopper| shopper.name.clone())
         .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))

@@ -1,13 +1,12 @@
 //! A page that counts visits.
 //!
 //! ```text
+//! export SESSION_KEY=$(openssl rand -hex 64)
 //! cargo run --example counter
 //! curl -c jar -b jar http://127.0.0.1:3000/
 //! ```
 //!
-//! `PORT` sets the port, `SESSION_KEY` the key (at least 64 bytes in hexadecimal, such as from
-//! `openssl rand -hex 64`), and `INSECURE_HTTP=1` suits browsers that refuse Secure cookies on
-//! `http://localhost`.
+//! `PORT` sets the port, and `INSECURE_HTTP=1` suits browsers that refuse Secure cookies on `http://localhost`.
 
 use std::{env, error::Error};
 
@@ -18,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use axum_extra::extract::cookie::{Cookie, CookieJar};
-use axum_typed_session::{Key, Session, SessionError, SessionManager};
+use axum_typed_session::{KeyRing, Session, SessionError, SessionManager};
 use serde::{Deserialize, Serialize};
 
 #[derive(Default, Serialize, Deserialize)]
@@ -53,7 +52,7 @@ async fn main() {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let sessions = SessionManager::<Visits>::builder()
-        .keys(session_key()?)
+        .keys(KeyRing::from_env("SESSION_KEY")?)
         .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))
         .build()?;
     let app = Router::new()
@@ -71,28 +70,4 @@ async fn run() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await?;
     Ok(())
-}
-
-/// A generated key ends every session at a restart, so production sets its own.
-fn session_key() -> Result<Key, Box<dyn Error>> {
-    let Ok(text) = env::var("SESSION_KEY") else {
-        println!(
-            "SESSION_KEY is not set: using a generated key, which ends all sessions at a restart"
-        );
-        return Ok(Key::generate());
-    };
-    let digits: Option<Vec<u8>> =
-        text.trim().chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect();
-    let bytes: Vec<u8> = match digits {
-        Some(digits) if digits.len() >= 128 && digits.len().is_multiple_of(2) => digits
-            .chunks_exact(2)
-            .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit))
-            .collect(),
-        _ => {
-            return Err("SESSION_KEY must be at least 64 bytes in hexadecimal (128 digits), \
-                        such as from `openssl rand -hex 64`"
-                .into());
-        }
-    };
-    Ok(Key::try_from(&*bytes)?)
 }

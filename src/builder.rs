@@ -104,7 +104,8 @@ fn short_name(name: &str) -> String {
 }
 
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
-    /// Sets the keys that seal tokens: a [`Key`](crate::Key), or a [`KeyRing`] to rotate keys.
+    /// Sets the keys that seal tokens: a [`Key`](crate::Key), or a [`KeyRing`], which reads keys from the environment
+    /// and rotates them.
     ///
     /// Default: none. Cookie mode requires keys. With a [`store`](Self::store) they seal the id, so that forged ids
     /// cost no store call.

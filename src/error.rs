@@ -213,8 +213,8 @@ impl IntoResponse for SessionError {
 #[derive(Clone)]
 pub(crate) struct Failed(pub(crate) Arc<SessionError>);
 
-/// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration. The text names the option and the way
-/// out.
+/// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration, or a [`KeyRing`](crate::KeyRing) could
+/// not be read. The text names the option or the variable, and the way out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);

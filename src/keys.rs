@@ -1,7 +1,13 @@
 //! The keys of an application, and the keys derived from them for each purpose.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, env, fmt};
 
+use base64::{
+    Engine as _,
+    alphabet::{STANDARD, URL_SAFE},
+    decoded_len_estimate,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 pub use cookie::Key;
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -11,12 +17,14 @@ use crate::error::ConfigError;
 
 /// The keys of a session cookie: one key seals, the others only open.
 ///
-/// To replace a key without logging anyone out, roll out three times:
+/// To replace a key without logging anyone out, roll out three times, each time to every node. With
+/// [`from_env`](Self::from_env) only the variable changes:
 ///
-/// 1. `KeyRing::new(old).accept_next(new)` on every node.
-/// 2. `KeyRing::new(new).accept_former(old)`.
-/// 3. `KeyRing::new(new)`, once the
-///    [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed.
+/// | | the variable | or in code |
+/// |---|---|---|
+/// | first | `old,new` | `KeyRing::new(old).accept_next(new)` |
+/// | then | `new,old` | `KeyRing::new(new).accept_former(old)` |
+/// | once the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed | `new` | `KeyRing::new(new)` |
 ///
 /// # Example
 ///
@@ -37,6 +45,88 @@ impl KeyRing {
     /// Makes a ring of one key that seals and opens.
     pub fn new(seal: Key) -> Self {
         Self { keys: vec![(seal, false)] }
+    }
+
+    /// Reads the keys from an environment variable: one key, or several separated by commas.
+    ///
+    /// The first key seals. The others are former keys, as with [`accept_former`](Self::accept_former). Each key is 64
+    /// bytes or more, in hex or in base64 (standard or URL-safe, padded or not) on one line. A text of hex digits alone
+    /// is hex. Whitespace around a key is ignored. A [`Key`] holds 64 bytes, so the bytes after these are not used.
+    ///
+    /// # Example
+    ///
+    /// The shell makes a key with `export SESSION_KEY=$(openssl rand -hex 64)`, and the program reads it:
+    ///
+    /// ```no_run
+    /// use axum_typed_session::{KeyRing, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(KeyRing::from_env("SESSION_KEY")?)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The variable is not set or empty, or one of its keys is too short or in another form. The text names the
+    /// variable and the place of the key, and contains no part of the value.
+    ///
+    /// # Security
+    ///
+    /// Whoever can guess a key can forge every session. The bytes have to be random: a passphrase of the right length is
+    /// not refused.
+    pub fn from_env(variable: &str) -> Result<Self, ConfigError> {
+        let source = format!("the environment variable `{variable}`");
+        let Some(text) = env::var_os(variable) else {
+            return Err(ConfigError::new(format!("{source} is not set; {HOW_TO_MAKE_A_KEY}")));
+        };
+        let text = Zeroizing::new(text.into_encoded_bytes());
+        let form = "is neither hex with an even number of digits nor base64 on one line";
+        Self::read(&text, &source, hex_or_base64, form)
+    }
+
+    /// Reads the keys from a text, such as the content of a file: one key, or several separated by commas.
+    ///
+    /// The text is as in [`from_env`](Self::from_env), but in hex only, so that a mistyped digit is an error and never
+    /// base64.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::KeyRing;
+    ///
+    /// fn keys() -> Result<KeyRing, Box<dyn std::error::Error>> {
+    ///     let text = std::fs::read_to_string("/run/secrets/session_key")?;
+    ///     Ok(KeyRing::from_hex(&text)?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The text is empty, or one of its keys is too short or no hex. The error names the place of the key, and contains
+    /// no part of the text.
+    ///
+    /// # Security
+    ///
+    /// The bytes have to be random, as in [`from_env`](Self::from_env).
+    pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
+        let source = "the text of `KeyRing::from_hex(..)`";
+        Self::read(text.as_bytes(), source, hex, "is not hex with an even number of digits")
+    }
+
+    /// Reads keys between commas, the sealing key first. `form` is the problem of a key that `decode` does not read.
+    fn read(list: &[u8], source: &str, decode: Decode, form: &str) -> Result<Self, ConfigError> {
+        if list.trim_ascii().is_empty() {
+            return Err(ConfigError::new(format!("{source} is empty; {HOW_TO_MAKE_A_KEY}")));
+        }
+        let keys = list.split(|byte| *byte == b',').zip(1..).map(|(text, number)| {
+            let key = read_key(text.trim_ascii(), decode, form).map_err(|problem| {
+                let text = format!("key {number} of {source} {problem}; {HOW_TO_MAKE_A_KEY}");
+                ConfigError::new(text)
+            })?;
+            Ok((key, number > 1))
+        });
+        Ok(Self { keys: keys.collect::<Result<_, _>>()? })
     }
 
     /// Also opens tokens of the key that will seal next, and leaves them as they are.
@@ -75,6 +165,44 @@ impl KeyRing {
         }
         Ok(derived)
     }
+}
+
+const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl rand -hex 64`";
+
+/// Returns the bytes that a text stands for, or `None` for a text in another form. The bytes are never moved to a
+/// larger buffer, which would leave a copy behind.
+type Decode = fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>;
+
+/// Returns the problem of a text that is no key.
+fn read_key(text: &[u8], decode: Decode, form: &str) -> Result<Key, String> {
+    let bytes = decode(text).ok_or(form)?;
+    Key::try_from(bytes.as_slice())
+        .map_err(|_| format!("has {} bytes where 64 or more are needed", bytes.len()))
+}
+
+fn hex(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (pairs, []) = text.as_chunks::<2>() else { return None };
+    let value = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(pairs.len()));
+    for [high, low] in pairs {
+        bytes.push(value(*high)? << 4 | value(*low)?);
+    }
+    Some(bytes)
+}
+
+/// Decides for hex where only hex digits stand: one random key of 64 bytes in 10^40 looks so in base64.
+fn hex_or_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    if text.iter().all(u8::is_ascii_hexdigit) {
+        return hex(text);
+    }
+    let config =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let mut bytes = Zeroizing::new(vec![0; decoded_len_estimate(text.len())]);
+    let length = [STANDARD, URL_SAFE].iter().find_map(|alphabet| {
+        GeneralPurpose::new(alphabet, config).decode_slice(text, &mut bytes).ok()
+    })?;
+    bytes.truncate(length);
+    Some(bytes)
 }
 
 impl From<Key> for KeyRing {

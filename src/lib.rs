@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use axum::{Router, response::{IntoResponse, Redirect}, routing::{get, post}};
-//! use axum_typed_session::{Key, Session, SessionError, SessionManager};
+//! use axum_typed_session::{ConfigError, KeyRing, Session, SessionError, SessionManager};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Default, Serialize, Deserialize)]
@@ -25,14 +25,15 @@
 //!     Ok((session.commit().await?, Redirect::to("/")))
 //! }
 //!
-//! let sessions = SessionManager::<Visits>::builder()
-//!     .keys(Key::generate())                             // a key of your own survives restarts
-//!     .build()?;
-//! let app: Router = Router::new()
-//!     .route("/", get(index))
-//!     .route("/logout", post(logout))
-//!     .with_state(sessions);                             // forgot it? the program does not compile
-//! # Ok::<(), axum_typed_session::ConfigError>(())
+//! fn app() -> Result<Router, ConfigError> {
+//!     let sessions = SessionManager::<Visits>::builder()
+//!         .keys(KeyRing::from_env("SESSION_KEY")?)       // made once, with `openssl rand -hex 64`
+//!         .build()?;
+//!     Ok(Router::new()
+//!         .route("/", get(index))
+//!         .route("/logout", post(logout))
+//!         .with_state(sessions))                         // forgot it? the program does not compile
+//! }
 //! ```
 //!
 //! # The one rule
@@ -107,7 +108,7 @@
 //!
 //! | option | default | what it is for |
 //! |---|---|---|
-//! | `keys` | required without a store | seals tokens; a `KeyRing` rotates keys |
+//! | `keys` | required without a store | seals tokens; a [`KeyRing`] reads keys from the environment and rotates them |
 //! | `audience`, `kind` | this crate's name; the short name of the data type | what tokens and ids are for |
 //! | `cookie` | `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax | name and attributes |
 //! | `transport` | the cookie | bearer, a header, or functions of your own |
@@ -160,6 +161,7 @@
 //! | `ctx.session = null` | `session.destroy()` |
 //! | `autoCommit: true`, `manuallyCommit()` | [`AutoCommitLayer`], `session.commit().await?` |
 //! | `save()`, `regenerate()`, `isNew`, `maxAge` | `force_save()`, `regenerate()`, `is_new()`, `set_idle_timeout()` |
+//! | `app.keys`, `config.keys = 'new,old'` | `keys`; `KeyRing::from_env` reads the same list |
 //! | `key`, `path`, `domain`, `secure`, `httpOnly`, `sameSite`, `partitioned` | `cookie` |
 //! | `removeUnpartitioned`, `rolling`, `renew`, `maxAge`, `maxAge: 'session'` | `remove_unpartitioned`, `rolling`, `rolling`, `idle_timeout`, `idle_timeout` |
 //! | `signed`, `encrypt` | encrypted; `signed` for readable |

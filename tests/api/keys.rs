@@ -9,12 +9,12 @@ use crate::{
     support::{Browser, DAY, EventLog, HOUR, MILLISECOND},
 };
 
-fn node(clock: &ManualClock, keys: impl Into<KeyRing>) -> Router {
+pub fn node(clock: &ManualClock, keys: impl Into<KeyRing>) -> Router {
     app(logins(clock).keys(keys))
 }
 
 /// A browser with a session that a node sealed.
-async fn logged_in(node: &Router) -> Browser {
+pub async fn logged_in(node: &Router) -> Browser {
     let mut browser = Browser::new(node.clone());
     browser.post("/note?mine").await.expect(StatusCode::OK, "mine");
     browser
@@ -108,15 +108,19 @@ async fn a_token_of_a_removed_key_starts_a_fresh_session() {
 #[tokio::test]
 async fn accept_seal_retire_logs_nobody_out_while_nodes_are_at_different_steps() {
     let (clock, old, new) = (ManualClock::new(), Key::generate(), Key::generate());
-    let steps = [
+    roll_out(&[
         node(&clock, old.clone()),
         node(&clock, KeyRing::new(old.clone()).accept_next(new.clone())),
         node(&clock, KeyRing::new(new.clone()).accept_former(old)),
         node(&clock, new),
-    ];
+    ])
+    .await;
+}
+
+/// Visits the nodes of each step and the next in any order, as during a rollout, and expects one session throughout.
+pub async fn roll_out(steps: &[Router]) {
     let mut browser = logged_in(&steps[0]).await;
     for pair in steps.windows(2) {
-        // During a rollout a client meets both steps in any order.
         for node in [&pair[1], &pair[0], &pair[1]] {
             browser = browser.at(node);
             browser.post("/commit").await.expect(StatusCode::OK, "mine");

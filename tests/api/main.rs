@@ -39,6 +39,7 @@ mod guards_at_once;
 mod guards_in_random_orders;
 mod identity;
 mod keys;
+mod keys_from_text;
 mod logout_within_a_request;
 mod memory_bound;
 mod one_request;

@@ -10,6 +10,10 @@ use std::{
     thread,
 };
 
+/// The key of all processes, drawn once.
+const SESSION_KEY: &str = "f46f5232d876b2fd7576740aec1301e9f4a51e14834c9296a5fa0d6b083111b0\
+                           a720400601eeea7291ddb903cd5f57d4a5b3d14afbb5aa6f3613ff6c802104da";
+
 /// One process.
 pub struct Shop {
     process: Child,
@@ -23,6 +27,7 @@ impl Shop {
         let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples/cart");
         assert!(program.is_file(), "run `cargo build --all-features --examples` first");
         let process = Command::new(program)
+            .env("SESSION_KEY", SESSION_KEY)
             .env("SESSION_STORE", store)
             .env("PORT", "0")
             .stdout(Stdio::piped())
