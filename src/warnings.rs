@@ -1,8 +1,11 @@
-//! Warnings about mistakes that every request repeats. Each is logged once a minute.
+//! Warnings about mistakes that every request repeats. Each is logged once a minute, or only once.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,9 +52,17 @@ pub(crate) const REQUESTS_CONFLICT: &str = "two requests changed the same field 
 pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another order each time, so that it counts \
     as changed whenever it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`";
 
-/// When each warning was last given, by its text and place.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Mutex<HashMap<(&'static str, String), Timestamp>>);
+pub(crate) struct Warnings {
+    /// When each warning was last given, by its text and place.
+    given: Mutex<HashMap<(&'static str, String), Timestamp>>,
+    warned_of_bytes: AtomicBool,
+}
+
+/// What 2,700 bytes of data make of the line `set-cookie: __Host-session=..`, with the default attributes.
+///
+/// nginx reads all headers of a response into 4096 bytes by default. Another 257 are left for those of the application.
+const NEAR_NGINX_LIMIT: usize = 3_839;
 
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -75,8 +86,20 @@ impl Warnings {
         }
     }
 
+    /// Warns once of cookies that together nearly fill nginx's buffer for headers.
+    pub(crate) fn warn_of_bytes(&self, bytes: usize, session: &'static str) {
+        if bytes >= NEAR_NGINX_LIMIT && !self.warned_of_bytes.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                session,
+                "the cookies of one response take {bytes} bytes; nginx answers 502 where all headers of a response \
+                 take more than its `proxy_buffer_size`, 4096 by default: set it to 8k, keep less in the session, \
+                 use `.store(..)`, or let larger sessions fail with `.max_cookie_bytes(..)`"
+            );
+        }
+    }
+
     fn is_due(&self, place: (&'static str, String), now: Timestamp) -> bool {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.len() >= MOST {
             given.clear();
         }

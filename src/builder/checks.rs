@@ -7,12 +7,13 @@ use cookie::Cookie;
 use super::{DAY, Options, SessionManagerBuilder, TokenOptions};
 use crate::{
     codec::JSON_TAG,
-    cookies::CookieTemplate,
+    cookies::{CookieTemplate, NAME_VALUE_LIMIT},
     error::ConfigError,
     expiry::LONGEST_COOKIE,
     id::Scope,
-    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
+    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings, cookie_bytes},
     seal::Sealer,
+    store::Record,
     transport::{Carrier, Transport},
     warnings::Warnings,
 };
@@ -45,6 +46,11 @@ impl TokenOptions {
         let bound_to = [audience, kind, carrier.binding, &*carrier.name];
         let seal = |ring| Sealer::new(ring, self.signed, data_in_token, bound_to);
         let sealer = self.keys.as_ref().map(seal).transpose()?;
+        if let (Some(limit), Some(sealer)) = (options.max_cookie_bytes, &sealer) {
+            let empty = data.encode(&*data.default()).unwrap_or_default();
+            let smallest = cookie_bytes(sealer, &carrier, Record::FIXED_BYTES + empty.len());
+            check_max_cookie_bytes(limit, smallest)?;
+        }
         let settings = Settings {
             scope: Scope::new(audience, kind),
             sealer,
@@ -74,6 +80,8 @@ impl TokenOptions {
             "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON"
         } else if !has_store && options.on_conflict.is_some() {
             "`.on_conflict(..)` needs `.store(..)`; a browser keeps the cookie that arrives last"
+        } else if has_store && options.max_cookie_bytes.is_some() {
+            "`.max_cookie_bytes(..)` cannot be used together with a store; the cookie then holds only an id"
         } else if !has_store && !has_list && options.store_timeout.is_some() {
             "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`"
         } else if has_migrate && !is_json {
@@ -103,6 +111,16 @@ impl TokenOptions {
         };
         Err(ConfigError::new(problem))
     }
+}
+
+fn check_max_cookie_bytes(limit: usize, smallest: usize) -> Result<(), ConfigError> {
+    if (smallest..=NAME_VALUE_LIMIT).contains(&limit) {
+        return Ok(());
+    }
+    Err(ConfigError::new(format!(
+        "`.max_cookie_bytes({limit})` must be from {smallest}, which an empty session takes, to \
+         {NAME_VALUE_LIMIT}, above which browsers drop a cookie"
+    )))
 }
 
 fn check_durations(options: &Options) -> Result<(), ConfigError> {

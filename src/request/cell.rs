@@ -249,6 +249,9 @@ impl Cell {
         if is_sent {
             carrier.put(told, headers);
         }
+        if is_told {
+            self.core.warnings.warn_of_bytes(carrier.bytes_in(headers), self.core.type_name);
+        }
         carrier.mark(is_told, headers);
     }
 }
