@@ -302,17 +302,18 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// default, and answers 502 if they do not fit. Measured with nginx 1.22 and a handler that sends nothing but its
     /// guard and a text:
     ///
-    /// | nginx | session data that arrives | then 502 |
-    /// |---|---|---|
-    /// | defaults | up to 2,776 bytes | yes |
-    /// | `proxy_http_version 1.1` | up to 2,762 bytes | yes |
-    /// | with `proxy_cache` | up to 2,495 bytes | yes |
-    /// | `proxy_buffer_size 8k` | up to 2,945 bytes | no, all that fits into the cookie |
+    /// | nginx | the most session data without 502 |
+    /// |---|---|
+    /// | defaults | 2,776 bytes |
+    /// | `proxy_http_version 1.1` | 2,762 bytes |
+    /// | with `proxy_cache` | 2,495 bytes |
+    /// | `proxy_buffer_size 8k` | 2,945 bytes, which is all that fits into the cookie |
     ///
     /// Headers and cookies of the application's own take their share of the buffer. With `proxy_cache` so does the
     /// key of the cache, which holds the URL. A WARN comes once when the cookies of a response take as many bytes as
-    /// one cookie with 2,700 bytes of data. Set `proxy_buffer_size 8k` where nginx is yours. Elsewhere set this
-    /// option, so that a session which is too large fails in the application, with an error that says so.
+    /// one cookie with 2,700 bytes of data, which is too late for `proxy_cache`. Set `proxy_buffer_size 8k` where
+    /// nginx is yours. Elsewhere set this option, so that a session which is too large fails in the application, with
+    /// an error that says so.
     ///
     /// # Example
     ///

@@ -20,15 +20,16 @@ use crate::{id::SessionId, manager::SessionManager, request::Cell};
 ///
 /// # Security
 ///
-/// axum applies the parts of a response in order, and headers of one part replace those of the same name. A part after
-/// the guard can therefore undo what the guard did, as can `http::response::Parts` or a `Response<()>` at the start of
-/// a response, which axum applies last:
+/// axum makes a response of the body, the last value, and then applies the parts in order. Headers of one part replace
+/// those of the same name, so that a part after the guard can undo what the guard did:
 ///
 /// | response | what the client gets |
 /// |---|---|
 /// | `(commit, [("set-cookie", "theme=dark")], body)` | no session cookie |
-/// | `(commit, [("cache-control", "public")], body)` | a session cookie that a shared cache gives to other visitors |
-/// | `([("set-cookie", ..), ("cache-control", ..)], commit, body)` | both cookies, and `Cache-Control: no-store` |
+/// | `(commit, [("cache-control", "public")], body)` | a session cookie that shared caches may give to others |
+/// | `(headers, commit)` | the same faults: the guard is the body; end with `()` |
+/// | `(parts, commit, body)`, of `http::response::Parts` or `Response<()>` | the same faults: axum applies `parts` last |
+/// | `(headers, commit, body)` | both cookies, and `Cache-Control: no-store` |
 ///
 /// [`wrap`](Self::wrap) puts the guard's headers onto a whole response, so that no order matters.
 /// [`AutoCommitLayer`](crate::AutoCommitLayer) puts them there once more.
@@ -133,6 +134,8 @@ impl IntoResponseParts for SessionCommit {
 
 impl IntoResponse for SessionCommit {
     /// Makes an empty response of status 200 with the session's cookie.
+    ///
+    /// Parts before it are applied to this response, after the guard. With headers of your own, end with `()`.
     fn into_response(self) -> Response {
         (self, ()).into_response()
     }

@@ -264,17 +264,14 @@ impl Carrier {
         }
     }
 
-    /// Returns the bytes that cookies, and a token in a header, take among the headers of a response.
+    /// Returns the bytes that all cookies of a response take as headers, or the token where it has a header of its own.
     pub(crate) fn bytes_in(&self, headers: &HeaderMap) -> usize {
-        let bytes_of = |name: &HeaderName| -> usize {
-            let values = headers.get_all(name).iter();
-            values.map(|value| name.as_str().len() + ": \r\n".len() + value.len()).sum()
+        let name = match &self.kind {
+            Kind::Header { response, .. } => response,
+            Kind::Cookie | Kind::Custom { .. } => &header::SET_COOKIE,
         };
-        let token = match &self.kind {
-            Kind::Header { response, .. } => bytes_of(response),
-            Kind::Cookie | Kind::Custom { .. } => 0,
-        };
-        bytes_of(&header::SET_COOKIE) + token
+        let values = headers.get_all(name).iter();
+        values.map(|value| name.as_str().len() + ": \r\n".len() + value.len()).sum()
     }
 
     /// Marks a response as private to one visitor, so that no shared cache serves it to another.

@@ -56,13 +56,13 @@ pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another o
 pub(crate) struct Warnings {
     /// When each warning was last given, by its text and place.
     given: Mutex<HashMap<(&'static str, String), Timestamp>>,
-    warned_of_bytes: AtomicBool,
+    warned_of_size: AtomicBool,
 }
 
-/// What 2,700 bytes of data make of the line `set-cookie: __Host-session=..`, with the default attributes.
+/// The length of the header `set-cookie: __Host-session=..` with 2,700 bytes of data and the default attributes.
 ///
-/// nginx reads all headers of a response into 4096 bytes by default. Another 257 are left for those of the application.
-const NEAR_NGINX_LIMIT: usize = 3_839;
+/// nginx reads all headers of a response into 4096 bytes by default, so that 257 are left for the others.
+const COOKIE_BYTES_NEAR_NGINX_LIMIT: usize = 3_839;
 
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -87,8 +87,10 @@ impl Warnings {
     }
 
     /// Warns once of cookies that together nearly fill nginx's buffer for headers.
-    pub(crate) fn warn_of_bytes(&self, bytes: usize, session: &'static str) {
-        if bytes >= NEAR_NGINX_LIMIT && !self.warned_of_bytes.swap(true, Ordering::Relaxed) {
+    pub(crate) fn warn_of_size(&self, bytes: usize, session: &'static str) {
+        if bytes >= COOKIE_BYTES_NEAR_NGINX_LIMIT
+            && !self.warned_of_size.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 session,
                 "the cookies of one response take {bytes} bytes; nginx answers 502 where all headers of a response \

@@ -250,7 +250,7 @@ impl Cell {
             carrier.put(told, headers);
         }
         if is_told {
-            self.core.warnings.warn_of_bytes(carrier.bytes_in(headers), self.core.type_name);
+            self.core.warnings.warn_of_size(carrier.bytes_in(headers), self.core.type_name);
         }
         carrier.mark(is_told, headers);
     }

@@ -33,7 +33,8 @@ fn template() -> Response<()> {
 
 const GOOD: [&str; 4] =
     ["last", "last-with-status", "last-with-appended", "before-a-whole-response"];
-const BAD: [&str; 4] = ["before-a-cookie", "before-caching", "before-both", "after-a-template"];
+const BAD: [&str; 5] =
+    ["before-a-cookie", "before-caching", "before-both", "after-a-template", "as-the-body"];
 const WRAPPED: [&str; 3] = ["wrapped", "wrapped-the-other-way", "wrapped-template"];
 
 fn respond(order: &str, commit: SessionCommit) -> Response {
@@ -46,6 +47,7 @@ fn respond(order: &str, commit: SessionCommit) -> Response {
         "before-caching" => (THEME, commit, PUBLIC, "page").into_response(),
         "before-both" => (commit, THEME, PUBLIC, "page").into_response(),
         "after-a-template" => (template(), commit, "page").into_response(),
+        "as-the-body" => (THEME, PUBLIC, commit).into_response(),
         "wrapped" => commit.wrap((THEME, PUBLIC, "page")),
         "wrapped-the-other-way" => commit.wrap((PUBLIC, THEME, "page")),
         "wrapped-template" => commit.wrap((template(), "page")),
@@ -84,7 +86,7 @@ fn both_cookies(cache_control: &str) -> (Vec<&'static str>, Option<String>, Opti
 
 async fn expect_repaired(mode: Mode, app: Router<SessionManager<Visits>>, order: &str) {
     let answer = browser(mode, app).get(&format!("/{order}")).await;
-    let answer = answer.expect(StatusCode::OK, "page");
+    assert_eq!(answer.status, StatusCode::OK, "{order}");
     assert_eq!(told(&answer), both_cookies("no-store"), "{order}");
 }
 
@@ -104,6 +106,7 @@ async fn a_part_after_the_guard_undoes_it(mode: Mode) {
         ("before-caching", false, true),
         ("before-both", true, true),
         ("after-a-template", true, true),
+        ("as-the-body", true, true),
     ] {
         let answer = browser(mode, app()).get(&format!("/{order}")).await;
         assert_eq!((lost(&answer), is_public(&answer)), (loses, publishes), "{order}");

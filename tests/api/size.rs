@@ -142,7 +142,8 @@ async fn max_cookie_bytes_counts_the_name_and_value_of_a_header_too() {
 /// The one line that was written, which names the ways out.
 #[track_caller]
 fn expect_warning(log: &Log, bytes: usize) {
-    let [line] = &log.take()[..] else { panic!("expected one line") };
+    let lines = log.take();
+    let [line] = &lines[..] else { panic!("expected one line, got {lines:?}") };
     for part in [
         "WARN",
         "proxy_buffer_size",
@@ -216,7 +217,7 @@ async fn all_cookies_of_one_response_add_up() {
     async fn beside_another_cookie(mut note: Session<String>) -> Result<Response, SessionError> {
         *note = "n".repeat(1_600);
         let own = AppendHeaders([(header::SET_COOKIE, format!("theme={}", "n".repeat(1_700)))]);
-        Ok((own, note.commit().await?).into_response())
+        Ok((own, note.commit().await?, ()).into_response())
     }
     async fn alone(mut note: Session<String>) -> Result<Response, SessionError> {
         *note = "n".repeat(1_600);
