@@ -60,6 +60,7 @@ where
                 migrate: None,
                 on_conflict: None,
                 max_payload: 64 * 1024,
+                max_cookie_bytes: None,
                 store_timeout: None,
             },
             token: TokenOptions::default(),
@@ -399,9 +400,50 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets how many bytes encoded data may take. Default: 64 KiB.
     ///
-    /// In cookie mode the cookie's limit of 4096 bytes, name and overhead included, is lower.
+    /// Without a store the limit of the cookie is lower: some 2,940 bytes of data, or what
+    /// [`max_cookie_bytes`](Self::max_cookie_bytes) allows.
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.options.max_payload = bytes;
+        self
+    }
+
+    /// Sets how many bytes the name and the value of the cookie may take together. A session that takes more is
+    /// [`SessionError::TooLarge`]. Default: 4096, above which browsers drop a cookie (RFC 6265bis).
+    ///
+    /// It needs sessions in the cookie, as there are without a store. Where another [`transport`](Self::transport)
+    /// is set, it counts the name and the value of its header.
+    ///
+    /// Proxies may allow less than browsers. nginx reads all headers of a response into one buffer, of 4096 bytes by
+    /// default, and answers 502 if they do not fit. Measured with nginx 1.22 and a handler that sends nothing but its
+    /// guard and a text:
+    ///
+    /// | nginx | the most session data without 502 |
+    /// |---|---|
+    /// | defaults | 2,776 bytes |
+    /// | `proxy_http_version 1.1` | 2,762 bytes |
+    /// | with `proxy_cache` | 2,495 bytes |
+    /// | `proxy_buffer_size 8k` | 2,945 bytes, which is all that fits into the cookie |
+    ///
+    /// Headers and cookies of the application's own take their share of the buffer. With `proxy_cache` so does the
+    /// key of the cache, which holds the URL. A WARN comes once when the cookies of a response take as many bytes as
+    /// one cookie with 2,700 bytes of data, which is too late for `proxy_cache`. Set `proxy_buffer_size 8k` where
+    /// nginx is yours. Elsewhere set this option, so that a session which is too large fails in the application, with
+    /// an error that says so.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// // Up to 2,648 bytes of data, which nginx lets through with its defaults.
+    /// let sessions = SessionManager::<String>::builder()
+    ///     .keys(Key::generate())
+    ///     .max_cookie_bytes(3_700)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn max_cookie_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_cookie_bytes = Some(bytes);
         self
     }
 

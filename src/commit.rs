@@ -9,8 +9,8 @@ use crate::{id::SessionId, manager::SessionManager, request::Cell};
 /// The guard that [`Session::commit`](crate::Session::commit) returns; it puts the session's cookie into the
 /// response.
 ///
-/// Return it wherever axum takes response parts, before the body: `Ok((session.commit().await?, body))`.
-/// Putting it there cannot fail.
+/// Return it as the last part before the body: `Ok((session.commit().await?, body))`, or with headers of your own
+/// `Ok((headers, session.commit().await?, body))`. Putting it there cannot fail.
 ///
 /// - It sets or removes the cookie as the latest commit of the request's session demands, and replaces an earlier
 ///   cookie of the same name. Other cookies stay.
@@ -18,8 +18,21 @@ use crate::{id::SessionId, manager::SessionManager, request::Cell};
 /// - Where a token is set or removed, `Cache-Control` becomes `no-store`, unless it already says `no-store` or
 ///   `private`. Elsewhere a missing `Cache-Control` becomes `private`.
 ///
-/// axum applies the parts of a response in order. Put the guard after headers of your own, so that it sees your
-/// `Cache-Control`: `(headers, session.commit().await?, body)`.
+/// # Security
+///
+/// axum makes a response of the body, the last value, and then applies the parts in order. Headers of one part replace
+/// those of the same name, so that a part after the guard can undo what the guard did:
+///
+/// | response | what the client gets |
+/// |---|---|
+/// | `(commit, [("set-cookie", "theme=dark")], body)` | no session cookie |
+/// | `(commit, [("cache-control", "public")], body)` | a session cookie that shared caches may give to others |
+/// | `(headers, commit)` | the same faults: the guard is the body; end with `()` |
+/// | `(parts, commit, body)`, of `http::response::Parts` or `Response<()>` | the same faults: axum applies `parts` last |
+/// | `(headers, commit, body)` | both cookies, and `Cache-Control: no-store` |
+///
+/// [`wrap`](Self::wrap) puts the guard's headers onto a whole response, so that no order matters.
+/// [`AutoCommitLayer`](crate::AutoCommitLayer) puts them there once more.
 #[must_use = "the client learns of the session only if this is returned with the response"]
 pub struct SessionCommit(pub(crate) Arc<Cell>);
 
@@ -48,6 +61,30 @@ impl SessionCommit {
     /// ```
     pub fn id(&self) -> Option<SessionId> {
         self.0.id()
+    }
+
+    /// Puts the session's cookie onto a whole response, after everything else in it.
+    ///
+    /// Use it for a response that another function made, and where the order of parts is not in your hands.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{http::header, response::{IntoResponse, Response}};
+    /// use axum_typed_session::{Session, SessionError};
+    ///
+    /// fn page(visits: u32) -> impl IntoResponse {
+    ///     ([(header::SET_COOKIE, "theme=dark")], format!("{visits} visits"))
+    /// }
+    ///
+    /// async fn index(mut visits: Session<u32>) -> Result<Response, SessionError> {
+    ///     *visits += 1;
+    ///     let page = page(*visits);
+    ///     Ok(visits.commit().await?.wrap(page))
+    /// }
+    /// ```
+    pub fn wrap(self, response: impl IntoResponse) -> Response {
+        (self, response).into_response()
     }
 }
 
@@ -97,6 +134,8 @@ impl IntoResponseParts for SessionCommit {
 
 impl IntoResponse for SessionCommit {
     /// Makes an empty response of status 200 with the session's cookie.
+    ///
+    /// Parts before it are applied to this response, after the guard. With headers of your own, end with `()`.
     fn into_response(self) -> Response {
         (self, ()).into_response()
     }

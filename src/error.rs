@@ -94,10 +94,11 @@ pub enum SessionError {
     #[error("the session has ended, or another request gave it a new id or another owner")]
     Gone,
 
-    /// The session does not fit: 500.
+    /// The session does not fit into [`max_payload`](crate::SessionManagerBuilder::max_payload) or
+    /// [`max_cookie_bytes`](crate::SessionManagerBuilder::max_cookie_bytes): 500.
     #[error(
         "the session takes {actual} bytes where {limit} are allowed; keep less in it, raise \
-         `.max_payload(..)`, or use `.store(..)` where a cookie is the limit"
+         `.max_payload(..)`, or use `.store(..)` where a cookie is the limit (`.max_cookie_bytes(..)`, at most 4096)"
     )]
     TooLarge {
         /// The bytes it takes.

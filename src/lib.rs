@@ -41,7 +41,8 @@
 //! **Every handler that takes a session ends with its guard, or runs under the layer.** The guard is the
 //! [`SessionCommit`] that `commit` returns. A commit of an untouched session does no I/O. Its guard keeps shared
 //! caches from serving the response to other visitors, and lets `rolling` extend the session of somebody who only
-//! reads. Under [`AutoCommitLayer`] handlers need no commit. [`SessionManager::no_session`] is the guard for a
+//! reads. The guard is the last part before the body, `(headers, session.commit().await?, body)`, or
+//! [wraps](SessionCommit::wrap) the response. Under [`AutoCommitLayer`] handlers need no commit. [`SessionManager::no_session`] is the guard for a
 //! handler whose `Option<Session<T>>` is `None`.
 //!
 //! # Cookie or store
@@ -49,7 +50,7 @@
 //! | | sealed cookie | store |
 //! |---|---|---|
 //! | needs | a key | a server, or this process's memory |
-//! | size | 4096 bytes with name and overhead | `max_payload`, 64 KiB |
+//! | size | 2,945 bytes of data; 2,700 through nginx as it comes | `max_payload`, 64 KiB |
 //! | two requests change it at once | the browser keeps the cookie that arrives last | merged, or an error; never lost |
 //! | logout | a copied cookie works until it expires, unless `revocations` | immediate, everywhere |
 //! | ending all sessions of a person, handles, jobs | no | yes |
@@ -58,6 +59,11 @@
 //! always send an older cookie again. In cookie mode with `rolling`, an answer that arrives late can also put an
 //! older cookie back over a newer one; the window is small, since an unchanged session is sealed anew only once a
 //! twentieth of its life has passed.
+//!
+//! A cookie of 4096 bytes, which is the most that browsers keep, holds 2,945 bytes of data. A proxy may allow less:
+//! nginx answers 502 to more than 2,776 bytes by default, and to more than 2,495 with `proxy_cache`, unless
+//! `proxy_buffer_size 8k` is set. [`max_cookie_bytes`](SessionManagerBuilder::max_cookie_bytes) has all figures, and
+//! makes such a session fail in the application instead.
 //!
 //! # Requests that change one session at once
 //!
@@ -122,6 +128,7 @@
 //! | `owner` | none | whose session it is, for `sessions_of` and "log out everywhere" |
 //! | `anonymous_idle_timeout` | as `idle_timeout` | shorter lives for sessions without an owner |
 //! | `max_payload` | 64 KiB | the largest session |
+//! | `max_cookie_bytes` | 4096 | the largest cookie, where a proxy allows less than browsers |
 //! | `validate`, `validate_data` | everything is valid | refusing what comes in |
 //! | `before_save` | nothing | changing what is saved |
 //! | `codec` | JSON | other encodings |

@@ -61,7 +61,56 @@ impl Transport {
 
     /// Reads the token from `Authorization: Bearer` (RFC 6750), and sends it in `X-Session-Token`.
     ///
-    /// An empty `X-Session-Token` tells the client to forget its token.
+    /// An empty `X-Session-Token` tells the client to forget its token. A token that comes with a response replaces
+    /// the one the client has:
+    ///
+    /// | | without a store | with a store |
+    /// |---|---|---|
+    /// | a new token comes | with every save, and with what `rolling` extends | with the first save and every `regenerate`; now and then another for the same id, as after a change of keys |
+    /// | an earlier token | is old data: it opens the session as it was, until it expires | is the session as it is now, until it ends or gets a new id |
+    ///
+    /// # CORS
+    ///
+    /// A script of another origin sees `X-Session-Token` only if the response exposes it, and sends `Authorization`
+    /// only if the server allows it. With `tower-http`:
+    ///
+    /// ```
+    /// use axum::{Router, http::{HeaderName, HeaderValue, header}};
+    /// use tower_http::cors::CorsLayer;
+    ///
+    /// let cors = CorsLayer::new()
+    ///     .allow_origin(HeaderValue::from_static("https://app.example"))
+    ///     .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+    ///     .expose_headers([HeaderName::from_static("x-session-token")]);
+    /// let app: Router = Router::new().layer(cors);
+    /// ```
+    ///
+    /// # Answering 401
+    ///
+    /// A missing or bad token is no error but an anonymous session, so the handler answers. RFC 6750 asks for
+    /// `WWW-Authenticate: Bearer`:
+    ///
+    /// ```
+    /// use axum::{extract::State, http::{StatusCode, header}, response::{IntoResponse, Response}};
+    /// use axum_typed_session::{Session, SessionError, SessionManager};
+    ///
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// async fn me(
+    ///     State(sessions): State<SessionManager<Login>>,
+    ///     session: Option<Session<Login>>,
+    /// ) -> Result<Response, SessionError> {
+    ///     let user = session.as_ref().and_then(|session| session.user.clone());
+    ///     let guard = match session {
+    ///         Some(session) => session.commit().await?,
+    ///         None => sessions.no_session(),
+    ///     };
+    ///     Ok(guard.wrap(match user {
+    ///         Some(user) => format!("hello {user}").into_response(),
+    ///         None => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")]).into_response(),
+    ///     }))
+    /// }
+    /// ```
     pub const fn bearer() -> Self {
         Self(Ok(Kind::Header {
             request: header::AUTHORIZATION,
@@ -291,6 +340,16 @@ impl Carrier {
                 headers.append(header::SET_COOKIE, cookie);
             }
         }
+    }
+
+    /// Returns the bytes that all cookies of a response take as headers, or the token where it has a header of its own.
+    pub(crate) fn bytes_in(&self, headers: &HeaderMap) -> usize {
+        let name = match &self.kind {
+            Kind::Header { response, .. } => response,
+            Kind::Cookie | Kind::Custom { .. } => &header::SET_COOKIE,
+        };
+        let values = headers.get_all(name).iter();
+        values.map(|value| name.as_str().len() + ": \r\n".len() + value.len()).sum()
     }
 
     /// Marks a response as private to one visitor, so that no shared cache serves it to another.

@@ -62,6 +62,11 @@ pub(crate) struct Warnings {
     once: Mutex<Vec<(&'static str, Box<str>)>>,
 }
 
+/// The length of the header `set-cookie: __Host-session=..` with 2,700 bytes of data and the default attributes.
+///
+/// nginx reads all headers of a response into 4096 bytes by default, so that 257 are left for the others.
+const COOKIE_BYTES_NEAR_NGINX_LIMIT: usize = 3_839;
+
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Clients choose methods, so the places are not all the application's.
@@ -91,6 +96,18 @@ impl Warnings {
     pub(crate) fn warn_once(&self, warning: &'static str, session: &'static str, host: &str) {
         if self.is_new(warning, host) {
             tracing::warn!(session, host, "{warning}");
+        }
+    }
+
+    /// Warns once of cookies that together nearly fill nginx's buffer for headers.
+    pub(crate) fn warn_of_size(&self, bytes: usize, session: &'static str) {
+        if bytes >= COOKIE_BYTES_NEAR_NGINX_LIMIT && self.is_new("size", "") {
+            tracing::warn!(
+                session,
+                "the cookies of one response take {bytes} bytes; nginx answers 502 where all headers of a response \
+                 take more than its `proxy_buffer_size`, 4096 by default: set it to 8k, keep less in the session, \
+                 use `.store(..)`, or let larger sessions fail with `.max_cookie_bytes(..)`"
+            );
         }
     }
 

@@ -5,10 +5,12 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 use super::{DAY, Options, SessionManagerBuilder, TokenOptions};
 use crate::{
     codec::JSON_TAG,
+    cookies::NAME_VALUE_LIMIT,
     error::ConfigError,
     expiry::LONGEST_COOKIE,
-    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
+    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings, cookie_bytes},
     seal::Sealer,
+    store::Record,
     transport::Transport,
     warnings::Warnings,
 };
@@ -41,6 +43,11 @@ impl TokenOptions {
             data,
         };
         let core = Core::new(settings, self.home.unwrap_or(Home::Token(self.revocations)))?;
+        if let (Some(limit), Some(sealer)) = (core.max_cookie_bytes, &core.sealer) {
+            let empty = core.data.encode(&*core.data.default()).unwrap_or_default();
+            let record = Record::FIXED_BYTES + empty.len();
+            check_max_cookie_bytes(limit, cookie_bytes(sealer, &core.tenant.carrier, record))?;
+        }
         for risk in &core.tenant.carrier.template.risks {
             tracing::warn!("{risk}");
         }
@@ -64,6 +71,8 @@ impl TokenOptions {
             "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON"
         } else if !has_store && options.on_conflict.is_some() {
             "`.on_conflict(..)` needs `.store(..)`; a browser keeps the cookie that arrives last"
+        } else if has_store && options.max_cookie_bytes.is_some() {
+            "`.max_cookie_bytes(..)` cannot be used together with a store; the cookie then holds only an id"
         } else if !has_store && !has_list && options.store_timeout.is_some() {
             "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`"
         } else if has_migrate && !is_json {
@@ -93,6 +102,16 @@ impl TokenOptions {
         };
         Err(ConfigError::new(problem))
     }
+}
+
+fn check_max_cookie_bytes(limit: usize, smallest: usize) -> Result<(), ConfigError> {
+    if (smallest..=NAME_VALUE_LIMIT).contains(&limit) {
+        return Ok(());
+    }
+    Err(ConfigError::new(format!(
+        "`.max_cookie_bytes({limit})` must be from {smallest}, which an empty session takes, to \
+         {NAME_VALUE_LIMIT}, above which browsers drop a cookie"
+    )))
 }
 
 fn check_durations(options: &Options) -> Result<(), ConfigError> {

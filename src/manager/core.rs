@@ -71,6 +71,7 @@ pub(crate) struct Options {
     pub(crate) migrate: Option<Box<Migrate>>,
     pub(crate) on_conflict: Option<ConflictPolicy>,
     pub(crate) max_payload: usize,
+    pub(crate) max_cookie_bytes: Option<usize>,
     pub(crate) store_timeout: Option<Duration>,
 }
 

@@ -24,6 +24,7 @@ pub(crate) use self::{
     basis::{Basis, Draft},
     core::{Core, Home, Options, Settings},
     rows::CONTENTION,
+    tokens::cookie_bytes,
 };
 use crate::error::SessionError;
 
@@ -101,10 +102,13 @@ impl<T> SessionManager<T> {
     /// [`AutoCommitLayer`](crate::AutoCommitLayer) calls it for every session error of a request. Without the
     /// layer, call it where the application renders its own errors.
     pub fn error_response(&self, error: &SessionError) -> Response {
-        match &self.core.error_response {
+        let mut response = match &self.core.error_response {
             Some(respond) => respond(error),
             None => error.response(),
-        }
+        };
+        // It may be a 200, which a shared cache would keep.
+        self.core.tenant.carrier.mark(false, response.headers_mut());
+        response
     }
 }
 

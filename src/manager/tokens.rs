@@ -14,9 +14,9 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
-    seal::{BadToken, Opened},
+    seal::{BadToken, Opened, Sealer},
     store::{Record, take, take_timestamp},
-    transport::Binding,
+    transport::{Binding, Carrier},
 };
 
 /// More sessions of one request than this are not looked up, since each may cost a load.
@@ -25,6 +25,9 @@ const MAX_CLAIMS: usize = 16;
 /// More tokens than this are not opened. No browser keeps as many cookies of one site, so none of another's making
 /// can hide a session.
 const MAX_TRIES: usize = 256;
+
+/// The bytes of the id, the time of issue and the expiry, which stand before a record.
+const AROUND_RECORD: usize = ID_BYTES + 8 + 8;
 
 /// How far ahead another node's clock may be.
 pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -155,16 +158,21 @@ impl Core {
     pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
         match &self.sealer {
             Some(sealer) if self.data_in_token() => {
-                let value = sealer.token_len(self.plaintext_len(record));
-                self.check_size(self.tenant.carrier.name_len() + value, NAME_VALUE_LIMIT)
+                let actual = cookie_bytes(sealer, &self.tenant.carrier, record.encoded_len());
+                self.check_size(actual, self.max_cookie_bytes.unwrap_or(NAME_VALUE_LIMIT))
             }
             _ => Ok(()),
         }
     }
 
     fn plaintext_len(&self, record: &Record) -> usize {
-        ID_BYTES + if self.data_in_token() { 8 + 8 + record.encoded_len() } else { 0 }
+        if self.data_in_token() { AROUND_RECORD + record.encoded_len() } else { ID_BYTES }
     }
+}
+
+/// Returns the bytes of name and value of a cookie with a record in it.
+pub(crate) fn cookie_bytes(sealer: &Sealer, carrier: &Carrier, record: usize) -> usize {
+    carrier.name_len() + sealer.token_len(AROUND_RECORD + record)
 }
 
 /// Reads what follows the id in a token that carries its data.

@@ -242,6 +242,9 @@ impl Cell {
             let removes_formers = basis.incoming.removes_formers || basis.live().is_none();
             carrier.put(basis.told.clone(), removes_formers, headers);
         }
+        if is_told {
+            self.core.warnings.warn_of_size(carrier.bytes_in(headers), self.core.type_name);
+        }
         carrier.mark(is_told, headers);
     }
 }

@@ -120,11 +120,14 @@ impl Record {
         bytes
     }
 
+    /// The bytes of a record without data, owner and an idle timeout of its own.
+    pub(crate) const FIXED_BYTES: usize = 23;
+
     pub(crate) fn encoded_len(&self) -> usize {
         let idle_timeout = if self.lifetime.idle_timeout.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };
         let epoch = if self.epoch == 0 { 0 } else { 8 };
-        23 + idle_timeout + owner + epoch + self.payload.len()
+        Self::FIXED_BYTES + idle_timeout + owner + epoch + self.payload.len()
     }
 
     pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {

@@ -202,7 +202,7 @@ async fn a_typed_cache_control_before_the_guard_stays() {
     async fn page(mut session: Session<Visits>) -> Result<Response, SessionError> {
         session.count += 1;
         let caching = TypedHeader(CacheControl::new().with_private());
-        Ok((caching, session.commit().await?).into_response())
+        Ok((caching, session.commit().await?, ()).into_response())
     }
     let sessions = Mode::Cookie.builder::<Visits>(&ManualClock::new()).build().unwrap();
     let app = Router::new().route("/", get(page)).with_state(sessions);

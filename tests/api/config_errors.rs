@@ -68,6 +68,21 @@ fn an_idle_timeout_above_the_absolute_timeout_is_refused() {
 }
 
 #[test]
+fn a_limit_that_no_session_or_no_browser_can_keep_is_refused() {
+    let with = |bytes: usize| cookie_mode().max_cookie_bytes(bytes);
+    for bytes in [0, 1, 199, 4097, usize::MAX] {
+        let text = format!(
+            "`.max_cookie_bytes({bytes})` must be from 200, which an empty session takes, to 4096, above which \
+             browsers drop a cookie"
+        );
+        expect_refusal(with(bytes), &text);
+    }
+    for bytes in [200, 4096] {
+        assert!(with(bytes).build().is_ok(), "{bytes}");
+    }
+}
+
+#[test]
 fn a_header_that_http_uses_for_something_else_is_refused() {
     let with = |name| cookie_mode().transport(Transport::header(name));
     let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
@@ -156,6 +171,10 @@ fn options_that_lack_what_they_need_are_refused() {
 
 #[test]
 fn options_that_contradict_each_other_are_refused() {
+    expect_refusal(
+        store_mode().max_cookie_bytes(4096),
+        "`.max_cookie_bytes(..)` cannot be used together with a store; the cookie then holds only an id",
+    );
     expect_refusal(
         store_mode().revocations(MemoryStore::new()),
         "`.revocations(..)` cannot be used together with a store, whose sessions end by themselves",

@@ -310,6 +310,15 @@ mod of_the_application {
         expect_page(&answer, StatusCode::CONFLICT, "<p>Please try again");
     }
 
+    /// It may be a 200, which a shared cache would keep for every visitor.
+    #[tokio::test]
+    async fn a_page_that_a_handler_renders_is_private() {
+        let (_, sessions) = with_page();
+        let answer = answer_of(sessions.error_response(&SessionError::Gone)).await;
+        assert_eq!(answer.header("cache-control").as_deref(), Some("private"));
+        assert_eq!(answer.header("vary").as_deref(), Some("cookie"));
+    }
+
     #[tokio::test]
     async fn without_the_option_a_manager_answers_with_the_sentence() {
         let (_, sessions) = faulty();
