@@ -127,7 +127,12 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// A session of one tenant means nothing to another: its token does not open there, its id finds no row, and its
     /// owner is another, even in one store and under one key. An empty text is [`SessionError::Config`].
-    /// [`SessionManager::for_request`] gives the manager of one tenant outside a request.
+    ///
+    /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant. Where there is an
+    /// [`owner`](Self::owner), [`update`](SessionManager::update) and the operations on owners need it.
+    ///
+    /// Caches tell hosts apart. If `choose` looks at a header other than `Host`, add that header to `Vary` where a
+    /// cache may keep the response.
     ///
     /// # Example
     ///
@@ -207,6 +212,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Keys, kind and audience must be those of the former release. Remove the option once the longest session has
     /// ended, which takes [`absolute_timeout`](Self::absolute_timeout).
     ///
+    /// With several nodes, change the cookie in two releases, so that no node meets a cookie that it cannot read:
+    ///
+    /// 1. `.cookie(old).former_cookie(new)`, which already reads the new cookie.
+    /// 2. `.cookie(new).former_cookie(old)`, once every node runs the first release.
+    ///
     /// # Example
     ///
     /// ```
@@ -220,6 +230,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
+    ///
+    /// # Security
+    ///
+    /// Today's prefix `__Host-` does not protect a former cookie without it. A host of the same site can still plant
+    /// that one, and so sign a visitor without a session into a session of the attacker.
     pub fn former_cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
         self.options.former_cookies.push(template.into());
         self
@@ -277,8 +292,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Reads the cookie without Partitioned as a [`former_cookie`](Self::former_cookie), and so removes it once the
-    /// partitioned one is set.
+    /// Reads the cookie without Partitioned as a [`former_cookie`](Self::former_cookie): its session goes on in the
+    /// partitioned cookie, and it is removed once that is set.
     ///
     /// Default: off. For sites that moved to Partitioned cookies
     /// ([CHIPS](https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies)).

@@ -215,3 +215,6 @@ fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> 
     ];
     risks.into_iter().filter(|(is_taken, _)| *is_taken).map(|(_, risk)| risk).collect()
 }
+
+#[cfg(test)]
+mod tests;

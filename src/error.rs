@@ -74,9 +74,10 @@ pub enum SessionError {
     )]
     Newer,
 
-    /// Two managers in one request use the same cookie or header: 500.
+    /// Two managers in one request use the same cookie or header, the one perhaps as a former cookie: 500.
     #[error(
-        "two session managers of one request use the {carrier}; give one of them another `.cookie(..)` or `.transport(..)`"
+        "two session managers of one request use the {carrier}; give one of them another `.cookie(..)`, \
+         `.former_cookie(..)` or `.transport(..)`"
     )]
     DuplicateName {
         /// The cookie or header, such as `cookie "__Host-session"`.
@@ -149,7 +150,8 @@ pub enum SessionError {
     IdInUse,
 
     /// [`cookie_for`](crate::SessionManagerBuilder::cookie_for) or
-    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned what cannot be used: 500.
+    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned what cannot be used, or an operation on
+    /// owners outside a request was not told for which tenant: 500.
     #[error(transparent)]
     Config(ConfigError),
 

@@ -117,6 +117,8 @@
 //! | `keys` | required without a store | seals tokens; a [`KeyRing`] reads keys from the environment and rotates them |
 //! | `audience`, `kind` | this crate's name; the short name of the data type | what tokens and ids are for |
 //! | `cookie` | `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax | name and attributes |
+//! | `former_cookie` | none | a cookie as it was before its name, Path, Domain or Partitioned changed |
+//! | `cookie_for`, `audience_for` | the same for every request | tenants, each with its own cookie and sessions |
 //! | `transport` | the cookie | bearer, a header, or functions of your own |
 //! | `signed`, `insecure_http`, `remove_unpartitioned` | off | readable tokens; development; moving to CHIPS |
 //! | `store`, `store_for` | none: the cookie holds the data | sessions on the server; one store per tenant |
@@ -170,6 +172,7 @@
 //! | `save()`, `regenerate()`, `isNew`, `maxAge` | `force_save()`, `regenerate()`, `is_new()`, `set_idle_timeout()` |
 //! | `app.keys`, `config.keys = 'new,old'` | `keys`; `KeyRing::from_env` reads the same list |
 //! | `key`, `path`, `domain`, `secure`, `httpOnly`, `sameSite`, `partitioned` | `cookie` |
+//! | `domain` as a function of the request | `cookie_for` for all attributes; `audience_for` keeps tenants apart |
 //! | `removeUnpartitioned`, `rolling`, `renew`, `maxAge`, `maxAge: 'session'` | `remove_unpartitioned`, `rolling`, `rolling`, `idle_timeout`, `idle_timeout` |
 //! | `signed`, `encrypt` | encrypted; `signed` for readable |
 //! | `store`, `ContextStore`, `externalKey`, `genid` | `store`, `store_for`, `transport`, `id_generator` |

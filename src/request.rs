@@ -125,8 +125,10 @@ impl Registry {
         if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(&core)) {
             return Ok(cell.clone());
         }
-        if cells.iter().any(|cell| cell.core.tenant.carrier.clashes_with(carrier)) {
-            return Err(SessionError::DuplicateName { carrier: carrier.description.clone() });
+        if let Some(clash) =
+            cells.iter().find_map(|cell| cell.core.tenant.carrier.clash_with(carrier))
+        {
+            return Err(SessionError::DuplicateName { carrier: clash.to_owned() });
         }
         let cell = Arc::new(Cell::new(core, self.fate.clone()));
         cells.push(cell.clone());
@@ -166,8 +168,14 @@ impl Registry {
         };
         let first = || lock(&self.cells).first().map(|cell| cell.core.clone());
         let failed = self.fate.failed.get().cloned().or_else(first);
-        let respond = failed.as_ref().and_then(|core| core.error_response.as_ref());
-        respond.map(|respond| respond(error)).unwrap_or(response)
+        let Some((core, respond)) =
+            failed.as_ref().and_then(|core| Some((core, core.error_response.as_ref()?)))
+        else {
+            return response;
+        };
+        let mut response = respond(error);
+        core.tenant.carrier.mark(false, response.headers_mut());
+        response
     }
 
     /// Puts what every session's commits came to into the response.

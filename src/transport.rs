@@ -226,17 +226,19 @@ impl Carrier {
         Ok(Self { kind, template, formers, description, name, binding, vary })
     }
 
-    /// Returns `true` if in one response each of two carriers would replace or remove the token of the other.
-    pub(crate) fn clashes_with(&self, other: &Self) -> bool {
+    /// Returns the cookie or header of two carriers that cannot be in one response: the one would replace or remove the
+    /// token of the other.
+    pub(crate) fn clash_with<'c>(&'c self, other: &'c Self) -> Option<&'c str> {
         let removes = |one: &Self, other: &Self| {
-            let is_other =
-                |former: &FormerCookie| former.template.identity == other.template.identity;
+            let is_other = |former: &FormerCookie| former.template.name == other.template.name;
             matches!(other.kind, Kind::Cookie) && one.formers.iter().any(is_other)
         };
         let is_same = self.description == other.description;
-        (is_same && !matches!(self.kind, Kind::Custom { .. }))
-            || removes(self, other)
-            || removes(other, self)
+        if removes(self, other) || (is_same && !matches!(self.kind, Kind::Custom { .. })) {
+            Some(&other.description)
+        } else {
+            removes(other, self).then_some(&*self.description)
+        }
     }
 
     /// Returns how many bytes of the cookie's limit are the name's.

@@ -4,17 +4,24 @@
 #[path = "common/logs.rs"]
 mod logs;
 
-use std::{env, path::Path, process::Stdio, time::Duration};
+use std::{env, path::Path, process::Stdio, sync::LazyLock, time::Duration};
 
 use axum::{
     Router,
     response::{AppendHeaders, Html, IntoResponse, Redirect},
     routing::{get, post},
 };
-use axum_typed_session::{Key, Session, SessionError, SessionManager, cookie::Cookie};
-use http::{HeaderMap, header};
+use axum_typed_session::{
+    Key, Session, SessionError, SessionManager, SessionManagerBuilder,
+    cookie::{Cookie, SameSite},
+};
+use http::{HeaderMap, header, request::Parts};
 use logs::Log;
 use tokio::process::Command;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// Releases and tenants share one key, so that nothing else keeps them apart.
+static KEY: LazyLock<Key> = LazyLock::new(Key::generate);
 
 const CHROMIUM: [&str; 3] =
     ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
@@ -37,6 +44,19 @@ const COOKIES_PAGE: &str = r"<!doctype html><pre id=out></pre><script>
 (async () => {
   const sent = async (path) => (await fetch(path)).text();
   document.getElementById('out').textContent = await sent('sent') + '|' + await sent('/');
+})();
+</script>";
+
+/// A script that visits a list of pages, `host path` or a path alone, and writes down their answers.
+const VISITS_PAGE: &str = r"<!doctype html><pre id=out></pre><script>
+(async () => {
+  const seen = [];
+  for (const page of PAGES) {
+    const [path, host] = page.split(' ').reverse();
+    const url = 'http://' + (host || location.hostname) + ':' + location.port + path;
+    seen.push(await (await fetch(url, {method: 'POST', credentials: 'include'})).text());
+  }
+  document.getElementById('out').textContent = seen.join('|');
 })();
 </script>";
 
@@ -224,4 +244,119 @@ async fn chromium_takes_the_folder_for_a_path_that_does_not_begin_with_a_slash()
     let set = vec!["good=1; Path=/".to_owned(), "bad=1; Path=app".to_owned()];
     let seen = what_chromium_sees(chromium, cookies(set), "localhost").await;
     assert_eq!(seen, "bad=1; good=1|good=1");
+}
+
+/// A release of an application: `/add`, `/read` and `/logout`, which answer with the count.
+fn release(builder: SessionManagerBuilder<u32>) -> Router {
+    async fn answer(visits: Session<u32>) -> Result<impl IntoResponse, SessionError> {
+        let body = visits.to_string();
+        Ok((visits.commit().await?, body))
+    }
+    let add = async |mut visits: Session<u32>| {
+        *visits += 1;
+        answer(visits).await
+    };
+    let logout = async |mut visits: Session<u32>| {
+        visits.destroy();
+        answer(visits).await
+    };
+    Router::new()
+        .route("/add", post(add))
+        .route("/read", post(answer))
+        .route("/logout", post(logout))
+        .with_state(builder.build().unwrap())
+}
+
+/// A page that visits these pages of an application.
+fn visiting(app: Router, pages: &[&str]) -> Router {
+    let page = VISITS_PAGE.replace("PAGES", &format!("{pages:?}"));
+    app.route("/folder/page", get(async || Html(page)))
+}
+
+#[tokio::test]
+async fn a_former_cookie_disappears_from_chromium_after_the_move_and_at_a_logout() {
+    async fn count(headers: HeaderMap) -> String {
+        let sent = headers.get(header::COOKIE).map(|cookies| cookies.to_str().unwrap().to_owned());
+        sent.map_or(0, |sent| sent.split(';').count()).to_string()
+    }
+    let Some(chromium) = chromium() else { return };
+    let named = |name: &'static str| Cookie::build(name).same_site(SameSite::None);
+    let cases = [
+        ("localhost", named("id").path("/folder"), named("id")),
+        ("localhost", named("id"), named("id").path("/folder")),
+        ("localhost", named("id"), named("__Host-id")),
+        ("www.shop.localhost", named("id").domain("shop.localhost"), named("id")),
+        ("www.shop.localhost", named("id"), named("id").domain("shop.localhost")),
+        ("localhost", named("id"), named("id").partitioned(true)),
+    ];
+    let pages = [
+        ("/folder/old/add", "1"),
+        ("/folder/sent", "1"),
+        // The session moves, and so does the cookie.
+        ("/folder/new/read", "1"),
+        ("/folder/sent", "1"),
+        ("/folder/new/add", "2"),
+        // An old node does not know today's cookie, and sets its own beside it.
+        ("/folder/old/add", "1"),
+        ("/folder/sent", "2"),
+        ("/folder/new/read", "2"),
+        ("/folder/new/logout", "2"),
+        ("/folder/sent", "0"),
+        ("/folder/new/read", "0"),
+    ];
+    for (host, was, is) in cases {
+        let builder = || SessionManager::builder().keys(KEY.clone());
+        let old = release(builder().cookie(was.clone()));
+        let new = release(builder().cookie(is.clone()).former_cookie(was.clone()));
+        let app = Router::new()
+            .nest("/folder/old", old)
+            .nest("/folder/new", new)
+            .route("/folder/sent", post(count));
+        let app = visiting(app, &pages.map(|(page, _)| page));
+        let seen = what_chromium_sees(chromium, app, host).await;
+        assert_eq!(seen, pages.map(|(_, seen)| seen).join("|"), "{was:?} {is:?} at {host}");
+    }
+}
+
+#[tokio::test]
+async fn chromium_keeps_the_sessions_of_two_tenants_apart() {
+    fn host(parts: &Parts) -> String {
+        let host = parts.headers.get(header::HOST).unwrap().to_str().unwrap();
+        host.split(':').next().unwrap().to_owned()
+    }
+    let Some(chromium) = chromium() else { return };
+    let of_host = |parts: &Parts| Cookie::build("id").domain(host(parts)).build();
+    let of_all = |_: &Parts| Cookie::build("id").domain("shop.localhost").build();
+    let apart: &[(&str, &str)] = &[
+        ("a.shop.localhost /add", "1"),
+        ("a.shop.localhost /add", "2"),
+        ("b.shop.localhost /read", "0"),
+        ("b.shop.localhost /add", "1"),
+        ("a.shop.localhost /read", "2"),
+        ("b.shop.localhost /logout", "1"),
+        ("b.shop.localhost /read", "0"),
+        ("a.shop.localhost /read", "2"),
+    ];
+    // The browser sends the cookie of one to the other.
+    let together: &[(&str, &str)] = &[
+        ("a.shop.localhost /add", "1"),
+        ("b.shop.localhost /read", "0"),
+        ("a.shop.localhost /read", "1"),
+        ("b.shop.localhost /add", "1"),
+        ("a.shop.localhost /read", "0"),
+    ];
+    let builder = || SessionManager::builder().keys(KEY.clone()).audience_for(host);
+    let cases = [
+        (release(builder()), apart),
+        (release(builder().cookie_for(of_host)), apart),
+        (release(builder().cookie_for(of_all)), together),
+    ];
+    for (app, pages) in cases {
+        let cors = CorsLayer::new().allow_origin(AllowOrigin::mirror_request());
+        let app = app.layer(cors.allow_credentials(true));
+        let list: Vec<_> = pages.iter().map(|(page, _)| *page).collect();
+        let seen = what_chromium_sees(chromium, visiting(app, &list), "a.shop.localhost").await;
+        let expected: Vec<_> = pages.iter().map(|(_, seen)| *seen).collect();
+        assert_eq!(seen, expected.join("|"));
+    }
 }

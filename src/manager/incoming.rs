@@ -76,6 +76,11 @@ impl Core {
                 Verdict::Absent => {}
             }
         }
+        if origin == Origin::Tombstone {
+            // The client gets its new token from another response, which one of a former cookie must not replace.
+            let formers = current.extract_if(.., |((in_former_cookie, _), _)| *in_former_cookie);
+            others.extend(formers.map(|(_, live)| (live.key(), Some(live.record))));
+        }
         current.sort_by_key(|(rank, _)| *rank);
         let dropping = if arrived { None } else { self.tenant.carrier.host_that_drops(parts) };
         let incoming = Incoming {

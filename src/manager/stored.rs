@@ -11,10 +11,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
-    error::{SessionError, StoreError},
+    error::{ConfigError, SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::Lifetime,
-    id::StoreKey,
+    id::{OwnerKey, StoreKey},
     store::{Record, SessionStore},
 };
 
@@ -163,6 +163,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
         let rows = self.core.rows_for("update")?;
+        self.core.check_owners("update")?;
         let session = self.core.load_if("update", key, is_meant).await?;
         let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
         let mut result = None;
@@ -195,7 +196,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::NoStore`] in cookie mode.
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
         let operation = "sessions_of";
-        let owner = self.core.tenant.scope.owner(owner);
+        let owner = self.core.owner_key(operation, owner)?;
         let rows = self.core.rows_for(operation)?;
         let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
         let mut sessions = Vec::new();
@@ -222,7 +223,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: impl Into<StoreKey>,
     ) -> Result<bool, SessionError> {
         let (operation, key) = ("destroy_of", key.into());
-        let owner = self.core.tenant.scope.owner(owner);
+        let owner = self.core.owner_key(operation, owner)?;
         let is_meant = |record: &Record| record.owner == Some(owner);
         if self.core.load_if(operation, key, &is_meant).await?.is_none() {
             return Ok(false);
@@ -289,13 +290,29 @@ pub(crate) fn any_change<T: 'static, R>(
 }
 
 impl Core {
+    fn owner_key(&self, operation: &'static str, owner: &str) -> Result<OwnerKey, SessionError> {
+        self.check_owners(operation)?;
+        Ok(self.tenant.scope.owner(owner))
+    }
+
+    /// Refuses an operation on owners where each tenant has its own and none was chosen.
+    fn check_owners(&self, operation: &'static str) -> Result<(), SessionError> {
+        if self.audience_for.is_none() || self.tenant.is_of_request || !self.owner_is_told {
+            return Ok(());
+        }
+        Err(SessionError::Config(ConfigError::new(format!(
+            "`{operation}` needs a tenant where `.audience_for(..)` chooses, since each has its own owners; call it on \
+             `manager.for_request(..)`"
+        ))))
+    }
+
     async fn destroy_by_owner(
         &self,
         operation: &'static str,
         owner: &str,
         keep: Option<StoreKey>,
     ) -> Result<u64, SessionError> {
-        let owner = self.tenant.scope.owner(owner);
+        let owner = self.owner_key(operation, owner)?;
         let mut rows = self.rows_for(operation)?;
         rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
         let destroy = rows.store.destroy_by_owner(&owner, keep.as_ref());

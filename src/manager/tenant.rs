@@ -19,20 +19,25 @@ use crate::{
 pub(crate) struct Tenant {
     pub(crate) scope: Arc<Scope>,
     pub(crate) carrier: Carrier,
+    /// It is the tenant of a request, not the one outside of requests.
+    pub(super) is_of_request: bool,
 }
 
 impl Settings {
     /// Makes the tenant of a request, or the one outside of requests.
     pub(super) fn tenant(&self, parts: Option<&Parts>) -> Result<Tenant, ConfigError> {
-        let (option, audience) = match (parts, &self.audience_for) {
-            (Some(parts), Some(choose)) => ("audience_for", choose(parts)),
-            _ => ("audience", self.audience.clone()),
+        const LEAVE_OUT: &str = "leave the option out";
+        let (option, way_out, audience) = match (parts, &self.audience_for) {
+            (Some(parts), Some(choose)) => {
+                ("audience_for", "return one for every request", choose(parts))
+            }
+            _ => ("audience", LEAVE_OUT, self.audience.clone()),
         };
         let kind = &*self.events.kind;
-        for (option, name) in [(option, &*audience), ("kind", kind)] {
+        for (option, way_out, name) in [(option, way_out, &*audience), ("kind", LEAVE_OUT, kind)] {
             if name.is_empty() {
                 return Err(ConfigError::new(format!(
-                    "`.{option}(..)`: an empty name tells nothing apart; leave the option out"
+                    "`.{option}(..)`: an empty name tells nothing apart; {way_out}"
                 )));
             }
         }
@@ -44,7 +49,8 @@ impl Settings {
         };
         let transport = self.transport.clone().unwrap_or(Transport::cookie());
         let carrier = Carrier::new(transport, template, formers, bind)?;
-        Ok(Tenant { scope: Scope::new(&audience, kind), carrier })
+        let is_of_request = parts.is_some();
+        Ok(Tenant { scope: Scope::new(&audience, kind), carrier, is_of_request })
     }
 
     /// Makes today's cookie and the former ones.
@@ -62,19 +68,27 @@ impl Settings {
             unpartitioned.set_partitioned(false);
             formers.push(unpartitioned);
         }
+        let lacks_partitioned = self.remove_unpartitioned && cookie.partitioned() != Some(true);
         let template = CookieTemplate::new(option, cookie, self.insecure_http)?;
         let former = |cookie| CookieTemplate::new("former_cookie", cookie, self.insecure_http);
         let mut formers: Vec<_> = formers.into_iter().map(former).collect::<Result<_, _>>()?;
-        let count = formers.len();
-        formers.retain(|former| former.identity != template.identity);
-        if formers.len() < count && self.cookie_for.is_none() {
-            return Err(ConfigError::new(if self.remove_unpartitioned {
-                "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned"
-            } else {
-                "`.former_cookie(..)` has the name, Domain, Path and Partitioned of today's cookie; remove it"
-            }));
-        }
-        Ok((template, formers))
+        let (count, mut known) = (formers.len(), vec![template.identity.clone()]);
+        formers.retain(|former| {
+            let is_new = !known.contains(&former.identity);
+            known.extend(is_new.then(|| former.identity.clone()));
+            is_new
+        });
+        let is_known = formers.len() < count && self.cookie_for.is_none();
+        let problem = if is_known && lacks_partitioned {
+            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned"
+        } else if is_known && !self.insecure_http {
+            "`.former_cookie(..)` has the name, Domain, Path and Partitioned of today's cookie or of another former \
+             one; remove it"
+        } else {
+            // `insecure_http` takes away the prefix by which two names may differ.
+            return Ok((template, formers));
+        };
+        Err(ConfigError::new(problem))
     }
 }
 

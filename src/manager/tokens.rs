@@ -22,8 +22,8 @@ use crate::{
 /// More sessions of one request than this are not looked up, since each may cost a load.
 const MAX_CLAIMS: usize = 16;
 
-/// More tokens than this are not opened. No browser keeps as many cookies of one site, so none of another's making
-/// can hide a session.
+/// More tokens than this are not opened for each cookie, today's or a former one. No browser keeps as many cookies of
+/// one site, so none of another's making can hide a session.
 const MAX_TRIES: usize = 256;
 
 /// The bytes of the id, the time of issue and the expiry, which stand before a record.
@@ -66,7 +66,8 @@ impl Core {
         now: Timestamp,
     ) -> Result<Tokens, SessionError> {
         let carrier = &self.tenant.carrier;
-        let (mut arrived, mut worst, mut tries) = (false, None, MAX_TRIES);
+        let (mut arrived, mut worst) = (false, None);
+        let mut tries = MAX_TRIES * (1 + carrier.formers.len());
         let (mut in_current, mut in_former) = (false, false);
         let mut claims: Vec<Claim> = Vec::new();
         carrier.visit_tokens(parts, |token, binding, is_former| {

@@ -239,7 +239,8 @@ impl Cell {
         let carrier = &self.core.tenant.carrier;
         let is_told = sent.as_ref().is_some_and(|basis| basis.told.is_some());
         if let Some(basis) = sent {
-            let removes_formers = basis.incoming.removes_formers || basis.live().is_none();
+            // Identities are counted from 0 on, so one has ended, as at a logout.
+            let removes_formers = basis.incoming.removes_formers || basis.identity > 0;
             carrier.put(basis.told.clone(), removes_formers, headers);
         }
         if is_told {

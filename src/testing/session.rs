@@ -48,8 +48,9 @@ pub struct TestSession<T> {
 impl<T: Send + Sync + 'static> TestSession<T> {
     /// Starts a session that holds `data`, as a committed request would have.
     ///
-    /// `id_generator` and `validate` see a request without method, path and other headers. With
-    /// `store_for`, name the tenant's store first: `sessions.with_store(store)`.
+    /// `id_generator` and `validate` see a request without method, path and other headers. With `store_for`,
+    /// `cookie_for` or `audience_for`, choose the tenant first:
+    /// [`sessions.for_request(..)`](SessionManager::for_request).
     ///
     /// # Errors
     ///

@@ -124,7 +124,8 @@ impl SessionStore for ProbeStore {
     });
 }
 
-/// An app that does what the path says, in order, and then commits: `/add/regenerate`.
+/// An app that does what the path says, in order, and then commits: `/add/regenerate`. Where cookies depend on the path,
+/// the query says it: `/shop?add/regenerate`.
 ///
 /// `commit` commits in between, after which the session is extracted anew; all guards go into the
 /// response. It answers with the count.
@@ -153,7 +154,7 @@ async fn run_script(
     request: Request<Body>,
 ) -> Result<Response, SessionError> {
     let (mut parts, _) = request.into_parts();
-    let script = parts.uri.path().to_owned();
+    let script = parts.uri.query().unwrap_or(parts.uri.path()).to_owned();
     let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
     let mut guards = Vec::new();
     let mut note = None;
