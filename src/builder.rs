@@ -62,6 +62,7 @@ where
                 max_payload: 64 * 1024,
                 max_cookie_bytes: None,
                 store_timeout: None,
+                clock_skew: Duration::from_secs(60),
             },
             token: TokenOptions::default(),
             data: DataOptions {
@@ -320,9 +321,33 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: none; a copied cookie then works until it expires. Every node must share the list. While the list is
     /// down, requests with a session are answered with 503.
     ///
-    /// An ended id stays in the list until no token of its session can be valid any more, which takes
-    /// [`absolute_timeout`](Self::absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
-    /// any visitor can begin sessions and end them, and a full list answers a logout with 503.
+    /// An ended id stays in the list until no token of its session can be valid any more, which takes the session's idle
+    /// timeout and ten minutes. If the list is bounded, limit the rate of logouts: any visitor can begin sessions and end
+    /// them, and a full list answers a logout with 503. With [`anonymous_idle_timeout`](Self::anonymous_idle_timeout)
+    /// their entries leave the list sooner.
+    ///
+    /// So that this holds for every token of an id, a commit that changes how long the session lives after a save, such
+    /// as a login with an `anonymous_idle_timeout` or a [`set_idle_timeout`](crate::Session::set_idle_timeout), gives
+    /// the session a new id. A token lives no longer than the idle timeout that is configured when it comes in.
+    ///
+    /// [`SessionManager::destroy`] ends a session whose key is known. Operations by owner need a
+    /// [`store`](Self::store), since nobody keeps the sessions of an owner here.
+    ///
+    /// A [`MemoryStore`](crate::MemoryStore) forgets every logout at a restart, while the keys come back. `build()` warns
+    /// of it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, MemoryStore, SessionManager};
+    ///
+    /// // With several nodes, or to keep logouts over a restart: `RedisStore`, `SqliteStore` and so on.
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .revocations(MemoryStore::new())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
         self.token.revocations = Some(Arc::new(list));
         self
@@ -600,6 +625,28 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets how long one store call may take. A store that takes longer counts as down. Default: two seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.options.store_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how far the clocks of two nodes may differ. Default: 60 seconds.
+    ///
+    /// A token that another node sealed is refused only if it was issued later than this node's time and this
+    /// duration. At most an hour; zero for a single node.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .clock_skew(Duration::from_secs(5))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn clock_skew(mut self, skew: Duration) -> Self {
+        self.options.clock_skew = skew;
         self
     }
 

@@ -3,7 +3,7 @@
 //! | origin | destroy | regenerate | save¹ | unchanged |
 //! |---|---|---|---|---|
 //! | new | destroy² | as save | create, set | - |
-//! | loaded | destroy | rotate, set | update, set³ | touch, set³ if due; else set if outdated⁵ |
+//! | loaded | destroy | rotate, set | update⁶, set³ | touch, set³ if due; else set if outdated⁵ |
 //! | tombstone | destroy⁴ | create, set | gone | - |
 //!
 //! ¹ data changed, `force_save` or `set_idle_timeout`. ² the sessions that came in and were refused, if any.
@@ -11,7 +11,8 @@
 //! outdated⁵, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
 //! that the old id was replaced by. ⁵ a former key sealed it, or a former
 //! cookie carried it. `destroy` wins over every other intent, and removes the cookie if one arrived.
-//! On a new session `regenerate` alone does nothing.
+//! On a new session `regenerate` alone does nothing. ⁶ rotate where a revocation list is asked and a save changes how
+//! long the session's tokens live.
 
 use bytes::Bytes;
 
@@ -105,6 +106,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) changed: bool,
     /// The token carries the data, not only an id.
     pub(crate) data_in_token: bool,
+    /// Every token of an id has to live equally long, so that the revocation list knows when to forget the id.
+    pub(crate) has_list: bool,
     pub(crate) policy: &'a ExpiryPolicy,
     pub(crate) now: Timestamp,
 }
@@ -175,7 +178,7 @@ pub(crate) fn decide<'a>(
     situation: &Situation<'a>,
     prepare: impl FnOnce() -> Result<Prepared, SessionError>,
 ) -> Result<(RowAction<'a>, bool), SessionError> {
-    let Situation { origin, intents, changed, data_in_token, policy, now } = *situation;
+    let Situation { origin, intents, changed, data_in_token, has_list, policy, now } = *situation;
     let idle_timeout = intents.idle_timeout;
     let asks_save = changed || intents.force_save || idle_timeout.is_some();
     Ok(match origin {
@@ -185,7 +188,10 @@ pub(crate) fn decide<'a>(
             let owner = prepared.owner;
             let lifetime = lifetime_after_save(policy, &live.record, owner, idle_timeout, now);
             let save = Save { live, prepared, intents, lifetime, now };
-            if intents.regenerate {
+            let ttl = |chosen, owner: Option<OwnerKey>| policy.ttl(chosen, owner.is_some());
+            let lives_differently = ttl(lifetime.idle_timeout, owner)
+                != ttl(live.record.idle_timeout(), live.record.owner);
+            if intents.regenerate || (has_list && lives_differently) {
                 (RowAction::Rotate(save), true)
             } else {
                 (RowAction::Update(save), data_in_token || tells(policy, live, &lifetime))

@@ -110,7 +110,7 @@ impl ExpiryPolicy {
     }
 
     /// Returns how long a session lives after a save.
-    fn ttl(&self, chosen: Option<IdleTimeout>, owned: bool) -> Duration {
+    pub(crate) fn ttl(&self, chosen: Option<IdleTimeout>, owned: bool) -> Duration {
         let ttl = chosen.unwrap_or(self.idle_timeout).duration();
         let limit = if owned { None } else { self.anonymous_idle_timeout };
         limit.map_or(ttl, |limit| ttl.min(limit)).max(SHORTEST)

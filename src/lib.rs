@@ -137,6 +137,7 @@
 //! | `store_timeout` | 2 s | when a store counts as down |
 //! | `on_event` | `tracing` alone | metrics and audits |
 //! | `error_response` | a short plain sentence | what the client sees of an error |
+//! | `clock_skew` | 60 s | how far the clocks of nodes differ |
 //! | `clock` | the system's | tests |
 //!
 //! # `Arc<AppState>` as state

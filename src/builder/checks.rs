@@ -18,6 +18,8 @@ use crate::{
 /// Long enough for anything and short enough that no sum overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+const LONGEST_SKEW: Duration = Duration::from_secs(60 * 60);
+
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Checks everything and makes the manager.
     ///
@@ -47,6 +49,12 @@ impl TokenOptions {
             let empty = core.data.encode(&*core.data.default()).unwrap_or_default();
             let record = Record::FIXED_BYTES + empty.len();
             check_max_cookie_bytes(limit, cookie_bytes(sealer, &core.tenant.carrier, record))?;
+        }
+        if core.forgets_revocations() {
+            tracing::warn!(
+                "the list of `.revocations(..)` is in this process's memory: a restart forgets every logout, and the \
+                 ended cookies are valid again if the keys come back; use a store that outlives the process"
+            );
         }
         for risk in &core.tenant.carrier.template.risks {
             tracing::warn!("{risk}");
@@ -132,6 +140,12 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
                 "`.{option}({actual:?})` must be above zero and at most {limit:?}"
             )));
         }
+    }
+    if options.clock_skew > LONGEST_SKEW {
+        return Err(ConfigError::new(format!(
+            "`.clock_skew({:?})` must be at most {LONGEST_SKEW:?}; set the clocks of the nodes with NTP",
+            options.clock_skew
+        )));
     }
     if idle_timeout > absolute_timeout {
         return Err(ConfigError::new(format!(

@@ -35,7 +35,9 @@ impl Case {
     fn decided(&self) -> (RowAction<'_>, bool) {
         let Self { origin, intents, changed, data_in_token, policy, now, .. } = self;
         let (changed, data_in_token, now) = (*changed, *data_in_token, *now);
-        let situation = Situation { origin, intents, changed, data_in_token, policy, now };
+        let has_list = false;
+        let situation =
+            Situation { origin, intents, changed, data_in_token, has_list, policy, now };
         let mut is_prepared = false;
         let decided = decide(&situation, || {
             is_prepared = true;

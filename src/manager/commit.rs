@@ -42,6 +42,7 @@ impl Core {
             intents: &intents,
             changed,
             data_in_token: self.data_in_token(),
+            has_list: self.list().is_some(),
             policy: &self.policy,
             now,
         };

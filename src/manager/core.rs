@@ -73,6 +73,7 @@ pub(crate) struct Options {
     pub(crate) max_payload: usize,
     pub(crate) max_cookie_bytes: Option<usize>,
     pub(crate) store_timeout: Option<Duration>,
+    pub(crate) clock_skew: Duration,
 }
 
 type AudienceFor = dyn Fn(&Parts) -> String + Send + Sync;
@@ -167,6 +168,11 @@ impl Core {
         if let Home::Token(Some(list)) = &*self.home { Some(self.rows_in(list)) } else { None }
     }
 
+    /// Returns `true` if a restart loses the revocation list.
+    pub(crate) fn forgets_revocations(&self) -> bool {
+        self.list().is_some_and(|list| !list.store.survives_restart())
+    }
+
     fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
         // Not the `Arc`, which is a store too and would box every future once more.
         let store = store.as_ref();
@@ -199,6 +205,11 @@ impl Core {
             return Ok(0);
         }
         random().map(|bytes| u64::from_be_bytes(bytes) | 1).map_err(SessionError::Random)
+    }
+
+    /// Returns how long a session lives after a save.
+    pub(super) fn ttl_of(&self, record: &Record) -> Duration {
+        self.policy.ttl(record.idle_timeout(), record.owner.is_some())
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -6,7 +6,8 @@ use http::request::Parts;
 use time::OffsetDateTime;
 
 use super::{
-    SessionManager, any_data::Data, basis::Basis, core::Core, incoming::Verdict, rows::Rows,
+    SessionManager, any_data::Data, basis::Basis, core::Core, endings::Successor,
+    incoming::Verdict, rows::Rows,
 };
 use crate::{
     clock::Timestamp,
@@ -172,15 +173,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         result.ok_or(SessionError::Gone)
     }
 
-    /// Ends a stored session. If it has already ended, this is a success.
+    /// Ends a session. If it has already ended, this is a success.
+    ///
+    /// In cookie mode it needs [`revocations`](crate::SessionManagerBuilder::revocations), which the key is entered
+    /// into.
     ///
     /// # Errors
     ///
     /// - [`SessionError::Gone`] if the session has a new id and goes on under it.
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
-    /// - [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::NoStore`] in cookie mode without revocations.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
-        self.core.destroy_if("destroy", key.into(), &|_| true).await
+        let (core, key) = (&self.core, key.into());
+        let Some(list) = core.list() else {
+            return core.destroy_if("destroy", key, &|_| true).await;
+        };
+        let earlier = core.revoke(list, &key, None, None, core.now()).await?;
+        if earlier.as_ref().and_then(Successor::of).is_some() {
+            return Err(core.gone(Some(key)));
+        }
+        core.report(Kind::Destroyed, || key);
+        Ok(())
     }
 
     /// Returns the live sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes one

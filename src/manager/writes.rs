@@ -32,6 +32,18 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
+        if let (Some(list), Some(live)) = (self.list(), basis.live())
+            && (*tells && !matches!(row, RowAction::Rotate(_)))
+            && Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some()
+        {
+            if matches!(row, RowAction::Update(_)) {
+                return Err(self.gone(Some(live.key())));
+            }
+            // As with a row that is gone, an unchanged session is left alone.
+            let (incoming, origin) = (basis.incoming.clone(), basis.origin.clone());
+            let rest = Basis::new(incoming, identity, origin, told);
+            return Ok(basis.has_leftovers().then_some(rest));
+        }
         let mut origin = match row {
             RowAction::None if !tells && !basis.has_leftovers() => return Ok(None),
             RowAction::None => basis.origin.clone(),
@@ -115,11 +127,6 @@ impl Core {
         } else {
             let record = self.record_of(save)?;
             self.check_fits(&record)?;
-            if let Some(list) = self.list()
-                && Box::pin(self.revocation(list, key(), save.now)).await?.is_some()
-            {
-                return Err(self.gone(Some(*key())));
-            }
             record
         };
         self.report(Kind::Saved, || *key());
