@@ -1,4 +1,4 @@
-//! Warnings about mistakes that every request repeats. Each is logged once a minute.
+//! Warnings about mistakes that every request repeats. Each is logged once a minute, or once.
 
 use std::{
     collections::HashMap,
@@ -49,6 +49,14 @@ pub(crate) const REQUESTS_CONFLICT: &str = "two requests changed the same field 
 pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another order each time, so that it counts \
     as changed whenever it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`";
 
+pub(crate) const IDLE_TIMEOUT_IS_CUT: &str = "`session.set_idle_timeout(..)` set more than the absolute timeout, \
+    which ends the session earlier: also call `session.set_absolute_timeout(..)` within the builder's \
+    `.max_absolute_timeout(..)`, raise its `.absolute_timeout(..)`, or set less";
+
+pub(crate) const ABSOLUTE_TIMEOUT_IS_CUT: &str = "`session.set_absolute_timeout(..)` set more than the builder's \
+    `.max_absolute_timeout(..)`, which is `.absolute_timeout(..)` by default and ends the session earlier: raise \
+    `.max_absolute_timeout(..)`, or set less";
+
 /// When each warning was last given, by its text and place.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<HashMap<(&'static str, String), Timestamp>>);
@@ -70,17 +78,25 @@ impl Warnings {
     ) {
         let route = route.map(Route::describe);
         let place = format!("{route:?} {pointer:?}");
-        if self.is_due((warning, place), now) {
+        if self.is_due((warning, place), PAUSE, now) {
             tracing::warn!(session, route, pointer, "{warning}");
         }
     }
 
-    fn is_due(&self, place: (&'static str, String), now: Timestamp) -> bool {
+    /// Logs a warning, unless it was logged before.
+    pub(crate) fn warn_once(&self, warning: &'static str, session: &'static str) {
+        let now = Timestamp::from_unix_millis(0);
+        if self.is_due((warning, String::new()), Duration::MAX, now) {
+            tracing::warn!(session, "{warning}");
+        }
+    }
+
+    fn is_due(&self, place: (&'static str, String), pause: Duration, now: Timestamp) -> bool {
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if given.len() >= MOST {
             given.clear();
         }
-        let is_due = given.get(&place).is_none_or(|last| last.saturating_add(PAUSE) <= now);
+        let is_due = given.get(&place).is_none_or(|last| last.saturating_add(pause) <= now);
         if is_due {
             given.insert(place, now);
         }

@@ -22,6 +22,8 @@ pub(crate) struct Incoming {
     /// A token of this name came with the request, valid or not.
     pub(crate) arrived: bool,
     pub(crate) opened_at: Timestamp,
+    /// The request extends its session, as `extend_if` has it.
+    pub(super) extends: bool,
     pub(crate) route: Route,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,

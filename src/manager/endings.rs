@@ -139,7 +139,7 @@ impl Core {
         now: Timestamp,
     ) -> Result<Option<Record>, SessionError> {
         // No token of this id can still be valid after this.
-        let last_end = now.saturating_add(self.policy.absolute_timeout);
+        let last_end = now.saturating_add(self.policy.max_absolute_timeout());
         let last_end = record.map_or(last_end, |record| last_end.max(record.absolute_end()));
         let last_end = last_end.saturating_add(REQUEST_IN_FLIGHT);
         let entry = self.tombstone(now, last_end, successor)?;
@@ -201,6 +201,7 @@ impl Core {
                 created_at: now,
                 expires_at: end,
                 absolute_end: end,
+                has_own_end: false,
                 idle_timeout: None,
             },
             epoch: 0,

@@ -75,8 +75,15 @@ impl Core {
         }
         current.sort_by_key(|(age, _)| Reverse(*age));
         let parts_to_keep = self.generate_id.is_some().then(|| keep(parts));
-        let (opened_at, route) = (now, Route::of(parts));
-        let incoming = Incoming { arrived, opened_at, route, others, home, parts: parts_to_keep };
+        let incoming = Incoming {
+            arrived,
+            opened_at: now,
+            extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
+            route: Route::of(parts),
+            others,
+            home,
+            parts: parts_to_keep,
+        };
         Ok((incoming, origin, current))
     }
 
