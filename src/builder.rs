@@ -207,7 +207,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// down, requests with a session are answered with 503.
     ///
     /// An ended id stays in the list until no token of its session can be valid any more, which takes
-    /// [`absolute_timeout`](Self::absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
+    /// [`max_absolute_timeout`](Self::max_absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
     /// any visitor can begin sessions and end them, and a full list answers a logout with 503.
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
         self.token.revocations = Some(Arc::new(list));

@@ -190,17 +190,6 @@ pub(crate) enum RowAction<'a> {
     Gone,
 }
 
-impl RowAction<'_> {
-    /// Returns the lifetime that is saved.
-    pub(crate) fn lifetime(&self) -> Option<&Lifetime> {
-        match self {
-            Self::Create(_, lifetime) => Some(lifetime),
-            Self::Update(save) | Self::Rotate(save) => Some(&save.lifetime),
-            Self::None | Self::Touch(..) | Self::Destroy | Self::Gone => None,
-        }
-    }
-}
-
 /// Decides what a commit does to the row. Returns `true` as well if the client is sent a token.
 ///
 /// `prepare` makes the data ready. It is called only if the commit writes the data.
@@ -270,13 +259,13 @@ pub(crate) fn lifetime_after_save(
     extends: bool,
     now: Timestamp,
 ) -> Lifetime {
-    let (timeouts, owned) = (intents.timeouts, owner.is_some());
+    let timeouts = intents.timeouts;
     if intents.leave_nothing() {
-        policy.begun(now, timeouts, owned)
-    } else if owned && owner != stored.owner {
-        policy.begun(now, timeouts.or(stored.lifetime.timeouts()), owned)
+        policy.begun(now, timeouts, owner.is_some())
+    } else if owner.is_some() && owner != stored.owner {
+        policy.begun(now, timeouts.or(stored.lifetime.timeouts()), true)
     } else {
-        policy.renewed(&stored.lifetime, now, timeouts, owned, extends)
+        policy.renewed(&stored.lifetime, now, timeouts, owner.is_some(), extends)
     }
 }
 

@@ -187,8 +187,7 @@ impl ExpiryPolicy {
             Rolling::BelowHalf => left.saturating_mul(2) < ttl,
             Rolling::EveryCommit => true,
         };
-        let expires_at =
-            self.renewed(stored, now, TimeoutChanges::default(), owned, true).expires_at;
+        let expires_at = now.saturating_add(ttl).min(self.absolute_end(stored));
         let gained = expires_at.saturating_since(stored.expires_at);
         let step = if data_in_token { ttl / 20 } else { Duration::ZERO };
         (due && !gained.is_zero() && gained >= step).then_some(expires_at)

@@ -16,7 +16,8 @@ use crate::error::ConfigError;
 /// 1. `KeyRing::new(old).accept_next(new)` on every node.
 /// 2. `KeyRing::new(new).accept_former(old)`.
 /// 3. `KeyRing::new(new)`, once the
-///    [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed.
+///    [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed, or the
+///    [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) where it is set.
 ///
 /// # Example
 ///

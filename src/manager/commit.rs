@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    decision::{Live, Prepared, RowAction, Save, Situation, decide, lifetime_after_save},
+    decision::{Live, Prepared, Save, Situation, decide, lifetime_after_save},
     error::SessionError,
     event::SessionEventKind as Kind,
     expiry::{Rolling, TimeoutChanges},
@@ -72,16 +72,18 @@ impl Core {
             identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
             Ok(prepared)
         })?;
-        self.warn_of_cut_timeouts(&intents.timeouts, &decision.0);
-        self.carry_out(&basis, &decision, identity, now).await
+        let committed = self.carry_out(&basis, &decision, identity, now).await?;
+        self.warn_of_cut_timeouts(&intents.timeouts, committed.as_ref());
+        Ok(committed)
     }
 
-    /// Warns of a timeout that no session can have as the options are. What is only left over near the end of a
-    /// session is no mistake.
-    fn warn_of_cut_timeouts(&self, timeouts: &TimeoutChanges, row: &RowAction<'_>) {
-        let Some(lifetime) = row.lifetime().filter(|_| timeouts.set_any()) else {
+    /// Warns of a timeout that is longer than the session may become in all. One that only its remaining time cuts
+    /// is no mistake.
+    fn warn_of_cut_timeouts(&self, timeouts: &TimeoutChanges, committed: Option<&Basis>) {
+        let Some(live) = committed.and_then(Basis::live).filter(|_| timeouts.set_any()) else {
             return;
         };
+        let lifetime = &live.record.lifetime;
         let is_cut = |timeout| lifetime.created_at.saturating_add(timeout) > lifetime.absolute_end;
         if timeouts.absolute.flatten().is_some_and(is_cut) {
             self.warn_once(warnings::ABSOLUTE_TIMEOUT_IS_CUT);
