@@ -48,8 +48,10 @@ where
                     idle_timeout: IdleTimeout::Persistent(DAY),
                     rolling: Rolling::Off,
                     absolute_timeout: 30 * DAY,
+                    max_absolute_timeout: None,
                     anonymous_idle_timeout: None,
                 },
+                extend_if: None,
                 clock: Arc::new(SystemClock),
                 generate_id: None,
                 error_response: None,
@@ -409,9 +411,67 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Ends every session at this age; nothing extends it. Default: 30 days (NIST SP 800-63B, AAL1).
+    /// Chooses the requests that extend their session. Default: every request.
+    ///
+    /// Use it for polling and health requests, which a browser sends while nobody is there. A request for which this
+    /// returns `false` extends nothing, whoever commits it: [`rolling`](Self::rolling) does nothing, and a save, also
+    /// by [`update`](crate::Session::update), keeps the session's expiry. A new session still begins,
+    /// [`set_idle_timeout`](crate::Session::set_idle_timeout) still restarts the idle timeout, and a login still
+    /// begins the session anew.
+    ///
+    /// It runs once in a request, when the session is loaded.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .rolling(true)
+    ///     .extend_if(|request| request.uri.path() != "/notifications")
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn extend_if(mut self, extend_if: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.options.extend_if = Some(Box::new(extend_if));
+        self
+    }
+
+    /// Ends sessions at this age; nothing extends them. Default: 30 days (NIST SP 800-63B, AAL1).
+    ///
+    /// The age counts from [`created_at`](crate::Session::created_at). A single session can have another absolute
+    /// timeout, which [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets. It is longer than
+    /// this one only if [`max_absolute_timeout`](Self::max_absolute_timeout) allows it.
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.absolute_timeout = timeout;
+        self
+    }
+
+    /// Sets the longest absolute timeout that one session can have. Default:
+    /// [`absolute_timeout`](Self::absolute_timeout), so that none lives longer than the others.
+    ///
+    /// [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets a session's own timeout, such as
+    /// for "keep me signed in". Sessions that set none still end at `absolute_timeout`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .max_absolute_timeout(Duration::from_secs(90 * 24 * 60 * 60))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// A stolen session can be used up to its absolute end. NIST SP 800-63B asks for a new login after 30 days at most.
+    pub fn max_absolute_timeout(mut self, timeout: Duration) -> Self {
+        self.options.policy.max_absolute_timeout = Some(timeout);
         self
     }
 

@@ -24,7 +24,10 @@ use crate::error::ConfigError;
 /// |---|---|---|
 /// | first | `old,new` | `KeyRing::new(old).accept_next(new)` |
 /// | then | `new,old` | `KeyRing::new(new).accept_former(old)` |
-/// | once the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed | `new` | `KeyRing::new(new)` |
+/// | once the longest session has ended | `new` | `KeyRing::new(new)` |
+///
+/// The longest session ends after the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), or the
+/// [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) where it is set.
 ///
 /// # Example
 ///

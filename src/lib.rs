@@ -124,7 +124,9 @@
 //! | `id_generator` | 32 bytes from the operating system | ids of your own |
 //! | `idle_timeout` | 1 day after each save | how long an unused session lives |
 //! | `rolling` | off | which reads restart that time |
+//! | `extend_if` | every request | which requests extend a session at all |
 //! | `absolute_timeout` | 30 days | what nothing extends |
+//! | `max_absolute_timeout` | as `absolute_timeout` | the longest absolute timeout that one session can have |
 //! | `owner` | none | whose session it is, for `sessions_of` and "log out everywhere" |
 //! | `anonymous_idle_timeout` | as `idle_timeout` | shorter lives for sessions without an owner |
 //! | `max_payload` | 64 KiB | the largest session |

@@ -129,6 +129,7 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
     let durations = [
         ("idle_timeout", Some(idle_timeout), LONGEST_COOKIE),
         ("absolute_timeout", Some(absolute_timeout), LONGEST_TIMEOUT),
+        ("max_absolute_timeout", policy.max_absolute_timeout, LONGEST_TIMEOUT),
         ("anonymous_idle_timeout", policy.anonymous_idle_timeout, LONGEST_COOKIE),
         ("store_timeout", options.store_timeout, DAY),
     ];
@@ -151,6 +152,13 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
         return Err(ConfigError::new(format!(
             "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
              session; shorten the one or raise `.absolute_timeout(..)`"
+        )));
+    }
+    let max = policy.max_absolute_timeout();
+    if max < absolute_timeout {
+        return Err(ConfigError::new(format!(
+            "max_absolute_timeout {max:?} is below absolute_timeout {absolute_timeout:?}, which sessions reach \
+             without a timeout of their own; raise the one or shorten `.absolute_timeout(..)`"
         )));
     }
     Ok(())

@@ -21,6 +21,8 @@ pub(crate) struct Incoming {
     /// A response that sets the token also removes former cookies.
     pub(crate) removes_formers: bool,
     pub(crate) opened_at: Timestamp,
+    /// The request extends its session, as `extend_if` has it.
+    pub(super) extends: bool,
     pub(crate) route: Route,
     /// The host, if the request came from a browser that drops the cookie there.
     pub(super) plain_http_host: Option<Box<str>>,

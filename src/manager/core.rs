@@ -60,6 +60,7 @@ pub(crate) struct Options {
     pub(crate) remove_unpartitioned: bool,
     pub(crate) events: Events,
     pub(crate) policy: ExpiryPolicy,
+    pub(crate) extend_if: Option<Box<ExtendIf>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) generate_id: Option<Box<GenerateId>>,
     pub(crate) error_response: Option<Box<ErrorResponse>>,
@@ -78,6 +79,7 @@ pub(crate) struct Options {
 
 type AudienceFor = dyn Fn(&Parts) -> String + Send + Sync;
 type CookieFor = dyn Fn(&Parts) -> Cookie<'static> + Send + Sync;
+type ExtendIf = dyn Fn(&Parts) -> bool + Send + Sync;
 type GenerateId = dyn Fn(&Parts) -> [u8; ID_BYTES] + Send + Sync;
 type ErrorResponse = dyn Fn(&SessionError) -> Response + Send + Sync;
 type Migrate = dyn Fn(u32, Value) -> Result<Value, BoxError> + Send + Sync;
@@ -222,6 +224,10 @@ impl Core {
 
     pub(crate) fn warn(&self, warning: &'static str, route: Option<&Route>, pointer: Option<&str>) {
         self.warnings.warn(warning, self.type_name, route, pointer, self.now());
+    }
+
+    pub(super) fn warn_once(&self, warning: &'static str) {
+        self.warnings.warn_once(warning, self.type_name, None);
     }
 
     /// Reports and returns [`SessionError::Gone`].

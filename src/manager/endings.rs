@@ -137,7 +137,8 @@ impl Core {
         now: Timestamp,
     ) -> Result<Option<Record>, SessionError> {
         // Every token of an id lives equally long, and was issued at a time before its request asked the list.
-        let ttl = record.map_or(self.policy.absolute_timeout, |record| self.ttl_of(record));
+        let longest = self.policy.max_absolute_timeout();
+        let ttl = record.map_or(longest, |record| self.ttl_of(record));
         let margin = LONGER_THAN_TOKENS.max(2 * self.clock_skew);
         let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor)?;
         let entered = list.save_twice(key, &entry, Write::Create).await?;
@@ -198,6 +199,7 @@ impl Core {
                 created_at: now,
                 expires_at: end,
                 absolute_end: end,
+                has_own_end: false,
                 idle_timeout: None,
             },
             epoch: 0,

@@ -82,6 +82,7 @@ impl Core {
             arrived,
             removes_formers,
             opened_at: now,
+            extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
             route: Route::of(parts),
             others,
             plain_http_host: dropping.map(Box::from),

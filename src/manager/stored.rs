@@ -368,7 +368,8 @@ impl Core {
         let (key, expires_at) = (live.key(), record.expires_at());
         let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
-        let session = self.apply(rows, session, &is_meant, Expiry::Restart, change).await?;
+        let expiry = Expiry::OfRequest { extends: basis.incoming.extends };
+        let session = self.apply(rows, session, &is_meant, expiry, change).await?;
         let StoredSession { record, data, .. } = session;
         if record.version == live.record.version {
             return Ok((data, None));
@@ -425,19 +426,25 @@ impl Core {
         }
         let prepared = self.prepare(&mut **data, Some(ours))?;
         let (policy, now) = (&self.policy, self.now());
-        let mut lifetime = lifetime_after_save(policy, record, prepared.owner, None, now);
-        if expiry == Expiry::Keep {
+        let saved = |extends| {
+            lifetime_after_save(policy, record, prepared.owner, &Intents::default(), extends, now)
+        };
+        let lifetime = match expiry {
+            Expiry::OfRequest { extends } => saved(extends),
             // No cookie can be sent, so the session cannot outlive the one there is.
-            lifetime = Lifetime { created_at: lifetime.created_at, ..record.lifetime };
-        }
+            Expiry::Keep => Lifetime { created_at: saved(false).created_at, ..record.lifetime },
+        };
         let epoch = if prepared.owner == record.owner { record.epoch } else { self.new_epoch()? };
         self.record(&prepared, lifetime, epoch).map(Some)
     }
 }
 
-/// Whether a save restarts the idle timeout.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a save does to the session's expiry.
+#[derive(Clone, Copy)]
 enum Expiry {
-    Restart,
+    /// What a commit of the request would do.
+    OfRequest {
+        extends: bool,
+    },
     Keep,
 }

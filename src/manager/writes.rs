@@ -74,7 +74,7 @@ impl Core {
         {
             told = Some(self.deliver(live, now)?);
             if let Some(host) = &basis.incoming.plain_http_host {
-                self.warnings.warn_once(PLAIN_HTTP, self.type_name, host);
+                self.warnings.warn_once(PLAIN_HTTP, self.type_name, Some(host));
             }
         }
         Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))

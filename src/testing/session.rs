@@ -48,7 +48,7 @@ pub struct TestSession<T> {
 impl<T: Send + Sync + 'static> TestSession<T> {
     /// Starts a session that holds `data`, as a committed request would have.
     ///
-    /// `id_generator` and `validate` see a request without method, path and other headers. With
+    /// `id_generator`, `validate` and `extend_if` see a request without method, path and other headers. With
     /// `store_for`, name the tenant's store first: `sessions.with_store(store)`.
     ///
     /// # Errors

@@ -261,7 +261,7 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         ("half a record", whole[..60].to_vec(), old, Some(bad)),
         ("format 0", with(|text| text.format = 0), old, Some(bad)),
         ("format 1", with(|text| text.format = 1), (StatusCode::OK, "forged"), None),
-        ("an unknown flag", with(|text| text.flags = 32), old, Some(bad)),
+        ("an unknown flag", with(|text| text.flags = 64), old, Some(bad)),
         (
             "an epoch that is not there",
             with(|text| (text.flags, text.payload) = (16, b"")),
