@@ -264,7 +264,7 @@ pub use crate::{
     id::{Fingerprint, SessionId, StoreKey},
     keys::{Key, KeyRing},
     layer::AutoCommitLayer,
-    manager::{ConflictPolicy, SessionManager, StoredSession},
+    manager::{ConflictPolicy, CreatedSession, SessionManager, StoredSession},
     session::{ProvidesSessions, Session},
     store::{MemoryStore, SessionStore},
     transport::Transport,
