@@ -241,12 +241,12 @@ pub(crate) fn hkdf(secret: &[u8]) -> Hkdf<Sha256> {
 }
 
 /// Derives the value that `info` names, of at most 32 bytes.
-pub(crate) fn expand(hkdf: &Hkdf<Sha256>, info: &[&[u8]], into: &mut [u8]) {
+pub(crate) fn expand(hkdf: &Hkdf<Sha256>, info: &[&[u8]], output: &mut [u8]) {
     #[allow(
         clippy::expect_used,
         reason = "HKDF-SHA256 fails above 8160 bytes only, and a key left at zero would be worse"
     )]
-    hkdf.expand_multi_info(info, into).expect("an output of at most 32 bytes");
+    hkdf.expand_multi_info(info, output).expect("an output of at most 32 bytes");
 }
 
 /// Returns `true` for a key that was typed or zeroed rather than drawn. Random bytes and the text of 64 random

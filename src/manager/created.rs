@@ -35,11 +35,6 @@ impl<T> CreatedSession<T> {
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
-
-    /// Returns the session without its token.
-    pub fn into_session(self) -> StoredSession<T> {
-        self.session
-    }
 }
 
 impl<T> Deref for CreatedSession<T> {

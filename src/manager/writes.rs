@@ -131,16 +131,10 @@ impl Core {
             Origin::New => intents.force_save = true,
         }
         let incoming = &basis.incoming;
+        // The application's code may draw it, so outside the lock.
         let early = *incoming.early_id();
-        let secret = match early {
-            Some(secret) => secret,
-            None => {
-                // The application's code may draw it, so outside the lock.
-                let drawn = self.draw_id(Some(incoming))?;
-                *incoming.early_id().get_or_insert(drawn)
-            }
-        };
-        Ok(self.tenant.scope.id(secret))
+        let secret = early.map_or_else(|| self.draw_id(Some(incoming)), Ok)?;
+        Ok(self.tenant.scope.id(*incoming.early_id().get_or_insert(secret)))
     }
 
     /// Moves a row's expiry; `None` if another request changed the row first: its cookie counts.

@@ -2,7 +2,7 @@
 
 use subtle::ConstantTimeEq as _;
 
-use super::{Session, TAKEN};
+use super::Session;
 use crate::error::SessionError;
 
 impl<T: Send + Sync + 'static> Session<T> {
@@ -11,7 +11,9 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// The token is 43 characters of base64url. It is derived from the session's id: nothing is stored, every page of
     /// a session has the same token, and it lasts as long as the id. A fresh session has one too: its id is drawn
-    /// here, and the commit saves the session as after [`force_save`](Self::force_save).
+    /// here, and the commit saves the session as after [`force_save`](Self::force_save). If a visitor without a session
+    /// opens two pages at the same moment, the browser keeps one of the two sessions, and the form of the other page is
+    /// refused.
     ///
     /// Call [`regenerate`](Self::regenerate) first where both are needed. The token is then of the new id, which the
     /// client gets with this response. A token that was made before is of the old id, and is refused.
@@ -82,8 +84,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     #[doc(alias = "xsrf")]
     pub fn csrf_token(&mut self) -> Result<String, SessionError> {
         *self.is_read.get_mut() = true;
-        let id = self.cell.coming_id(self.draft.as_mut().expect(TAKEN))?;
-        Ok(id.csrf_token())
+        let cell = self.cell.clone();
+        cell.coming_id(self.draft_mut()).map(|id| id.csrf_token())
     }
 
     /// Returns an error unless the client sent the token of this session, as [`csrf_token`](Self::csrf_token) made it.

@@ -2,10 +2,10 @@
 
 use axum::extract::FromRequestParts as _;
 use axum_typed_session::{
-    AutoCommitLayer, ConfigError, ConflictPolicy, CreatedSession, Fingerprint, IdleTimeout, Key, KeyRing,
-    MemoryStore, Session, SessionCommit, SessionError, SessionEvent, SessionHandle, SessionId,
-    SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey, StoredSession,
-    Transport,
+    AutoCommitLayer, ConfigError, ConflictPolicy, CreatedSession, Fingerprint, IdleTimeout, Key,
+    KeyRing, MemoryStore, Session, SessionCommit, SessionError, SessionEvent, SessionHandle,
+    SessionId, SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey,
+    StoredSession, Transport,
     layer::AutoCommitService,
     store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::ManualClock,
