@@ -363,6 +363,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets the function that makes ids of new sessions. Default: 32 random bytes from the operating system.
     ///
+    /// [`create`](SessionManager::create) has no request to show to it, so its ids are random in any case.
+    ///
     /// # Security
     ///
     /// A client that guesses an id has the session, so the bytes must be random.

@@ -65,6 +65,12 @@
 //! `proxy_buffer_size 8k` is set. [`max_cookie_bytes`](SessionManagerBuilder::max_cookie_bytes) has all figures, and
 //! makes such a session fail in the application instead.
 //!
+//! # Forms
+//!
+//! The cookie is `SameSite=Lax`, so browsers do not send it with a post of another site. They send it with every `GET`,
+//! so `GET` must change nothing, and with a post of another host of the same site. [`Session::csrf_token`] covers these
+//! posts, login forms and old browsers, and says what it does not cover.
+//!
 //! # Requests that change one session at once
 //!
 //! With a store, changes of concurrent requests are merged where both can hold. The fields of your type and the
@@ -179,6 +185,7 @@
 //! | `valid`, `beforeSave`, `encode`/`decode` | `validate`, `before_save`, `codec` |
 //! | `session:missed`, `session:expired`, `session:invalid`, `logValue` | `on_event`; values are never logged |
 //! | `overwrite` | always: one `Set-Cookie` per name |
+//! | egg-security's `ctx.csrf` | `csrf_token()`, `verify_csrf()` |
 //! | `prefix` | the stores' own option: they see hashes only |
 //! | unsigned cookies | not offered: anyone could forge them |
 //!
@@ -267,7 +274,7 @@ pub use crate::{
     id::{Fingerprint, SessionId, StoreKey},
     keys::{Key, KeyRing},
     layer::AutoCommitLayer,
-    manager::{ConflictPolicy, SessionManager, StoredSession},
+    manager::{ConflictPolicy, CreatedSession, SessionManager, StoredSession},
     session::{ProvidesSessions, Session},
     store::{MemoryStore, SessionStore},
     transport::Transport,

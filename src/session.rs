@@ -1,6 +1,8 @@
 //! The extractor.
 #![allow(clippy::expect_used, reason = "each text says why it cannot happen")]
 
+mod csrf;
+
 use std::{
     fmt,
     marker::PhantomData,
@@ -21,7 +23,7 @@ use crate::{
     error::SessionError,
     expiry::IdleTimeout,
     handle::SessionHandle,
-    id::SessionId,
+    id::{SessionId, StoreKey},
     manager::{Basis, Data, Draft, SessionManager, any_change},
     request::{Cell, RequestSessions},
 };
@@ -72,10 +74,10 @@ where
 /// `T` must read back from its own encoding, as [`Codec`](crate::Codec) says. A commit of other data is
 /// [`SessionError::Encode`], and nothing is stored or sent.
 ///
-/// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_idle_timeout`, `clear_idle_timeout`,
+/// Its methods are `is_new`, `id`, `key`, `created_at`, `expires_at`, `set_idle_timeout`, `clear_idle_timeout`,
 /// `set_absolute_timeout`, `clear_absolute_timeout`, `regenerate`, `destroy`, `clear`, `force_save`, `discard`,
-/// `handle`, `update` and `commit`. If your type has a method of one of these
-/// names, call it through the deref: `(*session).clear()`.
+/// `handle`, `update`, `csrf_token`, `verify_csrf` and `commit`. If your type has a method of one of these names, call
+/// it through the deref: `(*session).clear()`.
 ///
 /// # Example
 ///
@@ -110,9 +112,17 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Returns the session's id; `None` until a fresh session is committed.
     ///
-    /// Treat the id like a password. Other parts of the program need only [`SessionId::store_key`].
+    /// Treat the id like a password. Other parts of the program need only the [`key`](Self::key).
     pub fn id(&self) -> Option<&SessionId> {
         self.basis().live().map(|live| &live.id)
+    }
+
+    /// Returns the key under which the store keeps the session, such as for a list of "your devices"; `None` until a
+    /// fresh session is committed.
+    ///
+    /// Nobody can log in with it. After a commit, [`SessionCommit::key`] is the key.
+    pub fn key(&self) -> Option<StoreKey> {
+        self.id().map(StoreKey::from)
     }
 
     /// Returns when the session began; for a fresh session, when it was extracted.
@@ -254,7 +264,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// # Errors
     ///
     /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
-    /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
+    /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet. Commit it, and call
+    ///   [`SessionCommit::handle`].
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         SessionHandle::new(&self.cell.core, self.basis().live())
     }

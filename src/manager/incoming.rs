@@ -1,6 +1,9 @@
 //! The session of a request: its tokens opened, looked up and judged, until one session is left.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{
+    cmp::Reverse,
+    sync::{Arc, Mutex},
+};
 
 use http::request::Parts;
 
@@ -87,6 +90,7 @@ impl Core {
             others,
             plain_http_host: dropping.map(Box::from),
             parts: self.generate_id.is_some().then(|| keep(parts)),
+            early_id: Mutex::new(None),
         };
         Ok((incoming, origin, current))
     }

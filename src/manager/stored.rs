@@ -51,6 +51,13 @@ impl<T> StoredSession<T> {
     }
 }
 
+impl<D> StoredSession<D> {
+    pub(super) fn new(key: StoreKey, record: Record, data: D, core: &Core) -> Self {
+        let expires_at = core.policy.ends_at(&record.lifetime);
+        Self { key, record, data, expires_at }
+    }
+}
+
 impl StoredSession<Box<Data>> {
     pub(crate) fn typed<T: 'static>(self) -> Option<StoredSession<T>> {
         let Self { key, record, data, expires_at } = self;
@@ -353,8 +360,7 @@ impl Core {
             return Ok(None);
         };
         let data = self.read(&|| key, &record, None)?.filter(|_| is_meant(&record));
-        let expires_at = self.policy.ends_at(&record.lifetime);
-        Ok(data.map(|data| StoredSession { key, record, data, expires_at }))
+        Ok(data.map(|data| StoredSession::new(key, record, data, self)))
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
@@ -365,8 +371,7 @@ impl Core {
         change: &mut AnyChange<'_>,
     ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
         let (rows, record) = (self.rows_for("update")?, live.record.clone());
-        let (key, expires_at) = (live.key(), record.expires_at());
-        let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
+        let session = StoredSession::new(live.key(), record, self.data_of(basis)?, self);
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
         let expiry = Expiry::OfRequest { extends: basis.incoming.extends };
         let session = self.apply(rows, session, &is_meant, expiry, change).await?;

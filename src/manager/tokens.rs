@@ -139,22 +139,36 @@ impl Core {
         }
     }
 
-    /// Makes the token of a session under the current key, and the header that carries it.
-    ///
-    /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
-    /// decides when the session ends, and a cookie that need not move never replaces a newer one.
+    /// Makes the token of a session and the header that carries it.
     pub(super) fn deliver(
         &self,
         live: &mut Live,
         now: Timestamp,
     ) -> Result<HeaderValue, SessionError> {
         live.is_outdated = false;
-        let record = &live.record;
+        self.header(self.token(live, now)?, &live.record, now)
+    }
+
+    /// Makes the header that carries a session's token.
+    ///
+    /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
+    /// decides when the session ends, and a cookie that need not move never replaces a newer one.
+    pub(super) fn header(
+        &self,
+        token: String,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<HeaderValue, SessionError> {
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let is_persistent = self.policy.is_persistent(&record.lifetime);
         let seconds = is_persistent.then(|| cookie_seconds(end, now));
-        let carrier = &self.tenant.carrier;
-        let Binding { context, suffix } = &carrier.binding;
+        self.tenant.carrier.set(token, seconds).map_err(SessionError::Seal)
+    }
+
+    /// Makes the token of a session under the current key.
+    pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String, SessionError> {
+        let record = &live.record;
+        let Binding { context, suffix } = &self.tenant.carrier.binding;
         let token = match &self.sealer {
             Some(sealer) => sealer.seal(context, self.plaintext_len(record), |into| {
                 into.extend_from_slice(live.id.as_bytes());
@@ -166,8 +180,7 @@ impl Core {
             }),
             None => Ok(live.id.to_text() + suffix),
         };
-        let delivery = token.and_then(|token| carrier.set(token, seconds));
-        delivery.map_err(SessionError::Seal)
+        token.map_err(SessionError::Seal)
     }
 
     /// Measures a token before anything is stored or sent.

@@ -24,6 +24,8 @@ mod composition;
 mod config_errors;
 mod cookie_lifetimes;
 mod cookie_template;
+mod created_sessions;
+mod csrf;
 mod debug_output;
 mod double_clicks;
 mod dropped_requests;
