@@ -48,8 +48,10 @@ where
                     idle_timeout: IdleTimeout::Persistent(DAY),
                     rolling: Rolling::Off,
                     absolute_timeout: 30 * DAY,
+                    max_absolute_timeout: None,
                     anonymous_idle_timeout: None,
                 },
+                extend_if: None,
                 clock: Arc::new(SystemClock),
                 generate_id: None,
                 error_response: None,
@@ -62,6 +64,7 @@ where
                 max_payload: 64 * 1024,
                 max_cookie_bytes: None,
                 store_timeout: None,
+                clock_skew: Duration::from_secs(60),
             },
             token: TokenOptions::default(),
             data: DataOptions {
@@ -128,8 +131,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// A session of one tenant means nothing to another: its token does not open there, its id finds no row, and its
     /// owner is another, even in one store and under one key. An empty text is [`SessionError::Config`].
     ///
-    /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant. Where there is an
-    /// [`owner`](Self::owner), [`update`](SessionManager::update) and the operations on owners need it.
+    /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant.
+    /// [`create`](SessionManager::create), the operations on owners and, where there is an [`owner`](Self::owner),
+    /// [`update`](SessionManager::update) need it.
     ///
     /// Caches tell hosts apart. If `choose` looks at a header other than `Host`, add that header to `Vary` where a
     /// cache may keep the response.
@@ -335,9 +339,33 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Default: none; a copied cookie then works until it expires. Every node must share the list. While the list is
     /// down, requests with a session are answered with 503.
     ///
-    /// An ended id stays in the list until no token of its session can be valid any more, which takes
-    /// [`absolute_timeout`](Self::absolute_timeout) and ten minutes. If the list is bounded, limit the rate of logouts:
-    /// any visitor can begin sessions and end them, and a full list answers a logout with 503.
+    /// An ended id stays in the list until no token of its session can be valid any more, which takes the session's idle
+    /// timeout and ten minutes. If the list is bounded, limit the rate of logouts: any visitor can begin sessions and end
+    /// them, and a full list answers a logout with 503. With [`anonymous_idle_timeout`](Self::anonymous_idle_timeout)
+    /// their entries leave the list sooner.
+    ///
+    /// So that this holds for every token of an id, a commit that changes how long the session lives after a save, such
+    /// as a login with an `anonymous_idle_timeout` or a [`set_idle_timeout`](crate::Session::set_idle_timeout), gives
+    /// the session a new id. A token lives no longer than the idle timeout that is configured when it comes in.
+    ///
+    /// [`SessionManager::destroy`] ends a session whose key is known. Operations by owner need a
+    /// [`store`](Self::store), since nobody keeps the sessions of an owner here.
+    ///
+    /// A [`MemoryStore`](crate::MemoryStore) forgets every logout at a restart, while the keys come back. `build()` warns
+    /// of it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, MemoryStore, SessionManager};
+    ///
+    /// // With several nodes, or to keep logouts over a restart: `RedisStore`, `SqliteStore` and so on.
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .revocations(MemoryStore::new())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
         self.token.revocations = Some(Arc::new(list));
         self
@@ -350,6 +378,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 
     /// Sets the function that makes ids of new sessions. Default: 32 random bytes from the operating system.
+    ///
+    /// [`create`](SessionManager::create) has no request to show to it, so its ids are random in any case.
     ///
     /// # Security
     ///
@@ -399,9 +429,67 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Ends every session at this age; nothing extends it. Default: 30 days (NIST SP 800-63B, AAL1).
+    /// Chooses the requests that extend their session. Default: every request.
+    ///
+    /// Use it for polling and health requests, which a browser sends while nobody is there. A request for which this
+    /// returns `false` extends nothing, whoever commits it: [`rolling`](Self::rolling) does nothing, and a save, also
+    /// by [`update`](crate::Session::update), keeps the session's expiry. A new session still begins,
+    /// [`set_idle_timeout`](crate::Session::set_idle_timeout) still restarts the idle timeout, and a login still
+    /// begins the session anew.
+    ///
+    /// It runs once in a request, when the session is loaded.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .rolling(true)
+    ///     .extend_if(|request| request.uri.path() != "/notifications")
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn extend_if(mut self, extend_if: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.options.extend_if = Some(Box::new(extend_if));
+        self
+    }
+
+    /// Ends sessions at this age; nothing extends them. Default: 30 days (NIST SP 800-63B, AAL1).
+    ///
+    /// The age counts from [`created_at`](crate::Session::created_at). A single session can have another absolute
+    /// timeout, which [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets. It is longer than
+    /// this one only if [`max_absolute_timeout`](Self::max_absolute_timeout) allows it.
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.absolute_timeout = timeout;
+        self
+    }
+
+    /// Sets the longest absolute timeout that one session can have. Default:
+    /// [`absolute_timeout`](Self::absolute_timeout), so that none lives longer than the others.
+    ///
+    /// [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets a session's own timeout, such as
+    /// for "keep me signed in". Sessions that set none still end at `absolute_timeout`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .max_absolute_timeout(Duration::from_secs(90 * 24 * 60 * 60))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// A stolen session can be used up to its absolute end. NIST SP 800-63B asks for a new login after 30 days at most.
+    pub fn max_absolute_timeout(mut self, timeout: Duration) -> Self {
+        self.options.policy.max_absolute_timeout = Some(timeout);
         self
     }
 
@@ -615,6 +703,28 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets how long one store call may take. A store that takes longer counts as down. Default: two seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.options.store_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how far the clocks of two nodes may differ. Default: 60 seconds.
+    ///
+    /// A token that another node sealed is refused only if it was issued later than this node's time and this
+    /// duration. At most an hour; zero for a single node.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .clock_skew(Duration::from_secs(5))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn clock_skew(mut self, skew: Duration) -> Self {
+        self.options.clock_skew = skew;
         self
     }
 

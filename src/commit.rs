@@ -4,7 +4,13 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 
-use crate::{id::SessionId, manager::SessionManager, request::Cell};
+use crate::{
+    error::SessionError,
+    handle::SessionHandle,
+    id::{SessionId, StoreKey},
+    manager::{Basis, SessionManager},
+    request::Cell,
+};
 
 /// The guard that [`Session::commit`](crate::Session::commit) returns; it puts the session's cookie into the
 /// response.
@@ -39,8 +45,17 @@ pub struct SessionCommit(pub(crate) Arc<Cell>);
 impl SessionCommit {
     /// Returns the session's id after the request's latest commit; `None` if the session ended or is still fresh.
     ///
-    /// After a [`regenerate`](crate::Session::regenerate) this is the new id. It names the one session to keep when
-    /// the owner's others end, as after a change of password:
+    /// After a [`regenerate`](crate::Session::regenerate) this is the new id. Treat it like a password; other parts of
+    /// the program need only the [`key`](Self::key).
+    pub fn id(&self) -> Option<SessionId> {
+        self.0.id()
+    }
+
+    /// Returns the key under which the store keeps the session after the request's latest commit; `None` if the
+    /// session ended or is still fresh.
+    ///
+    /// After a [`regenerate`](crate::Session::regenerate) this is the key of the new id. It names the one session to
+    /// keep when the owner's others end, as after a change of password:
     ///
     /// ```
     /// use axum::{extract::State, response::IntoResponse};
@@ -53,14 +68,53 @@ impl SessionCommit {
     ///     session.regenerate();
     ///     let user = session.clone();
     ///     let commit = session.commit().await?;
-    ///     if let Some(id) = commit.id() {
-    ///         sessions.destroy_others_of(&user, id.store_key()).await?;
+    ///     if let Some(key) = commit.key() {
+    ///         sessions.destroy_others_of(&user, key).await?;
     ///     }
     ///     Ok(commit)
     /// }
     /// ```
-    pub fn id(&self) -> Option<SessionId> {
-        self.0.id()
+    pub fn key(&self) -> Option<StoreKey> {
+        self.id().map(StoreKey::from)
+    }
+
+    /// Returns a handle to the session after the request's latest commit, for a socket, a stream or a job.
+    ///
+    /// Here a visitor whose session was fresh has one too, since the commit saved it. `T` is the type of the
+    /// [`Session<T>`](crate::Session) that was committed. Put the guard into the response that opens the socket or
+    /// stream, since later nothing can set the cookie.
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::NotSaved`] if the session is still fresh, since nothing changed, or has ended.
+    /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
+    /// - [`SessionError::OtherType`] if the guard is of a session of another type.
+    ///
+    /// # Example
+    ///
+    /// Server-sent events that begin with a visitor's first request:
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, time::Duration};
+    /// use axum::response::{IntoResponse, sse::{Event, Sse}};
+    /// use axum_typed_session::{Session, SessionError};
+    /// use futures_util::stream;
+    ///
+    /// async fn visits(mut visits: Session<u32>) -> Result<impl IntoResponse, SessionError> {
+    ///     *visits += 1;
+    ///     let commit = visits.commit().await?;
+    ///     let events = stream::unfold(commit.handle::<u32>()?, async |handle| {
+    ///         tokio::time::sleep(Duration::from_secs(1)).await;
+    ///         let visits = handle.load().await.ok()?; // the stream ends with the session
+    ///         let event = Event::default().data(visits.to_string());
+    ///         Some((Ok::<_, Infallible>(event), handle))
+    ///     });
+    ///     Ok((commit, Sse::new(events)))
+    /// }
+    /// ```
+    pub fn handle<T: Send + Sync + 'static>(&self) -> Result<SessionHandle<T>, SessionError> {
+        let basis = self.0.basis().ok();
+        SessionHandle::new(&self.0.core, basis.as_deref().and_then(Basis::live))
     }
 
     /// Puts the session's cookie onto a whole response, after everything else in it.

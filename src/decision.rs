@@ -3,22 +3,33 @@
 //! | origin | destroy | regenerate | save¹ | unchanged |
 //! |---|---|---|---|---|
 //! | new | destroy² | as save | create, set | - |
-//! | loaded | destroy | rotate, set | update, set³ | touch, set³ if due; else set if outdated⁵ |
+//! | loaded | destroy | rotate, set | update⁶, set³ | touch, set³ if due⁵; else set if outdated⁷ |
 //! | tombstone | destroy⁴ | create, set | gone | - |
 //!
-//! ¹ data changed, `force_save` or `set_idle_timeout`. ² the sessions that came in and were refused, if any.
+//! ¹ data changed, `force_save` or a change of a timeout; `clear_idle_timeout` and `clear_absolute_timeout` save
+//! nothing on a new session. ² the sessions that came in and were refused, if any.
 //! ³ only where the client's copy would differ: always when the token carries the data; otherwise when it is
-//! outdated⁵, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
-//! that the old id was replaced by. ⁵ a former key sealed it, or a former
-//! cookie carried it. `destroy` wins over every other intent, and removes the cookie if one arrived.
+//! outdated⁷, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
+//! that the old id was replaced by. ⁵ by `rolling`, unless `extend_if` says that the request extends nothing.
+//! ⁶ rotate where a revocation list is asked and the save changes how long the session lives after a save. ⁷ a former
+//! key sealed it, or a former cookie carried it.
+//! `destroy` wins over every other intent, and removes the cookie if one arrived.
 //! On a new session `regenerate` alone does nothing.
+//!
+//! | a save of a loaded session | its lifetime |
+//! |---|---|
+//! | the owner arrives | begins anew, with the session's own timeouts |
+//! | `clear` and `regenerate` | begins anew, with the configured timeouts |
+//! | any other | the idle timeout restarts, unless `extend_if` says that the request extends nothing |
+//!
+//! `set_idle_timeout` and `set_absolute_timeout` count before all of these.
 
 use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
     error::SessionError,
-    expiry::{ExpiryPolicy, IdleTimeout, LONGEST_COOKIE, Lifetime},
+    expiry::{ExpiryPolicy, LONGEST_COOKIE, Lifetime, TimeoutChanges},
     id::{OwnerKey, SessionId, StoreKey},
     store::Record,
 };
@@ -65,7 +76,7 @@ pub(crate) struct Intents {
     pub(crate) regenerate: bool,
     pub(crate) clear: bool,
     pub(crate) force_save: bool,
-    pub(crate) idle_timeout: Option<IdleTimeout>,
+    pub(crate) timeouts: TimeoutChanges,
 }
 
 impl Intents {
@@ -74,14 +85,24 @@ impl Intents {
         *self != Self::default()
     }
 
-    /// Returns what two guards of a request asked for together; of two idle timeouts the later.
+    /// Returns `true` if nothing of the session goes on but what is written to it now.
+    pub(crate) fn leave_nothing(&self) -> bool {
+        self.clear && self.regenerate
+    }
+
+    /// Returns `true` if a commit changes when the session ends, whatever it does to the data.
+    pub(crate) fn change_lifetime(&self) -> bool {
+        self.timeouts != TimeoutChanges::default() || self.leave_nothing()
+    }
+
+    /// Returns what two guards of a request asked for together; of two changes of a timeout the later.
     pub(crate) fn and(self, later: Self) -> Self {
         Self {
             destroy: self.destroy || later.destroy,
             regenerate: self.regenerate || later.regenerate,
             clear: self.clear || later.clear,
             force_save: self.force_save || later.force_save,
-            idle_timeout: later.idle_timeout.or(self.idle_timeout),
+            timeouts: later.timeouts.or(self.timeouts),
         }
     }
 }
@@ -105,6 +126,10 @@ pub(crate) struct Situation<'a> {
     pub(crate) changed: bool,
     /// The token carries the data, not only an id.
     pub(crate) data_in_token: bool,
+    /// Every token of an id has to live equally long, so that the revocation list knows when to forget the id.
+    pub(crate) has_list: bool,
+    /// The request extends its session.
+    pub(crate) extends: bool,
     pub(crate) policy: &'a ExpiryPolicy,
     pub(crate) now: Timestamp,
 }
@@ -115,12 +140,20 @@ pub(crate) struct Save<'a> {
     pub(crate) prepared: Prepared,
     pub(crate) intents: &'a Intents,
     pub(crate) lifetime: Lifetime,
+    pub(crate) extends: bool,
     pub(crate) now: Timestamp,
 }
 
 impl Save<'_> {
     fn changes_owner(&self) -> bool {
         self.prepared.owner != self.live.record.owner
+    }
+
+    /// Returns `true` if the session lives for another time after this save than after the one before.
+    fn changes_ttl(&self, policy: &ExpiryPolicy) -> bool {
+        let stored = &self.live.record;
+        policy.ttl(self.lifetime.idle_timeout, self.prepared.owner.is_some())
+            != policy.ttl(stored.idle_timeout(), stored.owner.is_some())
     }
 
     /// Returns `true` if somebody logs in who was not the session's owner.
@@ -175,17 +208,19 @@ pub(crate) fn decide<'a>(
     situation: &Situation<'a>,
     prepare: impl FnOnce() -> Result<Prepared, SessionError>,
 ) -> Result<(RowAction<'a>, bool), SessionError> {
-    let Situation { origin, intents, changed, data_in_token, policy, now } = *situation;
-    let idle_timeout = intents.idle_timeout;
-    let asks_save = changed || intents.force_save || idle_timeout.is_some();
+    let Situation { origin, intents, changed, data_in_token, extends, policy, now, .. } =
+        *situation;
+    let timeouts = intents.timeouts;
+    let asks_first_save = changed || intents.force_save || timeouts.set_any();
+    let asks_save = asks_first_save || timeouts != TimeoutChanges::default();
     Ok(match origin {
         _ if intents.destroy => (RowAction::Destroy, false),
         Origin::Loaded(live) if asks_save || intents.regenerate => {
             let prepared = prepare()?;
             let owner = prepared.owner;
-            let lifetime = lifetime_after_save(policy, &live.record, owner, idle_timeout, now);
-            let save = Save { live, prepared, intents, lifetime, now };
-            if intents.regenerate {
+            let lifetime = lifetime_after_save(policy, &live.record, owner, intents, extends, now);
+            let save = Save { live, prepared, intents, lifetime, extends, now };
+            if intents.regenerate || (situation.has_list && save.changes_ttl(policy)) {
                 (RowAction::Rotate(save), true)
             } else {
                 (RowAction::Update(save), data_in_token || tells(policy, live, &lifetime))
@@ -194,21 +229,21 @@ pub(crate) fn decide<'a>(
         Origin::Loaded(live) => {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
             match policy.extended(stored, now, owned, data_in_token) {
-                Some(expires_at) => {
+                Some(expires_at) if extends => {
                     let lifetime = Lifetime { expires_at, ..*stored };
                     let told = data_in_token || tells(policy, live, &lifetime);
                     (RowAction::Touch(live, expires_at), told)
                 }
-                None => (RowAction::None, live.is_outdated),
+                _ => (RowAction::None, live.is_outdated),
             }
         }
-        Origin::New if !asks_save => (RowAction::None, false),
+        Origin::New if !asks_first_save => (RowAction::None, false),
         Origin::Tombstone if !intents.regenerate => {
             (if asks_save { RowAction::Gone } else { RowAction::None }, false)
         }
         Origin::New | Origin::Tombstone => {
             let prepared = prepare()?;
-            let lifetime = policy.begun(now, idle_timeout, prepared.owner.is_some());
+            let lifetime = policy.begun(now, timeouts, prepared.owner.is_some());
             (RowAction::Create(prepared, lifetime), true)
         }
     })
@@ -227,18 +262,22 @@ pub(crate) fn tells(policy: &ExpiryPolicy, live: &Live, lifetime: &Lifetime) -> 
         || (is_persistent && ends_early)
 }
 
-/// Returns the lifetime of an existing session after a save; it begins anew when its owner arrives.
+/// Returns the lifetime of an existing session after a save, by the second table above.
 pub(crate) fn lifetime_after_save(
     policy: &ExpiryPolicy,
     stored: &Record,
     owner: Option<OwnerKey>,
-    idle_timeout: Option<IdleTimeout>,
+    intents: &Intents,
+    extends: bool,
     now: Timestamp,
 ) -> Lifetime {
-    if owner.is_some() && owner != stored.owner {
-        policy.begun(now, idle_timeout.or(stored.idle_timeout()), true)
+    let timeouts = intents.timeouts;
+    if intents.leave_nothing() {
+        policy.begun(now, timeouts, owner.is_some())
+    } else if owner.is_some() && owner != stored.owner {
+        policy.begun(now, timeouts.or(stored.lifetime.timeouts()), true)
     } else {
-        policy.renewed(&stored.lifetime, now, idle_timeout, owner.is_some())
+        policy.renewed(&stored.lifetime, now, timeouts, owner.is_some(), extends)
     }
 }
 

@@ -130,16 +130,35 @@ pub enum SessionError {
     /// The operation needs a session store: 500.
     #[error(
         "`{operation}` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, \
-         name one with `manager.with_store(..)`"
+         name one with `manager.for_request(..)` or `manager.with_store(..)`"
     )]
     NoStore {
         /// The method that was called.
         operation: &'static str,
     },
 
-    /// The operation needs a saved session, and this session is fresh: 500.
-    #[error("the session has not been saved yet; commit it first")]
+    /// The operation needs a saved session, and this session is fresh or has ended: 500.
+    #[error("the session is not saved; change it or call `force_save()`, and commit it first")]
     NotSaved,
+
+    /// [`SessionCommit::handle`](crate::SessionCommit::handle) was asked for another type than the session's: 500.
+    #[error(
+        "`handle::<{asked}>()` of a commit of `Session<{actual}>`; write `handle::<{actual}>()`"
+    )]
+    OtherType {
+        /// The type that was asked for.
+        asked: &'static str,
+        /// The type of the session.
+        actual: &'static str,
+    },
+
+    /// The request did not prove that it comes from a page of this session: 403. See
+    /// [`verify_csrf`](crate::Session::verify_csrf).
+    #[error(
+        "the CSRF token is not of this session; send back what `csrf_token()` returned, and after a `regenerate()` \
+         render the form again"
+    )]
+    Csrf,
 
     /// [`update`](crate::Session::update) was called on a session with uncommitted changes: 500.
     #[error("`update` needs a session without uncommitted changes; commit them first")]
@@ -150,8 +169,8 @@ pub enum SessionError {
     IdInUse,
 
     /// [`cookie_for`](crate::SessionManagerBuilder::cookie_for) or
-    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned what cannot be used, or an operation on
-    /// owners outside a request was not told for which tenant: 500.
+    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned what cannot be used, or an operation
+    /// outside a request was not told for which tenant: 500.
     #[error(transparent)]
     Config(ConfigError),
 
@@ -172,6 +191,8 @@ impl SessionError {
             StatusCode::SERVICE_UNAVAILABLE
         } else if matches!(self, Self::Conflict | Self::Gone) {
             StatusCode::CONFLICT
+        } else if matches!(self, Self::Csrf) {
+            StatusCode::FORBIDDEN
         } else {
             StatusCode::INTERNAL_SERVER_ERROR
         }
@@ -192,6 +213,7 @@ impl SessionError {
                 "The service is unavailable at the moment, please try again.\n"
             }
             StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
+            StatusCode::FORBIDDEN => "This page is out of date, please load it again.\n",
             _ => "The session could not be handled.\n",
         };
         (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()

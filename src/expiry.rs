@@ -61,8 +61,41 @@ pub(crate) struct Lifetime {
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
     pub(crate) absolute_end: Timestamp,
+    /// `set_absolute_timeout` set the absolute end; otherwise it follows the configuration.
+    pub(crate) has_own_end: bool,
     /// The time that `set_idle_timeout` set; `None` follows the configuration.
     pub(crate) idle_timeout: Option<IdleTimeout>,
+}
+
+impl Lifetime {
+    /// Returns the changes that give another session the timeouts of this one.
+    pub(crate) fn timeouts(&self) -> TimeoutChanges {
+        let absolute_timeout = self.absolute_end.saturating_since(self.created_at);
+        TimeoutChanges {
+            idle: Some(self.idle_timeout),
+            absolute: Some(self.has_own_end.then_some(absolute_timeout)),
+        }
+    }
+}
+
+/// The timeouts that a handler changes for one session. `Some(None)` gives the configured one back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::option_option, reason = "no change, and a change to no timeout of its own")]
+pub(crate) struct TimeoutChanges {
+    pub(crate) idle: Option<Option<IdleTimeout>>,
+    pub(crate) absolute: Option<Option<Duration>>,
+}
+
+impl TimeoutChanges {
+    /// Returns `true` if the session gets a timeout of its own.
+    pub(crate) fn set_any(&self) -> bool {
+        self.idle.flatten().is_some() || self.absolute.flatten().is_some()
+    }
+
+    /// Returns these changes, and others where these change nothing.
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self { idle: self.idle.or(others.idle), absolute: self.absolute.or(others.absolute) }
+    }
 }
 
 /// The configured rules.
@@ -71,10 +104,12 @@ pub(crate) struct ExpiryPolicy {
     pub(crate) idle_timeout: IdleTimeout,
     pub(crate) rolling: Rolling,
     pub(crate) absolute_timeout: Duration,
+    /// The longest absolute timeout that a session may set; `None` is the one of all sessions.
+    pub(crate) max_absolute_timeout: Option<Duration>,
     pub(crate) anonymous_idle_timeout: Option<Duration>,
 }
 
-/// The shortest idle timeout. `Max-Age` counts whole seconds, so a shorter one could not be sent to a browser.
+/// The shortest timeout. `Max-Age` counts whole seconds, so a shorter one could not be sent to a browser.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 impl ExpiryPolicy {
@@ -84,33 +119,46 @@ impl ExpiryPolicy {
     }
 
     /// Returns the lifetime of a session that begins `now`.
-    pub(crate) fn begun(
-        &self,
-        now: Timestamp,
-        idle_timeout: Option<IdleTimeout>,
-        owned: bool,
-    ) -> Lifetime {
-        let absolute_end = now.saturating_add(self.absolute_timeout);
-        let begun = Lifetime { created_at: now, expires_at: now, absolute_end, idle_timeout };
-        self.renewed(&begun, now, None, owned)
+    pub(crate) fn begun(&self, now: Timestamp, timeouts: TimeoutChanges, owned: bool) -> Lifetime {
+        let begun = Lifetime {
+            created_at: now,
+            expires_at: now,
+            absolute_end: now.saturating_add(self.absolute_timeout),
+            has_own_end: false,
+            idle_timeout: None,
+        };
+        self.renewed(&begun, now, timeouts, owned, true)
     }
 
-    /// Returns the lifetime of a stored session after a save `now`.
+    /// Returns the lifetime of a stored session after a save `now`. A save that does not extend it restarts the
+    /// idle timeout only where it changes it.
     pub(crate) fn renewed(
         &self,
         stored: &Lifetime,
         now: Timestamp,
-        idle_timeout: Option<IdleTimeout>,
+        timeouts: TimeoutChanges,
         owned: bool,
+        extends: bool,
     ) -> Lifetime {
-        let idle_timeout = idle_timeout.or(stored.idle_timeout);
-        let absolute_end = self.absolute_end(stored);
-        let expires_at = now.saturating_add(self.ttl(idle_timeout, owned)).min(absolute_end);
-        Lifetime { created_at: stored.created_at, expires_at, absolute_end, idle_timeout }
+        let mut saved = *stored;
+        if let Some(own) = timeouts.absolute
+            && (own.is_some() || stored.has_own_end)
+        {
+            let timeout = own.unwrap_or(self.absolute_timeout).max(SHORTEST);
+            saved.absolute_end = stored.created_at.saturating_add(timeout);
+            saved.has_own_end = own.is_some();
+        }
+        saved.absolute_end = self.absolute_end(&saved);
+        saved.idle_timeout = timeouts.idle.unwrap_or(stored.idle_timeout);
+        if extends || timeouts.idle.is_some() {
+            saved.expires_at = now.saturating_add(self.ttl(saved.idle_timeout, owned));
+        }
+        saved.expires_at = saved.expires_at.min(saved.absolute_end);
+        saved
     }
 
     /// Returns how long a session lives after a save.
-    fn ttl(&self, chosen: Option<IdleTimeout>, owned: bool) -> Duration {
+    pub(crate) fn ttl(&self, chosen: Option<IdleTimeout>, owned: bool) -> Duration {
         let ttl = chosen.unwrap_or(self.idle_timeout).duration();
         let limit = if owned { None } else { self.anonymous_idle_timeout };
         limit.map_or(ttl, |limit| ttl.min(limit)).max(SHORTEST)
@@ -139,14 +187,21 @@ impl ExpiryPolicy {
             Rolling::BelowHalf => left.saturating_mul(2) < ttl,
             Rolling::EveryCommit => true,
         };
-        let expires_at = self.renewed(stored, now, None, owned).expires_at;
+        let expires_at = now.saturating_add(ttl).min(self.absolute_end(stored));
         let gained = expires_at.saturating_since(stored.expires_at);
         let step = if data_in_token { ttl / 20 } else { Duration::ZERO };
         (due && !gained.is_zero() && gained >= step).then_some(expires_at)
     }
 
     fn absolute_end(&self, stored: &Lifetime) -> Timestamp {
-        stored.absolute_end.min(stored.created_at.saturating_add(self.absolute_timeout))
+        let limit =
+            if stored.has_own_end { self.max_absolute_timeout() } else { self.absolute_timeout };
+        stored.absolute_end.min(stored.created_at.saturating_add(limit))
+    }
+
+    /// Returns the greatest age that any session may reach.
+    pub(crate) fn max_absolute_timeout(&self) -> Duration {
+        self.max_absolute_timeout.unwrap_or(self.absolute_timeout)
     }
 }
 
@@ -176,6 +231,7 @@ mod tests {
             idle_timeout: IdleTimeout::Persistent(Duration::from_secs(1000)),
             rolling,
             absolute_timeout: Duration::from_secs(5000),
+            max_absolute_timeout: None,
             anonymous_idle_timeout: None,
         }
     }
@@ -185,8 +241,19 @@ mod tests {
             created_at: at(0),
             expires_at: at(expires_at),
             absolute_end: at(5_000_000),
+            has_own_end: false,
             idle_timeout: None,
         }
+    }
+
+    const UNCHANGED: TimeoutChanges = TimeoutChanges { idle: None, absolute: None };
+
+    fn idle(timeout: Option<Duration>) -> TimeoutChanges {
+        TimeoutChanges { idle: Some(timeout.map(IdleTimeout::Persistent)), ..UNCHANGED }
+    }
+
+    fn absolute(timeout: Option<u64>) -> TimeoutChanges {
+        TimeoutChanges { absolute: Some(timeout.map(Duration::from_secs)), ..UNCHANGED }
     }
 
     fn extended(policy: &ExpiryPolicy, stored: &Lifetime, now: Timestamp) -> Option<Timestamp> {
@@ -222,7 +289,7 @@ mod tests {
         let policy = policy(Rolling::EveryCommit);
         assert_eq!(extended(&policy, &stored(4_900_000), at(4_500_000)), Some(at(5_000_000)));
         assert_eq!(extended(&policy, &stored(5_000_000), at(4_999_999)), None);
-        let saved = policy.renewed(&stored(1_000_000), at(4_999_999), None, true);
+        let saved = policy.renewed(&stored(1_000_000), at(4_999_999), UNCHANGED, true, true);
         assert_eq!(saved.expires_at, at(5_000_000));
     }
 
@@ -244,10 +311,72 @@ mod tests {
     fn anonymous_sessions_are_cut_to_their_own_ttl() {
         let mut policy = policy(Rolling::Off);
         policy.anonymous_idle_timeout = Some(Duration::from_secs(60));
-        let anonymous = policy.begun(at(0), Some(IdleTimeout::Persistent(DAY)), false);
+        let anonymous = policy.begun(at(0), idle(Some(DAY)), false);
         assert_eq!(anonymous.expires_at, at(60_000));
-        let owned = policy.begun(at(0), None, true);
+        let owned = policy.begun(at(0), UNCHANGED, true);
         assert_eq!(owned.expires_at, at(1_000_000));
+    }
+
+    #[test]
+    fn a_save_that_extends_nothing_keeps_the_expiry_unless_it_changes_the_idle_timeout() {
+        let policy = policy(Rolling::EveryCommit);
+        let saved = |timeouts| policy.renewed(&stored(700_000), at(600_000), timeouts, true, false);
+        assert_eq!(saved(UNCHANGED), stored(700_000));
+        assert_eq!(saved(idle(Some(DAY))).expires_at, at(5_000_000));
+        assert_eq!(saved(idle(None)).expires_at, at(1_600_000));
+        assert_eq!(saved(absolute(Some(4000))).expires_at, at(700_000));
+        assert_eq!(saved(absolute(Some(650))).expires_at, at(650_000));
+    }
+
+    #[test]
+    fn an_absolute_timeout_of_its_own_counts_from_the_beginning_up_to_the_bound() {
+        let mut policy = policy(Rolling::Off);
+        for (max, asked, end) in [
+            (None, 4000, 4000),
+            (None, 6000, 5000),
+            (Some(9000), 6000, 6000),
+            (Some(9000), 9000, 9000),
+            (Some(9000), u64::MAX, 9000),
+            (Some(9000), 0, 1),
+        ] {
+            policy.max_absolute_timeout = max.map(Duration::from_secs);
+            let expected = Lifetime {
+                absolute_end: at(end * 1000),
+                has_own_end: true,
+                ..stored((end * 1000).min(1_300_000))
+            };
+            let asked = absolute(Some(asked));
+            let saved = policy.renewed(&stored(1_000_000), at(300_000), asked, true, true);
+            assert_eq!(saved, expected, "{max:?} {asked:?}");
+            assert_eq!(policy.begun(at(0), asked, true).absolute_end, at(end * 1000));
+        }
+    }
+
+    #[test]
+    fn the_bound_is_for_sessions_with_an_end_of_their_own_only() {
+        let mut policy = policy(Rolling::Off);
+        policy.max_absolute_timeout = Some(Duration::from_secs(9000));
+        let promised = |has_own_end| Lifetime {
+            absolute_end: at(9_500_000),
+            has_own_end,
+            ..stored(9_500_000)
+        };
+        assert_eq!(policy.ends_at(&promised(false)), at(5_000_000));
+        assert_eq!(policy.ends_at(&promised(true)), at(9_000_000));
+        policy.max_absolute_timeout = None;
+        assert_eq!(policy.ends_at(&promised(true)), at(5_000_000), "the option is gone");
+    }
+
+    #[test]
+    fn the_configured_absolute_timeout_comes_back_and_extends_no_session_that_never_had_another() {
+        let policy = policy(Rolling::Off);
+        let now = at(100_000);
+        let shorter = policy.renewed(&stored(1_000_000), now, absolute(Some(500)), true, true);
+        assert_eq!(shorter.expires_at, at(500_000));
+        let back = policy.renewed(&shorter, now, absolute(None), true, true);
+        assert_eq!(back, stored(1_100_000));
+        let tightened = Lifetime { absolute_end: at(400_000), ..stored(400_000) };
+        assert_eq!(policy.renewed(&tightened, now, absolute(None), true, true), tightened);
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! The handle by which a socket or a job reaches a session after the response.
 
-use std::fmt;
+use std::{
+    any::{Any, type_name},
+    fmt,
+};
 
 use crate::{
     decision::Live,
     error::SessionError,
     id::StoreKey,
-    manager::{Core, SessionManager, StoredSession},
+    manager::{Core, DataOptions, SessionManager, StoredSession},
 };
 
 /// Access to a stored session after the response: for web sockets, streams and jobs.
 ///
-/// [`Session::handle`](crate::Session::handle) makes one. It never creates a session, extends one or sets a cookie.
+/// [`Session::handle`](crate::Session::handle) makes one, and for a fresh session
+/// [`SessionCommit::handle`](crate::SessionCommit::handle). It never creates a session, extends one or sets a cookie.
 ///
 /// Once the session is logged out, cleared, or has a new id or another owner, its methods answer
 /// [`SessionError::Gone`]. Nothing tells an open connection that its session has ended, so load the session again
@@ -45,16 +49,19 @@ pub struct SessionHandle<T> {
     pub(crate) epoch: u64,
 }
 
-impl<T> SessionHandle<T> {
+impl<T: Send + Sync + 'static> SessionHandle<T> {
     pub(crate) fn new(core: &Core, live: Option<&Live>) -> Result<Self, SessionError> {
+        let data_type: &dyn Any = &*core.data;
+        if !data_type.is::<DataOptions<T>>() {
+            let (asked, actual) = (type_name::<T>(), core.type_name);
+            return Err(SessionError::OtherType { asked, actual });
+        }
         core.rows_for("handle")?;
         let live = live.ok_or(SessionError::NotSaved)?;
         let manager = SessionManager::new(core.clone());
         Ok(Self { manager, key: live.key(), epoch: live.record.epoch })
     }
-}
 
-impl<T: Send + Sync + 'static> SessionHandle<T> {
     /// Returns the key under which the store keeps the session.
     pub fn key(&self) -> StoreKey {
         self.key

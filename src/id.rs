@@ -9,7 +9,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    keys::{expand, hkdf},
+};
 
 /// The length of a session id in bytes; 256 bits, four times what OWASP ASVS 7.2.3 asks for.
 pub(crate) const ID_BYTES: usize = 32;
@@ -20,14 +23,18 @@ pub(crate) const ID_BYTES: usize = 32;
 pub(crate) struct Scope {
     id: Sha256,
     owner: Sha256,
+    /// Audience and kind, each behind its length.
+    names: Vec<u8>,
 }
 
 impl Scope {
     pub(crate) fn new(audience: &str, kind: &str) -> Arc<Self> {
-        let start = |label| Sha256::new_with_prefix(with_lengths([label, audience, kind]));
+        let names = with_lengths([audience, kind]);
+        let start = |label| Sha256::new_with_prefix(with_lengths([label])).chain_update(&names);
         Arc::new(Self {
             id: start("axum-typed-session v1 id"),
             owner: start("axum-typed-session v1 owner"),
+            names,
         })
     }
 
@@ -72,6 +79,14 @@ impl SessionId {
             let hasher = self.scope.id.clone();
             StoreKey(hasher.chain_update(self.secret).finalize().into())
         })
+    }
+
+    /// Returns the text by which a page proves that it was made for the client of this id.
+    pub(crate) fn csrf_token(&self) -> String {
+        let mut token = [0; 32];
+        let info = [b"axum-typed-session v1 csrf".as_slice(), &self.scope.names];
+        expand(&hkdf(&self.secret), &info, &mut token);
+        URL_SAFE_NO_PAD.encode(token)
     }
 
     /// Returns the text of the id, which travels where ids are not sealed.

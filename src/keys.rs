@@ -24,7 +24,10 @@ use crate::error::ConfigError;
 /// |---|---|---|
 /// | first | `old,new` | `KeyRing::new(old).accept_next(new)` |
 /// | then | `new,old` | `KeyRing::new(new).accept_former(old)` |
-/// | once the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) has passed | `new` | `KeyRing::new(new)` |
+/// | once the longest session has ended | `new` | `KeyRing::new(new)` |
+///
+/// The longest session ends after the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), or the
+/// [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) where it is set.
 ///
 /// # Example
 ///
@@ -226,22 +229,27 @@ pub(crate) struct DerivedKey {
 
 impl DerivedKey {
     fn new(key: &Key, is_former: bool, purpose: &str) -> Self {
-        let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.master());
+        let hkdf = hkdf(key.master());
         let mut id = [0; 4];
         let mut secret = Zeroizing::new([0; 32]);
-        expand(&hkdf, purpose, "id", &mut id);
-        expand(&hkdf, purpose, "key", secret.as_mut());
+        expand(&hkdf, &[purpose.as_bytes(), b" id"], &mut id);
+        expand(&hkdf, &[purpose.as_bytes(), b" key"], secret.as_mut());
         Self { id, is_former, secret }
     }
 }
 
-fn expand(hkdf: &Hkdf<Sha256>, purpose: &str, label: &str, into: &mut [u8]) {
+/// Takes in a secret, to derive values of it.
+pub(crate) fn hkdf(secret: &[u8]) -> Hkdf<Sha256> {
+    Hkdf::new(Some(b"axum-typed-session v1"), secret)
+}
+
+/// Derives the value that `info` names, of at most 32 bytes.
+pub(crate) fn expand(hkdf: &Hkdf<Sha256>, info: &[&[u8]], output: &mut [u8]) {
     #[allow(
         clippy::expect_used,
         reason = "HKDF-SHA256 fails above 8160 bytes only, and a key left at zero would be worse"
     )]
-    hkdf.expand_multi_info(&[purpose.as_bytes(), b" ", label.as_bytes()], into)
-        .expect("an output of at most 32 bytes");
+    hkdf.expand_multi_info(info, output).expect("an output of at most 32 bytes");
 }
 
 /// Returns `true` for a key that was typed or zeroed rather than drawn. Random bytes and the text of 64 random

@@ -65,6 +65,12 @@
 //! `proxy_buffer_size 8k` is set. [`max_cookie_bytes`](SessionManagerBuilder::max_cookie_bytes) has all figures, and
 //! makes such a session fail in the application instead.
 //!
+//! # Forms
+//!
+//! The cookie is `SameSite=Lax`, so browsers do not send it with a post of another site. They send it with every `GET`,
+//! so `GET` must change nothing, and with a post of another host of the same site. [`Session::csrf_token`] covers these
+//! posts, login forms and old browsers, and says what it does not cover.
+//!
 //! # Requests that change one session at once
 //!
 //! With a store, changes of concurrent requests are merged where both can hold. The fields of your type and the
@@ -126,7 +132,9 @@
 //! | `id_generator` | 32 bytes from the operating system | ids of your own |
 //! | `idle_timeout` | 1 day after each save | how long an unused session lives |
 //! | `rolling` | off | which reads restart that time |
+//! | `extend_if` | every request | which requests extend a session at all |
 //! | `absolute_timeout` | 30 days | what nothing extends |
+//! | `max_absolute_timeout` | as `absolute_timeout` | the longest absolute timeout that one session can have |
 //! | `owner` | none | whose session it is, for `sessions_of` and "log out everywhere" |
 //! | `anonymous_idle_timeout` | as `idle_timeout` | shorter lives for sessions without an owner |
 //! | `max_payload` | 64 KiB | the largest session |
@@ -139,6 +147,7 @@
 //! | `store_timeout` | 2 s | when a store counts as down |
 //! | `on_event` | `tracing` alone | metrics and audits |
 //! | `error_response` | a short plain sentence | what the client sees of an error |
+//! | `clock_skew` | 60 s | how far the clocks of nodes differ |
 //! | `clock` | the system's | tests |
 //!
 //! # `Arc<AppState>` as state
@@ -179,6 +188,7 @@
 //! | `valid`, `beforeSave`, `encode`/`decode` | `validate`, `before_save`, `codec` |
 //! | `session:missed`, `session:expired`, `session:invalid`, `logValue` | `on_event`; values are never logged |
 //! | `overwrite` | always: one `Set-Cookie` per name |
+//! | egg-security's `ctx.csrf` | `csrf_token()`, `verify_csrf()` |
 //! | `prefix` | the stores' own option: they see hashes only |
 //! | unsigned cookies | not offered: anyone could forge them |
 //!
@@ -267,7 +277,7 @@ pub use crate::{
     id::{Fingerprint, SessionId, StoreKey},
     keys::{Key, KeyRing},
     layer::AutoCommitLayer,
-    manager::{ConflictPolicy, SessionManager, StoredSession},
+    manager::{ConflictPolicy, CreatedSession, SessionManager, StoredSession},
     session::{ProvidesSessions, Session},
     store::{MemoryStore, SessionStore},
     transport::Transport,

@@ -1,6 +1,8 @@
 //! The extractor.
 #![allow(clippy::expect_used, reason = "each text says why it cannot happen")]
 
+mod csrf;
+
 use std::{
     fmt,
     marker::PhantomData,
@@ -9,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
@@ -20,7 +23,7 @@ use crate::{
     error::SessionError,
     expiry::IdleTimeout,
     handle::SessionHandle,
-    id::SessionId,
+    id::{SessionId, StoreKey},
     manager::{Basis, Data, Draft, SessionManager, any_change},
     request::{Cell, RequestSessions},
 };
@@ -53,8 +56,9 @@ where
 ///
 /// Read and change it like your own struct. [`commit`](Self::commit) saves the changes and returns the guard, a
 /// [`SessionCommit`] that carries the cookie. [`destroy`](Self::destroy), [`regenerate`](Self::regenerate),
-/// [`clear`](Self::clear), [`set_idle_timeout`](Self::set_idle_timeout) and [`force_save`](Self::force_save) only
-/// record a request; the commit carries it out. A handler that fails before its commit has changed nothing.
+/// [`clear`](Self::clear), [`set_idle_timeout`](Self::set_idle_timeout),
+/// [`set_absolute_timeout`](Self::set_absolute_timeout) and [`force_save`](Self::force_save) only record a request;
+/// the commit carries it out. A handler that fails before its commit has changed nothing.
 ///
 /// Every handler that takes a session ends with its guard, or runs under
 /// [`AutoCommitLayer`](crate::AutoCommitLayer). This holds for handlers that only read, too: the guard keeps shared
@@ -70,9 +74,10 @@ where
 /// `T` must read back from its own encoding, as [`Codec`](crate::Codec) says. A commit of other data is
 /// [`SessionError::Encode`], and nothing is stored or sent.
 ///
-/// Its methods are `is_new`, `id`, `created_at`, `expires_at`, `set_idle_timeout`, `regenerate`, `destroy`,
-/// `clear`, `force_save`, `discard`, `handle`, `update` and `commit`. If your type has a method of one of these
-/// names, call it through the deref: `(*session).clear()`.
+/// Its methods are `is_new`, `id`, `key`, `created_at`, `expires_at`, `set_idle_timeout`, `clear_idle_timeout`,
+/// `set_absolute_timeout`, `clear_absolute_timeout`, `regenerate`, `destroy`, `clear`, `force_save`, `discard`,
+/// `handle`, `update`, `csrf_token`, `verify_csrf` and `commit`. If your type has a method of one of these names, call
+/// it through the deref: `(*session).clear()`.
 ///
 /// # Example
 ///
@@ -107,13 +112,24 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Returns the session's id; `None` until a fresh session is committed.
     ///
-    /// Treat the id like a password. Other parts of the program need only [`SessionId::store_key`].
+    /// Treat the id like a password. Other parts of the program need only the [`key`](Self::key).
     pub fn id(&self) -> Option<&SessionId> {
         self.basis().live().map(|live| &live.id)
     }
 
-    /// Returns when the session began, or when its owner last changed; for a fresh session, when it was
-    /// extracted.
+    /// Returns the key under which the store keeps the session, such as for a list of "your devices"; `None` until a
+    /// fresh session is committed.
+    ///
+    /// Nobody can log in with it. After a commit, [`SessionCommit::key`] is the key.
+    pub fn key(&self) -> Option<StoreKey> {
+        self.id().map(StoreKey::from)
+    }
+
+    /// Returns when the session began; for a fresh session, when it was extracted.
+    ///
+    /// It begins anew with each login, when the [`owner`](crate::SessionManagerBuilder::owner) goes from `None` or
+    /// another to somebody, and with a logout by [`clear`](Self::clear) and [`regenerate`](Self::regenerate). Its
+    /// absolute timeout counts from here.
     pub fn created_at(&self) -> OffsetDateTime {
         let created_at = self.basis().live().map(|live| live.record.created_at());
         created_at.unwrap_or(self.basis().incoming.opened_at).into()
@@ -121,29 +137,73 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Returns when the session ends unless a commit extends it.
     ///
-    /// For a fresh session this is the end it would have if it were saved now without an owner, with the time that
-    /// [`set_idle_timeout`](Self::set_idle_timeout) set. For a saved session, `set_idle_timeout` counts from the
-    /// commit on.
+    /// For a fresh session this is the end it would have if it were committed now. So it is for a saved session
+    /// once its timeouts are set or cleared, or [`clear`](Self::clear) and [`regenerate`](Self::regenerate) are both
+    /// called. It is never later than the builder's options allow.
     pub fn expires_at(&self) -> OffsetDateTime {
-        let policy = &self.cell.core.policy;
-        let expires_at = if let Some(live) = self.basis().live() {
-            policy.ends_at(&live.record.lifetime)
-        } else {
-            let now = self.basis().incoming.opened_at;
-            policy.begun(now, self.draft().intents.idle_timeout, false).expires_at
-        };
-        expires_at.into()
+        self.cell.core.expires_at(self.draft()).into()
     }
 
     /// Sets how long this session lives from each save on, such as for "keep me signed in".
     ///
-    /// The commit saves the session even if nothing else changed, and later saves keep this time. Less than a second
-    /// counts as a second. [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) still ends the
-    /// session.
+    /// The commit saves the session even if nothing else changed, and later saves and logins keep this time. Less
+    /// than a second counts as a second.
+    ///
+    /// The session still ends at its absolute timeout, which
+    /// [`set_absolute_timeout`](Self::set_absolute_timeout) can set too. An idle timeout above it is cut:
+    /// [`expires_at`](Self::expires_at) says so at once, and the commit warns, once for each manager. Without an
+    /// owner, [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) is the limit. No
+    /// browser keeps a cookie longer than 400 days.
     #[doc(alias = "maxAge")]
     #[doc(alias = "set_max_age")]
     pub fn set_idle_timeout(&mut self, idle_timeout: impl Into<IdleTimeout>) {
-        self.draft_mut().intents.idle_timeout = Some(idle_timeout.into());
+        self.draft_mut().intents.timeouts.idle = Some(Some(idle_timeout.into()));
+    }
+
+    /// Gives the session back the [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) of the builder.
+    ///
+    /// The commit of a saved session saves it, so that the time counts from then on. A logout by
+    /// [`clear`](Self::clear) and [`regenerate`](Self::regenerate) does the same by itself.
+    #[doc(alias = "clear_max_age")]
+    pub fn clear_idle_timeout(&mut self) {
+        self.draft_mut().intents.timeouts.idle = Some(None);
+    }
+
+    /// Sets the age at which this session ends whatever it does, counted from [`created_at`](Self::created_at).
+    ///
+    /// The commit saves the session even if nothing else changed, and later saves keep this time. A login keeps it
+    /// too, and counts it anew. Less than a second counts as a second. If the session is older already, it ends with
+    /// the commit.
+    ///
+    /// A timeout above [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) is cut:
+    /// [`expires_at`](Self::expires_at) says so at once, and the commit warns, once for each manager. Set the idle
+    /// timeout too if the session may be unused that long.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::Session;
+    ///
+    /// const SEASON: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+    ///
+    /// // With `.max_absolute_timeout(SEASON)` in the builder.
+    /// fn keep_me_signed_in(session: &mut Session<String>) {
+    ///     session.set_absolute_timeout(SEASON);
+    ///     session.set_idle_timeout(SEASON);
+    /// }
+    /// ```
+    pub fn set_absolute_timeout(&mut self, timeout: Duration) {
+        self.draft_mut().intents.timeouts.absolute = Some(Some(timeout));
+    }
+
+    /// Gives the session back the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) of the builder,
+    /// counted from [`created_at`](Self::created_at).
+    ///
+    /// If the session is older already, it ends with the commit. A logout by [`clear`](Self::clear) and
+    /// [`regenerate`](Self::regenerate) gives the timeout back by itself, and begins the session anew.
+    pub fn clear_absolute_timeout(&mut self) {
+        self.draft_mut().intents.timeouts.absolute = Some(None);
     }
 
     /// Gives the session a new id and keeps the data. Call it at every login and logout (OWASP ASVS 7.2.4).
@@ -161,8 +221,7 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
     ///
-    /// `destroy` wins over [`regenerate`](Self::regenerate), [`set_idle_timeout`](Self::set_idle_timeout) and changes
-    /// of the data. Under [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed whatever the status of the
+    /// `destroy` wins over [`regenerate`](Self::regenerate), changes of the timeouts and changes of the data. Under [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed whatever the status of the
     /// response.
     ///
     /// # Security
@@ -176,7 +235,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Sets the data back to its default and keeps the id.
     ///
     /// No change of another request survives it. Together with [`regenerate`](Self::regenerate) it is a logout that
-    /// can keep a flash message.
+    /// can keep a flash message: the session begins anew, with the timeouts of the builder unless others are set
+    /// before the commit.
     #[doc(alias = "reset")]
     pub fn clear(&mut self) {
         let data = self.cell.core.data.default();
@@ -204,7 +264,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// # Errors
     ///
     /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
-    /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet.
+    /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet. Commit it, and call
+    ///   [`SessionCommit::handle`].
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         SessionHandle::new(&self.cell.core, self.basis().live())
     }

@@ -53,6 +53,14 @@ pub(crate) const PLAIN_HTTP: &str = "browsers drop Secure cookies over plain htt
     serve it over https (a proxy in front then sends `X-Forwarded-Proto: https`), or say `.insecure_http(true)` for \
     development";
 
+pub(crate) const IDLE_TIMEOUT_IS_CUT: &str = "`session.set_idle_timeout(..)` set more than the absolute timeout, \
+    which ends the session earlier: also call `session.set_absolute_timeout(..)` within the builder's \
+    `.max_absolute_timeout(..)`, raise its `.absolute_timeout(..)`, or set less";
+
+pub(crate) const ABSOLUTE_TIMEOUT_IS_CUT: &str = "`session.set_absolute_timeout(..)` set more than the builder's \
+    `.max_absolute_timeout(..)`, which is `.absolute_timeout(..)` by default and ends the session earlier: raise \
+    `.max_absolute_timeout(..)`, or set less";
+
 /// The warnings that were given.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
@@ -92,9 +100,14 @@ impl Warnings {
         }
     }
 
-    /// Logs a warning once for each host, and for ten hosts at most.
-    pub(crate) fn warn_once(&self, warning: &'static str, session: &'static str, host: &str) {
-        if self.is_new(warning, host) {
+    /// Logs a warning once, or once for each host and for ten hosts at most.
+    pub(crate) fn warn_once(
+        &self,
+        warning: &'static str,
+        session: &'static str,
+        host: Option<&str>,
+    ) {
+        if self.is_new(warning, host.unwrap_or_default()) {
             tracing::warn!(session, host, "{warning}");
         }
     }

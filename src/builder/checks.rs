@@ -18,6 +18,8 @@ use crate::{
 /// Long enough for anything and short enough that no sum overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+const LONGEST_SKEW: Duration = Duration::from_secs(60 * 60);
+
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Checks everything and makes the manager.
     ///
@@ -47,6 +49,12 @@ impl TokenOptions {
             let empty = core.data.encode(&*core.data.default()).unwrap_or_default();
             let record = Record::FIXED_BYTES + empty.len();
             check_max_cookie_bytes(limit, cookie_bytes(sealer, &core.tenant.carrier, record))?;
+        }
+        if core.forgets_revocations() {
+            tracing::warn!(
+                "the list of `.revocations(..)` is in this process's memory: a restart forgets every logout, and the \
+                 ended cookies are valid again if the keys come back; use a store that outlives the process"
+            );
         }
         for risk in &core.tenant.carrier.template.risks {
             tracing::warn!("{risk}");
@@ -121,6 +129,7 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
     let durations = [
         ("idle_timeout", Some(idle_timeout), LONGEST_COOKIE),
         ("absolute_timeout", Some(absolute_timeout), LONGEST_TIMEOUT),
+        ("max_absolute_timeout", policy.max_absolute_timeout, LONGEST_TIMEOUT),
         ("anonymous_idle_timeout", policy.anonymous_idle_timeout, LONGEST_COOKIE),
         ("store_timeout", options.store_timeout, DAY),
     ];
@@ -133,10 +142,23 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
             )));
         }
     }
+    if options.clock_skew > LONGEST_SKEW {
+        return Err(ConfigError::new(format!(
+            "`.clock_skew({:?})` must be at most {LONGEST_SKEW:?}; set the clocks of the nodes with NTP",
+            options.clock_skew
+        )));
+    }
     if idle_timeout > absolute_timeout {
         return Err(ConfigError::new(format!(
             "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
              session; shorten the one or raise `.absolute_timeout(..)`"
+        )));
+    }
+    let max = policy.max_absolute_timeout();
+    if max < absolute_timeout {
+        return Err(ConfigError::new(format!(
+            "max_absolute_timeout {max:?} is below absolute_timeout {absolute_timeout:?}, which sessions reach \
+             without a timeout of their own; raise the one or shorten `.absolute_timeout(..)`"
         )));
     }
     Ok(())

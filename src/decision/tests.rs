@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{expiry::Rolling, id::Scope, store::Version};
+use crate::{
+    expiry::{IdleTimeout, Rolling},
+    id::Scope,
+    store::Version,
+};
 
 /// What a rule expects to happen to the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,7 @@ struct Case {
     /// The owner that the data names when it is saved.
     owner: Option<OwnerKey>,
     data_in_token: bool,
+    extends: bool,
     policy: ExpiryPolicy,
     now: Timestamp,
 }
@@ -33,9 +38,11 @@ struct Case {
 impl Case {
     /// Returns what is decided, and asserts that data is prepared exactly where it is written.
     fn decided(&self) -> (RowAction<'_>, bool) {
-        let Self { origin, intents, changed, data_in_token, policy, now, .. } = self;
-        let (changed, data_in_token, now) = (*changed, *data_in_token, *now);
-        let situation = Situation { origin, intents, changed, data_in_token, policy, now };
+        let Self { origin, intents, policy, .. } = self;
+        let Self { changed, data_in_token, extends, now, .. } = *self;
+        let has_list = false;
+        let situation =
+            Situation { origin, intents, changed, data_in_token, has_list, extends, policy, now };
         let mut is_prepared = false;
         let decided = decide(&situation, || {
             is_prepared = true;
@@ -56,7 +63,8 @@ impl Case {
 
     /// Asks for a save, and neither for the session's end nor for a new id.
     fn saves(&self) -> bool {
-        let asks = self.changed || self.intents.force_save || self.intents.idle_timeout.is_some();
+        let timeouts = self.intents.timeouts;
+        let asks = asks_first_save(self) || timeouts.idle.is_some() || timeouts.absolute.is_some();
         asks && !self.intents.destroy && !self.intents.regenerate
     }
 
@@ -73,7 +81,7 @@ impl Case {
     }
 
     fn extension(&self) -> Option<Timestamp> {
-        let record = &self.live()?.record;
+        let record = &self.live().filter(|_| self.extends)?.record;
         let owned = record.owner.is_some();
         self.policy.extended(&record.lifetime, self.now, owned, self.data_in_token)
     }
@@ -83,12 +91,19 @@ impl Case {
         let Some(live) = self.live() else { return true };
         let stored = &live.record;
         let is_persistent = |chosen: Option<IdleTimeout>| {
-            chosen.or(stored.idle_timeout()).unwrap_or(self.policy.idle_timeout).is_persistent()
+            chosen.unwrap_or(self.policy.idle_timeout).is_persistent()
         };
+        let TimeoutChanges { idle, absolute } = self.intents.timeouts;
+        let now_persistent = is_persistent(idle.unwrap_or(stored.idle_timeout()));
         let arrives = self.owner.is_some() && self.owner != stored.owner;
-        let lives_longer = arrives && self.now > stored.created_at();
-        is_persistent(None) != is_persistent(self.intents.idle_timeout)
-            || (lives_longer && is_persistent(self.intents.idle_timeout))
+        let begins = if arrives { self.now } else { stored.created_at() };
+        let stored_timeout = stored.absolute_end().saturating_since(stored.created_at());
+        let timeout = match absolute {
+            None => stored_timeout,
+            Some(own) => own.unwrap_or(self.policy.absolute_timeout),
+        };
+        let lives_longer = begins.saturating_add(timeout) > stored.absolute_end();
+        is_persistent(stored.idle_timeout()) != now_persistent || (lives_longer && now_persistent)
     }
 }
 
@@ -109,14 +124,14 @@ const RULES: [Rule; 10] = [
         tells: |_| false,
     },
     Rule {
-        says: "new, and nothing to save: nothing, also where a new id is asked for",
-        of: |case| case.origin == Origin::New && !case.intents.destroy && !asks(case),
+        says: "new, and nothing to save: nothing, also where a new id or default timeouts are asked for",
+        of: |case| case.origin == Origin::New && !case.intents.destroy && !asks_first_save(case),
         row: Row::Untouched,
         tells: |_| false,
     },
     Rule {
         says: "new, and something to save: created under a new id",
-        of: |case| case.origin == Origin::New && !case.intents.destroy && asks(case),
+        of: |case| case.origin == Origin::New && !case.intents.destroy && asks_first_save(case),
         row: Row::Created,
         tells: |_| true,
     },
@@ -151,7 +166,7 @@ const RULES: [Rule; 10] = [
         tells: |case| case.data_in_token || case.has_former_key() || case.is_news(),
     },
     Rule {
-        says: "unchanged and due: touched; a cookie only where it holds the expiry, or a former key",
+        says: "unchanged and due in a request that extends: touched; a cookie only where it holds the expiry, or a former key",
         of: |case| case.live().is_some() && case.rests() && case.extension().is_some(),
         row: Row::Touched,
         tells: |case| case.data_in_token || case.has_former_key(),
@@ -164,8 +179,8 @@ const RULES: [Rule; 10] = [
     },
 ];
 
-fn asks(case: &Case) -> bool {
-    case.changed || case.intents.force_save || case.intents.idle_timeout.is_some()
+fn asks_first_save(case: &Case) -> bool {
+    case.changed || case.intents.force_save || case.intents.timeouts.set_any()
 }
 
 fn row_of(row: &RowAction<'_>) -> Row {
@@ -183,19 +198,20 @@ fn row_of(row: &RowAction<'_>) -> Row {
 /// Asserts that a new session begins now, that a save goes on as [`lifetime_after_save`] has it, and that a
 /// touch moves the expiry as far as is due.
 fn check_times(case: &Case, row: &RowAction<'_>) {
-    let Case { policy, owner, intents, now, .. } = case;
+    let Case { policy, owner, intents, extends, now, .. } = case;
     match row {
         RowAction::Create(_, lifetime) => {
             assert_eq!(
                 *lifetime,
-                policy.begun(*now, intents.idle_timeout, owner.is_some()),
+                policy.begun(*now, intents.timeouts, owner.is_some()),
                 "{case:?}"
             );
         }
         RowAction::Update(save) | RowAction::Rotate(save) => {
-            let expected =
-                lifetime_after_save(policy, &save.live.record, *owner, intents.idle_timeout, *now);
-            assert_eq!((save.lifetime, save.now), (expected, *now), "{case:?}");
+            let stored = &save.live.record;
+            let expected = lifetime_after_save(policy, stored, *owner, intents, *extends, *now);
+            let found = (save.lifetime, save.extends, save.now);
+            assert_eq!(found, (expected, *extends, *now), "{case:?}");
         }
         RowAction::Touch(_, expires_at) => {
             assert_eq!(Some(*expires_at), case.extension(), "{case:?}");
@@ -225,8 +241,13 @@ const fn until_closed(millis: u64) -> IdleTimeout {
 }
 
 fn policy(idle_timeout: IdleTimeout, rolling: Rolling) -> ExpiryPolicy {
-    let absolute_timeout = Duration::from_millis(TIMEOUT);
-    ExpiryPolicy { idle_timeout, rolling, absolute_timeout, anonymous_idle_timeout: None }
+    ExpiryPolicy {
+        idle_timeout,
+        rolling,
+        absolute_timeout: Duration::from_millis(TIMEOUT),
+        max_absolute_timeout: Some(Duration::from_millis(3 * TIMEOUT)),
+        anonymous_idle_timeout: None,
+    }
 }
 
 fn lifetime(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
@@ -234,6 +255,7 @@ fn lifetime(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
         created_at: at(CREATED),
         expires_at: at(expires_at),
         absolute_end: at(CREATED + TIMEOUT),
+        has_own_end: false,
         idle_timeout,
     }
 }
@@ -294,16 +316,29 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
     origins
 }
 
+fn all_timeouts() -> [TimeoutChanges; 6] {
+    let idle = |idle| TimeoutChanges { idle: Some(idle), absolute: None };
+    let absolute = |absolute| TimeoutChanges { idle: None, absolute: Some(absolute) };
+    [
+        TimeoutChanges::default(),
+        idle(Some(persistent(2 * TTL))),
+        idle(Some(until_closed(TTL / 2))),
+        idle(None),
+        absolute(Some(Duration::from_millis(2 * TIMEOUT))),
+        absolute(None),
+    ]
+}
+
 fn all_intents() -> Vec<Intents> {
     let mut all = Vec::new();
     for bits in 0..8_u8 {
-        for idle_timeout in [None, Some(persistent(2 * TTL)), Some(until_closed(TTL / 2))] {
+        for timeouts in all_timeouts() {
             all.push(Intents {
                 destroy: bits & 1 != 0,
                 regenerate: bits & 2 != 0,
                 clear: false,
                 force_save: bits & 4 != 0,
-                idle_timeout,
+                timeouts,
             });
         }
     }
@@ -317,13 +352,14 @@ fn for_every_case(mut check: impl FnMut(&Case)) {
         for idle_timeout in [persistent(TTL), until_closed(TTL)] {
             let policy = policy(idle_timeout, rolling);
             for (origin, owner, now) in &origins {
-                for bits in 0..4_u8 {
+                for bits in 0..8_u8 {
                     let mut case = Case {
                         origin: origin.clone(),
                         intents: Intents::default(),
                         changed: bits & 1 != 0,
                         owner: *owner,
                         data_in_token: bits & 2 != 0,
+                        extends: bits & 4 != 0,
                         policy,
                         now: *now,
                     };
@@ -361,6 +397,7 @@ fn every_case_is_spoken_of_by_one_rule_and_decided_as_it_says() {
 fn clear_alone_decides_nothing_since_its_data_speaks() {
     for_every_case(|case| {
         let mut clears = case.clone();
+        // With a new id it begins the session anew, which is seen from the outside only by its lifetime.
         clears.intents.clear = true;
         let ((row, tells), expected) = (clears.decided(), case.decided());
         assert_eq!((row_of(&row), tells), (row_of(&expected.0), expected.1), "{case:?}");
@@ -372,7 +409,7 @@ const NONE: Intents = Intents {
     regenerate: false,
     clear: false,
     force_save: false,
-    idle_timeout: None,
+    timeouts: TimeoutChanges { idle: None, absolute: None },
 };
 const REGENERATE: Intents = Intents { regenerate: true, ..NONE };
 const CLEAR: Intents = Intents { clear: true, ..NONE };
@@ -387,7 +424,7 @@ fn with_save<R>(
     let lifetime = lifetime(CREATED + TTL, None);
     let live = live(before, lifetime);
     let (prepared, now) = (prepared(after), at(CREATED));
-    check(Save { live: &live, prepared, intents: &intents, lifetime, now })
+    check(Save { live: &live, prepared, intents: &intents, lifetime, extends: true, now })
 }
 
 #[test]
@@ -492,32 +529,79 @@ fn the_cookie_of_a_stored_session_is_sent_again_only_where_the_browsers_would_no
     }
 }
 
+const fn set_idle(millis: u64) -> TimeoutChanges {
+    TimeoutChanges { idle: Some(Some(persistent(millis))), absolute: None }
+}
+
+/// A session of a second's age with timeouts of its own.
+fn with_own_timeouts(owner: Option<OwnerKey>) -> (Record, Timestamp) {
+    let own = Lifetime {
+        absolute_end: at(CREATED + 2 * TIMEOUT),
+        has_own_end: true,
+        ..lifetime(CREATED + 2 * TTL, Some(persistent(2 * TTL)))
+    };
+    (live(owner, own).record, at(CREATED + 1_000))
+}
+
 #[test]
-fn a_session_begins_anew_when_its_owner_arrives_and_only_then() {
+fn a_session_begins_anew_with_its_own_timeouts_when_its_owner_arrives_and_only_then() {
     let policy = policy(persistent(TTL), Rolling::Off);
-    let now = CREATED + 1_000;
     for (before, after) in OWNERS {
-        let stored = live(before, lifetime(CREATED + TTL, Some(persistent(2 * TTL)))).record;
-        let begins = if after.is_some() && after != before { now } else { CREATED };
-        for (asked, idle_timeout) in [(None, 2 * TTL), (Some(persistent(3 * TTL)), 3 * TTL)] {
+        let (stored, now) = with_own_timeouts(before);
+        let arrives = after.is_some() && after != before;
+        let begins = if arrives { now } else { stored.created_at() };
+        for (timeouts, extends, idle_timeout, expires_in) in [
+            (NONE.timeouts, true, 2 * TTL, 2 * TTL),
+            (NONE.timeouts, false, 2 * TTL, if arrives { 2 * TTL } else { 2 * TTL - 1_000 }),
+            (set_idle(3 * TTL), true, 3 * TTL, 3 * TTL),
+            (set_idle(3 * TTL), false, 3 * TTL, 3 * TTL),
+        ] {
             let expected = Lifetime {
-                created_at: at(begins),
-                expires_at: at(now + idle_timeout),
-                absolute_end: at(begins + TIMEOUT),
+                created_at: begins,
+                expires_at: now.saturating_add(Duration::from_millis(expires_in)),
+                absolute_end: begins.saturating_add(Duration::from_millis(2 * TIMEOUT)),
+                has_own_end: true,
                 idle_timeout: Some(persistent(idle_timeout)),
             };
-            let found = lifetime_after_save(&policy, &stored, after, asked, at(now));
-            assert_eq!(found, expected, "{before:?} {after:?}");
+            let intents = Intents { timeouts, ..NONE };
+            let found = lifetime_after_save(&policy, &stored, after, &intents, extends, now);
+            assert_eq!(found, expected, "{before:?} {after:?} {timeouts:?} {extends}");
         }
     }
 }
 
 #[test]
-fn of_two_guards_every_intent_holds_and_the_later_idle_timeout() {
-    let [one, other] = [TTL, 2 * TTL].map(|ttl| Some(persistent(ttl)));
-    let earlier = Intents { regenerate: true, idle_timeout: one, ..NONE };
+fn clear_with_a_new_id_begins_anew_with_the_configured_timeouts_and_neither_does_alone() {
+    let policy = policy(persistent(TTL), Rolling::Off);
+    for (before, after) in OWNERS {
+        let (stored, now) = with_own_timeouts(before);
+        let after_save =
+            |intents: Intents| lifetime_after_save(&policy, &stored, after, &intents, false, now);
+        let logout = Intents { clear: true, ..REGENERATE };
+        let begun = policy.begun(now, NONE.timeouts, after.is_some());
+        assert_eq!((begun.has_own_end, begun.idle_timeout), (false, None));
+        assert_eq!(after_save(logout), begun);
+        let timeouts = set_idle(3 * TTL);
+        let begun = policy.begun(now, timeouts, after.is_some());
+        assert_eq!(after_save(Intents { timeouts, ..logout }), begun);
+        for intents in [CLEAR, REGENERATE] {
+            assert_eq!(after_save(intents), after_save(NONE), "{before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn of_two_guards_every_intent_holds_and_the_later_change_of_each_timeout() {
+    let earlier = Intents { regenerate: true, timeouts: set_idle(TTL), ..NONE };
     assert_eq!(earlier.and(CLEAR), Intents { clear: true, ..earlier });
-    let later = Intents { force_save: true, idle_timeout: other, ..NONE };
+    let later = Intents { force_save: true, timeouts: set_idle(2 * TTL), ..NONE };
     assert_eq!(earlier.and(later), Intents { regenerate: true, ..later });
+    let defaults = TimeoutChanges { idle: Some(None), absolute: Some(Some(Duration::ZERO)) };
+    let last = Intents { timeouts: defaults, ..NONE };
+    assert_eq!(earlier.and(last), Intents { regenerate: true, ..last });
+    assert_eq!(
+        last.and(earlier).timeouts,
+        TimeoutChanges { absolute: defaults.absolute, ..set_idle(TTL) }
+    );
     assert!(earlier.any() && !NONE.any() && !NONE.and(NONE).any());
 }

@@ -11,7 +11,7 @@ use crate::{codec::Codec, error::BoxError, merge::Shape};
 pub(crate) type Data = dyn Any + Send + Sync;
 
 /// The type of a session's data, with the options that depend on it.
-pub(crate) trait DataType: Send + Sync {
+pub(crate) trait DataType: Any + Send + Sync {
     fn default(&self) -> Box<Data>;
     fn encode(&self, data: &Data) -> Result<Vec<u8>, BoxError>;
     fn decode(&self, bytes: &[u8]) -> Result<Box<Data>, BoxError>;

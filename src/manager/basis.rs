@@ -1,6 +1,6 @@
 //! What a request knows of its session, and a handler's copy of the data.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
@@ -9,7 +9,7 @@ use super::{any_data::Data, core::Core};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
-    id::{OwnerKey, StoreKey},
+    id::{ID_BYTES, OwnerKey, StoreKey},
     store::Record,
     warnings::Route,
 };
@@ -21,6 +21,8 @@ pub(crate) struct Incoming {
     /// A response that sets the token also removes former cookies.
     pub(crate) removes_formers: bool,
     pub(crate) opened_at: Timestamp,
+    /// The request extends its session, as `extend_if` has it.
+    pub(super) extends: bool,
     pub(crate) route: Route,
     /// The host, if the request came from a browser that drops the cookie there.
     pub(super) plain_http_host: Option<Box<str>>,
@@ -28,6 +30,14 @@ pub(crate) struct Incoming {
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
     /// What `id_generator` wants to see; kept only if there is one.
     pub(super) parts: Option<Arc<Parts>>,
+    /// The id of the next new session, where a CSRF token needed it before the commit.
+    pub(super) early_id: Mutex<Option<[u8; ID_BYTES]>>,
+}
+
+impl Incoming {
+    pub(super) fn early_id(&self) -> MutexGuard<'_, Option<[u8; ID_BYTES]>> {
+        self.early_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a commit starts from. Every commit that did something makes another.

@@ -7,10 +7,11 @@ use super::{
     data::Clash,
 };
 use crate::{
-    decision::{Live, Prepared, Save, Situation, decide},
+    clock::Timestamp,
+    decision::{Live, Prepared, Save, Situation, decide, lifetime_after_save},
     error::SessionError,
     event::SessionEventKind as Kind,
-    expiry::Rolling,
+    expiry::{Rolling, TimeoutChanges},
     store::Record,
     warnings,
 };
@@ -21,9 +22,26 @@ impl Core {
         let is_due = |live: &Live| {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
             let extended = || self.policy.extended(stored, self.now(), owned, self.data_in_token());
-            live.is_outdated || (self.policy.rolling != Rolling::Off && extended().is_some())
+            let rolls = self.policy.rolling != Rolling::Off && basis.incoming.extends;
+            live.is_outdated || (rolls && extended().is_some())
         };
         !basis.has_leftovers() && !basis.live().is_some_and(is_due)
+    }
+
+    /// Returns when a draft's session ends: as stored, or where the handler changed its lifetime, as a commit would
+    /// store it now.
+    pub(crate) fn expires_at(&self, draft: &Draft) -> Timestamp {
+        let (basis, policy, now) = (&draft.basis, &self.policy, self.now());
+        let intents = basis.intents_with(draft.intents);
+        let owner = || self.owner_of(&*draft.data);
+        let Some(Live { record, .. }) = basis.live() else {
+            return policy.begun(now, intents.timeouts, owner().is_some()).expires_at;
+        };
+        if !intents.change_lifetime() {
+            return policy.ends_at(&record.lifetime);
+        }
+        let extends = basis.incoming.extends;
+        lifetime_after_save(policy, record, owner(), &intents, extends, now).expires_at
     }
 
     /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
@@ -42,6 +60,8 @@ impl Core {
             intents: &intents,
             changed,
             data_in_token: self.data_in_token(),
+            has_list: self.list().is_some(),
+            extends: basis.incoming.extends,
             policy: &self.policy,
             now,
         };
@@ -53,7 +73,24 @@ impl Core {
             identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
             Ok(prepared)
         })?;
-        self.carry_out(&basis, &decision, identity, now).await
+        let committed = self.carry_out(&basis, &decision, identity, now).await?;
+        self.warn_of_cut_timeouts(&intents.timeouts, committed.as_ref());
+        Ok(committed)
+    }
+
+    /// Warns of a timeout that is longer than the session may become in all. One that only its remaining time cuts
+    /// is no mistake.
+    fn warn_of_cut_timeouts(&self, timeouts: &TimeoutChanges, committed: Option<&Basis>) {
+        let Some(live) = committed.and_then(Basis::live).filter(|_| timeouts.set_any()) else {
+            return;
+        };
+        let lifetime = &live.record.lifetime;
+        let is_cut = |timeout| lifetime.created_at.saturating_add(timeout) > lifetime.absolute_end;
+        if timeouts.absolute.flatten().is_some_and(is_cut) {
+            self.warn_once(warnings::ABSOLUTE_TIMEOUT_IS_CUT);
+        } else if timeouts.idle.flatten().is_some_and(|idle| is_cut(idle.duration())) {
+            self.warn_once(warnings::IDLE_TIMEOUT_IS_CUT);
+        }
     }
 
     /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
@@ -91,11 +128,10 @@ impl Core {
             self.warn(warnings::REQUESTS_CONFLICT, None, field.as_deref());
         }
         let prepared = prepared.map_err(|clash| clash.error)?;
-        let mut lifetime = save.lifetime;
-        if save.intents.idle_timeout.is_none() && lifetime.idle_timeout != theirs.idle_timeout() {
-            let owned = prepared.owner.is_some();
-            lifetime = self.policy.renewed(&lifetime, save.now, theirs.idle_timeout(), owned);
-        }
+        let (policy, owner) = (&self.policy, prepared.owner);
+        let Save { intents, extends, now, .. } = *save;
+        // From theirs, which may have set a timeout of its own or extended the session.
+        let lifetime = lifetime_after_save(policy, theirs, owner, intents, extends, now);
         let merged = self.record_of(&Save { prepared, lifetime, ..*save })?;
         let is_same_login = theirs.epoch != save.live.record.epoch && !save.intents.clear;
         Ok(if is_same_login { Record { epoch: theirs.epoch, ..merged } } else { merged })

@@ -60,6 +60,7 @@ pub(crate) struct Options {
     pub(crate) remove_unpartitioned: bool,
     pub(crate) events: Events,
     pub(crate) policy: ExpiryPolicy,
+    pub(crate) extend_if: Option<Box<ExtendIf>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) generate_id: Option<Box<GenerateId>>,
     pub(crate) error_response: Option<Box<ErrorResponse>>,
@@ -73,10 +74,12 @@ pub(crate) struct Options {
     pub(crate) max_payload: usize,
     pub(crate) max_cookie_bytes: Option<usize>,
     pub(crate) store_timeout: Option<Duration>,
+    pub(crate) clock_skew: Duration,
 }
 
 type AudienceFor = dyn Fn(&Parts) -> String + Send + Sync;
 type CookieFor = dyn Fn(&Parts) -> Cookie<'static> + Send + Sync;
+type ExtendIf = dyn Fn(&Parts) -> bool + Send + Sync;
 type GenerateId = dyn Fn(&Parts) -> [u8; ID_BYTES] + Send + Sync;
 type ErrorResponse = dyn Fn(&SessionError) -> Response + Send + Sync;
 type Migrate = dyn Fn(u32, Value) -> Result<Value, BoxError> + Send + Sync;
@@ -167,6 +170,11 @@ impl Core {
         if let Home::Token(Some(list)) = &*self.home { Some(self.rows_in(list)) } else { None }
     }
 
+    /// Returns `true` if a restart loses the revocation list.
+    pub(crate) fn forgets_revocations(&self) -> bool {
+        self.list().is_some_and(|list| !list.store.survives_restart())
+    }
+
     fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
         // Not the `Arc`, which is a store too and would box every future once more.
         let store = store.as_ref();
@@ -201,6 +209,11 @@ impl Core {
         random().map(|bytes| u64::from_be_bytes(bytes) | 1).map_err(SessionError::Random)
     }
 
+    /// Returns how long a session lives after a save.
+    pub(super) fn ttl_of(&self, record: &Record) -> Duration {
+        self.policy.ttl(record.idle_timeout(), record.owner.is_some())
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now().into()
     }
@@ -211,6 +224,10 @@ impl Core {
 
     pub(crate) fn warn(&self, warning: &'static str, route: Option<&Route>, pointer: Option<&str>) {
         self.warnings.warn(warning, self.type_name, route, pointer, self.now());
+    }
+
+    pub(super) fn warn_once(&self, warning: &'static str) {
+        self.warnings.warn_once(warning, self.type_name, None);
     }
 
     /// Reports and returns [`SessionError::Gone`].

@@ -8,7 +8,6 @@ use super::{
     basis::Basis,
     core::Core,
     rows::{CONTENTION, Pauses, Rows},
-    tokens::CLOCK_SKEW,
 };
 use crate::{
     clock::Timestamp,
@@ -24,8 +23,8 @@ use crate::{
 /// cannot overwrite it.
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(10);
 
-/// A request that began before a revocation may seal its token this much later.
-const REQUEST_IN_FLIGHT: Duration = Duration::from_secs(10 * 60);
+/// How long an entry of the revocation list outlives the last token of its session, for clocks that differ.
+const LONGER_THAN_TOKENS: Duration = Duration::from_secs(10 * 60);
 
 /// The session that an old id was replaced by. No client can use its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,11 +136,11 @@ impl Core {
         successor: Option<Successor>,
         now: Timestamp,
     ) -> Result<Option<Record>, SessionError> {
-        // No token of this id can still be valid after this.
-        let last_end = now.saturating_add(self.policy.absolute_timeout);
-        let last_end = record.map_or(last_end, |record| last_end.max(record.absolute_end()));
-        let last_end = last_end.saturating_add(REQUEST_IN_FLIGHT);
-        let entry = self.tombstone(now, last_end, successor)?;
+        // Every token of an id lives equally long, and was issued at a time before its request asked the list.
+        let longest = self.policy.max_absolute_timeout();
+        let ttl = record.map_or(longest, |record| self.ttl_of(record));
+        let margin = LONGER_THAN_TOKENS.max(2 * self.clock_skew);
+        let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor)?;
         let entered = list.save_twice(key, &entry, Write::Create).await?;
         Ok(match entered {
             SaveOutcome::Conflict(earlier) => Some(earlier),
@@ -177,7 +176,7 @@ impl Core {
     /// Returns how long the row of a new id lives until its last write: longer than the writes may take, on
     /// nodes and stores whose clocks differ.
     pub(super) fn unfinished_life(&self) -> Duration {
-        CLOCK_SKEW + CONTENTION + 8 * self.store_timeout()
+        self.clock_skew + CONTENTION + 8 * self.store_timeout()
     }
 
     /// Returns how long a replaced id is remembered: long enough for the writes that replace it.
@@ -200,6 +199,7 @@ impl Core {
                 created_at: now,
                 expires_at: end,
                 absolute_end: end,
+                has_own_end: false,
                 idle_timeout: None,
             },
             epoch: 0,

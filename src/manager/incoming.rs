@@ -1,6 +1,9 @@
 //! The session of a request: its tokens opened, looked up and judged, until one session is left.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{
+    cmp::Reverse,
+    sync::{Arc, Mutex},
+};
 
 use http::request::Parts;
 
@@ -87,10 +90,12 @@ impl Core {
             arrived,
             removes_formers,
             opened_at: now,
+            extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
             route: Route::of(parts),
             others,
             plain_http_host: dropping.map(Box::from),
             parts: self.generate_id.is_some().then(|| keep(parts)),
+            early_id: Mutex::new(None),
         };
         Ok((incoming, origin, current))
     }

@@ -4,6 +4,7 @@ mod any_data;
 mod basis;
 mod commit;
 mod core;
+mod created;
 mod data;
 mod endings;
 mod incoming;
@@ -17,7 +18,6 @@ use std::{fmt, marker::PhantomData, pin::Pin};
 
 use axum::response::Response;
 
-pub use self::stored::StoredSession;
 pub(crate) use self::stored::{AnyChange, any_change};
 pub(crate) use self::{
     any_data::{Data, DataOptions, DataType},
@@ -26,6 +26,7 @@ pub(crate) use self::{
     rows::CONTENTION,
     tokens::cookie_bytes,
 };
+pub use self::{created::CreatedSession, stored::StoredSession};
 use crate::error::SessionError;
 
 /// What happens when two requests change one stored session at once. Default: [`Merge`](Self::Merge);

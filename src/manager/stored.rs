@@ -6,12 +6,13 @@ use http::request::Parts;
 use time::OffsetDateTime;
 
 use super::{
-    SessionManager, any_data::Data, basis::Basis, core::Core, incoming::Verdict, rows::Rows,
+    SessionManager, any_data::Data, basis::Basis, core::Core, endings::Successor,
+    incoming::Verdict, rows::Rows,
 };
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
-    error::{ConfigError, SessionError, StoreError},
+    error::{SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::Lifetime,
     id::{OwnerKey, StoreKey},
@@ -47,6 +48,13 @@ impl<T> StoredSession<T> {
     /// Returns the data.
     pub fn into_inner(self) -> T {
         self.data
+    }
+}
+
+impl<D> StoredSession<D> {
+    pub(super) fn new(key: StoreKey, record: Record, data: D, core: &Core) -> Self {
+        let expires_at = core.policy.ends_at(&record.lifetime);
+        Self { key, record, data, expires_at }
     }
 }
 
@@ -163,7 +171,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
         let rows = self.core.rows_for("update")?;
-        self.core.check_owners("update")?;
+        if self.core.owner_is_told {
+            // The save would name the owner of another tenant.
+            self.core.check_tenant("update")?;
+        }
         let session = self.core.load_if("update", key, is_meant).await?;
         let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
         let mut result = None;
@@ -173,15 +184,27 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         result.ok_or(SessionError::Gone)
     }
 
-    /// Ends a stored session. If it has already ended, this is a success.
+    /// Ends a session. If it has already ended, this is a success.
+    ///
+    /// In cookie mode it needs [`revocations`](crate::SessionManagerBuilder::revocations), which the key is entered
+    /// into.
     ///
     /// # Errors
     ///
     /// - [`SessionError::Gone`] if the session has a new id and goes on under it.
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
-    /// - [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::NoStore`] in cookie mode without revocations.
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
-        self.core.destroy_if("destroy", key.into(), &|_| true).await
+        let (core, key) = (&self.core, key.into());
+        let Some(list) = core.list() else {
+            return core.destroy_if("destroy", key, &|_| true).await;
+        };
+        let earlier = core.revoke(list, &key, None, None, core.now()).await?;
+        if earlier.as_ref().and_then(Successor::of).is_some() {
+            return Err(core.gone(Some(key)));
+        }
+        core.report(Kind::Destroyed, || key);
+        Ok(())
     }
 
     /// Returns the live sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes one
@@ -291,19 +314,8 @@ pub(crate) fn any_change<T: 'static, R>(
 
 impl Core {
     fn owner_key(&self, operation: &'static str, owner: &str) -> Result<OwnerKey, SessionError> {
-        self.check_owners(operation)?;
+        self.check_tenant(operation)?;
         Ok(self.tenant.scope.owner(owner))
-    }
-
-    /// Refuses an operation on owners where each tenant has its own and none was chosen.
-    fn check_owners(&self, operation: &'static str) -> Result<(), SessionError> {
-        if self.audience_for.is_none() || self.tenant.is_of_request || !self.owner_is_told {
-            return Ok(());
-        }
-        Err(SessionError::Config(ConfigError::new(format!(
-            "`{operation}` needs a tenant where `.audience_for(..)` chooses, since each has its own owners; call it on \
-             `manager.for_request(..)`"
-        ))))
     }
 
     async fn destroy_by_owner(
@@ -357,8 +369,7 @@ impl Core {
             return Ok(None);
         };
         let data = self.read(&|| key, &record, None)?.filter(|_| is_meant(&record));
-        let expires_at = self.policy.ends_at(&record.lifetime);
-        Ok(data.map(|data| StoredSession { key, record, data, expires_at }))
+        Ok(data.map(|data| StoredSession::new(key, record, data, self)))
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
@@ -369,10 +380,10 @@ impl Core {
         change: &mut AnyChange<'_>,
     ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
         let (rows, record) = (self.rows_for("update")?, live.record.clone());
-        let (key, expires_at) = (live.key(), record.expires_at());
-        let session = StoredSession { key, record, data: self.data_of(basis)?, expires_at };
+        let session = StoredSession::new(live.key(), record, self.data_of(basis)?, self);
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
-        let session = self.apply(rows, session, &is_meant, Expiry::Restart, change).await?;
+        let expiry = Expiry::OfRequest { extends: basis.incoming.extends };
+        let session = self.apply(rows, session, &is_meant, expiry, change).await?;
         let StoredSession { record, data, .. } = session;
         if record.version == live.record.version {
             return Ok((data, None));
@@ -429,19 +440,25 @@ impl Core {
         }
         let prepared = self.prepare(&mut **data, Some(ours))?;
         let (policy, now) = (&self.policy, self.now());
-        let mut lifetime = lifetime_after_save(policy, record, prepared.owner, None, now);
-        if expiry == Expiry::Keep {
+        let saved = |extends| {
+            lifetime_after_save(policy, record, prepared.owner, &Intents::default(), extends, now)
+        };
+        let lifetime = match expiry {
+            Expiry::OfRequest { extends } => saved(extends),
             // No cookie can be sent, so the session cannot outlive the one there is.
-            lifetime = Lifetime { created_at: lifetime.created_at, ..record.lifetime };
-        }
+            Expiry::Keep => Lifetime { created_at: saved(false).created_at, ..record.lifetime },
+        };
         let epoch = if prepared.owner == record.owner { record.epoch } else { self.new_epoch()? };
         self.record(&prepared, lifetime, epoch).map(Some)
     }
 }
 
-/// Whether a save restarts the idle timeout.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a save does to the session's expiry.
+#[derive(Clone, Copy)]
 enum Expiry {
-    Restart,
+    /// What a commit of the request would do.
+    OfRequest {
+        extends: bool,
+    },
     Keep,
 }

@@ -7,10 +7,10 @@ use cookie::Cookie;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
-use super::core::Settings;
+use super::core::{Core, Settings};
 use crate::{
     cookies::CookieTemplate,
-    error::ConfigError,
+    error::{ConfigError, SessionError},
     id::Scope,
     transport::{Binding, Carrier, Transport},
 };
@@ -89,6 +89,19 @@ impl Settings {
             return Ok((template, formers));
         };
         Err(ConfigError::new(problem))
+    }
+}
+
+impl Core {
+    /// Refuses an operation that is of one tenant where none was chosen.
+    pub(super) fn check_tenant(&self, operation: &'static str) -> Result<(), SessionError> {
+        if self.audience_for.is_none() || self.tenant.is_of_request {
+            return Ok(());
+        }
+        Err(SessionError::Config(ConfigError::new(format!(
+            "`{operation}` needs a tenant, which `.audience_for(..)` chooses for a request; call it on \
+             `manager.for_request(..)`"
+        ))))
     }
 }
 

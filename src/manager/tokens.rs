@@ -1,7 +1,5 @@
 //! Tokens of a session: reading the ones that arrived, making the one that is sent.
 
-use std::time::Duration;
-
 use bytes::{BufMut, Bytes};
 use http::{HeaderValue, request::Parts};
 
@@ -28,9 +26,6 @@ const MAX_TRIES: usize = 256;
 
 /// The bytes of the id, the time of issue and the expiry, which stand before a record.
 const AROUND_RECORD: usize = ID_BYTES + 8 + 8;
-
-/// How far ahead another node's clock may be.
-pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// The tokens of a request.
 pub(super) struct Tokens {
@@ -120,26 +115,61 @@ impl Core {
         };
         let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token, tries)?;
         let id = scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
-        let carried = if self.data_in_token() { Some(read_data(plaintext, now)?) } else { None };
+        let carried =
+            if self.data_in_token() { Some(self.read_data(plaintext, now)?) } else { None };
         Ok(Claim { id, is_outdated: former_key, in_former_cookie, carried })
     }
 
-    /// Makes the token of a session under the current key, and the header that carries it.
+    /// Reads what follows the id in a token that carries its data.
     ///
-    /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
-    /// decides when the session ends, and a cookie that need not move never replaces a newer one.
+    /// The token ends no later than today's rules allow, so that the revocation list can forget its id.
+    fn read_data(&self, mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
+        let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
+        let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
+        if issued_at > now.saturating_add(self.clock_skew) {
+            return Err(BadToken::Malformed);
+        }
+        match Record::from_bytes(UNVERSIONED, expires_at, rest) {
+            Ok(record) => {
+                let end = issued_at.saturating_add(self.ttl_of(&record));
+                Ok((issued_at, record.with_expires_at(expires_at.min(end))))
+            }
+            // An expired one holds nothing that a newer node still needs.
+            Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
+            Err(_) => Err(BadToken::Malformed),
+        }
+    }
+
+    /// Makes the token of a session and the header that carries it.
     pub(super) fn deliver(
         &self,
         live: &mut Live,
         now: Timestamp,
     ) -> Result<HeaderValue, SessionError> {
         live.is_outdated = false;
-        let record = &live.record;
+        self.header(self.token(live, now)?, &live.record, now)
+    }
+
+    /// Makes the header that carries a session's token.
+    ///
+    /// A token with data lives as long as the session. An id lives to the session's absolute end: the row
+    /// decides when the session ends, and a cookie that need not move never replaces a newer one.
+    pub(super) fn header(
+        &self,
+        token: String,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<HeaderValue, SessionError> {
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let is_persistent = self.policy.is_persistent(&record.lifetime);
         let seconds = is_persistent.then(|| cookie_seconds(end, now));
-        let carrier = &self.tenant.carrier;
-        let Binding { context, suffix } = &carrier.binding;
+        self.tenant.carrier.set(token, seconds).map_err(SessionError::Seal)
+    }
+
+    /// Makes the token of a session under the current key.
+    pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String, SessionError> {
+        let record = &live.record;
+        let Binding { context, suffix } = &self.tenant.carrier.binding;
         let token = match &self.sealer {
             Some(sealer) => sealer.seal(context, self.plaintext_len(record), |into| {
                 into.extend_from_slice(live.id.as_bytes());
@@ -151,8 +181,7 @@ impl Core {
             }),
             None => Ok(live.id.to_text() + suffix),
         };
-        let delivery = token.and_then(|token| carrier.set(token, seconds));
-        delivery.map_err(SessionError::Seal)
+        token.map_err(SessionError::Seal)
     }
 
     /// Measures a token before anything is stored or sent.
@@ -174,19 +203,4 @@ impl Core {
 /// Returns the bytes of name and value of a cookie with a record in it.
 pub(crate) fn cookie_bytes(sealer: &Sealer, carrier: &Carrier, record: usize) -> usize {
     carrier.name_len() + sealer.token_len(AROUND_RECORD + record)
-}
-
-/// Reads what follows the id in a token that carries its data.
-fn read_data(mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
-    let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
-    let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
-    if issued_at > now.saturating_add(CLOCK_SKEW) {
-        return Err(BadToken::Malformed);
-    }
-    match Record::from_bytes(UNVERSIONED, expires_at, rest) {
-        Ok(record) => Ok((issued_at, record)),
-        // An expired one holds nothing that a newer node still needs.
-        Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
-        Err(_) => Err(BadToken::Malformed),
-    }
 }

@@ -1,12 +1,18 @@
 //! Carrying a decision out: the row first, then what the client is told.
 
-use super::{basis::Basis, core::Core, endings::Successor, rows::Rows};
+use super::{
+    basis::{Basis, Incoming},
+    core::Core,
+    endings::Successor,
+    rows::Rows,
+};
 use crate::{
     clock::Timestamp,
-    decision::{Live, Origin, RowAction, Save},
+    decision::{Intents, Live, Origin, Prepared, RowAction, Save},
     error::SessionError,
     event::SessionEventKind as Kind,
-    id::{SessionId, random},
+    expiry::Lifetime,
+    id::{ID_BYTES, SessionId, random},
     store::{Record, SaveOutcome, Version, Write},
     warnings::PLAIN_HTTP,
 };
@@ -32,14 +38,24 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
+        if let (Some(list), Some(live)) = (self.list(), basis.live())
+            && (*tells && !matches!(row, RowAction::Rotate(_)))
+            && Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some()
+        {
+            if matches!(row, RowAction::Update(_)) {
+                return Err(self.gone(Some(live.key())));
+            }
+            // As with a row that is gone, an unchanged session is left alone.
+            let (incoming, origin) = (basis.incoming.clone(), basis.origin.clone());
+            let rest = Basis::new(incoming, identity, origin, told);
+            return Ok(basis.has_leftovers().then_some(rest));
+        }
         let mut origin = match row {
             RowAction::None if !tells && !basis.has_leftovers() => return Ok(None),
             RowAction::None => basis.origin.clone(),
             RowAction::Create(prepared, lifetime) => {
-                let record = self.record(prepared, *lifetime, 0)?;
-                let id = Box::pin(self.insert(basis, &record)).await?;
-                self.report(Kind::Created, || id.store_key());
-                Origin::Loaded(Live::new(id, record))
+                let incoming = Some(&*basis.incoming);
+                Origin::Loaded(Box::pin(self.begin(incoming, prepared, *lifetime)).await?)
             }
             RowAction::Update(save) => Origin::Loaded(Box::pin(self.update_row(save)).await?),
             RowAction::Rotate(save) => Origin::Loaded(Box::pin(self.rotate(basis, save)).await?),
@@ -62,20 +78,36 @@ impl Core {
         {
             told = Some(self.deliver(live, now)?);
             if let Some(host) = &basis.incoming.plain_http_host {
-                self.warnings.warn_once(PLAIN_HTTP, self.type_name, host);
+                self.warnings.warn_once(PLAIN_HTTP, self.type_name, Some(host));
             }
         }
         Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))
     }
 
+    /// Begins a session, of a request or outside of one.
+    pub(super) async fn begin(
+        &self,
+        incoming: Option<&Incoming>,
+        prepared: &Prepared,
+        lifetime: Lifetime,
+    ) -> Result<Box<Live>, SessionError> {
+        let record = self.record(prepared, lifetime, 0)?;
+        let id = self.insert(incoming, &record).await?;
+        self.report(Kind::Created, || id.store_key());
+        Ok(Live::new(id, record))
+    }
+
     /// Puts a record under a new id, which it returns.
-    async fn insert(&self, basis: &Basis, record: &Record) -> Result<SessionId, SessionError> {
+    async fn insert(
+        &self,
+        incoming: Option<&Incoming>,
+        record: &Record,
+    ) -> Result<SessionId, SessionError> {
         self.check_fits(record)?;
         for _ in 0..MAX_DRAWS {
-            let secret = match (&self.generate_id, &basis.incoming.parts) {
-                (Some(generate), Some(parts)) => generate(parts),
-                _ => random().map_err(SessionError::Random)?,
-            };
+            // Taken out, so that no other session of the request gets it too.
+            let early = incoming.and_then(|incoming| incoming.early_id().take());
+            let secret = early.map_or_else(|| self.draw_id(incoming), Ok)?;
             let id = self.tenant.scope.id(secret);
             let Some(rows) = self.rows() else {
                 return Ok(id);
@@ -85,6 +117,36 @@ impl Core {
             }
         }
         Err(SessionError::IdInUse)
+    }
+
+    fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES], SessionError> {
+        let parts = incoming.and_then(|incoming| incoming.parts.as_ref());
+        match self.generate_id.as_ref().zip(parts) {
+            Some((generate, parts)) => Ok(generate(parts)),
+            None => random().map_err(SessionError::Random),
+        }
+    }
+
+    /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh
+    /// session is saved for it.
+    pub(crate) fn coming_id(
+        &self,
+        basis: &Basis,
+        intents: &mut Intents,
+    ) -> Result<SessionId, SessionError> {
+        let together = basis.intents_with(*intents);
+        match &basis.origin {
+            _ if together.destroy => return Err(self.gone(None)),
+            Origin::Loaded(live) if !together.regenerate => return Ok(live.id.clone()),
+            Origin::Tombstone if !together.regenerate => return Err(self.gone(None)),
+            Origin::Loaded(_) | Origin::Tombstone => {}
+            Origin::New => intents.force_save = true,
+        }
+        let incoming = &basis.incoming;
+        // The application's code may draw it, so outside the lock.
+        let early = *incoming.early_id();
+        let secret = early.map_or_else(|| self.draw_id(Some(incoming)), Ok)?;
+        Ok(self.tenant.scope.id(*incoming.early_id().get_or_insert(secret)))
     }
 
     /// Moves a row's expiry; `None` if another request changed the row first: its cookie counts.
@@ -115,11 +177,6 @@ impl Core {
         } else {
             let record = self.record_of(save)?;
             self.check_fits(&record)?;
-            if let Some(list) = self.list()
-                && Box::pin(self.revocation(list, key(), save.now)).await?.is_some()
-            {
-                return Err(self.gone(Some(*key())));
-            }
             record
         };
         self.report(Kind::Saved, || *key());
@@ -150,7 +207,7 @@ impl Core {
     ) -> Result<Box<Live>, SessionError> {
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
-        let id = self.insert(basis, &first).await?;
+        let id = self.insert(Some(&basis.incoming), &first).await?;
         let (old, new) = (save.live.key(), id.store_key());
         let end = save.now.saturating_add(self.tombstone_life());
         let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)))?;
@@ -204,7 +261,7 @@ impl Core {
         save: &Save<'_>,
         record: Record,
     ) -> Result<Box<Live>, SessionError> {
-        let id = self.insert(basis, &record).await?;
+        let id = self.insert(Some(&basis.incoming), &record).await?;
         if let Some(list) = self.list() {
             let old = save.live.key();
             let successor = Successor::new(id.store_key(), save);

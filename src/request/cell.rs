@@ -101,7 +101,8 @@ impl Cell {
         self.state.get().map(lock)
     }
 
-    fn basis(&self) -> Result<Arc<Basis>, SessionError> {
+    /// Returns what the latest commit of the request came to, and what dropped guards left.
+    pub(crate) fn basis(&self) -> Result<Arc<Basis>, SessionError> {
         self.state().map(|state| state.basis.clone()).ok_or(SessionError::Closed)
     }
 
@@ -222,6 +223,17 @@ impl Cell {
             self.finish(next)?;
             Ok(Box::new(Draft::new(self.basis()?, data)))
         })
+    }
+
+    /// Returns the id that the client has once a draft is committed.
+    pub(crate) fn coming_id(&self, draft: &mut Draft) -> Result<SessionId, SessionError> {
+        let mut basis = self.basis()?;
+        if draft.basis.identity > basis.identity {
+            // A commit under way does not know yet that a dropped guard ends the session.
+            basis = draft.basis.clone();
+        }
+        let id = self.core.coming_id(&basis, &mut draft.intents);
+        id.inspect_err(|_| self.fate.fail(&self.core))
     }
 
     /// Returns the session's id as of the latest commit; `None` if it has none.

@@ -51,7 +51,8 @@ macro_rules! delegate_session_store {
     (all except $($own:ident),* => $($to:tt)+) => {
         $crate::delegate_session_store! {
             @to [$($to)+] @except [$($own)*]
-            load save destroy touch destroy_at delete_expired indexes_owners find_by_owner destroy_by_owner
+            load save destroy touch destroy_at delete_expired indexes_owners survives_restart find_by_owner
+            destroy_by_owner
         }
     };
     ($($method:ident),+ => $($to:tt)+) => {
@@ -77,6 +78,7 @@ macro_rules! delegate_session_store {
     (@unless [destroy_at $($own:ident)*] destroy_at $to:tt) => {};
     (@unless [delete_expired $($own:ident)*] delete_expired $to:tt) => {};
     (@unless [indexes_owners $($own:ident)*] indexes_owners $to:tt) => {};
+    (@unless [survives_restart $($own:ident)*] survives_restart $to:tt) => {};
     (@unless [find_by_owner $($own:ident)*] find_by_owner $to:tt) => {};
     (@unless [destroy_by_owner $($own:ident)*] destroy_by_owner $to:tt) => {};
     (@unless [$other:ident $($own:ident)*] $method:ident $to:tt) => {
@@ -116,6 +118,11 @@ macro_rules! delegate_session_store {
     (@unless [] indexes_owners [[$self:ident] [$store:expr] $($around:tt)*]) => {
         fn indexes_owners(&$self) -> bool {
             $crate::store::SessionStore::indexes_owners($store)
+        }
+    };
+    (@unless [] survives_restart [[$self:ident] [$store:expr] $($around:tt)*]) => {
+        fn survives_restart(&$self) -> bool {
+            $crate::store::SessionStore::survives_restart($store)
         }
     };
     (@unless [] find_by_owner $to:tt) => {

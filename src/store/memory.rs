@@ -298,6 +298,10 @@ impl SessionStore for MemoryStore {
         true
     }
 
+    fn survives_restart(&self) -> bool {
+        false
+    }
+
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let now = self.shared.now();
         let (first, last) = (StoreKey::from_bytes([0; 32]), StoreKey::from_bytes([0xff; 32]));

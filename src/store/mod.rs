@@ -218,6 +218,11 @@ pub trait SessionStore: Send + Sync + 'static {
         false
     }
 
+    /// Returns `true` if rows survive a restart of this process. Default: `true`.
+    fn survives_restart(&self) -> bool {
+        true
+    }
+
     /// Returns the keys of the owner's live rows, each once and in any order.
     ///
     /// An update that changes the owner moves the row to that owner. A tombstone has no owner. A row is listed from

@@ -72,7 +72,7 @@ impl Record {
         self.lifetime.expires_at
     }
 
-    /// Returns the end that nothing extends.
+    /// Returns the end that no save extends, unless it gives the session another absolute timeout.
     pub fn absolute_end(&self) -> Timestamp {
         self.lifetime.absolute_end
     }
@@ -139,7 +139,8 @@ impl Record {
                 | flag(self.owner.is_some(), OWNER)
                 | flag(idle_timeout.is_some(), IDLE_TIMEOUT)
                 | flag(self.epoch != 0, EPOCH)
-                | flag(idle_timeout.is_some_and(IdleTimeout::is_persistent), PERSISTENT),
+                | flag(idle_timeout.is_some_and(IdleTimeout::is_persistent), PERSISTENT)
+                | flag(self.lifetime.has_own_end, OWN_END),
         );
         bytes.put_u8(self.codec);
         bytes.put_u32(self.schema);
@@ -182,7 +183,7 @@ impl Record {
 
     fn read(version: Version, expires_at: Timestamp, rest: &mut Bytes) -> Option<Self> {
         let [_format, flags, codec] = take(rest)?;
-        if flags & !(TOMBSTONE | OWNER | IDLE_TIMEOUT | PERSISTENT | EPOCH) != 0 {
+        if flags & !(TOMBSTONE | OWNER | IDLE_TIMEOUT | PERSISTENT | EPOCH | OWN_END) != 0 {
             return None;
         }
         let schema = u32::from_be_bytes(take(rest)?);
@@ -205,7 +206,13 @@ impl Record {
             schema,
             codec,
             owner,
-            lifetime: Lifetime { created_at, expires_at, absolute_end, idle_timeout },
+            lifetime: Lifetime {
+                created_at,
+                expires_at,
+                absolute_end,
+                has_own_end: flags & OWN_END != 0,
+                idle_timeout,
+            },
             epoch,
             tombstone: flags & TOMBSTONE != 0,
             payload: std::mem::take(rest),
@@ -218,6 +225,7 @@ const OWNER: u8 = 2;
 const IDLE_TIMEOUT: u8 = 4;
 const PERSISTENT: u8 = 8;
 const EPOCH: u8 = 16;
+const OWN_END: u8 = 32;
 
 /// Takes the next bytes off the front; `None` if there are too few.
 pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {

@@ -45,6 +45,7 @@ impl RecordBuilder {
                     created_at: now,
                     expires_at: end,
                     absolute_end: end,
+                    has_own_end: false,
                     idle_timeout: None,
                 },
                 epoch: 0,

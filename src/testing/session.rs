@@ -1,6 +1,6 @@
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::client::Received;
 use crate::{error::SessionError, manager::SessionManager, request::RequestSessions};
@@ -46,29 +46,18 @@ pub struct TestSession<T> {
 }
 
 impl<T: Send + Sync + 'static> TestSession<T> {
-    /// Starts a session that holds `data`, as a committed request would have.
+    /// [Creates](SessionManager::create) a session that holds `data`, as a committed request would have.
     ///
-    /// `id_generator` and `validate` see a request without method, path and other headers. With `store_for`,
-    /// `cookie_for` or `audience_for`, choose the tenant first:
-    /// [`sessions.for_request(..)`](SessionManager::for_request).
+    /// `validate` and `extend_if` see a request with nothing but the session's header. With `store_for`, `cookie_for`
+    /// or `audience_for`, choose the tenant first: [`sessions.for_request(..)`](SessionManager::for_request).
     ///
     /// # Errors
     ///
-    /// What [`commit`](crate::Session::commit) answers: the store is down, or the data does not fit.
+    /// As [`SessionManager::create`].
     pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
-        let keep = RequestSessions::without_registry;
-        let mut draft = manager.core.open(&bare_request(), keep).await?;
-        draft.data = Box::new(data);
-        draft.intents.force_save = true;
-        let committed = manager.core.commit(&mut draft).await?;
-        let mut response = HeaderMap::new();
-        let carrier = &manager.core.tenant.carrier;
-        carrier.put(committed.and_then(|basis| basis.told), false, &mut response);
-        let token = match carrier.receive(&response) {
-            Received::Token(token) => token,
-            Received::Nothing | Received::Removal => String::new(),
-        };
-        let (name, value) = carrier.request_header(&token).map_err(SessionError::Encode)?;
+        let created = manager.create(data).await?;
+        let header = manager.core.tenant.carrier.request_header(created.token());
+        let (name, value) = header.map_err(SessionError::Encode)?;
         Ok(Self { manager: manager.clone(), name, value })
     }
 
@@ -109,16 +98,12 @@ impl<T: Send + Sync + 'static> TestSession<T> {
     ///
     /// What the extractor answers: the store is down, or a newer version wrote the session.
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
-        let mut parts = bare_request();
+        let (mut parts, ()) = Request::new(()).into_parts();
         parts.headers.insert(self.name.clone(), self.value.clone());
         let draft = self.manager.core.open(&parts, RequestSessions::without_registry).await?;
         let data = draft.data.downcast().ok().filter(|_| draft.basis.live().is_some());
         Ok(data.map(|data| *data))
     }
-}
-
-fn bare_request() -> Parts {
-    Request::new(()).into_parts().0
 }
 
 impl<T> Clone for TestSession<T> {

@@ -2,10 +2,10 @@
 
 use axum::extract::FromRequestParts as _;
 use axum_typed_session::{
-    AutoCommitLayer, ConfigError, ConflictPolicy, Fingerprint, IdleTimeout, Key, KeyRing,
-    MemoryStore, Session, SessionCommit, SessionError, SessionEvent, SessionHandle, SessionId,
-    SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey, StoredSession,
-    Transport,
+    AutoCommitLayer, ConfigError, ConflictPolicy, CreatedSession, Fingerprint, IdleTimeout, Key,
+    KeyRing, MemoryStore, Session, SessionCommit, SessionError, SessionEvent, SessionHandle,
+    SessionId, SessionManager, SessionManagerBuilder, SessionStore, StoreError, StoreKey,
+    StoredSession, Transport,
     layer::AutoCommitService,
     store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::ManualClock,
@@ -25,7 +25,7 @@ fn public_types_are_send_and_sync() {
     shared::<Session<Login>>();
     shared::<SessionCommit>();
     shared::<SessionHandle<Login>>();
-    shared::<StoredSession<Login>>();
+    shared::<(StoredSession<Login>, CreatedSession<Login>)>();
     shared::<SessionManager<Login>>();
     shared::<SessionManagerBuilder<Login>>();
     shared::<SessionId>();

@@ -29,12 +29,13 @@ fn store_mode() -> Builder {
 fn durations_must_be_above_zero_and_below_their_limit() {
     let year = DAY * 365;
     let long_lived = || cookie_mode().absolute_timeout(year * 2);
-    let cases: [(&str, Duration, With<'_>); 5] = [
+    let cases: [(&str, Duration, With<'_>); 6] = [
         ("idle_timeout", DAY * 400, &|ttl| long_lived().idle_timeout(ttl)),
         ("idle_timeout", DAY * 400, &|ttl| {
             long_lived().idle_timeout(IdleTimeout::BrowserSession(ttl))
         }),
         ("absolute_timeout", year * 100, &|ttl| cookie_mode().absolute_timeout(ttl)),
+        ("max_absolute_timeout", year * 100, &|ttl| cookie_mode().max_absolute_timeout(ttl)),
         ("anonymous_idle_timeout", DAY * 400, &|ttl| {
             cookie_mode().owner(|_| None).anonymous_idle_timeout(ttl)
         }),
@@ -65,6 +66,17 @@ fn an_idle_timeout_above_the_absolute_timeout_is_refused() {
         &text("2592001s", "2592000s"),
     );
     expect_refusal(cookie_mode().absolute_timeout(SECOND), &text("86400s", "1s"));
+    let longest = cookie_mode().max_absolute_timeout(3 * month);
+    expect_refusal(longest.idle_timeout(month + SECOND), &text("2592001s", "2592000s"));
+}
+
+#[test]
+fn a_max_absolute_timeout_below_the_absolute_timeout_is_refused() {
+    let month = DAY * 30;
+    assert!(cookie_mode().max_absolute_timeout(month).build().is_ok());
+    let text = "max_absolute_timeout 2591999s is below absolute_timeout 2592000s, which sessions reach without a \
+                timeout of their own; raise the one or shorten `.absolute_timeout(..)`";
+    expect_refusal(cookie_mode().max_absolute_timeout(month - SECOND), text);
 }
 
 #[test]

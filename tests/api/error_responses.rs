@@ -47,6 +47,8 @@ fn session_errors() -> Vec<SessionError> {
         SessionError::IdInUse,
         SessionError::NoStore { operation: "load" },
         SessionError::NotSaved,
+        SessionError::OtherType { asked: "shop::Cart", actual: "shop::Login" },
+        SessionError::Csrf,
         SessionError::Uncommitted,
         SessionError::Random(broken()),
     ];
@@ -123,7 +125,7 @@ fn the_sentence_tells_no_more_than_the_status() {
     };
     let (sentences, _) = traced(check);
     let statuses: Vec<_> = sentences.iter().map(|(status, _)| status.as_u16()).collect();
-    assert_eq!(statuses, [500, 503], "{sentences:?}");
+    assert_eq!(statuses, [403, 500, 503], "{sentences:?}");
 }
 
 fn faulty() -> (FaultyStore<MemoryStore>, SessionManager<Visits>) {

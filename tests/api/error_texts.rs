@@ -23,7 +23,7 @@ fn store_errors() -> [StoreError; 6] {
     ]
 }
 
-fn session_errors() -> [SessionError; 15] {
+fn session_errors() -> [SessionError; 17] {
     [
         SessionError::Store(StoreError::unavailable(broken())),
         SessionError::Newer,
@@ -38,6 +38,8 @@ fn session_errors() -> [SessionError; 15] {
         SessionError::IdInUse,
         SessionError::NoStore { operation: "load" },
         SessionError::NotSaved,
+        SessionError::OtherType { asked: "shop::Cart", actual: "shop::Login" },
+        SessionError::Csrf,
         SessionError::Uncommitted,
         SessionError::Random(broken()),
     ]

@@ -453,7 +453,7 @@ async fn expires_at_tells_what_a_commit_makes_of_a_session() {
         let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
         assert_eq!(lives(&session), 2 * DAY);
         session.set_idle_timeout(3 * DAY);
-        assert_eq!(lives(&session), 2 * DAY, "as it is stored");
+        assert_eq!(lives(&session), 3 * DAY, "as it would be stored");
         session.discard();
         Ok(guard.into_response())
     }

@@ -1,8 +1,8 @@
 //! Stored sessions outside a request: jobs, admin pages, sockets.
 
-use axum::response::IntoResponse;
+use axum::{Router, response::IntoResponse, routing::get};
 use axum_typed_session::{
-    SessionError, SessionHandle, StoreKey,
+    Session, SessionCommit, SessionError, SessionHandle, StoreKey,
     testing::{Fault, Gate, ManualClock, Operation},
 };
 use http::StatusCode;
@@ -155,7 +155,7 @@ async fn a_session_moves_to_its_new_owner_and_id_in_the_index() {
         );
     }
     assert!(world.sessions.sessions_of("ann").await.unwrap().is_empty());
-    world.run(&mut browser, change(axum_typed_session::Session::destroy)).await;
+    world.run(&mut browser, change(Session::destroy)).await;
     assert!(world.sessions.sessions_of("bob").await.unwrap().is_empty());
 }
 
@@ -214,7 +214,7 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
     handle.update(|data| data.count = 4).await.unwrap();
     assert_eq!(handle.load().await.unwrap().count, 4);
 
-    world.run(&mut browser, change(axum_typed_session::Session::regenerate)).await;
+    world.run(&mut browser, change(Session::regenerate)).await;
     for result in [
         handle.load().await.map(drop),
         handle.update(|data| data.count = 5).await,
@@ -225,7 +225,7 @@ async fn a_handle_outlives_the_response_and_is_gone_after_logout_or_a_new_id() {
     assert_eq!(world.read(&mut browser).await.unwrap().count, 4);
 
     let handle = handle_of(&world, &mut browser).await;
-    world.run(&mut browser, change(axum_typed_session::Session::destroy)).await;
+    world.run(&mut browser, change(Session::destroy)).await;
     assert_matches!(handle.load().await, Err(SessionError::Gone));
     assert_matches!(handle.update(|_| ()).await, Err(SessionError::Gone));
     handle.destroy().await.unwrap();
@@ -237,13 +237,113 @@ async fn a_fresh_session_has_no_handle_until_it_is_committed() {
     let handles = script(async |session| {
         let error = session.handle().unwrap_err();
         assert!(matches!(error, SessionError::NotSaved), "{error}");
+        assert_eq!(session.key(), None);
         Ok(session.commit().await?.into_response())
     });
     world.run(&mut world.browser(), handles).await.expect_status(StatusCode::OK);
 }
 
+type Act = fn(&mut Session<Data>);
+
+/// Commits what `act` does, and returns what `tell` finds at the guard.
+async fn at_the_guard<R: Send + 'static>(
+    world: &World,
+    browser: &mut Browser,
+    act: Act,
+    tell: fn(&SessionCommit) -> R,
+) -> R {
+    let slot = Arc::new(Mutex::new(None));
+    let keep = slot.clone();
+    let script = script(move |mut session| {
+        let keep = keep.clone();
+        async move {
+            act(&mut session);
+            let guard = session.commit().await?;
+            *keep.lock().unwrap() = Some(tell(&guard));
+            Ok(guard.into_response())
+        }
+    });
+    world.run(browser, script).await.expect_status(StatusCode::OK);
+    let told = slot.lock().unwrap().take();
+    told.unwrap()
+}
+
 #[tokio::test]
-async fn after_a_regenerate_the_commits_id_keeps_this_session_alone() {
+async fn the_handle_of_a_commit_goes_on_with_a_fresh_visitors_session() {
+    let world = World::new();
+    let mut browser = world.browser();
+    let count = |session: &mut Session<Data>| session.count += 1;
+    let handle = at_the_guard(&world, &mut browser, count, SessionCommit::handle::<Data>).await;
+    let handle = handle.unwrap();
+    let key = key_of(&world, &mut browser).await;
+    assert_eq!(handle.key(), key);
+
+    // The socket is open, and the visitor goes on.
+    handle.update(|data| data.count += 1).await.unwrap();
+    world.run(&mut browser, change(count)).await.expect_status(StatusCode::OK);
+    assert_eq!(handle.load().await.unwrap().count, 3);
+    world.run(&mut browser, change(Session::destroy)).await;
+    assert_matches!(handle.load().await, Err(SessionError::Gone));
+}
+
+#[tokio::test]
+async fn a_commit_tells_the_key_of_what_it_came_to() {
+    let world = World::new();
+    let mut browser = world.browser();
+    let acts: [(Act, bool); 5] = [
+        (|_| (), false),
+        (|session| session.count += 1, true),
+        (|_| (), true),
+        (Session::regenerate, true),
+        (Session::destroy, false),
+    ];
+    for (number, (act, is_saved)) in acts.into_iter().enumerate() {
+        let told = |guard: &SessionCommit| (guard.key(), guard.id(), guard.handle::<Data>());
+        let (key, id, handle) = at_the_guard(&world, &mut browser, act, told).await;
+        assert_eq!(key.is_some(), is_saved, "{number}");
+        assert_eq!(key, id.map(|id| id.store_key()), "{number}");
+        if is_saved {
+            assert_eq!(key, Some(key_of(&world, &mut browser).await), "{number}");
+            assert_eq!(key, Some(handle.unwrap().key()), "{number}");
+        } else {
+            assert_matches!(handle, Err(SessionError::NotSaved));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handle_of_another_type_is_an_error_that_names_both() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let other = SessionCommit::handle::<Visits>;
+    let error = at_the_guard(&world, &mut browser, |_| (), other).await.unwrap_err();
+    assert_matches!(error, SessionError::OtherType { .. });
+    let text = error.to_string();
+    for name in ["support::Visits", "world::Data"] {
+        assert!(text.contains(name), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn in_cookie_mode_a_commit_has_a_key_and_no_handle() {
+    let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
+    let count = async |mut visits: Session<Visits>| {
+        visits.count += 1;
+        let guard = visits.commit().await?;
+        assert_matches!(
+            guard.handle::<Visits>(),
+            Err(SessionError::NoStore { operation: "handle" })
+        );
+        assert!(guard.key().is_some());
+        Ok::<_, SessionError>(guard)
+    };
+    let app = Router::new().route("/", get(count)).with_state(sessions.clone());
+    Browser::new(app).get("/").await.expect_status(StatusCode::OK);
+    assert_matches!(sessions.no_session().key(), None);
+}
+
+#[tokio::test]
+async fn after_a_regenerate_the_commits_key_keeps_this_session_alone() {
     let world = World::new();
     let mut browser = world.browser_with(Data::of("ann")).await;
     let _other = world.browser_with(Data::of("ann")).await;
@@ -253,8 +353,7 @@ async fn after_a_regenerate_the_commits_id_keeps_this_session_alone() {
         async move {
             session.regenerate();
             let commit = session.commit().await?;
-            let id = commit.id().unwrap();
-            sessions.destroy_others_of("ann", id.store_key()).await?;
+            sessions.destroy_others_of("ann", commit.key().unwrap()).await?;
             Ok(commit.into_response())
         }
     });

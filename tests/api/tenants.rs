@@ -22,7 +22,7 @@ use http::{Request, StatusCode, header, request::Parts};
 
 use crate::{
     logins::{self, Login},
-    support::{Answer, Log, MINUTE, Visits, key, scripted, send},
+    support::{Answer, COOKIE, Log, MINUTE, Visits, key, scripted, send},
 };
 
 const A: &str = "a.example";
@@ -208,10 +208,10 @@ async fn an_owner_of_one_tenant_is_not_the_owner_of_that_name_at_another() {
     }
 }
 
-/// Without a tenant, "log out everywhere" would end nothing and say so to nobody, and a save would move the session
-/// to another owner.
+/// Without a tenant, "log out everywhere" would end nothing and say so to nobody, a save would move the session to
+/// another owner, and the token of a new session would open nowhere.
 #[tokio::test]
-async fn an_operation_on_owners_without_a_tenant_is_an_error() {
+async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
     for home in STORES {
         let sessions = logins_by_host(home);
         let app = logins::router(sessions.clone());
@@ -223,18 +223,22 @@ async fn an_operation_on_owners_without_a_tenant_is_an_error() {
             ("destroy_of", sessions.destroy_of("alice", key).await.err()),
             ("destroy_all_of", sessions.destroy_all_of("alice").await.err()),
             ("destroy_others_of", sessions.destroy_others_of("alice", key).await.err()),
+            ("create", sessions.create(Login::default()).await.err()),
             ("update", sessions.update(key, |login| login.note = "x".to_owned()).await.err()),
         ];
         for (operation, error) in errors {
             assert_eq!(
                 error.unwrap().to_string(),
                 format!(
-                    "`{operation}` needs a tenant where `.audience_for(..)` chooses, since each has its own owners; \
-                     call it on `manager.for_request(..)`"
+                    "`{operation}` needs a tenant, which `.audience_for(..)` chooses for a request; call it on \
+                     `manager.for_request(..)`"
                 )
             );
         }
         assert!(is_logged_in(&app, A, &cookie).await);
+        let created = at_a.create(Login::default()).await.unwrap();
+        let made = format!("{COOKIE}={}", created.token());
+        assert!(is_logged_in(&app, A, &made).await && !is_logged_in(&app, B, &made).await);
         at_a.update(key, |login| login.note = "seen".to_owned()).await.unwrap();
         assert_eq!(at_a.sessions_of("alice").await.unwrap()[0].note, "seen");
         // A key names one session, of whatever tenant.

@@ -109,6 +109,7 @@ impl Answer {
 pub fn sentence_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
+        StatusCode::FORBIDDEN => "This page is out of date, please load it again.\n",
         StatusCode::SERVICE_UNAVAILABLE => {
             "The service is unavailable at the moment, please try again.\n"
         }

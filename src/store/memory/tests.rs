@@ -33,6 +33,7 @@ fn record(expires_at: u64) -> Record {
             created_at: at(0),
             expires_at: at(expires_at),
             absolute_end: at(expires_at),
+            has_own_end: false,
             idle_timeout: None,
         },
         epoch: 0,
