@@ -49,6 +49,7 @@ mod outside;
 mod plain_http;
 mod reading_back;
 mod response_parts;
+mod retries;
 mod review;
 mod revocation_list;
 mod revocations;
