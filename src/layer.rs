@@ -31,6 +31,13 @@ use crate::request::{Registry, RequestSessions};
 /// A middleware that cuts a handler off and answers for it, such as a timeout, belongs outside of this layer. Inside,
 /// its response below 500 would commit the half-done changes of the handler.
 ///
+/// # Retries
+///
+/// Each attempt of a `tower::retry` inside this layer begins with the session as it was before the failed attempt:
+/// changes that the attempt did not commit are dropped, while its commits and a recorded `destroy` stay. Only a policy
+/// that copies the request before every call is recognized, so put a loop of your own or hedged requests outside of
+/// this layer, where each attempt commits for itself.
+///
 /// # Example
 ///
 /// ```

@@ -4,7 +4,7 @@ mod cell;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
 };
 
 use axum::response::Response;
@@ -20,8 +20,16 @@ use crate::{
 ///
 /// Dropping it, a session or its guard while the thread panics means that the handler did: what it left
 /// half done is then never committed, even where a catch-panic layer turns the panic into a response.
-#[derive(Clone)]
-pub(crate) struct RequestSessions(Arc<Registry>);
+///
+/// Before each call `tower::retry` copies the request, to be able to call again. So a copy that is copied again
+/// before it is used begins another attempt. Any other copy has some other purpose, such as a log.
+#[derive(Default)]
+pub(crate) struct RequestSessions {
+    registry: Arc<Registry>,
+    /// The number of a copy that was not used yet, which copies of it share.
+    copy: Option<u32>,
+    is_copied: AtomicBool,
+}
 
 /// All sessions of one request.
 #[derive(Default)]
@@ -30,10 +38,12 @@ pub(crate) struct Registry {
     fate: Arc<Fate>,
 }
 
-/// What happened to the request as a whole: flags that are only ever set, and whose error came first.
+/// What happened to the request as a whole, and whose error came first. Only a retry takes a flag back.
 #[derive(Default)]
 pub(crate) struct Fate {
     flags: AtomicU8,
+    /// How many copies of the request were made.
+    copies: AtomicU32,
     failed: OnceLock<Core>,
 }
 
@@ -58,6 +68,15 @@ impl Fate {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
+    pub(crate) fn copies(&self) -> u32 {
+        self.copies.load(Ordering::Acquire)
+    }
+
+    /// Numbers a copy of the request. Returns `None` after a panic: a later attempt does not undo that one.
+    fn number_copy(&self) -> Option<u32> {
+        (!self.is(Self::POISONED)).then(|| self.copies.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
     /// Notes that the response is an error of this manager.
     pub(crate) fn fail(&self, core: &Core) {
         self.set(Self::FAILED);
@@ -79,14 +98,28 @@ impl Fate {
 
 impl Drop for RequestSessions {
     fn drop(&mut self) {
-        self.0.fate.poison_if_panicking();
+        self.registry.fate.poison_if_panicking();
+    }
+}
+
+impl Clone for RequestSessions {
+    fn clone(&self) -> Self {
+        self.is_copied.store(true, Ordering::Relaxed);
+        let registry = self.registry.clone();
+        let copy = self.copy.or_else(|| registry.fate.number_copy());
+        Self { registry, copy, is_copied: AtomicBool::new(false) }
     }
 }
 
 impl RequestSessions {
     /// Returns the request's registry, made by whoever comes first.
     pub(crate) fn of(extensions: &mut Extensions) -> &Arc<Registry> {
-        &extensions.get_or_insert_with(|| Self(Arc::default())).0
+        let sessions = extensions.get_or_insert_with(Self::default);
+        let copy = sessions.copy.take();
+        if let Some(copy) = copy.filter(|_| *sessions.is_copied.get_mut()) {
+            sessions.registry.forget_since(copy);
+        }
+        &sessions.registry
     }
 
     /// Makes the caller the layer that commits; `None` if an outer layer already is.
@@ -138,6 +171,15 @@ impl Registry {
     /// Returns `true` if a handler may still have something to commit.
     pub(crate) fn is_used(&self) -> bool {
         !lock(&self.cells).is_empty()
+    }
+
+    /// Forgets what attempts left uncommitted since a copy of the request was made, and whether they panicked.
+    fn forget_since(&self, copy: u32) {
+        self.fate.flags.fetch_and(!Fate::POISONED, Ordering::AcqRel);
+        let cells = lock(&self.cells).clone();
+        for cell in cells {
+            cell.forget_since(copy);
+        }
     }
 
     /// Closes a request of which nothing is to be committed.

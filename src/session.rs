@@ -100,6 +100,8 @@ pub struct Session<T: Send + Sync + 'static> {
     draft: Option<Box<Draft>>,
     /// The handler read the data, so the response depends on it.
     is_read: AtomicBool,
+    /// How many copies of the request there were when the session was extracted.
+    copies: u32,
     cell: Arc<Cell>,
     data: PhantomData<T>,
 }
@@ -374,7 +376,7 @@ impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
         self.cell.fate.poison_if_panicking();
         if let Some(draft) = self.draft.take() {
-            self.cell.take_back(draft, *self.is_read.get_mut());
+            self.cell.take_back(self.copies, draft, *self.is_read.get_mut());
         }
     }
 }
@@ -391,7 +393,8 @@ where
         let registry = RequestSessions::of(&mut parts.extensions).clone();
         let cell = registry.cell(&manager.core, parts)?;
         let draft = Some(cell.hand_out(parts).await?);
-        Ok(Self { draft, is_read: AtomicBool::new(false), cell, data: PhantomData })
+        let (is_read, copies) = (AtomicBool::new(false), cell.fate.copies());
+        Ok(Self { draft, is_read, copies, cell, data: PhantomData })
     }
 }
 

@@ -33,9 +33,13 @@ struct State {
     /// Data of the basis that a guard gave back unchanged, for the next one.
     spare: Option<Box<Draft>>,
     /// Changes of guards that were dropped uncommitted. They wait until they can be folded into the basis.
-    waiting: VecDeque<Box<Draft>>,
+    ///
+    /// Here and below, the number says how many copies of the request there were when the guard was extracted.
+    waiting: VecDeque<(u32, Box<Draft>)>,
+    /// What the basis was before each change was folded in that a retry may have to undo.
+    folded: Vec<(u32, Arc<Basis>)>,
     /// Why changes of dropped guards cannot be committed together.
-    refused: Option<SessionError>,
+    refused: Option<(u32, SessionError)>,
     /// A commit of changes of dropped guards began, and it is not known whether they are stored.
     is_in_doubt: bool,
     /// The layer has committed this session.
@@ -70,7 +74,7 @@ impl Cell {
             let (basis, spare) = {
                 let mut state = lock(state);
                 // A commit under way, which was begun before, does not know of this end yet.
-                if state.waiting.iter().any(|draft| draft.intents.destroy) {
+                if state.waiting.iter().any(|(_, draft)| draft.intents.destroy) {
                     (Arc::new(state.basis.with_ending()), None)
                 } else {
                     (state.basis.clone(), state.spare.take())
@@ -86,6 +90,7 @@ impl Cell {
             basis: draft.basis.clone(),
             spare: Some(draft),
             waiting: VecDeque::new(),
+            folded: Vec::new(),
             refused: None,
             is_in_doubt: false,
             is_over: false,
@@ -178,6 +183,7 @@ impl Cell {
         };
         if let Some(committed) = committed {
             state.set_basis(committed);
+            state.folded.clear();
             (state.is_promised, state.is_delivered) = (false, false);
         }
         Ok(())

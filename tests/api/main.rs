@@ -54,6 +54,7 @@ mod own_timeouts;
 mod plain_http;
 mod reading_back;
 mod response_parts;
+mod retries;
 mod review;
 mod revocation_list;
 mod revocations;

@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl Cell {
-    /// Takes a dropped guard's draft back.
-    pub(crate) fn take_back(&self, mut draft: Box<Draft>, is_read: bool) {
+    /// Takes the draft back of a dropped guard, which was extracted when there were so many copies of the request.
+    pub(crate) fn take_back(&self, copies: u32, mut draft: Box<Draft>, is_read: bool) {
         if self.fate.is(Fate::POISONED) {
             return;
         }
@@ -30,7 +30,7 @@ impl Cell {
             }
             return;
         };
-        state.waiting.push_back(draft);
+        state.waiting.push_back((copies, draft));
         drop(state);
         // A commit under way folds it in when it is through.
         if let Ok(_turn) = self.turn.try_lock() {
@@ -46,7 +46,7 @@ impl Cell {
                 .state()
                 .and_then(|mut state| Some((state.waiting.pop_front()?, state.basis.clone())));
             // Merging is the application's code, so it runs outside the lock.
-            let Some((mut draft, current)) = next else {
+            let Some(((copies, mut draft), current)) = next else {
                 return;
             };
             let rebased = self.core.rebase(&current, &mut draft);
@@ -54,13 +54,16 @@ impl Cell {
             if let Some(mut state) = self.state() {
                 match folded {
                     Ok(folded) => {
-                        if draft.intents.destroy && current.ending.is_none() {
-                            // Changes of a session that ends are missed by nobody.
-                            state.refused = None;
+                        if draft.intents.destroy {
+                            // No retry takes an end back, and nobody misses changes of a session that ends.
+                            state.folded.clear();
+                            state.refused.take_if(|_| current.ending.is_none());
+                        } else if copies > 0 || !state.folded.is_empty() {
+                            state.folded.push((copies, current));
                         }
                         state.set_basis(folded);
                     }
-                    Err(error) => _ = state.refused.get_or_insert(error),
+                    Err(error) => _ = state.refused.get_or_insert((copies, error)),
                 }
             }
         }
@@ -72,9 +75,35 @@ impl Cell {
             return;
         };
         state.is_in_doubt = false;
+        let is_known = state.folded.first().is_some_and(|(_, before)| before.uncommitted.is_none());
+        let oldest = state.folded.drain(..).map(|(copies, _)| copies).min().filter(|_| is_known);
         let basis = Basis { uncommitted: None, ..Basis::clone(&state.basis) };
         state.set_basis(basis);
-        state.refused.get_or_insert(SessionError::Conflict);
+        state.refused.get_or_insert((oldest.unwrap_or_default(), SessionError::Conflict));
+    }
+
+    /// Forgets what guards left that were extracted after a copy of the request was made. Commits, ends of the
+    /// session and what other guards left before stay.
+    pub(crate) fn forget_since(&self, copy: u32) {
+        // What a commit under way takes with it stays too.
+        let Ok(_turn) = self.turn.try_lock() else {
+            return;
+        };
+        self.fold_waiting();
+        let Some(mut state) = self.state() else {
+            return;
+        };
+        let mut is_forgotten = state.refused.take_if(|(copies, _)| *copies >= copy).is_some();
+        while let Some((_, before)) = state.folded.pop_if(|(copies, _)| *copies >= copy) {
+            (state.basis, state.spare, is_forgotten) = (before, None, true);
+        }
+        if is_forgotten {
+            let session = self.core.type_name;
+            tracing::debug!(
+                session,
+                "a request is retried: uncommitted changes of the failed attempt are dropped"
+            );
+        }
     }
 
     /// Commits what guards left; if it is not wanted, only the ends of sessions.
@@ -97,7 +126,7 @@ impl Cell {
         }
         let refused = self.state().and_then(|mut state| {
             state.is_over = true;
-            state.refused.take()
+            state.refused.take().map(|(_, error)| error)
         });
         result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
     }
