@@ -157,11 +157,13 @@ impl ExpiryPolicy {
         saved
     }
 
-    /// Returns how long a session lives after a save.
+    /// Returns how long a session lives after a save, in whole milliseconds, as records hold it.
     pub(crate) fn ttl(&self, chosen: Option<IdleTimeout>, owned: bool) -> Duration {
         let ttl = chosen.unwrap_or(self.idle_timeout).duration();
         let limit = if owned { None } else { self.anonymous_idle_timeout };
-        limit.map_or(ttl, |limit| ttl.min(limit)).max(SHORTEST)
+        let limit = limit.unwrap_or(Duration::MAX).min(self.max_absolute_timeout());
+        let millis = ttl.min(limit).max(SHORTEST).as_millis();
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
     /// Returns when a stored session ends under the current rules, which may be stricter than at its last save.

@@ -71,14 +71,13 @@ impl Core {
     async fn destroy_session(
         &self,
         mut key: StoreKey,
-        record: Option<&Record>,
+        mut record: Option<&Record>,
         now: Timestamp,
     ) -> Result<(), SessionError> {
-        let mut version = record.map(Record::version);
         let pauses = Pauses::start();
         loop {
             let tombstone = if let Some(rows) = self.rows() {
-                self.destroy_row(rows, key, version, |_| true).await?
+                self.destroy_row(rows, key, record.map(Record::version), |_| true).await?
             } else if let Some(list) = self.list() {
                 self.revoke(list, &key, record, None, now).await?
             } else {
@@ -87,7 +86,7 @@ impl Core {
             let Some(successor) = tombstone.as_ref().and_then(Successor::of) else {
                 return Ok(());
             };
-            (key, version) = (successor.key, None);
+            (key, record) = (successor.key, None);
             pauses.check()?;
         }
     }

@@ -171,7 +171,13 @@ impl Core {
         let key = || save.live.id.key();
         let record = if let Some(rows) = self.rows() {
             let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
+            let kept =
+                if save.extends { None } else { Box::pin(self.extension(rows, save)).await? };
             let (record, version) = (self.record_of(save)?, save.live.record.version);
+            let record = match kept {
+                Some(expires_at) => record.with_expires_at(expires_at),
+                None => record,
+            };
             let written = rows.overwrite(key(), record, version, again).await?;
             written.map_err(|_| self.gone(Some(*key())))?
         } else {
@@ -205,6 +211,11 @@ impl Core {
         save: &Save<'_>,
         mut record: Record,
     ) -> Result<Box<Live>, SessionError> {
+        if !save.extends
+            && let Some(expires_at) = self.extension(rows, save).await?
+        {
+            record = record.with_expires_at(expires_at);
+        }
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
         let id = self.insert(Some(&basis.incoming), &first).await?;
@@ -274,6 +285,21 @@ impl Core {
             }
         }
         Ok(Live::new(id, record))
+    }
+
+    /// Returns the expiry that another request gave the row meanwhile, which most stores note without a new version.
+    /// A save that does not extend the session must not take it back.
+    async fn extension(
+        &self,
+        rows: Rows<'_>,
+        save: &Save<'_>,
+    ) -> Result<Option<Timestamp>, SessionError> {
+        let found = &save.live.record;
+        if save.lifetime.expires_at != found.expires_at() {
+            return Ok(None);
+        }
+        let row = rows.load(save.live.id.key()).await?;
+        Ok(row.filter(|row| row.version == found.version).map(|row| row.expires_at()))
     }
 
     /// Makes the record of a save; a new identity gets a new epoch.

@@ -11,16 +11,17 @@ use std::{
 use axum::{Router, routing::get};
 use axum_typed_session::{
     AutoCommitLayer, Counter, Key, KeyRing, Rolling, Session, SessionManager,
-    SessionManagerBuilder, testing::ManualClock,
+    SessionManagerBuilder,
+    testing::{Gate, ManualClock},
 };
-use http::{StatusCode, Uri, request::Parts};
+use http::{Request, StatusCode, Uri, request::Parts};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     requests::{change, overlap, seen, visited},
     support::{
-        Browser, DAY, HOUR, MILLISECOND, MINUTE, Mode, ProbeStore, SECOND, Visits, act,
-        in_both_modes, key, scripted,
+        Browser, Change, DAY, HOUR, MILLISECOND, MINUTE, Mode, ProbeStore, SECOND, Visits, act,
+        changing, in_both_modes, key, scripted,
     },
 };
 
@@ -285,5 +286,39 @@ async fn a_poll_that_merges_keeps_the_expiry_that_the_other_request_gave() {
         assert!(seen::<Page>(&browser).await.is_some_and(|page| page.views == 3));
         clock.advance(MILLISECOND);
         assert!(seen::<Page>(&browser).await.is_none(), "{slow_extends} {quick_extends}");
+    }
+}
+
+/// Most stores keep a row's version where only its expiry moves, so no conflict tells.
+#[tokio::test]
+async fn what_a_poll_saves_takes_back_no_extension_that_another_request_gave_meanwhile() {
+    for regenerates in [false, true] {
+        let clock = ManualClock::new();
+        let builder = Mode::Store.builder(&clock).idle_timeout(HOUR).extend_if(is_no_poll);
+        let sessions = builder.rolling(true).build().unwrap();
+        let mut browser = Browser::new(changing::<Visits>(sessions.clone()));
+        let add = |session: &mut Session<Visits>| session.count += 1;
+        browser.send_with(Request::post("/"), Change::new(add)).await.set_cookie();
+        let gate = Gate::new();
+        let poll = {
+            let mut browser = browser.clone();
+            let save = Change::behind(gate.clone(), move |session: &mut Session<Visits>| {
+                add(session);
+                if regenerates {
+                    session.regenerate();
+                }
+            });
+            tokio::spawn(async move {
+                let answer = browser.send_with(Request::post("/?poll"), save).await;
+                answer.expect_status(StatusCode::OK);
+                browser
+            })
+        };
+        gate.reached(1).await;
+        clock.advance(HOUR / 2);
+        browser.at(&scripted(sessions.clone())).get("/read").await.expect_no_cookie();
+        gate.open();
+        let mut browser = poll.await.unwrap().at(&scripted(sessions));
+        expect_end_after(&mut browser, &clock, HOUR, "2", "extended").await;
     }
 }

@@ -1,7 +1,11 @@
 //! What a revocation list keeps and for how long; a full one revokes loudly or not at all.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use axum::response::IntoResponse as _;
 use axum_typed_session::{
     Key, KeyRing, MemoryStore, Session, SessionError, SessionManagerBuilder, SessionStore,
     StoreKey, delegate_session_store,
@@ -11,6 +15,7 @@ use http::{Request, StatusCode};
 
 use crate::{
     logins::{FRESH, Login, app, logins, router},
+    requests::{Visit, run, visited},
     support::{
         Browser, Change, DAY, HOUR, Log, MILLISECOND, MINUTE, Visits, changing, cookie_mode, key,
         scripted, send,
@@ -198,6 +203,90 @@ async fn an_answer_that_arrives_after_the_logout_sends_no_dead_cookie() {
         gate.open();
         slow_page.await.unwrap().expect_status(StatusCode::OK).expect_no_cookie();
     }
+}
+
+/// The logout carries the old cookie, whose life is not that of the session which replaced it.
+#[tokio::test]
+async fn a_logout_that_meets_a_new_id_ends_it_for_as_long_as_that_session_can_live() {
+    for (login, action, later) in
+        [("/user?ada", "/max-age?2000000", 2 * DAY), ("/note?mine", "/user?ada", HOUR)]
+    {
+        let world = World::new();
+        let sessions = world.manager().build().unwrap();
+        let mut browser = Browser::new(router(sessions.clone()));
+        browser.post(login).await.set_cookie();
+        let gate = Gate::new();
+        let logout = {
+            let mut slow = browser.at(&changing(sessions));
+            let destroy = Change::behind(gate.clone(), Session::<Login>::destroy);
+            tokio::spawn(async move { slow.send_with(Request::post("/"), destroy).await })
+        };
+        gate.reached(1).await;
+        browser.post(action).await.set_cookie();
+        gate.open();
+        logout.await.unwrap().expect_status(StatusCode::OK);
+        browser.get("/").await.expect(StatusCode::OK, FRESH);
+        world.clock.advance(later);
+        browser.get("/").await.expect(StatusCode::OK, FRESH);
+    }
+}
+
+#[tokio::test]
+async fn an_entry_lives_no_longer_than_the_absolute_timeout_lets_a_session_live() {
+    let world = World::new();
+    for timeout in [20 * 365 * DAY, Duration::MAX] {
+        let mut browser = Browser::new(changing(world.manager().build().unwrap()));
+        let login = Change::new(move |session: &mut Session<Login>| {
+            session.user = Some("ada".to_owned());
+            session.set_idle_timeout(timeout);
+        });
+        browser.send_with(Request::post("/"), login).await.set_cookie();
+        let key = Arc::new(OnceLock::new());
+        let logout = {
+            let key = key.clone();
+            Change::new(move |session: &mut Session<Login>| {
+                key.set(session.id().unwrap().store_key()).unwrap();
+                session.destroy();
+            })
+        };
+        browser.send_with(Request::post("/"), logout).await.expect_status(StatusCode::OK);
+        let key = key.get().unwrap();
+        world.clock.advance(30 * DAY + 10 * MINUTE - MILLISECOND);
+        assert!(world.holds(key).await, "{timeout:?}");
+        world.clock.advance(MILLISECOND);
+        assert!(!world.holds(key).await, "{timeout:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_the_longest_timeout_can_be_ended_in_the_request_that_set_it() {
+    let world = World::new();
+    let mut browser = Browser::new(visited(world.manager().build().unwrap()));
+    let answer = run(&mut browser, async move |mut visit: Visit<Login>| {
+        let mut session = visit.session().await?;
+        session.user = Some("ada".to_owned());
+        session.set_idle_timeout(Duration::MAX);
+        let login = session.commit().await?;
+        let mut session = visit.session().await?;
+        session.destroy();
+        Ok((login, session.commit().await?).into_response())
+    });
+    answer.await.expect_status(StatusCode::OK);
+}
+
+/// Tokens count milliseconds.
+#[tokio::test]
+async fn an_idle_timeout_with_a_fraction_of_a_millisecond_is_the_same_at_the_next_commit() {
+    let world = World::new();
+    let mut browser = Browser::new(changing(world.manager().build().unwrap()));
+    let login = Change::new(|session: &mut Session<Login>| {
+        session.user = Some("ada".to_owned());
+        session.set_idle_timeout(DAY / 7);
+    });
+    browser.send_with(Request::post("/"), login.clone()).await.set_cookie();
+    let mut copy = browser.clone();
+    browser.send_with(Request::post("/"), login).await.set_cookie();
+    assert_eq!(copy.get("/").await.body, browser.get("/").await.body, "it got another id");
 }
 
 #[tokio::test]
