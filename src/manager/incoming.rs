@@ -51,7 +51,7 @@ impl Core {
         let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now)?;
         let (mut origin, mut others) = (Origin::New, Vec::new());
         let mut current = Vec::with_capacity(claims.len());
-        for Claim { id, is_outdated, in_former_cookie, carried } in claims {
+        for Claim { id, former_key, in_former_cookie, carried } in claims {
             let session = || id.store_key();
             let (issued_at, stored) = match (carried, self.rows()) {
                 (Some((issued_at, record)), _) => (Some(issued_at), Ok(Some(record))),
@@ -69,6 +69,7 @@ impl Core {
                 Verdict::Current(record) => {
                     let age = issued_at.unwrap_or(record.created_at());
                     let rank = (in_former_cookie, Reverse(age));
+                    let is_outdated = former_key || in_former_cookie;
                     current.push((rank, Live { id, record, is_outdated }));
                 }
                 Verdict::Tombstone(successor) => {

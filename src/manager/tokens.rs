@@ -40,8 +40,7 @@ pub(super) struct Tokens {
 /// The session that an authenticated token, or a plain id, names.
 pub(super) struct Claim {
     pub(super) id: SessionId,
-    /// A former key sealed the token, or a former cookie carried it.
-    pub(super) is_outdated: bool,
+    pub(super) former_key: bool,
     pub(super) in_former_cookie: bool,
     /// Issue time and record, if the token carries the data.
     pub(super) carried: Option<(Timestamp, Record)>,
@@ -71,12 +70,10 @@ impl Core {
                 return;
             }
             match self.read_token(token, binding, now, &mut tries) {
-                Ok(mut claim) => {
+                Ok(claim) => {
                     (in_current, in_former) = (in_current || !is_former, in_former || is_former);
                     if !claims.iter().any(|other| other.is_same(&claim)) {
-                        claim.in_former_cookie = is_former;
-                        claim.is_outdated |= is_former;
-                        claims.push(claim);
+                        claims.push(Claim { in_former_cookie: is_former, ..claim });
                     }
                 }
                 Err(bad) => worst = worst.max(Some(bad)),
@@ -111,13 +108,13 @@ impl Core {
         let Some(sealer) = &self.sealer else {
             let text = token.strip_suffix(binding.suffix.as_bytes());
             let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
-            return Ok(Claim { id, is_outdated: false, in_former_cookie, carried: None });
+            return Ok(Claim { id, former_key: false, in_former_cookie, carried: None });
         };
         let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token, tries)?;
         let id = scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
         let carried =
             if self.data_in_token() { Some(self.read_data(plaintext, now)?) } else { None };
-        Ok(Claim { id, is_outdated: former_key, in_former_cookie, carried })
+        Ok(Claim { id, former_key, in_former_cookie, carried })
     }
 
     /// Reads what follows the id in a token that carries its data.
