@@ -223,8 +223,8 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
     ///
-    /// `destroy` wins over [`regenerate`](Self::regenerate), changes of the timeouts and changes of the data. Under [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed whatever the status of the
-    /// response.
+    /// `destroy` wins over [`regenerate`](Self::regenerate), changes of the timeouts and changes of the data. Under
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed whatever the status of the response.
     ///
     /// # Security
     ///
