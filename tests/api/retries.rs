@@ -178,6 +178,7 @@ async fn what_a_failed_attempt_left_uncommitted_is_forgotten(mode: Mode) {
         ("add.500,read.500,add", "2", "2"),
         ("add.500,early,add", "2", "2"),
         ("early,add.500,add", "2", "2"),
+        ("add.drop.500,add", "2", "2"),
         ("add.drop.add.500,add", "2", "2"),
         ("save.500,add", "2", "2"),
         ("clear.500,add", "2", "2"),
