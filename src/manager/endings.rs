@@ -23,7 +23,8 @@ use crate::{
 /// cannot overwrite it.
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(10);
 
-/// How long an entry of the revocation list outlives the last token of its session, for clocks that differ.
+/// How long an entry of the revocation list outlives the last token of its session, for clocks that differ and a
+/// list that answers late. It is longer where the options allow more of both.
 const LONGER_THAN_TOKENS: Duration = Duration::from_secs(10 * 60);
 
 /// The session that an old id was replaced by. No client can use its key.
@@ -138,7 +139,7 @@ impl Core {
         // Every token of an id lives equally long, and was issued at a time before its request asked the list.
         let longest = self.policy.max_absolute_timeout();
         let ttl = record.map_or(longest, |record| self.ttl_of(record));
-        let margin = LONGER_THAN_TOKENS.max(2 * self.clock_skew);
+        let margin = LONGER_THAN_TOKENS.max(self.clock_skew + self.unfinished_life());
         let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor)?;
         let entered = list.save_twice(key, &entry, Write::Create).await?;
         Ok(match entered {

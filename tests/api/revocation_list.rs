@@ -9,7 +9,7 @@ use axum::response::IntoResponse as _;
 use axum_typed_session::{
     Key, KeyRing, MemoryStore, Session, SessionError, SessionManagerBuilder, SessionStore,
     StoreKey, delegate_session_store,
-    testing::{Gate, ManualClock, TestSession},
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation, TestSession},
 };
 use http::{Request, StatusCode};
 
@@ -287,6 +287,30 @@ async fn an_idle_timeout_with_a_fraction_of_a_millisecond_is_the_same_at_the_nex
     let mut copy = browser.clone();
     browser.send_with(Request::post("/"), login).await.set_cookie();
     assert_eq!(copy.get("/").await.body, browser.get("/").await.body, "it got another id");
+}
+
+/// The list has no entry yet while the logout waits for it, so a copy is sealed once more.
+#[tokio::test]
+async fn a_logout_over_a_slow_list_outlives_the_tokens_that_were_sealed_meanwhile() {
+    let world = World::new();
+    let list = FaultyStore::new(world.list.clone());
+    let manager = world.manager().rolling(true).store_timeout(DAY);
+    let mut browser = Browser::new(app(manager.revocations(list.clone())));
+    browser.post("/note?mine").await;
+    let gate = Gate::new();
+    list.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
+    let logout = {
+        let mut browser = browser.clone();
+        tokio::spawn(async move { browser.post("/destroy").await })
+    };
+    gate.reached(1).await;
+    for _ in 0..4 {
+        world.clock.advance(5 * MINUTE);
+        browser.post("/commit").await.set_cookie();
+    }
+    gate.open();
+    logout.await.unwrap().expect_status(StatusCode::OK);
+    browser.get("/").await.expect(StatusCode::OK, FRESH);
 }
 
 #[tokio::test]
