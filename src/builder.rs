@@ -354,6 +354,12 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// A [`MemoryStore`](crate::MemoryStore) forgets every logout at a restart, while the keys come back. `build()` warns
     /// of it.
     ///
+    /// # Security
+    ///
+    /// An entry is made for the idle timeouts of the node that makes it. If another node has a longer one, or if one is
+    /// lowered and later raised again, the list can forget an id while a copy of its cookie is valid. So raise an idle
+    /// timeout on all nodes at once, and no lowered one before the longer time is over.
+    ///
     /// # Example
     ///
     /// ```
