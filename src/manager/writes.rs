@@ -246,6 +246,8 @@ impl Core {
         let write = Write::Update { expected: first.version };
         match rows.save_twice(&new, &record, write).await {
             Ok(SaveOutcome::Saved) => Ok(Live::new(id, record)),
+            // The save set an absolute timeout that is over already.
+            Ok(SaveOutcome::Gone) if record.expires_at() <= save.now => Ok(Live::new(id, record)),
             // Every session of the owner was ended meanwhile.
             Ok(SaveOutcome::Conflict(_) | SaveOutcome::Gone) => Err(self.gone(Some(old))),
             Err(error) => {

@@ -22,6 +22,7 @@ in_both_modes! {
     a_session_with_its_own_timeouts_lives_to_its_own_end,
     a_shorter_end_of_its_own_ends_a_session_early,
     an_end_that_is_past_already_ends_the_session,
+    an_end_that_is_past_already_ends_a_session_that_gets_a_new_id,
     sessions_without_a_timeout_of_their_own_end_as_ever,
     timeouts_are_cut_to_what_the_options_allow,
     a_lowered_bound_ends_sessions_that_were_promised_more,
@@ -150,6 +151,18 @@ async fn an_end_that_is_past_already_ends_the_session(mode: Mode) {
     done(&mut browser, write).await;
     clock.advance(2 * HOUR);
     done(&mut browser, |session| session.set_absolute_timeout(HOUR)).await;
+    assert!(!is_alive(&browser).await);
+}
+
+async fn an_end_that_is_past_already_ends_a_session_that_gets_a_new_id(mode: Mode) {
+    let (clock, mut browser) = new(mode);
+    done(&mut browser, write).await;
+    clock.advance(2 * HOUR);
+    let elevate = |session: &mut LoginSession| {
+        session.set_absolute_timeout(HOUR);
+        session.regenerate();
+    };
+    done(&mut browser, elevate).await;
     assert!(!is_alive(&browser).await);
 }
 
