@@ -11,7 +11,7 @@ use crate::{
     decision::{Intents, Live, Origin, Prepared, RowAction, Save},
     error::SessionError,
     event::SessionEventKind as Kind,
-    expiry::Lifetime,
+    expiry::{Lifetime, Rolling},
     id::{ID_BYTES, SessionId, random},
     store::{Record, SaveOutcome, Version, Write},
     warnings::PLAIN_HTTP,
@@ -171,13 +171,7 @@ impl Core {
         let key = || save.live.id.key();
         let record = if let Some(rows) = self.rows() {
             let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
-            let kept =
-                if save.extends { None } else { Box::pin(self.extension(rows, save)).await? };
-            let (record, version) = (self.record_of(save)?, save.live.record.version);
-            let record = match kept {
-                Some(expires_at) => record.with_expires_at(expires_at),
-                None => record,
-            };
+            let (record, version) = (self.row_of(rows, save).await?, save.live.record.version);
             let written = rows.overwrite(key(), record, version, again).await?;
             written.map_err(|_| self.gone(Some(*key())))?
         } else {
@@ -191,10 +185,9 @@ impl Core {
 
     /// Gives a session a new id.
     async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
-        let record = self.record_of(save)?;
         let rotated = match self.rows() {
-            Some(rows) => self.rotate_row(basis, rows, save, record).await?,
-            None => self.rotate_token(basis, save, record).await?,
+            Some(rows) => self.rotate_row(basis, rows, save).await?,
+            None => self.rotate_token(basis, save).await?,
         };
         let former = save.live.key().fingerprint();
         self.report(Kind::Regenerated { former }, || rotated.key());
@@ -209,13 +202,8 @@ impl Core {
         basis: &Basis,
         rows: Rows<'_>,
         save: &Save<'_>,
-        mut record: Record,
     ) -> Result<Box<Live>, SessionError> {
-        if !save.extends
-            && let Some(expires_at) = self.extension(rows, save).await?
-        {
-            record = record.with_expires_at(expires_at);
-        }
+        let mut record = self.row_of(rows, save).await?;
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
         let id = self.insert(Some(&basis.incoming), &first).await?;
@@ -272,8 +260,8 @@ impl Core {
         &self,
         basis: &Basis,
         save: &Save<'_>,
-        record: Record,
     ) -> Result<Box<Live>, SessionError> {
+        let record = self.record_of(save)?;
         let id = self.insert(Some(&basis.incoming), &record).await?;
         if let Some(list) = self.list() {
             let old = save.live.key();
@@ -289,19 +277,19 @@ impl Core {
         Ok(Live::new(id, record))
     }
 
-    /// Returns the expiry that another request gave the row meanwhile, which most stores note without a new version.
-    /// A save that does not extend the session must not take it back.
-    async fn extension(
-        &self,
-        rows: Rows<'_>,
-        save: &Save<'_>,
-    ) -> Result<Option<Timestamp>, SessionError> {
-        let found = &save.live.record;
-        if save.lifetime.expires_at != found.expires_at() {
-            return Ok(None);
+    /// Makes the row of a save. One that keeps the expiry does not take back what `rolling` gave the row meanwhile,
+    /// which most stores note without a new version.
+    async fn row_of(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Record, SessionError> {
+        let (record, found) = (self.record_of(save)?, &save.live.record);
+        let keeps = !save.extends && record.expires_at() == found.expires_at();
+        if !keeps || self.policy.rolling == Rolling::Off {
+            return Ok(record);
         }
-        let row = rows.load(save.live.id.key()).await?;
-        Ok(row.filter(|row| row.version == found.version).map(|row| row.expires_at()))
+        let row = Box::pin(rows.load(save.live.id.key())).await?;
+        Ok(match row.filter(|row| row.version == found.version) {
+            Some(row) => record.with_expires_at(row.expires_at()),
+            None => record,
+        })
     }
 
     /// Makes the record of a save; a new identity gets a new epoch.

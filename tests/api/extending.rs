@@ -219,6 +219,26 @@ async fn an_unchanged_poll_makes_no_store_call_but_the_load() {
 }
 
 #[tokio::test]
+async fn a_poll_that_saves_looks_for_extensions_only_where_requests_give_them() {
+    for (rolling, script, calls) in [
+        (false, "/add?poll", vec!["load", "save"]),
+        (true, "/add?poll", vec!["load", "load", "save"]),
+        (true, "/add", vec!["load", "save"]),
+    ] {
+        let clock = ManualClock::new();
+        let store = ProbeStore::new(&clock);
+        let builder = SessionManager::builder().store(store.clone()).clock(clock.clone());
+        let sessions = builder.rolling(rolling).extend_if(is_no_poll).build().unwrap();
+        let mut browser = Browser::new(scripted(sessions));
+        browser.get("/add").await;
+        clock.advance(HOUR);
+        store.take_calls();
+        browser.get(script).await;
+        assert_eq!(store.take_calls(), calls, "{rolling} {script}");
+    }
+}
+
+#[tokio::test]
 async fn a_poll_seals_again_what_a_former_key_sealed_and_keeps_the_expiry() {
     let (former, clock) = (Key::generate(), ManualClock::new());
     let app = |ring: KeyRing| {
