@@ -183,12 +183,17 @@ impl Core {
 
     /// Measures a token before anything is stored or sent.
     pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
+        let limit = self.max_cookie_bytes.unwrap_or(NAME_VALUE_LIMIT);
+        self.check_size(self.cookie_len(record), limit)
+    }
+
+    /// Returns the bytes of name and value of the cookie that holds a record; none where it holds an id.
+    pub(super) fn cookie_len(&self, record: &Record) -> usize {
         match &self.sealer {
             Some(sealer) if self.data_in_token() => {
-                let actual = cookie_bytes(sealer, &self.tenant.carrier, record.encoded_len());
-                self.check_size(actual, self.max_cookie_bytes.unwrap_or(NAME_VALUE_LIMIT))
+                cookie_bytes(sealer, &self.tenant.carrier, record.encoded_len())
             }
-            _ => Ok(()),
+            _ => 0,
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    cookies::NAME_VALUE_LIMIT,
     decision::{Intents, Live, Origin, Prepared, RowAction, Save},
     error::SessionError,
     event::SessionEventKind as Kind,
@@ -38,17 +39,24 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
-        if let (Some(list), Some(live)) = (self.list(), basis.live())
+        if let Some(live) = basis.live()
             && (*tells && !matches!(row, RowAction::Rotate(_)))
-            && Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some()
         {
-            if matches!(row, RowAction::Update(_)) {
+            let is_revoked = match self.list() {
+                Some(list) => Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some(),
+                None => false,
+            };
+            let is_update = matches!(row, RowAction::Update(_));
+            if is_revoked && is_update {
                 return Err(self.gone(Some(live.key())));
             }
-            // As with a row that is gone, an unchanged session is left alone.
-            let (incoming, origin) = (basis.incoming.clone(), basis.origin.clone());
-            let rest = Basis::new(incoming, identity, origin, told);
-            return Ok(basis.has_leftovers().then_some(rest));
+            // As with a row that is gone, an unchanged session is left alone. So is one that no browser would keep under
+            // today's name: it stays in its former cookie.
+            if is_revoked || (!is_update && self.cookie_len(&live.record) > NAME_VALUE_LIMIT) {
+                let (incoming, origin) = (basis.incoming.clone(), basis.origin.clone());
+                let rest = Basis::new(incoming, identity, origin, told);
+                return Ok(basis.has_leftovers().then_some(rest));
+            }
         }
         let mut origin = match row {
             RowAction::None if !tells && !basis.has_leftovers() => return Ok(None),

@@ -16,7 +16,10 @@ use axum_typed_session::{
 };
 use http::{Request, StatusCode, header};
 
-use crate::support::{Answer, DAY, HOUR, SECOND, Visits, key, scripted, send};
+use crate::{
+    logins::{app, logins},
+    support::{Answer, Browser, DAY, HOUR, SECOND, Visits, key, scripted, send},
+};
 
 type Builder = SessionManagerBuilder<Visits>;
 
@@ -729,4 +732,26 @@ fn former_cookies_that_make_no_sense_are_refused() {
     for transport in [Transport::bearer(), Transport::header("x-session")] {
         expect_refusal(with(named("old")).transport(transport), text);
     }
+}
+
+/// Browsers would drop it, and the former one with the session would be gone.
+#[tokio::test]
+async fn a_session_that_does_not_fit_under_the_longer_name_stays_in_the_former_cookie() {
+    let clock = ManualClock::new();
+    let former = Cookie::new("s", "");
+    let mut old = Browser::new(app(logins(&clock).cookie(former.clone())));
+    let mut length = 2_800;
+    while old.post(&format!("/note?{}", "x".repeat(length))).await.status == StatusCode::OK {
+        length += 1;
+    }
+    let today = app(logins(&clock).former_cookie(former).rolling(true));
+    let mut browser = old.at(&today);
+    for later in [0, 6] {
+        clock.advance(later * HOUR);
+        browser.post("/commit").await.expect_status(StatusCode::OK).expect_no_cookie();
+        assert_eq!(browser.get("/").await.body.len(), length - 1);
+    }
+    // Once it is shorter, it moves.
+    browser.post("/note?short").await.expect_status(StatusCode::OK);
+    assert!(browser.jar.keys().eq(["__Host-session"]), "{:?}", browser.jar.keys());
 }
