@@ -36,7 +36,7 @@ use crate::request::{Registry, RequestSessions};
 /// Each attempt of a `tower::retry` inside this layer begins with the session as it was before the failed attempt:
 /// changes that the attempt did not commit are dropped, while its commits and a recorded `destroy` stay. Only a policy
 /// that copies the request before every call is recognized, so put a loop of your own or hedged requests outside of
-/// this layer, and of every middleware that extracts a session, where each attempt commits for itself.
+/// this layer, where each attempt commits for itself.
 ///
 /// # Example
 ///

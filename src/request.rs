@@ -3,7 +3,7 @@
 mod cell;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
 };
 
@@ -38,13 +38,13 @@ pub(crate) struct Registry {
     fate: Arc<Fate>,
 }
 
-/// What happened to the request as a whole, and whose error came first. Only a retry takes a flag back.
+/// The state of a request as a whole: flags, and the manager whose error came first. Only a retry resets them.
 #[derive(Default)]
 pub(crate) struct Fate {
     flags: AtomicU8,
     /// How many copies of the request were made.
     copies: AtomicU32,
-    failed: OnceLock<Core>,
+    failed: Mutex<Option<Core>>,
 }
 
 impl Fate {
@@ -80,7 +80,7 @@ impl Fate {
     /// Notes that the response is an error of this manager.
     pub(crate) fn fail(&self, core: &Core) {
         self.set(Self::FAILED);
-        self.failed.get_or_init(|| core.clone());
+        lock(&self.failed).get_or_insert_with(|| core.clone());
     }
 
     pub(crate) fn poison_if_panicking(&self) {
@@ -123,7 +123,12 @@ impl RequestSessions {
     }
 
     /// Makes the caller the layer that commits; `None` if an outer layer already is.
+    ///
+    /// A retry outside of the layer sends copies of a request whose registry an earlier attempt has closed.
     pub(crate) fn claim(extensions: &mut Extensions) -> Option<Arc<Registry>> {
+        if Self::of(extensions).fate.is(Fate::CLOSED) {
+            extensions.insert(Self::default());
+        }
         let registry = Self::of(extensions);
         let is_taken = registry.fate.set(Fate::LAYERED);
         (!is_taken).then(|| registry.clone())
@@ -141,16 +146,13 @@ impl RequestSessions {
 impl Registry {
     /// Returns the cell of a manager's session, made by whoever comes first.
     pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>, SessionError> {
-        if let Some(cell) = self.find(core) {
+        let found = lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned();
+        if let Some(cell) = found {
             return Ok(cell);
         }
         // The application's code, so it runs outside the lock.
         let made = core.for_request(parts).and_then(|core| self.add(core));
         made.inspect_err(|_| self.fate.fail(core))
-    }
-
-    fn find(&self, core: &Core) -> Option<Arc<Cell>> {
-        lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned()
     }
 
     fn add(&self, core: Core) -> Result<Arc<Cell>, SessionError> {
@@ -173,9 +175,10 @@ impl Registry {
         !lock(&self.cells).is_empty()
     }
 
-    /// Forgets what attempts left uncommitted since a copy of the request was made, and whether they panicked.
+    /// Forgets what attempts left uncommitted since a copy of the request was made, and how they failed.
     fn forget_since(&self, copy: u32) {
         self.fate.flags.fetch_and(!Fate::POISONED, Ordering::AcqRel);
+        *lock(&self.fate.failed) = None;
         let cells = lock(&self.cells).clone();
         for cell in cells {
             cell.forget_since(copy);
@@ -209,7 +212,7 @@ impl Registry {
             return response;
         };
         let first = || lock(&self.cells).first().map(|cell| cell.core.clone());
-        let failed = self.fate.failed.get().cloned().or_else(first);
+        let failed = lock(&self.fate.failed).clone().or_else(first);
         let Some((core, respond)) =
             failed.as_ref().and_then(|core| Some((core, core.error_response.as_ref()?)))
         else {

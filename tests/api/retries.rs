@@ -45,6 +45,7 @@ in_both_modes! {
     sessions_of_all_types_begin_anew,
     what_came_before_the_retry_is_committed_once,
     a_guard_held_around_the_retry_is_committed_once,
+    a_retry_around_the_layer_and_below_a_session_commits_each_attempt_for_itself,
     a_panic_before_the_retry_still_commits_nothing,
     copies_that_are_no_attempts_lose_nothing,
     requests_that_are_hedged_lose_nothing,
@@ -397,6 +398,80 @@ async fn a_guard_held_around_the_retry_is_committed_once(mode: Mode) {
         assert_eq!(run(&mut browser, "seen").await.body, "2", "{script}");
         run(&mut browser, "add.commit.500,add").await.expect(StatusCode::OK, "4");
         assert_eq!(run(&mut browser, "seen").await.body, "4", "{script}");
+    }
+}
+
+async fn a_retry_around_the_layer_and_below_a_session_commits_each_attempt_for_itself(mode: Mode) {
+    async fn reads(session: Session<Page>, request: Request, next: Next) -> Response {
+        drop(session);
+        next.run(request).await
+    }
+    for script in ["add.500,add", "add.500,add.commit.read", "add.500,add.500,add"] {
+        let sessions = sessions(mode);
+        let app = Router::new()
+            .route("/", get(attempt))
+            .layer(AutoCommitLayer::new())
+            .layer(RetryLayer::new(Again(2)))
+            .layer(from_fn_with_state(sessions.clone(), reads));
+        let mut browser = Browser::new(app.with_state(sessions));
+        run(&mut browser, "add").await.expect(StatusCode::OK, "1");
+        run(&mut browser, script).await.expect(StatusCode::OK, "2");
+        run(&mut browser, "read").await.expect(StatusCode::OK, "2");
+    }
+}
+
+/// Each type has a page of its own for errors.
+#[tokio::test]
+async fn the_error_of_the_last_attempt_is_rendered_by_its_own_manager() {
+    #[derive(Clone, FromRef)]
+    struct Managers {
+        numbers: SessionManager<u32>,
+        texts: SessionManager<String>,
+    }
+    async fn fails(
+        State(managers): State<Managers>,
+        Extension(attempts): Extension<Attempts>,
+        request: Request,
+    ) -> Result<(), SessionError> {
+        let mut parts = request.into_parts().0;
+        if attempts.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            let numbers = Session::<u32>::from_request_parts(&mut parts, &managers).await?;
+            return numbers.verify_csrf("").map(|()| numbers.discard());
+        }
+        let texts = Session::<String>::from_request_parts(&mut parts, &managers).await?;
+        texts.verify_csrf("").map(|()| texts.discard())
+    }
+    fn manager<T>(page: &'static str, name: &'static str) -> SessionManager<T>
+    where
+        T: Default + Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
+    {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let builder = Mode::Cookie.builder(&ManualClock::new()).cookie(Cookie::new(name, ""));
+        builder.error_response(move |_| (status, page).into_response()).build().unwrap()
+    }
+    let managers = Managers { numbers: manager("numbers", "n"), texts: manager("texts", "t") };
+    let app = Router::new()
+        .route("/", get(fails))
+        .layer(RetryLayer::new(AtFirst(true)))
+        .layer(AutoCommitLayer::new());
+    let mut browser = Browser::new(app.with_state(managers));
+    let answer = browser.send_with(http::Request::get("/"), Attempts::default()).await;
+    answer.expect(StatusCode::INTERNAL_SERVER_ERROR, "texts");
+}
+
+/// Sends a request twice, whatever it answers.
+#[derive(Clone)]
+struct AtFirst(bool);
+
+impl<E> Policy<Request, Response, E> for AtFirst {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut Request, _: &mut Result<Response, E>) -> Option<Ready<()>> {
+        std::mem::take(&mut self.0).then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        Some(copy(request))
     }
 }
 
