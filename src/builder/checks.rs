@@ -44,13 +44,14 @@ impl TokenOptions {
             options,
             data,
         };
+        let forgets = self.revocations.as_ref().is_some_and(|list| !list.survives_restart());
         let core = Core::new(settings, self.home.unwrap_or(Home::Token(self.revocations)))?;
         if let (Some(limit), Some(sealer)) = (core.max_cookie_bytes, &core.sealer) {
             let empty = core.data.encode(&*core.data.default()).unwrap_or_default();
             let record = Record::FIXED_BYTES + empty.len();
             check_max_cookie_bytes(limit, cookie_bytes(sealer, &core.tenant.carrier, record))?;
         }
-        if core.forgets_revocations() {
+        if forgets {
             tracing::warn!(
                 "the list of `.revocations(..)` is in this process's memory: a restart forgets every logout, and the \
                  ended cookies are valid again if the keys come back; use a store that outlives the process"

@@ -170,11 +170,6 @@ impl Core {
         if let Home::Token(Some(list)) = &*self.home { Some(self.rows_in(list)) } else { None }
     }
 
-    /// Returns `true` if a restart loses the revocation list.
-    pub(crate) fn forgets_revocations(&self) -> bool {
-        self.list().is_some_and(|list| !list.store.survives_restart())
-    }
-
     fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
         // Not the `Arc`, which is a store too and would box every future once more.
         let store = store.as_ref();

@@ -453,10 +453,10 @@ impl Core {
     }
 }
 
-/// What a save does to the session's expiry.
+/// The effect of a save on the session's expiry.
 #[derive(Clone, Copy)]
 enum Expiry {
-    /// What a commit of the request would do.
+    /// As a commit of the request has it.
     OfRequest {
         extends: bool,
     },

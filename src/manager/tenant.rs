@@ -15,7 +15,7 @@ use crate::{
     transport::{Binding, Carrier, Transport},
 };
 
-/// What tokens and ids are bound to.
+/// The audience and the carrier that tokens and ids are bound to.
 pub(crate) struct Tenant {
     pub(crate) scope: Arc<Scope>,
     pub(crate) carrier: Carrier,
@@ -49,8 +49,7 @@ impl Settings {
         };
         let transport = self.transport.clone().unwrap_or(Transport::cookie());
         let carrier = Carrier::new(transport, template, formers, bind)?;
-        let is_of_request = parts.is_some();
-        Ok(Tenant { scope: Scope::new(&audience, kind), carrier, is_of_request })
+        Ok(Tenant { scope: Scope::new(&audience, kind), carrier, is_of_request: parts.is_some() })
     }
 
     /// Makes today's cookie and the former ones.

@@ -42,10 +42,7 @@ impl Core {
         if let Some(live) = basis.live()
             && (*tells && !matches!(row, RowAction::Rotate(_)))
         {
-            let is_revoked = match self.list() {
-                Some(list) => Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some(),
-                None => false,
-            };
+            let is_revoked = self.is_revoked(live, now).await?;
             let is_update = matches!(row, RowAction::Update(_));
             if is_revoked && is_update {
                 return Err(self.gone(Some(live.key())));
@@ -90,6 +87,14 @@ impl Core {
             }
         }
         Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))
+    }
+
+    /// Asks the revocation list, if there is one, before the client is sent a token of this id again.
+    async fn is_revoked(&self, live: &Live, now: Timestamp) -> Result<bool, SessionError> {
+        Ok(match self.list() {
+            Some(list) => Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some(),
+            None => false,
+        })
     }
 
     /// Begins a session, of a request or outside of one.

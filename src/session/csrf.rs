@@ -3,7 +3,7 @@
 use subtle::ConstantTimeEq as _;
 
 use super::Session;
-use crate::error::SessionError;
+use crate::{error::SessionError, id::SessionId};
 
 impl<T: Send + Sync + 'static> Session<T> {
     /// Returns the CSRF token of this session, for a hidden field of a form or a request header of a script.
@@ -55,8 +55,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// # Security
     ///
-    /// What the cookie's `SameSite=Lax`, the default, keeps out, and what only a token does (OWASP, Cross-Site Request
-    /// Forgery Prevention Cheat Sheet):
+    /// `SameSite=Lax`, the cookie's default, keeps some forged requests out. A token keeps out more of them (OWASP,
+    /// Cross-Site Request Forgery Prevention Cheat Sheet):
     ///
     /// | request | `SameSite=Lax` | token |
     /// |---|---|---|
@@ -116,10 +116,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// }
     /// ```
     pub fn verify_csrf(&self, token: &str) -> Result<(), SessionError> {
-        let is_ours = self
-            .id()
-            .is_some_and(|id| bool::from(id.csrf_token().as_bytes().ct_eq(token.as_bytes())));
-        if is_ours {
+        let ours = self.id().map(SessionId::csrf_token);
+        if ours.is_some_and(|ours| ours.as_bytes().ct_eq(token.as_bytes()).into()) {
             return Ok(());
         }
         self.cell.fate.fail(&self.cell.core);
