@@ -90,7 +90,7 @@ pub struct SessionManagerBuilder<T> {
     data: DataOptions<T>,
 }
 
-/// What a token holds and how it is sealed.
+/// The options that decide the content of a token and its seal.
 #[derive(Default)]
 struct TokenOptions {
     keys: Option<KeyRing>,

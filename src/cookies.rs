@@ -22,8 +22,7 @@ fn unquote(value: &[u8]) -> &[u8] {
 /// The checked cookie template, rendered as far as it goes without a value.
 pub(crate) struct CookieTemplate {
     pub(crate) name: String,
-    /// What tells the cookie from others in a browser: its name, and Domain, Path and Partitioned where they are not
-    /// the default.
+    /// The name, and Domain, Path and Partitioned where they are not the default. Browsers tell cookies apart by these.
     pub(crate) identity: String,
     /// `; Path=/; Secure` and so on.
     attributes: String,
@@ -33,7 +32,7 @@ pub(crate) struct CookieTemplate {
     pub(crate) removal: HeaderValue,
     /// Finds the name and `=` in a header; a search is faster than a look at every cookie.
     finder: Finder<'static>,
-    /// What is risky about the attributes.
+    /// The warnings that the attributes deserve.
     pub(crate) risks: Vec<&'static str>,
 }
 

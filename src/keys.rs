@@ -76,8 +76,8 @@ impl KeyRing {
     ///
     /// # Security
     ///
-    /// Whoever can guess a key can forge every session. The bytes have to be random: a passphrase of the right length is
-    /// not refused.
+    /// A client that guesses a key can forge every session, so the bytes must be random. A passphrase of the right
+    /// length is not refused.
     pub fn from_env(variable: &str) -> Result<Self, ConfigError> {
         let source = format!("the environment variable `{variable}`");
         let Some(text) = env::var_os(variable) else {

@@ -181,11 +181,11 @@ pub(crate) struct Carrier {
     vary: HeaderValue,
 }
 
-/// What ties a token to the cookie or header that carries it, so that none is read out of another.
+/// The tie of a token to the cookie or header that carries it. No token is read out of another one.
 pub(crate) struct Binding {
     /// The associated data of a sealed token.
     pub(crate) context: Vec<u8>,
-    /// What follows a plain id.
+    /// The text behind a plain id.
     pub(crate) suffix: String,
 }
 

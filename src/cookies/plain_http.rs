@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use http::{header, request::Parts, uri::Scheme};
 
-/// What only requests over TLS say, to this server or to a proxy in front of it.
+/// Parts of headers that only requests over TLS carry, to this server or to a proxy in front of it.
 ///
 /// Browsers offer `br` over TLS and to localhost only, as they send `Sec-Fetch-*` there only.
 const OF_TLS: [(&str, &str); 5] = [
@@ -15,7 +15,7 @@ const OF_TLS: [(&str, &str); 5] = [
     ("accept-encoding", "br"),
 ];
 
-/// What a proxy says of plain http.
+/// Parts of headers by which a proxy reports plain http.
 const OF_PLAIN_HTTP: [(&str, &str); 3] =
     [("forwarded", "proto=http"), ("forwarded", "proto=\"http"), ("x-forwarded-proto", "http")];
 

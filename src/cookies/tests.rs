@@ -16,7 +16,7 @@ fn visited(template: &CookieTemplate, headers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     values
 }
 
-/// What a reader finds that looks at every cookie.
+/// Reads the values in the plain way, by splitting at every semicolon.
 fn split(name: &str, headers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let pairs = headers.iter().flat_map(|header| header.split(|byte| *byte == b';'));
     let values = pairs.filter_map(|pair| {

@@ -36,7 +36,7 @@ struct State {
     ///
     /// Here and below, the number says how many copies of the request there were when the guard was extracted.
     waiting: VecDeque<(u32, Box<Draft>)>,
-    /// What the basis was before each change was folded in that a retry may have to undo.
+    /// The basis as it was before each folded change that a retry may have to undo.
     folded: Vec<(u32, Arc<Basis>)>,
     /// Why changes of dropped guards cannot be committed together.
     refused: Option<(u32, SessionError)>,
