@@ -253,6 +253,9 @@ mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(any(doc, doctest))]
+pub mod guide;
+
 pub use cookie;
 pub use time;
 
