@@ -39,7 +39,8 @@ use crate::{
 ///
 /// [`wrap`](Self::wrap) puts the guard's headers onto a whole response, so that no order matters.
 /// [`AutoCommitLayer`](crate::AutoCommitLayer) puts them there once more.
-#[must_use = "the client learns of the session only if this is returned with the response"]
+#[must_use = "the client gets the cookie only if the response contains this guard, as in \
+    `Ok((session.commit().await?, body))`"]
 pub struct SessionCommit(pub(crate) Arc<Cell>);
 
 impl SessionCommit {
