@@ -131,7 +131,8 @@ mod tests {
         let request = Request::builder().method(method).uri(path).header(header::COOKIE, cookie);
         let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let status = response.status();
-        let cookie = response.headers().get(header::SET_COOKIE).map(|cookie| cookie.to_str().unwrap());
+        let cookie =
+            response.headers().get(header::SET_COOKIE).map(|cookie| cookie.to_str().unwrap());
         let cookie = cookie.unwrap_or_default().split(';').next().unwrap_or_default().to_owned();
         let page = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, cookie, String::from_utf8(page.to_vec()).unwrap())
