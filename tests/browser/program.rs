@@ -16,15 +16,21 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts an example, which `cargo test` has built beside the tests, on a free port.
+    /// Builds an example where it has changed, and starts it on a free port.
     pub fn start(example: &str) -> Self {
-        let key: String = Key::generate().master().iter().map(|byte| format!("{byte:02x}")).collect();
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let build = ["build", "--quiet", "--locked", "--all-features", "--example", example];
+        let built =
+            Command::new(cargo).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+        assert!(built.unwrap().success(), "{example} does not compile");
+        let key: String =
+            Key::generate().master().iter().map(|byte| format!("{byte:02x}")).collect();
         let mut process = Command::new(folder_of_examples().join(example))
             .env("PORT", "0")
             .env("SESSION_KEY", key)
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{error}: run `cargo build --example {example}`"));
+            .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
