@@ -75,7 +75,7 @@ impl Frame {
                     a href="/account/password" { "Password" }
                     form method="post" action="/sign-out" {
                         (self.csrf_field())
-                        button.link id="sign-out" { "Sign out " (user) }
+                        button.link id="sign-out" title={ "Signed in as " (user) } { "Sign out" }
                     }
                 } @else {
                     a href="/sign-in" { "Sign in" }

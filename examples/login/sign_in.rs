@@ -149,7 +149,8 @@ pub fn password_problem(password: &str) -> Option<&'static str> {
 /// The name that the browser gives itself, cut to a length that is fit for a list.
 fn user_agent(headers: &HeaderMap) -> String {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    agent.unwrap_or("unknown").chars().take(120).collect()
+    let agent = agent.filter(|agent| !agent.is_empty()).unwrap_or("Unknown browser");
+    agent.chars().take(120).collect()
 }
 
 /// Why a form could not be handled.

@@ -40,6 +40,11 @@ pub struct Browser {
 impl Browser {
     /// Starts a browser with a new profile; `None` where there is none and the whole suite need not run.
     pub async fn start() -> Option<Self> {
+        Self::start_as("").await
+    }
+
+    /// Starts a browser that gives itself another name, so that it looks like another device.
+    pub async fn start_as(user_agent: &'static str) -> Option<Self> {
         let chromium = chromium()?;
         if !Path::new(DRIVER).exists() {
             let missing = "no chromedriver: install Debian's package `chromium-driver`";
@@ -47,7 +52,7 @@ impl Browser {
             eprintln!("SKIPPED: {missing}");
             return None;
         }
-        let (driver, profile) = (Driver::start().await, Profile::new());
+        let (driver, profile) = (Driver::start().await, Profile::new(user_agent));
         let client = connect(&driver, &profile, chromium).await;
         Some(Self { client, driver, profile })
     }
@@ -176,22 +181,26 @@ impl Browser {
 
 async fn connect(driver: &Driver, profile: &Profile, chromium: &str) -> Client {
     let mut capabilities = Capabilities::new();
+    let mut arguments = vec![
+        "--headless=new".to_owned(),
+        "--no-sandbox".to_owned(),
+        "--disable-gpu".to_owned(),
+        "--disable-dev-shm-usage".to_owned(),
+        "--no-first-run".to_owned(),
+        "--disable-background-networking".to_owned(),
+        "--disable-component-update".to_owned(),
+        "--disable-sync".to_owned(),
+        "--hide-scrollbars".to_owned(),
+        "--window-size=1000,700".to_owned(),
+        "--host-resolver-rules=MAP * 127.0.0.1".to_owned(),
+        format!("--user-data-dir={}", profile.folder.display()),
+    ];
+    if !profile.user_agent.is_empty() {
+        arguments.push(format!("--user-agent={}", profile.user_agent));
+    }
     let options = json!({
         "binary": chromium,
-        "args": [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--hide-scrollbars",
-            "--window-size=1000,700",
-            "--host-resolver-rules=MAP * 127.0.0.1",
-            format!("--user-data-dir={}", profile.0.display()),
-        ],
+        "args": arguments,
         // The browser's own question whether to keep a password would cover the page.
         "prefs": { "credentials_enable_service": false },
     });
@@ -238,20 +247,23 @@ impl Drop for Driver {
     }
 }
 
-/// The folder with the browser's cookies.
-struct Profile(PathBuf);
+/// What a browser keeps when it is closed: its folder with the cookies, and the name that it gives itself.
+struct Profile {
+    folder: PathBuf,
+    user_agent: &'static str,
+}
 
 impl Profile {
-    fn new() -> Self {
+    fn new(user_agent: &'static str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("typed-session-profile-{}-{number}", std::process::id());
-        Self(env::temp_dir().join(name))
+        Self { folder: env::temp_dir().join(name), user_agent }
     }
 }
 
 impl Drop for Profile {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
