@@ -159,7 +159,7 @@ fn count_visits(nginx: &Nginx) {
     for round in 1..=3 {
         for cookies in &mut people {
             let answer = nginx.get("/", cookies);
-            assert_eq!(answer.body, format!("{round} visits"), "{}", answer.head);
+            assert_eq!(answer.body, format!("{round} visits\n"), "{}", answer.head);
             if let [cookie] = &answer.cookies[..] {
                 cookies.clone_from(cookie);
             }
@@ -167,8 +167,8 @@ fn count_visits(nginx: &Nginx) {
     }
     let [one, other] = &people;
     assert_eq!(nginx.send("POST", "/logout", one, "").cookies, ["__Host-session="]);
-    assert_eq!(nginx.get("/", "").body, "1 visits");
-    assert_eq!(nginx.get("/", other).body, "4 visits");
+    assert_eq!(nginx.get("/", "").body, "1 visits\n");
+    assert_eq!(nginx.get("/", other).body, "4 visits\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
