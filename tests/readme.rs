@@ -86,7 +86,8 @@ impl Server {
         let mut process = shell(folder, lines).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect("the program says where").to_owned();
+        let url =
+            line.trim().strip_prefix("listening on ").expect("the program says where").to_owned();
         Self { process, url }
     }
 }
