@@ -28,7 +28,7 @@ use crate::{
     request::{Cell, RequestSessions},
 };
 
-/// A router state that holds a [`SessionManager`] for `T`.
+/// A router state that holds a [`SessionManager`] for `T`. [`SessionManager`] has an example.
 ///
 /// Implemented for every state from which axum's `FromRef` gets one: the manager itself, or a struct
 /// with `#[derive(FromRef)]` and a field of that type.
@@ -38,7 +38,7 @@ use crate::{
     note = "call `.with_state(sessions)` with a `SessionManager<{T}>`, or put one into a state struct with `#[derive(FromRef)]`"
 )]
 pub trait ProvidesSessions<T>: Send + Sync {
-    /// Returns the manager.
+    /// Returns the manager for `T`. The extractor [`Session`] calls it in every request.
     fn session_manager(&self) -> SessionManager<T>;
 }
 
@@ -52,32 +52,23 @@ where
     }
 }
 
-/// The session of a request, as an extractor that derefs to your data.
+/// The session of a request: an extractor that derefs to your data.
 ///
-/// Read and change it like your own struct. [`commit`](Self::commit) saves the changes and returns the guard, a
-/// [`SessionCommit`] that carries the cookie. [`destroy`](Self::destroy), [`regenerate`](Self::regenerate),
-/// [`clear`](Self::clear), [`set_idle_timeout`](Self::set_idle_timeout),
-/// [`set_absolute_timeout`](Self::set_absolute_timeout) and [`force_save`](Self::force_save) only record a request;
-/// the commit carries it out. A handler that fails before its commit has changed nothing.
+/// Read and change it like your own struct. Then call [`commit`](Self::commit), which saves the changes and returns
+/// the *guard*. The guard is the [`SessionCommit`], which puts the cookie into the response.
 ///
-/// Every handler that takes a session ends with its guard, or runs under
-/// [`AutoCommitLayer`](crate::AutoCommitLayer). This holds for handlers that only read, too: the guard keeps shared
-/// caches from serving the response to other visitors, and lets
+/// **Every handler that takes a session returns its guard, or runs under
+/// [`AutoCommitLayer`](crate::AutoCommitLayer).** This also holds for handlers that only read: the guard keeps
+/// shared caches from serving the response to other visitors, and lets
 /// [`rolling`](crate::SessionManagerBuilder::rolling) extend the session.
 ///
-/// A session is *fresh* if no valid session came in and none was committed in this request. It holds the default
-/// of `T`, has no id yet, and is saved only once it changes.
+/// A *fresh session* is a new session that was not loaded from the request: no valid session came in, and no
+/// session was committed in this request. It holds the default of `T` and has no id. The commit saves it only if it
+/// changes.
 ///
-/// `Option<Session<T>>` is `None` where the session would be fresh. A store that is down is still an error.
-/// `Result<Session<T>, SessionError>` gives the handler that error.
-///
-/// `T` must read back from its own encoding, as [`Codec`](crate::Codec) says. A commit of other data is
-/// [`SessionError::Encode`], and nothing is stored or sent.
-///
-/// Its methods are `is_new`, `id`, `key`, `created_at`, `expires_at`, `set_idle_timeout`, `clear_idle_timeout`,
-/// `set_absolute_timeout`, `clear_absolute_timeout`, `regenerate`, `destroy`, `clear`, `force_save`, `discard`,
-/// `handle`, `update`, `csrf_token`, `verify_csrf` and `commit`. If your type has a method of one of these names, call
-/// it through the deref: `(*session).clear()`.
+/// [`destroy`](Self::destroy), [`regenerate`](Self::regenerate), [`clear`](Self::clear),
+/// [`force_save`](Self::force_save) and the methods that set or clear timeouts only record what the commit will do.
+/// If a handler fails before its commit, nothing has changed.
 ///
 /// # Example
 ///
@@ -94,6 +85,28 @@ where
 ///     Ok((session.commit().await?, body))
 /// }
 /// ```
+///
+/// [`guide::getting_started`](crate::guide::getting_started) continues this example. Compile errors have [their own
+/// page](crate::guide::does_not_compile).
+///
+/// # As an argument of a handler
+///
+/// | argument | no valid session came in | the store failed |
+/// |---|---|---|
+/// | `Session<T>` | a fresh session | the [`SessionError`] is the response, 503 |
+/// | `Option<Session<T>>` | `None`; return [`no_session`](SessionManager::no_session) as the guard | the same |
+/// | `Result<Session<T>, SessionError>` | a fresh session | the handler gets the error |
+///
+/// # The data type
+///
+/// `T` is your own type. It implements `Default`, `Serialize` and `DeserializeOwned`. Its data must read back from
+/// its own encoding; [`Codec`](crate::Codec) lists the data that does not. A commit of such data is
+/// [`SessionError::Encode`], and nothing is stored or sent.
+///
+/// There are no keys to insert and get: a value of the session is a field of your type. This includes [flash
+/// messages](crate::guide::flash_messages). If your type has a method with the name of a method below, call it
+/// through the deref: `(*session).clear()`.
+#[doc(alias("insert", "get", "remove", "flash", "flash message", "extractor"))]
 #[must_use = "a session that is neither read nor committed need not be extracted"]
 pub struct Session<T: Send + Sync + 'static> {
     /// `None` only once `commit`, `discard` or `drop` has taken it, which end the session.
@@ -107,139 +120,297 @@ pub struct Session<T: Send + Sync + 'static> {
 }
 
 impl<T: Send + Sync + 'static> Session<T> {
-    /// Returns `true` if the session is fresh: no valid one came in and none was committed in this request.
+    /// Returns `true` if the session is fresh: no valid session came in, and none was committed in this request.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::Session;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    ///
+    /// fn greeting(session: &Session<Visits>) -> &'static str {
+    ///     if session.is_new() { "Welcome!" } else { "Welcome back!" }
+    /// }
+    /// ```
+    #[doc(alias = "isNew")]
     pub fn is_new(&self) -> bool {
         self.basis().live().is_none()
     }
 
-    /// Returns the session's id; `None` until a fresh session is committed.
+    /// Returns the id of the session; `None` for a fresh session, which gets its id at the commit.
     ///
-    /// Treat the id like a password. Other parts of the program need only the [`key`](Self::key).
+    /// Treat the id like a password, since a client that knows it has the session. Other parts of the program need
+    /// only the [`key`](Self::key), which has an example.
+    #[doc(alias = "session_id")]
     pub fn id(&self) -> Option<&SessionId> {
         self.basis().live().map(|live| &live.id)
     }
 
-    /// Returns the key under which the store keeps the session, such as for a list of "your devices"; `None` until a
-    /// fresh session is committed.
+    /// Returns the key under which the store keeps the session; `None` for a fresh session, which gets its id at
+    /// the commit.
     ///
-    /// Nobody can log in with it. After a commit, [`SessionCommit::key`] is the key.
+    /// Nobody can sign in with the key. After a commit, [`SessionCommit::key`] returns it.
+    ///
+    /// # Example
+    ///
+    /// A list of a user's devices marks the device of this request:
+    ///
+    /// ```
+    /// use axum_typed_session::{Session, SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn devices(
+    ///     sessions: &SessionManager<Login>,
+    ///     session: &Session<Login>,
+    ///     user: &str,
+    /// ) -> Result<Vec<String>, SessionError> {
+    ///     let stored = sessions.sessions_of(user).await?;
+    ///     let lines = stored.iter().map(|device| {
+    ///         let is_this = session.key() == Some(device.key());
+    ///         format!("{}{}", device.created_at(), if is_this { " (this device)" } else { "" })
+    ///     });
+    ///     Ok(lines.collect())
+    /// }
+    /// ```
     pub fn key(&self) -> Option<StoreKey> {
         self.id().map(StoreKey::from)
     }
 
-    /// Returns when the session began; for a fresh session, when it was extracted.
+    /// Returns the time at which the session began. For a fresh session this is the time of its extraction.
     ///
-    /// It begins anew with each login, when the [`owner`](crate::SessionManagerBuilder::owner) goes from `None` or
-    /// another to somebody, and with a logout by [`clear`](Self::clear) and [`regenerate`](Self::regenerate). Its
-    /// absolute timeout counts from here.
+    /// The absolute timeout counts from this time. A session begins anew at two moments:
+    ///
+    /// - at a sign-in, if there is an [`owner`](crate::SessionManagerBuilder::owner): the owner changes from
+    ///   `None`, or from another user, to a user;
+    /// - at a sign-out by [`clear`](Self::clear) together with [`regenerate`](Self::regenerate).
+    ///
+    /// [`SessionManager::sessions_of`] has an example of the method with the same name.
     pub fn created_at(&self) -> OffsetDateTime {
         let created_at = self.basis().live().map(|live| live.record.created_at());
         created_at.unwrap_or(self.basis().incoming.opened_at).into()
     }
 
-    /// Returns when the session ends unless a commit extends it.
+    /// Returns the time at which the session ends unless a commit extends it. The options of the builder limit it.
     ///
-    /// For a fresh session this is the end it would have if it were committed now. So it is for a saved session
-    /// once its timeouts are set or cleared, or [`clear`](Self::clear) and [`regenerate`](Self::regenerate) are both
-    /// called. It is never later than the builder's options allow.
+    /// The time changes at once if the handler sets or clears a timeout, or calls both [`clear`](Self::clear) and
+    /// [`regenerate`](Self::regenerate): the method then returns the end that a commit would store now. For a fresh
+    /// session it always returns that.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Session, time::OffsetDateTime};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// fn minutes_left(session: &Session<Login>) -> i64 {
+    ///     (session.expires_at() - OffsetDateTime::now_utc()).whole_minutes()
+    /// }
+    /// ```
+    #[doc(alias("expiry", "expires", "ttl"))]
     pub fn expires_at(&self) -> OffsetDateTime {
         self.cell.core.expires_at(self.draft()).into()
     }
 
-    /// Sets how long this session lives from each save on, such as for "keep me signed in".
+    /// Sets the idle timeout of this session: the time after a save at which it ends. Use it for "keep me signed
+    /// in".
     ///
-    /// The commit saves the session even if nothing else changed, and later saves and logins keep this time. Less
-    /// than a second counts as a second.
+    /// Default: the [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) of the builder. The commit saves
+    /// the session even if nothing else changed. Later saves and sign-ins keep this timeout. Less than a second
+    /// counts as a second.
     ///
-    /// The session still ends at its absolute timeout, which
-    /// [`set_absolute_timeout`](Self::set_absolute_timeout) can set too. An idle timeout above it is cut:
-    /// [`expires_at`](Self::expires_at) says so at once, and the commit warns, once for each manager. Without an
-    /// owner, [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) is the limit. No
-    /// browser keeps a cookie longer than 400 days.
-    #[doc(alias = "maxAge")]
-    #[doc(alias = "set_max_age")]
+    /// Three limits hold:
+    ///
+    /// - The session still ends at its absolute timeout, which [`set_absolute_timeout`](Self::set_absolute_timeout)
+    ///   can set too. A longer idle timeout is cut. [`expires_at`](Self::expires_at) returns the result at once,
+    ///   and the commit logs a warning, once for each manager.
+    /// - Without an owner, [`anonymous_idle_timeout`](crate::SessionManagerBuilder::anonymous_idle_timeout) cuts it
+    ///   as well.
+    /// - No browser keeps a cookie longer than 400 days.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::{IdleTimeout, Session};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// fn remember(session: &mut Session<Login>, keep_me_signed_in: bool) {
+    ///     session.set_idle_timeout(if keep_me_signed_in {
+    ///         IdleTimeout::Persistent(14 * DAY)
+    ///     } else {
+    ///         IdleTimeout::BrowserSession(DAY) // the browser drops the cookie when it closes
+    ///     });
+    /// }
+    /// ```
+    ///
+    /// [`guide::lifetime`](crate::guide::lifetime) shows all timeouts on one timeline.
+    #[doc(alias("maxAge", "max-age", "set_max_age", "set_expiry", "ttl", "remember-me"))]
+    #[doc(alias("remember_me"))]
     pub fn set_idle_timeout(&mut self, idle_timeout: impl Into<IdleTimeout>) {
         self.draft_mut().intents.timeouts.idle = Some(Some(idle_timeout.into()));
     }
 
-    /// Gives the session back the [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) of the builder.
+    /// Gives the session the [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) of the builder again.
     ///
-    /// The commit of a saved session saves it, so that the time counts from then on. A logout by
-    /// [`clear`](Self::clear) and [`regenerate`](Self::regenerate) does the same by itself.
+    /// The commit of a stored session saves it, so that the timeout counts from that commit. A sign-out by
+    /// [`clear`](Self::clear) together with [`regenerate`](Self::regenerate) has the same effect.
+    /// [`clear_absolute_timeout`](Self::clear_absolute_timeout) has an example of both.
     #[doc(alias = "clear_max_age")]
     pub fn clear_idle_timeout(&mut self) {
         self.draft_mut().intents.timeouts.idle = Some(None);
     }
 
-    /// Sets the age at which this session ends whatever it does, counted from [`created_at`](Self::created_at).
+    /// Sets the absolute timeout of this session: the age at which it ends even if it is used. The age counts from
+    /// [`created_at`](Self::created_at).
     ///
-    /// The commit saves the session even if nothing else changed, and later saves keep this time. A login keeps it
-    /// too, and counts it anew. Less than a second counts as a second. If the session is older already, it ends with
-    /// the commit.
+    /// Default: the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) of the builder. The commit
+    /// saves the session even if nothing else changed. Later saves keep this timeout. A sign-in keeps it too, and
+    /// its time begins anew. Less than a second counts as a second. If the session is already older, the commit
+    /// ends it.
     ///
-    /// A timeout above [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) is cut:
-    /// [`expires_at`](Self::expires_at) says so at once, and the commit warns, once for each manager. Set the idle
-    /// timeout too if the session may be unused that long.
+    /// A timeout above [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) is cut.
+    /// [`expires_at`](Self::expires_at) returns the result at once, and the commit logs a warning, once for each
+    /// manager. Set the idle timeout too if the session may be unused for that time.
     ///
     /// # Example
     ///
     /// ```
     /// use std::time::Duration;
     /// use axum_typed_session::Session;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
     ///
     /// const SEASON: Duration = Duration::from_secs(90 * 24 * 60 * 60);
     ///
     /// // With `.max_absolute_timeout(SEASON)` in the builder.
-    /// fn keep_me_signed_in(session: &mut Session<String>) {
+    /// fn keep_me_signed_in(session: &mut Session<Login>) {
     ///     session.set_absolute_timeout(SEASON);
     ///     session.set_idle_timeout(SEASON);
     /// }
     /// ```
+    #[doc(alias("remember-me", "remember_me"))]
     pub fn set_absolute_timeout(&mut self, timeout: Duration) {
         self.draft_mut().intents.timeouts.absolute = Some(Some(timeout));
     }
 
-    /// Gives the session back the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) of the builder,
-    /// counted from [`created_at`](Self::created_at).
+    /// Gives the session the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) of the builder
+    /// again. It counts from [`created_at`](Self::created_at).
     ///
-    /// If the session is older already, it ends with the commit. A logout by [`clear`](Self::clear) and
-    /// [`regenerate`](Self::regenerate) gives the timeout back by itself, and begins the session anew.
+    /// If the session is already older, the commit ends it. A sign-out by [`clear`](Self::clear) together with
+    /// [`regenerate`](Self::regenerate) has the same effect, and the session begins anew.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::Session;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// /// The user no longer wants "keep me signed in".
+    /// fn forget_me(session: &mut Session<Login>) {
+    ///     session.clear_idle_timeout();
+    ///     session.clear_absolute_timeout();
+    /// }
+    /// ```
     pub fn clear_absolute_timeout(&mut self) {
         self.draft_mut().intents.timeouts.absolute = Some(None);
     }
 
-    /// Gives the session a new id and keeps the data. Call it at every login and logout (OWASP ASVS 7.2.4).
+    /// Gives the session a new id at the commit, and keeps the data. Call it at every sign-in and sign-out (OWASP
+    /// ASVS 7.2.4).
     ///
-    /// A fresh session gets a new id anyway, so there it does nothing. It never undoes a logout: if another request
-    /// has ended the session, the commit is [`SessionError::Gone`]. [`SessionCommit::id`] is the new id.
+    /// A fresh session gets a new id anyway, so `regenerate` does nothing there. It never undoes a sign-out: if
+    /// another request has ended the session, the commit is [`SessionError::Gone`]. After the commit,
+    /// [`SessionCommit::id`] returns the new id.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Session, SessionCommit, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn sign_in(mut session: Session<Login>) -> Result<SessionCommit, SessionError> {
+    ///     session.user = Some("alice".to_owned()); // once the password was checked
+    ///     session.regenerate();
+    ///     session.commit().await
+    /// }
+    /// ```
+    ///
+    /// [`guide::signing_in`](crate::guide::signing_in) has the whole program.
     ///
     /// # Security
     ///
-    /// In cookie mode a copy of the old cookie stays valid until it expires, with the data it had. With
-    /// [`revocations`](crate::SessionManagerBuilder::revocations) the old cookie ends at once.
+    /// Without a store, a copy of the old cookie stays valid until it expires, with its old data. With
+    /// [`revocations`](crate::SessionManagerBuilder::revocations) the old cookie ends at the commit.
+    #[doc(alias("cycle_id", "rotate", "renew", "renew_id"))]
     pub fn regenerate(&mut self) {
         self.draft_mut().intents.regenerate = true;
     }
 
-    /// Ends the session: the commit removes the row, and the cookie if the browser sent one.
+    /// Ends the session at the commit. The commit removes the stored session, and removes the cookie if the browser
+    /// sent one.
     ///
     /// `destroy` wins over [`regenerate`](Self::regenerate), changes of the timeouts and changes of the data. Under
-    /// [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed whatever the status of the response.
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) it is committed at every status of the response.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::response::{IntoResponse, Redirect};
+    /// use axum_typed_session::{Session, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn sign_out(
+    ///     mut session: Session<Login>,
+    /// ) -> Result<impl IntoResponse, SessionError> {
+    ///     session.destroy();
+    ///     Ok((session.commit().await?, Redirect::to("/")))
+    /// }
+    /// ```
     ///
     /// # Security
     ///
-    /// In cookie mode a copy of the old cookie stays valid until it expires. With
-    /// [`revocations`](crate::SessionManagerBuilder::revocations) the old cookie ends at once.
+    /// Without a store, a copy of the old cookie stays valid until it expires. With
+    /// [`revocations`](crate::SessionManagerBuilder::revocations) the old cookie ends at the commit.
+    #[doc(alias("flush", "purge", "logout", "log out", "sign out", "invalidate", "delete"))]
+    #[doc(alias("unset"))]
     pub fn destroy(&mut self) {
         self.draft_mut().intents.destroy = true;
     }
 
-    /// Sets the data back to its default and keeps the id.
+    /// Sets the data back to its default at once, and keeps the id.
     ///
-    /// No change of another request survives it. Together with [`regenerate`](Self::regenerate) it is a logout that
-    /// can keep a flash message: the session begins anew, with the timeouts of the builder unless others are set
-    /// before the commit.
-    #[doc(alias = "reset")]
+    /// Changes that other requests made to the data meanwhile are removed as well. Together with
+    /// [`regenerate`](Self::regenerate) it is a sign-out that can keep a flash message: the session begins anew,
+    /// with the timeouts of the builder unless the handler sets others before the commit.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::response::{IntoResponse, Redirect};
+    /// use axum_typed_session::{Session, SessionError};
+    ///
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Login { user: Option<String>, message: Option<String> }
+    ///
+    /// async fn sign_out(
+    ///     mut session: Session<Login>,
+    /// ) -> Result<impl IntoResponse, SessionError> {
+    ///     session.clear();
+    ///     session.regenerate();
+    ///     session.message = Some("You are signed out.".to_owned());
+    ///     Ok((session.commit().await?, Redirect::to("/")))
+    /// }
+    /// ```
+    #[doc(alias("reset", "logout"))]
     pub fn clear(&mut self) {
         let data = self.cell.core.data.default();
         let basis = self.basis().clone();
@@ -251,33 +422,93 @@ impl<T: Send + Sync + 'static> Session<T> {
         }
     }
 
-    /// Saves the session at the commit even if nothing changed, and even if it is fresh.
+    /// Saves the session at the commit even if nothing changed, and even if it is fresh. Default: off.
+    ///
+    /// A save restarts the idle timeout, unless [`extend_if`](crate::SessionManagerBuilder::extend_if) excludes the
+    /// request.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Session, SessionCommit, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    ///
+    /// /// Gives every visitor a session, also a visitor whose data is still the default.
+    /// async fn begin(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
+    ///     session.force_save();
+    ///     session.commit().await
+    /// }
+    /// ```
+    #[doc(alias("save", "touch"))]
     pub fn force_save(&mut self) {
         self.draft_mut().intents.force_save = true;
     }
 
-    /// Drops this session's uncommitted changes without the warning that a plain drop gives.
+    /// Drops the session and its uncommitted changes. A plain drop of changes logs a warning; `discard` logs none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{http::StatusCode, response::{IntoResponse, Response}};
+    /// use axum_typed_session::{Session, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    ///
+    /// async fn index(mut session: Session<Visits>) -> Result<Response, SessionError> {
+    ///     session.count += 1;
+    ///     if session.count > 100 {
+    ///         session.discard(); // the stored count stays 100
+    ///         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    ///     }
+    ///     Ok(session.commit().await?.into_response())
+    /// }
+    /// ```
     pub fn discard(mut self) {
         self.draft = None;
     }
 
-    /// Returns a handle that outlives the response, for a socket or a job.
+    /// Returns a handle that reaches the stored session after the response, for a socket or a job.
+    ///
+    /// [`SessionHandle`] has an example. After a commit, [`SessionCommit::handle`] returns a handle too.
     ///
     /// # Errors
     ///
-    /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
-    /// - [`SessionError::NotSaved`] while the session is fresh, since it has no row yet. Commit it, and call
+    /// - [`SessionError::NoStore`] without a store, since the data leaves with the response.
+    /// - [`SessionError::NotSaved`] for a fresh session, which is not stored yet. Commit it, and call
     ///   [`SessionCommit::handle`].
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
         SessionHandle::new(&self.cell.core, self.basis().live())
     }
 
-    /// Changes the stored session now, so that concurrent changes are never lost: 100 concurrent
-    /// increments are exactly 100.
+    /// Changes the stored session now, before the commit, so that no concurrent change is lost: a hundred
+    /// concurrent increments add up to a hundred.
     ///
-    /// `change` runs again on the newest row until its write lands, so it should do nothing but change the
-    /// data. On a fresh session and in cookie mode it only changes this copy, and the commit saves it.
-    /// Commit after an `update` too: its guard is part of the response as after any other change.
+    /// If another request writes first, `change` runs again on the newest stored data. So it should do nothing but
+    /// change the data. For a fresh session, and without a store, `change` runs once on this copy, and the commit
+    /// saves it.
+    ///
+    /// Commit after an `update` too: the response needs the guard as after any other change.
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests) compares `update` with field types such as
+    /// [`Counter`](crate::Counter).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::response::IntoResponse;
+    /// use axum_typed_session::{Session, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    ///
+    /// async fn index(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+    ///     let count = session.update(|visits| {
+    ///         visits.count += 1;
+    ///         visits.count
+    ///     });
+    ///     let body = format!("{} visits", count.await?);
+    ///     Ok((session.commit().await?, body))
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -285,11 +516,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::Conflict`]: other requests wrote first for five seconds.
     /// - All other errors of [`commit`](Self::commit).
     ///
-    /// After an error the session is as it was and can be changed and committed.
+    /// After an error the session is as it was before. It can be changed and committed.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the row wholly old or wholly new, and the session as after an error.
+    /// If the future is dropped, the stored session is entirely old or entirely new. The session in the handler is
+    /// as after an error.
     pub async fn update<R: Send>(
         &mut self,
         mut change: impl FnMut(&mut T) -> R + Send,
@@ -309,26 +541,35 @@ impl<T: Send + Sync + 'static> Session<T> {
         result.ok_or(SessionError::Gone)
     }
 
-    /// Saves the changes and returns the guard, which belongs into the response.
+    /// Saves the changes and returns the guard, the [`SessionCommit`], which belongs into the response.
     ///
-    /// It writes nothing if the store already holds the same data, and sends nothing if the browser already holds
-    /// the same cookie. A commit of an untouched session does no I/O, unless
-    /// [`rolling`](crate::SessionManagerBuilder::rolling) extends it.
+    /// The commit writes nothing if the store already holds the same data. It sends nothing if the browser already
+    /// holds the same cookie. A commit of an untouched session does no I/O, unless
+    /// [`rolling`](crate::SessionManagerBuilder::rolling) extends the session.
+    ///
+    /// The example of [`Session`] ends with a commit. Make it the last step that can fail:
+    /// [`guide::commit_last`](crate::guide::commit_last) gives the reason.
     ///
     /// # Errors
     ///
-    /// - [`SessionError::Store`]: the store failed or hung; the browser keeps its cookie.
-    /// - [`SessionError::Conflict`]: another request changed the same data, and both changes cannot hold.
+    /// - [`SessionError::Store`]: the store failed or did not answer. The browser keeps its cookie.
+    /// - [`SessionError::Conflict`]: another request changed the same data, and both changes cannot be kept.
     /// - [`SessionError::Gone`]: another request ended the session.
-    /// - [`SessionError::Closed`]: the response is already on its way.
-    /// - [`SessionError::TooLarge`]: the data does not fit.
+    /// - [`SessionError::Closed`]: the response was already made.
+    /// - [`SessionError::TooLarge`]: the data is larger than the limit.
     /// - [`SessionError::Encode`]: the data does not serialize or does not read back.
-    /// - [`SessionError::Invalid`]: [`validate_data`](crate::SessionManagerBuilder::validate_data) refuses the data.
+    /// - [`SessionError::Invalid`]: [`validate_data`](crate::SessionManagerBuilder::validate_data) rejects the
+    ///   data.
+    /// - [`SessionError::Newer`]: a newer version of the application changed the session meanwhile.
+    /// - [`SessionError::IdInUse`], [`SessionError::Seal`] and [`SessionError::Random`]: no id or token could be
+    ///   made.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves every row wholly old or wholly new. A dropped `regenerate` may leave a row under
-    /// an id that no client knows; that row expires soon.
+    /// If the future is dropped, every stored session is entirely old or entirely new. A dropped commit with
+    /// [`regenerate`](Self::regenerate) may have ended the old id. Then the visitor is signed out, and the session
+    /// under the new id expires, since no client knows that id.
+    #[doc(alias("save", "persist"))]
     pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
         if let Some(commit) = self.draft.take().and_then(|draft| self.cell.commit(draft)) {
             commit.await?;
