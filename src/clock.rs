@@ -21,17 +21,17 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Makes a timestamp from the milliseconds since the Unix epoch. The type has an example.
+    /// Makes a timestamp from the milliseconds since the Unix epoch. See the [example](Self#example).
     pub const fn from_unix_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Returns the milliseconds since the Unix epoch. The type has an example.
+    /// Returns the milliseconds since the Unix epoch. See the [example](Self#example).
     pub const fn as_unix_millis(self) -> u64 {
         self.0
     }
 
-    /// Returns the time that is `duration` later, or the latest possible time. The type has an example.
+    /// Returns the time that is `duration` later, or the latest possible time. See the [example](Self#example).
     pub fn saturating_add(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))

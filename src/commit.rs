@@ -96,12 +96,6 @@ impl SessionCommit {
     /// the commit has saved it. `T` is the type of the [`Session<T>`](crate::Session) that was committed. Return
     /// the guard in the response that opens the socket or the stream: a later response cannot set the cookie.
     ///
-    /// # Errors
-    ///
-    /// - [`SessionError::NotSaved`] if the session is still fresh because nothing changed, or if it has ended.
-    /// - [`SessionError::NoStore`] without a store, since the data leaves with the response.
-    /// - [`SessionError::OtherType`] if the guard belongs to a session of another type.
-    ///
     /// # Example
     ///
     /// Server-sent events that begin with a visitor's first request:
@@ -126,6 +120,12 @@ impl SessionCommit {
     ///     Ok((commit, Sse::new(events)))
     /// }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::NotSaved`] if the session is still fresh because nothing changed, or if it has ended.
+    /// - [`SessionError::NoStore`] without a store, since the data leaves with the response.
+    /// - [`SessionError::OtherType`] if the guard belongs to a session of another type.
     pub fn handle<T: Send + Sync + 'static>(&self) -> Result<SessionHandle<T>, SessionError> {
         let basis = self.0.basis().ok();
         SessionHandle::new(&self.0.core, basis.as_deref().and_then(Basis::live))

@@ -86,7 +86,8 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
         session.and_then(StoredSession::typed).ok_or_else(|| core.gone(Some(self.key)))
     }
 
-    /// Changes the stored session, keeps its expiry, and returns the result of `change`. The type has an example.
+    /// Changes the stored session, keeps its expiry, and returns the result of `change`. See the
+    /// [example](Self#example).
     ///
     /// If another writer writes first, `change` runs again on the newest stored data. So it should do nothing but
     /// change the data.

@@ -76,12 +76,12 @@ pub struct SessionId {
 
 impl SessionId {
     /// Returns the 32 secret bytes, such as for a test of an
-    /// [`id_generator`](crate::SessionManagerBuilder::id_generator). The type has an example.
+    /// [`id_generator`](crate::SessionManagerBuilder::id_generator). See the [example](Self#example).
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.secret
     }
 
-    /// Returns the hash that stores see instead of this id. The type has an example.
+    /// Returns the hash that stores see instead of this id. See the [example](Self#example).
     pub fn store_key(&self) -> StoreKey {
         *self.key()
     }
@@ -193,7 +193,7 @@ bytes_for_stores! {
 }
 
 impl StoreKey {
-    /// Returns the whole key as 43 characters of base64url, such as for a form field. The type has an example.
+    /// Returns the whole key as 43 characters of base64url, such as for a form field. See the [example](Self#example).
     pub fn to_base64url(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
     }

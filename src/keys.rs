@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
 
-/// The keys of a session cookie. One key seals: it encrypts and signs new tokens. The other keys only open tokens.
+/// The keys of a session cookie. One key seals new tokens: it encrypts or signs them. The other keys only open tokens.
 ///
 /// To replace a key without signing anyone out, roll out three times, each time to every node. With
 /// [`from_env`](Self::from_env) only the variable changes:

@@ -83,8 +83,9 @@ impl AutoCommitLayer {
 
     /// Commits changes on responses of 500 and above too, as koa-session does. Default: off.
     ///
-    /// Put a catch-panic layer outside of this layer, so that nothing is ever committed after a panic. Inside, its
-    /// answer to a panic looks like an answer of the handler, unless the handler still held its request or session.
+    /// Put a catch-panic layer outside of this layer, so that nothing is ever committed after a panic. Inside this
+    /// layer, its answer to a panic looks like an answer of the handler, unless the handler still held its request
+    /// or session.
     ///
     /// # Example
     ///

@@ -1,8 +1,6 @@
 //! The extractor.
 #![allow(clippy::expect_used, reason = "each text says why it cannot happen")]
 
-mod csrf;
-
 use std::{
     fmt,
     marker::PhantomData,
@@ -120,6 +118,43 @@ pub struct Session<T: Send + Sync + 'static> {
 }
 
 impl<T: Send + Sync + 'static> Session<T> {
+    /// Saves the changes and returns the guard, a [`SessionCommit`]. Return the guard in the response.
+    ///
+    /// The commit writes nothing if the store already holds the same data. It sends nothing if the browser already
+    /// holds the same cookie. A commit of an untouched session does no I/O, unless
+    /// [`rolling`](crate::SessionManagerBuilder::rolling) extends the session.
+    ///
+    /// The example of [`Session`] ends with a commit. Make it the last step that can fail:
+    /// [`guide::commit_last`](crate::guide::commit_last) gives the reason.
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Store`]: the store failed or did not answer. The browser keeps its cookie.
+    /// - [`SessionError::Conflict`]: another request changed the same data, and both changes cannot be kept.
+    /// - [`SessionError::Gone`]: another request ended the session.
+    /// - [`SessionError::Closed`]: the response was already made.
+    /// - [`SessionError::TooLarge`]: the data is larger than the limit.
+    /// - [`SessionError::Encode`]: the data does not serialize or does not read back.
+    /// - [`SessionError::Invalid`]: [`validate_data`](crate::SessionManagerBuilder::validate_data) rejects the
+    ///   data.
+    /// - [`SessionError::Newer`]: a newer version of the application changed the session meanwhile.
+    /// - [`SessionError::IdInUse`], [`SessionError::Seal`] and [`SessionError::Random`]: no id or token could be
+    ///   made.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, every stored session is entirely old or entirely new. A dropped commit with
+    /// [`regenerate`](Self::regenerate) may have ended the old id. Then the visitor is signed out, and the session
+    /// under the new id expires, since no client knows that id.
+    #[doc(alias("save", "persist"))]
+    pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
+        if let Some(commit) = self.draft.take().and_then(|draft| self.cell.commit(draft)) {
+            commit.await?;
+        }
+        self.cell.promise();
+        Ok(SessionCommit(self.cell.clone()))
+    }
+
     /// Returns `true` if the session is fresh: no valid session came in, and none was committed in this request.
     ///
     /// # Example
@@ -186,7 +221,17 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///   `None`, or from another user, to a user;
     /// - at a sign-out by [`clear`](Self::clear) together with [`regenerate`](Self::regenerate).
     ///
-    /// [`SessionManager::sessions_of`] has an example of the method with the same name.
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::Session;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// fn since(session: &Session<Login>) -> String {
+    ///     format!("signed in since {}", session.created_at())
+    /// }
+    /// ```
     pub fn created_at(&self) -> OffsetDateTime {
         let created_at = self.basis().live().map(|live| live.record.created_at());
         created_at.unwrap_or(self.basis().incoming.opened_at).into()
@@ -445,7 +490,10 @@ impl<T: Send + Sync + 'static> Session<T> {
         self.draft_mut().intents.force_save = true;
     }
 
-    /// Drops the session and its uncommitted changes. A plain drop of changes logs a warning; `discard` logs none.
+    /// Drops the session and its uncommitted changes.
+    ///
+    /// If a session with changes is dropped without `discard`, [`AutoCommitLayer`](crate::AutoCommitLayer) commits the
+    /// changes. Without the layer, they are lost with a warning.
     ///
     /// # Example
     ///
@@ -541,43 +589,6 @@ impl<T: Send + Sync + 'static> Session<T> {
         result.ok_or(SessionError::Gone)
     }
 
-    /// Saves the changes and returns the guard, the [`SessionCommit`], which belongs into the response.
-    ///
-    /// The commit writes nothing if the store already holds the same data. It sends nothing if the browser already
-    /// holds the same cookie. A commit of an untouched session does no I/O, unless
-    /// [`rolling`](crate::SessionManagerBuilder::rolling) extends the session.
-    ///
-    /// The example of [`Session`] ends with a commit. Make it the last step that can fail:
-    /// [`guide::commit_last`](crate::guide::commit_last) gives the reason.
-    ///
-    /// # Errors
-    ///
-    /// - [`SessionError::Store`]: the store failed or did not answer. The browser keeps its cookie.
-    /// - [`SessionError::Conflict`]: another request changed the same data, and both changes cannot be kept.
-    /// - [`SessionError::Gone`]: another request ended the session.
-    /// - [`SessionError::Closed`]: the response was already made.
-    /// - [`SessionError::TooLarge`]: the data is larger than the limit.
-    /// - [`SessionError::Encode`]: the data does not serialize or does not read back.
-    /// - [`SessionError::Invalid`]: [`validate_data`](crate::SessionManagerBuilder::validate_data) rejects the
-    ///   data.
-    /// - [`SessionError::Newer`]: a newer version of the application changed the session meanwhile.
-    /// - [`SessionError::IdInUse`], [`SessionError::Seal`] and [`SessionError::Random`]: no id or token could be
-    ///   made.
-    ///
-    /// # Cancellation
-    ///
-    /// If the future is dropped, every stored session is entirely old or entirely new. A dropped commit with
-    /// [`regenerate`](Self::regenerate) may have ended the old id. Then the visitor is signed out, and the session
-    /// under the new id expires, since no client knows that id.
-    #[doc(alias("save", "persist"))]
-    pub async fn commit(mut self) -> Result<SessionCommit, SessionError> {
-        if let Some(commit) = self.draft.take().and_then(|draft| self.cell.commit(draft)) {
-            commit.await?;
-        }
-        self.cell.promise();
-        Ok(SessionCommit(self.cell.clone()))
-    }
-
     fn basis(&self) -> &Arc<Basis> {
         &self.draft().basis
     }
@@ -594,6 +605,9 @@ impl<T: Send + Sync + 'static> Session<T> {
         self.cell.core.lend(self.draft.as_mut().expect(TAKEN))
     }
 }
+
+// Here, so that the documentation shows the methods above first.
+mod csrf;
 
 const TAKEN: &str = "only methods that consume the session take its draft";
 const OTHER_TYPE: &str = "the manager of a type makes data of that type";

@@ -104,8 +104,8 @@ impl Core {
     }
 }
 
-/// Returns the text that follows a plain id: a hash of the cookie's attributes, or nothing if all of them are the
-/// defaults.
+/// Returns the text that follows a plain id: a hash of the cookie's Domain, Path and Partitioned, or nothing if these
+/// are the defaults.
 fn suffix_of(identity: &str) -> String {
     identity.split_once(';').map_or_else(String::new, |(_, attributes)| {
         let hash: [u8; 32] = Sha256::digest(attributes).into();

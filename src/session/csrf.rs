@@ -19,12 +19,6 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// new id, which the client gets with this response. A token that was made before belongs to the old id, and is
     /// rejected.
     ///
-    /// # Errors
-    ///
-    /// - [`SessionError::Gone`] if [`destroy`](Self::destroy) was called, or if another request gave this session a
-    ///   new id. The client then has, or will have, a session whose token is not known here.
-    /// - [`SessionError::Random`] if the operating system gives no random bytes for a new id.
-    ///
     /// # Example
     ///
     /// ```
@@ -57,6 +51,12 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// ```
     ///
     /// [`guide::csrf`](crate::guide::csrf) has more examples.
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Gone`] if [`destroy`](Self::destroy) was called, or if another request gave this session a
+    ///   new id. The client then has, or will have, a session whose token is not known here.
+    /// - [`SessionError::Random`] if the operating system gives no random bytes for a new id.
     ///
     /// # Security
     ///
@@ -101,10 +101,6 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Under [`AutoCommitLayer`](crate::AutoCommitLayer) the changes that a handler made before the error are
     /// committed, as for every response below 500. The comparison takes the same time wherever the token differs.
     ///
-    /// # Errors
-    ///
-    /// [`SessionError::Csrf`], which is the status 403, for every other text. A fresh session accepts no token.
-    ///
     /// # Example
     ///
     /// ```
@@ -124,6 +120,10 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///     session.commit().await
     /// }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Csrf`], which is the status 403, for every other text. A fresh session accepts no token.
     #[doc(alias("csrf", "xsrf"))]
     pub fn verify_csrf(&self, token: &str) -> Result<(), SessionError> {
         let expected = self.id().map(SessionId::csrf_token);
