@@ -170,7 +170,7 @@ pub enum SessionError {
 
     /// 500: the operation needs a [`store`](crate::SessionManagerBuilder::store).
     #[error(
-        "`{operation}` needs a session store; set one with `.store(..)`, or after `.store_for(..)` call it on \
+        "`{operation}` needs a session store; set one with `.store(..)`; if `.store_for(..)` is set, call it on \
          `manager.for_request(..)` or `manager.with_store(..)`"
     )]
     NoStore {

@@ -30,8 +30,8 @@ impl Route {
     }
 }
 
-pub(crate) const DROPPED_CHANGE: &str = "changes to a session were dropped without a commit: call \
-    `session.commit().await`, add `AutoCommitLayer`, or call `session.discard()`";
+pub(crate) const DROPPED_CHANGE: &str = "changes to a session were dropped: call `session.commit().await`, add \
+    `AutoCommitLayer`, or call `session.discard()`";
 
 pub(crate) const DROPPED_GUARD: &str = "a `SessionCommit` was dropped, so the client did not get the cookie: return it \
     with the response, as in `Ok((session.commit().await?, body))`";
