@@ -18,9 +18,10 @@ use crate::{
 /// [`SessionCommit::handle`](crate::SessionCommit::handle) does. It needs a
 /// [store](crate::SessionManagerBuilder::store). It never creates a session, extends its life or sets a cookie.
 ///
-/// Its methods return [`SessionError::Gone`] once the session has ended, was cleared, or has a new id or another
-/// owner. An open connection gets no message when its session ends. So load the session again before each step that
-/// needs the sign-in, such as each message of a socket. [`guide::websockets`](crate::guide::websockets) shows this.
+/// [`load`](Self::load) and [`update`](Self::update) return [`SessionError::Gone`] once the session has ended, was
+/// cleared, or has a new id or another owner. An open connection gets no message when its session ends. So load the
+/// session again before each step that needs the sign-in, such as each message of a socket.
+/// [`guide::websockets`](crate::guide::websockets) shows this.
 ///
 /// # Example
 ///

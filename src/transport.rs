@@ -74,7 +74,7 @@ impl Transport {
     /// | a response has a new token | after every save, and if [`rolling`](crate::SessionManagerBuilder::rolling) extends the session | after the first save and every [`regenerate`](crate::Session::regenerate); at times another token for the same id, as after a change of keys |
     /// | an earlier token | opens the session with its old data, until it expires | opens the session as it is now, until the session ends or gets a new id |
     ///
-    /// The type has an example; [`guide::api_tokens`](crate::guide::api_tokens) has a whole API.
+    /// See the [example](Self#example). [`guide::api_tokens`](crate::guide::api_tokens) has a whole API.
     ///
     /// # CORS
     ///
