@@ -44,7 +44,8 @@ use crate::{
 /// [`wrap`](Self::wrap) puts the headers of the guard onto a whole response, so the order does not matter.
 /// [`AutoCommitLayer`](crate::AutoCommitLayer) writes them once more after the handler.
 #[doc(alias = "guard")]
-#[must_use = "the client learns of the session only if this is returned with the response"]
+#[must_use = "the client gets the cookie only if the response contains this guard, as in \
+    `Ok((session.commit().await?, body))`"]
 pub struct SessionCommit(pub(crate) Arc<Cell>);
 
 impl SessionCommit {

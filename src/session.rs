@@ -5,6 +5,7 @@ mod methods;
 
 // Below `methods`, since the documentation lists the methods of modules in this order.
 mod csrf;
+mod mistakes;
 
 use std::{
     fmt,
@@ -28,11 +29,15 @@ use crate::{
 /// A router state that holds a [`SessionManager`] for `T`. [`SessionManager`] has an example.
 ///
 /// Implemented for every state from which axum's `FromRef` gets one: the manager itself, or a struct
-/// with `#[derive(FromRef)]` and a field of that type.
+/// with `#[derive(FromRef)]` and a field of that type. Either may stand in an `Arc`.
 #[diagnostic::on_unimplemented(
-    message = "the router's state has no `SessionManager<{T}>`",
-    label = "`Session<{T}>` needs a manager in the state `{Self}`",
-    note = "call `.with_state(sessions)` with a `SessionManager<{T}>`, or put one into a state struct with `#[derive(FromRef)]`"
+    message = "the state `{Self}` has no manager for `Session<{T}>`",
+    label = "needs a `SessionManager<{T}>` in the state, which is `{Self}` here",
+    note = "if the state is a manager: call `.with_state(sessions)` after the routes, with a `SessionManager<{T}>`",
+    note = "if the state is a struct: derive `FromRef`, and add a field of type `SessionManager<{T}>`",
+    note = "if the router has its state: write `#[debug_handler(state = AppState)]`, since `#[debug_handler]` takes `()`",
+    note = "`.layer(sessions)`, `Extension(sessions)` and `from_fn(..)` give no state; `from_fn_with_state(..)` gives one",
+    note = "every case is in `axum_typed_session::guide::does_not_compile`"
 )]
 pub trait ProvidesSessions<T>: Send + Sync {
     /// Returns the manager for `T`. The extractor [`Session`] calls it in every request.

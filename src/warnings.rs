@@ -146,3 +146,17 @@ impl Warnings {
         is_due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_quotes_the_warnings_that_explain_a_lost_cookie() {
+        let words = include_str!("guide/cookie_not_kept.md").split_whitespace();
+        let page = words.collect::<Vec<_>>().join(" ");
+        for warning in [DROPPED_CHANGE, DROPPED_GUARD, PLAIN_HTTP] {
+            assert!(page.contains(warning), "not in the guide: {warning}");
+        }
+    }
+}

@@ -14,9 +14,9 @@ mod tenant;
 mod tokens;
 mod writes;
 
-use std::{fmt, marker::PhantomData, pin::Pin};
+use std::{fmt, marker::PhantomData, pin::Pin, sync::Arc};
 
-use axum::response::Response;
+use axum::{extract::FromRef, response::Response};
 
 pub(crate) use self::stored::{AnyChange, any_change};
 pub(crate) use self::{
@@ -121,6 +121,16 @@ impl<T> fmt::Debug for SessionManager<T> {
         f.debug_struct("SessionManager")
             .field("carrier", &self.core.tenant.carrier.description)
             .finish_non_exhaustive()
+    }
+}
+
+/// Serves a router whose state is an `Arc` of a struct with `#[derive(FromRef)]`.
+impl<S, T> FromRef<Arc<S>> for SessionManager<T>
+where
+    Self: FromRef<S>,
+{
+    fn from_ref(state: &Arc<S>) -> Self {
+        Self::from_ref(&**state)
     }
 }
 
