@@ -82,7 +82,7 @@ macro_rules! session_store_conformance {
             #[allow(unused_imports, reason = "the store may need nothing of its surroundings")]
             use super::*;
 
-            $crate::session_store_conformance! { @tests $store;
+            $crate::__session_store_conformance! { $store;
                 create_finds_no_row
                 create_conflicts_with_a_live_row
                 create_conflicts_with_a_tombstone
@@ -142,7 +142,13 @@ macro_rules! session_store_conformance {
     ($store:expr $(,)?) => {
         $crate::session_store_conformance!(session_store_conformance, $store);
     };
-    (@tests $store:expr; $($check:ident)*) => { $(
+}
+
+/// Makes a test of each check of [`session_store_conformance!`](crate::session_store_conformance).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __session_store_conformance {
+    ($store:expr; $($check:ident)*) => { $(
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $check() {
             let store = $crate::testing::conformance::StoreUnderTest::from($store);
