@@ -114,7 +114,8 @@ impl Rows {
         swept
     }
 
-    /// Makes room for so many bytes beside `keep`'s row; if that cannot be, evicts nothing and says so.
+    /// Makes room for so many bytes beside the row of `keep`. If that is impossible, it evicts nothing and returns
+    /// `false`.
     pub(super) fn make_room(
         &mut self,
         needed: usize,

@@ -1,4 +1,4 @@
-//! The store for many processes, in Redis, Valkey or a cluster of either.
+//! The store in Redis, Valkey or a cluster of either, which many processes share.
 
 mod connect;
 mod connection;
@@ -30,81 +30,97 @@ use crate::{
     store::{Record, Version},
 };
 
-/// Sessions in Redis or Valkey, on one server or a cluster, shared by all nodes of an application.
+/// Keeps sessions in Redis or Valkey, on one server or a cluster. All nodes of an application share it.
 ///
-/// Cheap to clone; clones share their connection. The store reconnects by itself: while the server is away
-/// every operation is a [`StoreError::Unavailable`], within a third of a second if nobody listens and a
-/// second if nobody answers, and the first one after that works again.
+/// Cloning is cheap, and clones share their connection. [`stores`](crate::guide::stores) compares all stores. Redis
+/// deletes expired sessions by itself, so no [`Cleanup`](crate::store::Cleanup) is needed.
+///
+/// While the server is down, every operation is a [`StoreError::Unavailable`]: after a third of a second if no
+/// server listens, and after a second if the server does not answer. The store reconnects by itself.
 ///
 /// # Example
 ///
 /// ```no_run
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
 /// use axum_typed_session::{RedisStore, SessionManager};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
-/// let sessions = SessionManager::<u32>::builder().store(store).build()?;
+/// let sessions = SessionManager::<Visits>::builder()
+///     .store(store)
+///     .build()?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// # What it costs
-///
-/// Every operation is one command on one key: `GET` to load, `DEL` to destroy, a script to save or touch.
-/// A script the server does not know is sent in full once, after a restart, a failover or `SCRIPT FLUSH`. With
-/// [`owner`](crate::SessionManagerBuilder::owner) a login takes one command more, an update that changes the
-/// owner two, and listing or ending an owner's sessions one and then one for each login since
-/// `absolute_timeout`, 64 at a time: ended sessions keep their entry until then, except those that
-/// `destroy_all_of` ended. The default `store_timeout` is enough for 300,000 entries on one server, which is
-/// held up for 50 ms to list them, and for 130,000 on a cluster. Of more, the sessions among the newest 1,000
-/// end at once; `destroy_all_of` goes on as far as it comes and reports an error.
-///
-/// Of the server's one core a load takes 1 µs and a save 5 µs (a plain `SET` takes 2), besides its network: some
-/// 100,000 saves a second at the most, pipelined.
-///
-/// A session of 243 bytes takes 530 bytes of memory on the server, keys and tables included. An owner adds 300
-/// bytes, and 160 for each further session, until the session's absolute end even if it expires or is
-/// destroyed before. Measured with Redis 7.0, the memory by the test `memory_per_session`.
-///
 /// # Setting up the server
 ///
-/// Redis 6.2 or later, or Valkey. Tested with Redis 7.0.
+/// Use Redis 6.2 or later, or Valkey. The tests run on Redis 7.0.
 ///
-/// - **Eviction.** Use `maxmemory-policy noeviction`: a full server then answers every write with
-///   [`StoreError::Full`], a change or a longer life of a session too, so that with `rolling(true)` each commit
-///   is a 503. Sessions go on being read and destroyed. Every key expires, so each other policy may end
-///   sessions early, and may drop an owner's index and so hide live sessions from `destroy_all_of`.
-/// - **Persistence.** Without `appendonly yes` a restart ends sessions that are younger than the last snapshot;
-///   with `appendfsync everysec`, those of the last second; and a session that was destroyed in that time is
-///   back.
-/// - **Replicas.** Replication is asynchronous: a failover may lose the last acknowledged writes, a logout
-///   among them. `min-replicas-to-write` bounds how many; the store sends no `WAIT`. It reads from primaries
-///   only. In a cluster a failover may lose a session's entry in its owner's index and not the session, which
-///   lies on another primary: `destroy_all_of` misses it until it gets a new id or ends.
-/// - **Rights.** `~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange
-///   +zrem +zremrangebyscore +eval +evalsha`, and on a cluster `+cluster|slots +asking +ping`.
-/// - **TLS.** A `rediss://` URL and the feature `redis-rustls`, which trusts the system's certificates, or
-///   those of the file `SSL_CERT_FILE`. A connection with certificates of its own comes in by
+/// - **Eviction.** Set `maxmemory-policy noeviction`. A full server then answers every write with
+///   [`StoreError::Full`]. This includes a save that only extends a session, so with `rolling(true)` each commit is
+///   a 503. Sessions can still be read and destroyed. Any other policy may end sessions early. It may also drop the
+///   index of an owner, so that `destroy_all_of` misses live sessions.
+/// - **Persistence.** Without `appendonly yes`, a restart loses the changes since the last snapshot; with
+///   `appendfsync everysec`, the changes of the last second. A session that was destroyed in that time is back.
+/// - **Replicas.** Replication is asynchronous, so a failover may lose the last acknowledged writes, also a
+///   destroy. `min-replicas-to-write` bounds how many. The store reads from primaries only.
+/// - **Rights.** `~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange +zrem
+///   +zremrangebyscore +eval +evalsha`, and on a cluster also `+cluster|slots +asking +ping`.
+/// - **TLS.** Use a `rediss://` URL and the feature `redis-rustls`. It trusts the certificates of the system, or of
+///   the file that `SSL_CERT_FILE` names. For other certificates, make the connection yourself and use
 ///   [`from_connection_manager`](Self::from_connection_manager).
-/// - **Failover, and a name that moves.** The name is resolved and connected to anew when its server turns out to
-///   be a replica, and after three commands in a row without an answer, at most once a second and beside the
-///   connection there is. Idle connections are probed after five seconds, dead ones given up five seconds later.
 ///
 /// # Clusters
 ///
-/// [`connect_cluster`](Self::connect_cluster) spreads sessions over all primaries. Slots may be moved while the
-/// application runs. While a primary is away its sessions are [`StoreError::Unavailable`], and the others too
-/// unless the cluster has `cluster-require-full-coverage no`. Where another took its slots over, the store
-/// follows, also if the former primary hangs: a command without an answer has it ask who serves them. A node
-/// that hangs slows the others down, since 24 commands run at once and those sent to it take a second each;
-/// under load, those of other nodes took up to 1.9 s. An owner's index and the sessions in it lie on
-/// different nodes; an entry is written before its session, and each session found is asked whether it is
-/// still the owner's, so one that is missing or has changed hands is not listed.
+/// [`connect_cluster`](Self::connect_cluster) spreads sessions over all primaries. Slots may move while the
+/// application runs.
+///
+/// - While a primary is down, its sessions are [`StoreError::Unavailable`]. So are all other sessions, unless the
+///   cluster has `cluster-require-full-coverage no`. When a replica takes over, the store follows it.
+/// - A node that hangs slows down the other nodes: commands to them took up to 1.9 seconds under load.
+/// - A failover may lose the entry of a session in the index of its owner, but not the session itself.
+///   `destroy_all_of` then misses the session until it ends or gets a new id.
 ///
 /// # Expiry
 ///
-/// Expiry is decided by the server, which counts down the time that remained by the clock of the node that
-/// saved. Nodes whose clocks differ by up to an hour never lose an entry of an owner's index.
+/// The server decides when a session expires: it counts down the time that was left at the save, by the clock of
+/// the node that saved. The clocks of the nodes may differ by up to an hour before the index of an owner loses an
+/// entry early.
+///
+/// # Measured cost
+///
+/// With Redis 7.0 and a session of 243 bytes:
+///
+/// | | cost |
+/// |---|---|
+/// | load | 1 µs of the one core of the server |
+/// | save | 5 µs of that core, so at most some 100,000 saves a second, pipelined |
+/// | memory of a session | 530 bytes |
+/// | memory for an owner | 300 bytes, and 160 bytes for each further session of that owner |
+///
+/// The memory for an owner stays until the absolute end of the session, even if the session ends earlier.
+/// The test `memory_per_session` measures the memory again.
+///
+/// # How it works
+///
+/// A load is a `GET`, a destroy is a `DEL`, and a save or a touch is a script. Each is one command on one key. If
+/// the server does not know the script, such as after a restart, the script is sent in full once.
+///
+/// With an [`owner`](crate::SessionManagerBuilder::owner), a sorted set lists the sessions of each owner. A login
+/// sends one more command, and an update that changes the owner sends two more. To list or destroy the sessions of
+/// an owner, the store sends one command, and then one for each login since
+/// [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), 64 at a time. Within the default
+/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout), this is enough for 300,000 logins of one owner
+/// on one server, and for 130,000 on a cluster. If there are more, `destroy_all_of` destroys the sessions among the
+/// newest 1,000 logins first, continues as far as the time allows, and then reports an error.
+///
+/// If a server becomes a replica, or does not answer three commands in a row, the store resolves its name again and
+/// connects again, at most once a second. The operating system probes an idle connection after five seconds, and
+/// closes a dead connection five seconds later. On a cluster, 24 commands run at the same time, and one command
+/// without an answer is enough to ask the cluster which node serves which slots.
+#[doc(alias("valkey", "fred", "RedisSessionStore", "elasticache"))]
 #[derive(Clone)]
 pub struct RedisStore {
     connection: Connection,
@@ -113,26 +129,50 @@ pub struct RedisStore {
     clock: Arc<dyn Clock>,
 }
 
-/// The longest life the server is told, some 140,000 years; it refuses more than a 64-bit clock can hold.
+/// The longest life that the server is told, some 140,000 years. It refuses a time beyond its 64-bit clock.
 const LONGEST_TTL: Duration = Duration::from_millis(1 << 52);
 
 impl RedisStore {
-    /// Connects to one server, by a URL such as `redis://user:password@host:6379/0`.
+    /// Connects to one server. The URL is such as `redis://user:password@host:6379/0`, where all but the host is
+    /// optional.
+    ///
+    /// See the example of [`RedisStore`].
     ///
     /// # Errors
     ///
-    /// [`RedisConnectError`] for a URL that is none and a server that does not answer within five seconds.
-    /// Later on a server that is down is a [`StoreError`], and the store recovers by itself.
+    /// [`RedisConnectError`] if the text is not the URL of a Redis server, if the server refuses, or if it does not
+    /// answer within 5 seconds. After this method succeeded, a server that is down is a [`StoreError`] of each
+    /// operation.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. Nothing is stored.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self, RedisConnectError> {
         let target = Target::node(url.as_ref())?;
         Connection::to(target).await.map(Self::new)
     }
 
-    /// Connects to a cluster, by the URLs of some of its nodes; it finds the others.
+    /// Connects to a cluster, by the URLs of some of its nodes. The store finds the other nodes.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::RedisStore;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nodes = ["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"];
+    /// let store = RedisStore::connect_cluster(nodes).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), if none of the nodes answers.
+    /// [`RedisConnectError`] if a text is not the URL of a Redis server, or if no node answers within 5 seconds.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. Nothing is stored.
     pub async fn connect_cluster<U: AsRef<str>>(
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, RedisConnectError> {
@@ -140,22 +180,49 @@ impl RedisStore {
         Connection::to(target).await.map(Self::new)
     }
 
-    /// Uses the application's own connection to one server, made with version 1 of the `redis` crate, with its
-    /// timeouts and retries.
+    /// Uses a connection to one server that the application made, with its own time-outs and retries.
     ///
-    /// It is renewed only by the driver, when it breaks, and so remains with a server that becomes a replica or
-    /// that hangs while its name moves on. [`connect`](Self::connect) makes connections that are replaced then.
+    /// The connection must come from the crate [`redis`](crate::store::redis), as re-exported here. Only the driver
+    /// reconnects it: if the server becomes a replica, or hangs while its name moves to another server, the
+    /// connection stays with the old server. Prefer [`connect`](Self::connect), which replaces the connection then.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::{RedisStore, store::redis};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = redis::Client::open("redis://127.0.0.1:6379")?;
+    /// let manager = redis::aio::ConnectionManager::new(client).await?;
+    /// let store = RedisStore::from_connection_manager(manager);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_connection_manager(manager: ConnectionManager) -> Self {
         Self::new(Connection::new(Line::node(manager), None))
     }
 
-    /// Uses the application's own connection to a cluster, made with version 1 of the `redis` crate.
+    /// Uses a connection to a cluster that the application made.
     ///
-    /// Build its client with `.retries(0)`. The store follows redirections itself and repeats what is
-    /// safe to repeat; a client that repeats a save whose answer was lost may find another save on top of
-    /// it and report a conflict, and what the save did is then done twice. A primary that hangs is missed for as
-    /// long as it does, though a replica took over; [`connect_cluster`](Self::connect_cluster) follows the
-    /// replica.
+    /// The connection must come from the crate [`redis`](crate::store::redis), as re-exported here. Build its
+    /// client with `.retries(0)`: the store follows redirections itself, and repeats a command only if that is
+    /// safe. A client that repeats a save whose answer was lost could report a conflict with another save, and the
+    /// change would be applied twice.
+    ///
+    /// If a primary hangs and a replica takes over, the connection does not follow. Prefer
+    /// [`connect_cluster`](Self::connect_cluster), which follows the replica.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::{RedisStore, store::redis::cluster::ClusterClientBuilder};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = ClusterClientBuilder::new(["redis://10.0.0.1:6379"]).retries(0).build()?;
+    /// let store = RedisStore::from_cluster_connection(client.get_async_connection().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_cluster_connection(cluster: ClusterConnection) -> Self {
         Self::new(Connection::new(Line::cluster(cluster), None))
     }
@@ -169,16 +236,32 @@ impl RedisStore {
         }
     }
 
-    /// Sets what every key of the store begins with. Default: `axum-typed-session:`.
+    /// Sets the start of every key that the store writes. Default: `axum-typed-session:`.
     ///
-    /// Applications that share a server need prefixes of their own, or an `audience` of their own: with
-    /// neither, each accepts the other's sessions.
+    /// If two applications share a server, give each its own prefix or its own
+    /// [`audience`](crate::SessionManagerBuilder::audience). Otherwise each accepts the sessions of the other. The
+    /// rights of the server's user must allow the prefix.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::RedisStore;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = RedisStore::connect("redis://127.0.0.1:6379").await?.prefix("shop:");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("namespace", "key_prefix", "cache_keygen"))]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into().into();
         self
     }
 
-    /// Sets where now comes from, to compute how long a row has to live. Default: the system's clock.
+    /// Sets the clock from which the store computes how long a session has to live. Default: [`SystemClock`].
+    ///
+    /// Only tests need another clock. The server counts the time down by its own clock.
+    #[doc(alias("mock", "mock time"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -210,7 +293,7 @@ impl RedisStore {
         redis::from_redis_value(value.map_err(store_error)?).map_err(|_| unexpected_reply())
     }
 
-    /// Runs the save script, which declines if the first `head` bytes of the row's record are not those of
+    /// Runs the save script. The script declines if the first `head` bytes of the record in the row differ from
     /// `record`.
     async fn save_row(
         &self,
@@ -231,7 +314,7 @@ impl RedisStore {
         self.run(&self.scripts.save, &key, &arguments).await
     }
 
-    /// Removes a row and says whether there was one.
+    /// Removes a row. Returns `true` if there was a row.
     async fn remove(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let mut command = redis::cmd("DEL");
         command.arg(self.row_key(key));
@@ -254,20 +337,18 @@ impl SessionStore for RedisStore {
         row.map(row::decode).transpose()
     }
 
-    /// Entry before row, at no cost when there is an entry already.
-    ///
-    /// A row whose owner's index lacks it would survive `destroy_by_owner`, so the entry is written first;
-    /// row and index lie on different nodes of a cluster, so no script can write both. Nobody knows the
-    /// row's present owner but the row. So an update asks the script to write only if the record's head, in
-    /// which owner and absolute end stand, is what the row has: whoever wrote that row wrote its entry
-    /// before. Only if the script declines, the entry is written and the script asked again, without that
-    /// condition. A head that differs for another reason costs the same detour and does no harm.
     async fn save(
         &self,
         key: &StoreKey,
         record: &Record,
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
+        // Without an entry in the index of its owner, a row would survive `destroy_by_owner`. Row and index lie on
+        // different nodes of a cluster, so no script can write both, and the entry is written first. An update can
+        // skip the entry if the owner stays the same, and only the row knows its present owner. So the script writes
+        // only if the head of the record, which holds owner and absolute end, is the head in the row: an earlier
+        // save wrote the entry then. If the script declines, the entry is written and the script runs again without
+        // that condition. A head that differs for another reason costs the same extra commands and does no harm.
         if let Some(owner) = record.owner() {
             if let Write::Update { .. } = write {
                 let head = row::head_len(record);
@@ -280,7 +361,7 @@ impl SessionStore for RedisStore {
         }
         let reply = self.save_row(key, record, write, 0).await?;
         if let (Some(owner), true) = (record.owner(), reply.lost.is_some()) {
-            // What the first try wrote may have been ended, row and entry, before the second wrote again.
+            // Another request may have ended the row of the first try and removed its entry before the second try.
             self.index(&owner, key, record.absolute_end()).await?;
         }
         outcome(reply)
@@ -335,8 +416,8 @@ fn outcome(reply: Reply) -> Result<SaveOutcome, StoreError> {
     match (reply.value, reply.lost) {
         (Value::Int(SAVED), _) => Ok(SaveOutcome::Saved),
         (Value::Nil, _) => Ok(SaveOutcome::Gone),
-        // Perhaps the first try was carried out and another save came on top of it. Calling that a
-        // conflict would have the caller merge, or count, the same change twice.
+        // The first try may have taken effect, and another save may have replaced its row. With a conflict, the
+        // caller would merge the same change a second time.
         (Value::BulkString(_), Some(lost)) => Err(StoreError::unavailable(lost)),
         (Value::BulkString(row), None) => row::decode(row).map(SaveOutcome::Conflict),
         _ => Err(unexpected_reply()),
@@ -352,5 +433,5 @@ fn store_error(error: RedisError) -> StoreError {
 }
 
 fn unexpected_reply() -> StoreError {
-    StoreError::unavailable("Redis gave an answer of an unexpected type")
+    StoreError::unavailable("Redis sent a reply of an unexpected type")
 }

@@ -1,4 +1,4 @@
-//! What the server does in one step: scripts of one key each, so that a cluster runs them.
+//! The scripts that the server runs in one step. Each uses one key, so that a cluster can run them.
 
 use redis::{Cmd, RedisError, Script, ServerErrorKind, Value};
 
@@ -72,7 +72,7 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
 end
 return 1";
 
-/// What a script answered.
+/// The answer of a script.
 pub(super) struct Reply {
     pub(super) value: Value,
     /// The error of an earlier try that may have been carried out: its answer was lost with its connection.
@@ -115,10 +115,10 @@ impl SourceAndName {
         Self { source, name }
     }
 
-    /// Runs the script, by name if the server knows it.
+    /// Runs the script by its name if the server knows it.
     ///
-    /// A server that does not (new, restarted, promoted, flushed) gets the source, and remembers it.
-    /// `SCRIPT LOAD` would have to reach every node of a cluster, also those that are down.
+    /// If the server does not know it (because it is new, restarted, promoted or flushed), it gets the source and
+    /// remembers it. `SCRIPT LOAD` would have to reach every node of a cluster, also nodes that are down.
     pub(super) async fn run(
         &self,
         connection: &Connection,
