@@ -43,7 +43,7 @@ pub use crate::{
     error::StoreError,
     id::{OwnerKey, ParseStoreKeyError, StoreKey},
 };
-/// The Redis driver of [`RedisStore`](crate::RedisStore). A connection that the application makes itself must come
+/// The Redis driver of [`RedisStore`]. A connection that the application makes itself must come
 /// from this version of the crate.
 #[cfg(feature = "redis")]
 pub use redis;

@@ -36,7 +36,10 @@ async fn a_bad_url_is_one_line_without_its_password() {
     ] {
         let error = RedisStore::connect(url).await.expect_err(url);
         let text = line(&error);
-        assert!(text.starts_with("this is not the URL of a Redis server; write redis://"), "{url}: {text}");
+        assert!(
+            text.starts_with("this is not the URL of a Redis server; write redis://"),
+            "{url}: {text}"
+        );
         assert!(!format!("{text} {error:?}").contains("hunter2"), "{url}: {text}");
         assert_eq!(text.lines().count(), 1);
         let error = RedisStore::connect_cluster([url]).await.expect_err(url);

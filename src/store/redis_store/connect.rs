@@ -34,11 +34,10 @@ const SILENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisConnectError {
-    /// The text is not a URL of a Redis server.
+    /// The text is not the URL of a Redis server.
     #[error(
         "this is not the URL of a Redis server; write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
          or unix:///path"
-    /// The text is not the URL of a Redis server.
     )]
     Url(#[source] BoxError),
 

@@ -186,7 +186,7 @@ impl<E: SqlEngine> SqlStore<E> {
         let values = statement.takes(values);
         self.repeating(|| async {
             match E::execute(&self.pool, statement.sql(), values).await {
-                // An insert that found a row, where the dialect has no better way to say so.
+                // An insert found a row, and this dialect reports it only as an error.
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(0),
                 result => result,
             }
@@ -290,7 +290,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
         let version = record.version();
-        // A tombstone is nobody's session.
+        // A tombstone belongs to no owner.
         let owner = record.owner().filter(|_| !record.is_tombstone());
         let data = record.to_bytes();
         let mut values = vec![
@@ -360,7 +360,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         owner: &OwnerKey,
         keep: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        // No key is empty, so an empty one keeps none.
+        // No key is empty, so an empty key keeps no row.
         let keep = keep.map_or(&[][..], |key| key.as_bytes());
         let values = [
             bytes(owner.as_bytes()),
@@ -379,14 +379,13 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
                     break;
                 }
             }
-            // A session that gets a new id has the new row first, then no longer the old one, and a
-            // deletion at READ COMMITTED can miss both: PostgreSQL's snapshot lacks the new row, or MySQL
-            // was past its place, and the old row, which had to be waited for, is a tombstone by then.
-            // So a query of its own decides. In autocommit it waits for nothing and sees one moment after
-            // the deletion, at every level from READ COMMITTED to SERIALIZABLE, and in every moment a
-            // session that lives on has a row. At the higher levels the deletion misses none: PostgreSQL
-            // refuses one that waited for a changed row, which then runs anew, and MySQL locks the places
-            // it passed, as SQLite locks the whole file.
+            // A session that gets a new id has its new row first, and then its old row becomes a tombstone. A
+            // deletion at READ COMMITTED can miss both rows: the snapshot of PostgreSQL lacks the new row, or MySQL
+            // has passed its place, and the deletion waits for the old row until it is a tombstone. So a separate
+            // query decides. In autocommit it waits for nothing and sees one moment after the deletion, at every
+            // level from READ COMMITTED to SERIALIZABLE, and a live session has a row at every moment. At the
+            // higher levels the deletion misses no row: PostgreSQL refuses a deletion that waited for a changed
+            // row, so it runs again, MySQL locks the places that it passed, and SQLite locks the whole file.
             let left = self.rows(&self.statements.is_owner_left, &values).await?;
             if left.is_empty() {
                 return Ok(destroyed);
@@ -442,27 +441,30 @@ impl<E: SqlEngine> fmt::Debug for SqlStore<E> {
 
 /// The source of the error for which `migrate` is the way out.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no table {table}; call `migrate()` at start, or run what `schema_sql()` returns")]
+#[error(
+    "the table {table} does not exist; call `migrate()` at the start, or run the SQL of `schema_sql()`"
+)]
 struct MissingTable {
     table: String,
     source: sqlx::Error,
 }
 
-/// What `IF NOT EXISTS` passes over in silence.
+/// The case that `IF NOT EXISTS` accepts silently.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the table {table} has no index on `expires_at` or none on `owner`, because it was not made by \
-     `schema_sql()`, or because a table or an index of another table has that index's name"
-/// The case that `IF NOT EXISTS` accepts silently.
+    "the table {table} lacks its index on `expires_at` or on `owner`; make the table with `schema_sql()`, and \
+     give no other table or index the name of that index"
 )]
 struct MissingIndex {
     table: String,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the row kept coming and going while it was written")]
+#[error("other writers created and removed the row again and again while it was written")]
 struct Unsettled;
 
 #[derive(Debug, thiserror::Error)]
-#[error("new sessions of the owner kept coming while all were ended")]
+#[error(
+    "the owner still has sessions after 64 rounds of ending them, because new sessions keep beginning"
+)]
 struct StillComing;
