@@ -143,7 +143,7 @@ fn short_name(name: &str) -> String {
         .collect()
 }
 
-/// Keys and store: where the data lives. Without a [`store`](Self::store) the cookie holds the data, which is
+/// **Keys and store**: where the data lives. Without a [`store`](Self::store) the cookie holds the data, which is
 /// *cookie mode*. [`where_data_lives`](crate::guide::where_data_lives) compares the two.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets the keys that encrypt tokens: a [`Key`](crate::Key), or a [`KeyRing`]. Default: none.
@@ -335,7 +335,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 }
 
-/// Cookie and transport: how the token travels. [`cookie_not_kept`](crate::guide::cookie_not_kept) helps where a
+/// **Cookie and transport**: how the token travels. [`cookie_not_kept`](crate::guide::cookie_not_kept) helps where a
 /// browser does not keep the cookie.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets the name and the attributes of the cookie. Default: `__Host-session`, with `Path=/`, `Secure`,
@@ -598,7 +598,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 }
 
-/// Lifetime: when a session ends. [`lifetime`](crate::guide::lifetime) shows all timeouts in one picture.
+/// **Lifetime**: when a session ends. [`lifetime`](crate::guide::lifetime) shows all timeouts in one picture.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets how long a session lives after its last save. Default: 1 day, in a cookie that survives a restart of
     /// the browser.
@@ -774,7 +774,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 }
 
-/// Identity: which user, application and tenant a session belongs to.
+/// **Identity**: which user, application and tenant a session belongs to.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Names the user that a session belongs to. Return `None` while nobody is signed in. Default: none.
     ///
@@ -931,7 +931,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 }
 
-/// Data: what a session may hold, and what happens to it between two requests.
+/// **Data**: what a session may hold, and what happens to the data at a load and at a save.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets how many bytes the encoded data may take. Default: 65,536 bytes (64 KiB).
     ///
@@ -1177,7 +1177,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     }
 }
 
-/// Errors, events and time.
+/// **Events, errors and time.**
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Calls a function with every [`SessionEvent`], such as for metrics. Default: none.
     ///

@@ -20,6 +20,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 const LONGEST_SKEW: Duration = Duration::from_secs(60 * 60);
 
+/// **Building** the manager.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Checks all options and makes the manager.
     ///

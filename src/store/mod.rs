@@ -3,7 +3,7 @@
 //! [`stores`](crate::guide::stores) compares the stores that this crate brings. The example `custom_store` writes
 //! one.
 //!
-//! This module re-exports the crates [`redis`] and [`sqlx`]. A connection or a pool that the application makes
+//! This module re-exports the crates `redis` and `sqlx`. A connection or a pool that the application makes
 //! itself must come from the same version of the crate as the store. Name its types through this module, such as
 //! `axum_typed_session::store::sqlx::PgPool`, and the versions always agree.
 

@@ -60,7 +60,7 @@ impl Rows {
             && row.created_at() == record.created_at()
             && is_evictable(row) == is_evictable(&record)
         {
-            // Nearly every update: nothing but the expiry is indexed anew.
+            // The usual update: only the expiry changes in an index.
             if row.expires_at() != record.expires_at() {
                 self.by_expiry.remove(&(row.expires_at(), key));
                 self.by_expiry.insert((record.expires_at(), key));

@@ -31,9 +31,9 @@ pub(super) struct Connection(Arc<Shared>);
 
 struct Shared {
     line: RwLock<Arc<Line>>,
-    /// What a line is replaced from; none for a connection of the application's own.
+    /// Makes a new line; `None` for a connection that the application made.
     target: Option<Target>,
-    /// Held by who replaces the line, and for a pause after.
+    /// Held while the line is replaced, and for a pause after it.
     renewal: Arc<Semaphore>,
 }
 

@@ -30,7 +30,7 @@ const CLUSTER_CONCURRENCY: usize = 24;
 /// The server may hang while its kernel still acknowledges, and its name lead to another by now.
 const NODE_PATIENCE: u32 = 3;
 
-/// As [`NODE_PATIENCE`], for a cluster, whose other nodes answer all the time.
+/// As [`NODE_PATIENCE`], for a cluster. Its other nodes still answer, so answers do not reset the count.
 const CLUSTER_PATIENCE: u32 = 1;
 
 /// A command that its caller dropped counts as a command without an answer if it waited this long.
@@ -45,7 +45,7 @@ pub(super) struct Line {
     wire: Wire,
     /// How many commands had no answer: in a row, or from a cluster since it was last looked at.
     unanswered: AtomicU32,
-    /// A cluster redirected a command, whereupon the driver asks who serves which slots.
+    /// A cluster redirected a command, so the driver asks which node serves which slots.
     was_redirected: AtomicBool,
 }
 
@@ -55,7 +55,7 @@ enum Wire {
         connection: ClusterConnection,
         /// Closed when the line is replaced.
         turns: Semaphore,
-        /// Who serves which slots as far as the driver knows.
+        /// The nodes and their slots, as the driver knows them.
         masters: Mutex<Masters>,
     },
 }

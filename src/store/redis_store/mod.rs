@@ -182,7 +182,7 @@ impl RedisStore {
 
     /// Uses a connection to one server that the application made, with its own time-outs and retries.
     ///
-    /// The connection must come from the crate [`redis`](crate::store::redis), as re-exported here. Only the driver
+    /// The connection must come from [`store::redis`](crate::store#reexports), the version of `redis` that this crate uses. Only the driver
     /// reconnects it: if the server becomes a replica, or hangs while its name moves to another server, the
     /// connection stays with the old server. Prefer [`connect`](Self::connect), which replaces the connection then.
     ///
@@ -204,7 +204,7 @@ impl RedisStore {
 
     /// Uses a connection to a cluster that the application made.
     ///
-    /// The connection must come from the crate [`redis`](crate::store::redis), as re-exported here. Build its
+    /// The connection must come from [`store::redis`](crate::store#reexports), the version of `redis` that this crate uses. Build its
     /// client with `.retries(0)`: the store follows redirections itself, and repeats a command only if that is
     /// safe. A client that repeats a save whose answer was lost could report a conflict with another save, and the
     /// change would be applied twice.

@@ -20,7 +20,7 @@ const CONCURRENCY: usize = 64;
 /// How many entries are looked at before the sessions among them end.
 const PAGE: usize = 1_000;
 
-/// What an entry of an owner's index leads to.
+/// The row of an entry in the index of an owner.
 enum Found {
     /// A live session of the owner.
     Session,
@@ -160,7 +160,7 @@ impl RedisStore {
         match self.call(&command).await.and_then(row::decode) {
             Ok(head) if head.is_tombstone() => Ok(Found::Tombstone),
             Ok(head) if head.owner() == Some(*owner) => Ok(Found::Session),
-            // Nobody's session, or no row, which reads as an empty string.
+            // A row without an owner, or no row, which reads as an empty string.
             Ok(_) | Err(StoreError::Corrupt) => Ok(Found::Nothing),
             Err(error) => Err(error),
         }

@@ -4,7 +4,7 @@ use redis::{Cmd, RedisError, Script, ServerErrorKind, Value};
 
 use super::connection::Connection;
 
-/// Writes a row if what is there is what the write expects.
+/// Writes a row if the present row is as the write expects.
 ///
 /// `KEYS[1]` is the row; `ARGV` the new value, its life in milliseconds, the version to replace (empty:
 /// there must be no row), and how many bytes of the record must stay as they are (see
@@ -59,7 +59,7 @@ if row:sub(1, 16) ~= ARGV[1] then return row end
 redis.call('DEL', KEYS[1])
 return 1";
 
-/// Enters a session into its owner's index and drops the entries whose time is over.
+/// Adds a session to the index of its owner and removes the entries whose time is over.
 ///
 /// `KEYS[1]` is the index; `ARGV` the session's key, its absolute end, the end of the entries to drop, and
 /// how long the index must live at least. Neither an entry's end nor the index's is ever moved earlier.
@@ -79,7 +79,7 @@ pub(super) struct Reply {
     pub(super) lost: Option<RedisError>,
 }
 
-/// The row holds what was to be written, or is removed.
+/// The row is written or removed.
 pub(super) const SAVED: i64 = 1;
 
 /// Nothing was written: the row's head is not the record's.

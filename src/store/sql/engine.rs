@@ -157,7 +157,7 @@ pub(super) use {bind, engine};
 /// A pooled connection whose return to the pool is bounded in time.
 ///
 /// Before a pool takes a connection back, it pings the connection without a time limit (transact-rs/sqlx#4349). If
-/// the server went silent, that would occupy a place in the pool for good. `store_timeout` drops futures at exactly
+/// the server went silent, that would occupy a place in the pool forever. `store_timeout` drops futures at exactly
 /// such a time.
 ///
 /// A connection whose server refuses to write does not go back. After a fail-over, the next connection resolves the
@@ -192,7 +192,7 @@ impl<E: SqlEngine> Lease<E> {
 
 impl<E: SqlEngine> Drop for Lease<E> {
     fn drop(&mut self) {
-        // What runs in this process is not silent, only busy, and may be all there is of a database.
+        // SQLite runs in this process, so it cannot go silent. A database in memory ends with its connection.
         if !E::DIALECT.is_remote {
             return;
         }

@@ -32,7 +32,7 @@ use crate::{
 /// [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
 /// [`MySqlStore`](crate::MySqlStore). Cloning is cheap. [`stores`](crate::guide::stores) compares all stores.
 ///
-/// The pool must come from the `sqlx` that this crate uses, which is re-exported as [`sqlx`](crate::store::sqlx).
+/// The pool must come from [`store::sqlx`](crate::store#reexports), the version of `sqlx` that this crate uses.
 /// For TLS and other options, set the features of your own `sqlx` dependency.
 ///
 /// # Which clock decides

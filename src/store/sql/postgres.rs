@@ -60,9 +60,9 @@ engine!(
         count_indices: "SELECT COUNT(DISTINCT attname) AS found FROM pg_catalog.pg_index \
              JOIN pg_catalog.pg_attribute ON attrelid = indrelid AND attnum = indkey[0] \
              WHERE indrelid = to_regclass('{table}') AND attname IN ('expires_at', 'owner')",
-        // Both end with the implicit transaction of one script. The lock's number is this crate's own.
-        // An index made late waits for writers, and later writers wait for it: not for long, and not
-        // after whoever asked for it has given up.
+        // Lock and setting end with the implicit transaction of the script. The number of the lock is arbitrary.
+        // An index that is added to a used table waits for writers, and later writers wait for it; the time-out
+        // bounds both.
         before_schema: "SELECT pg_advisory_xact_lock(7310590843221180259);\n\
              SET LOCAL lock_timeout = '1s';\n",
         quote: '"',
@@ -80,7 +80,7 @@ engine!(
         delete_expired: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} WHERE expires_at <= {now} \
              ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
-        // A row that was waited for is judged anew by its owner: what became a tombstone stays.
+        // After a wait for a row, its owner is compared again: a row that became a tombstone stays.
         destroy_by_owner: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} \
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)) AND owner = ?",

@@ -10,7 +10,7 @@ use super::{
 ///
 /// # Example
 ///
-/// For a file, use the write-ahead log, in which readers wait for nobody. Set a busy time-out below
+/// For a file, use the write-ahead log, in which readers do not wait for writers. Set a busy time-out below
 /// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it.
 ///
 /// ```no_run

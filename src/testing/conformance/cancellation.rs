@@ -58,7 +58,7 @@ async fn index_agrees(store: &StoreUnderTest, key: &StoreKey, doing: &str) {
         return;
     };
     let found = answered(store.find_by_owner(&before).await, doing);
-    // What was dropped may still be under way in the engine, so the row may be gone by now.
+    // The engine may still work on the dropped operation, so the row may be gone by now.
     let after = owner(answered(store.load(key).await, doing));
     assert!(
         found.contains(key) || after != Some(before),
