@@ -695,17 +695,20 @@ fn former_cookies_that_make_no_sense_are_refused() {
     let cases = [
         (
             named("old").path("shop"),
-            "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such \
-             as `/app`",
+            "Path must start with `/`, such as `/` or `/app`; browsers replace any other Path by the folder of the \
+             request",
         ),
-        (Cookie::build(("old", "value")), "value is the session's; give the template an empty one"),
-        (named("a b"), "name must be letters, digits and any of !#$%&'*+-.^_`|~"),
-        (named("__Host-old").path("/shop"), "name `__Host-` needs Path=/"),
+        (Cookie::build(("old", "value")), "the value must be empty, because the session sets it"),
+        (
+            named("a b"),
+            "the name must have at least one character, and only letters, digits and !#$%&'*+-.^_`|~",
+        ),
+        (named("__Host-old").path("/shop"), "the prefix `__Host-` needs Path=/"),
         (named("old").partitioned(true).secure(false), "Partitioned needs Secure"),
         (
             named("old").domain("https://example.com"),
-            "Domain is a URL, so that browsers drop the cookie; write the host alone, such as `example.com`, or leave \
-             Domain out",
+            "Domain is a URL, so browsers drop the cookie; write only the host, such as `example.com`, or remove \
+             Domain",
         ),
     ];
     for (template, problem) in cases {
@@ -727,8 +730,7 @@ fn former_cookies_that_make_no_sense_are_refused() {
         with(named("old")).remove_unpartitioned(true),
         "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned",
     );
-    let text =
-        "`.former_cookie(..)` cannot be used together with a `.transport(..)` that is no cookie";
+    let text = "`.former_cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`";
     for transport in [Transport::bearer(), Transport::header("x-session")] {
         expect_refusal(with(named("old")).transport(transport), text);
     }

@@ -183,7 +183,8 @@ fn a_key_in_hexadecimal_digits_is_not_weak() {
 
 #[test]
 fn a_cookie_session_without_keys_is_refused() {
-    let text = "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`";
+    let text =
+        "set `.keys(..)` to keep sessions in a cookie, or `.store(..)` to keep them on the server";
     expect_refusal(without_keys(&ManualClock::new()), text);
 }
 
