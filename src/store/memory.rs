@@ -38,8 +38,8 @@ use crate::{
 ///
 /// Measured over a million sessions of 243 bytes (64-bit Linux, glibc), the process grew by 631 bytes for each
 /// session, and by 666 for each session with an owner. The bound counts 448 bytes and the payload, so the default
-/// holds about 388,000 of these sessions. `cargo run --release --features testing --example memory_per_session`
-/// measures it again.
+/// holds about 388,000 of these sessions. `cargo bench --manifest-path benches/Cargo.toml --bench memory` measures it
+/// again.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
