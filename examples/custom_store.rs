@@ -29,6 +29,10 @@ pub struct FileStore(Arc<Database>);
 
 impl FileStore {
     /// Opens the file, and creates it where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if the file cannot be opened, such as while another process has it open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let database = Database::create(path).map_err(StoreError::unavailable)?;
         let write = database.begin_write().map_err(StoreError::unavailable)?;
