@@ -1,3 +1,5 @@
+#![allow(clippy::wildcard_enum_match_arm, reason = "other messages are not expected")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{

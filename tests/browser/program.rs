@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Write as _,
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -20,11 +21,13 @@ impl Program {
     pub fn start(example: &str) -> Self {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let build = ["build", "--quiet", "--locked", "--all-features", "--example", example];
-        let built =
+        let status =
             Command::new(cargo).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-        assert!(built.unwrap().success(), "{example} does not compile");
-        let key: String =
-            Key::generate().master().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(status.unwrap().success(), "{example} does not compile");
+        let key = Key::generate().master().iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
         let mut process = Command::new(folder_of_examples().join(example))
             .env("PORT", "0")
             .env("SESSION_KEY", key)

@@ -4,15 +4,32 @@ use std::{
     env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Barrier,
+    sync::{Barrier, LazyLock},
     thread,
 };
 
 /// The key of all processes, drawn once.
 const SESSION_KEY: &str = "f46f5232d876b2fd7576740aec1301e9f4a51e14834c9296a5fa0d6b083111b0\
                            a720400601eeea7291ddb903cd5f57d4a5b3d14afbb5aa6f3613ff6c802104da";
+
+/// Builds the example and returns its program. `cargo test` builds the tests of an example alone.
+fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let tests = env::current_exe().unwrap();
+        let profile = tests.ancestors().nth(2).unwrap();
+        let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--all-features", "--example", "cart"])
+            .args(release)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.unwrap().success(), "the example does not build");
+        profile.join("examples/cart")
+    });
+    &PROGRAM
+}
 
 /// One process.
 pub struct Shop {
@@ -21,12 +38,9 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Starts the example, which `cargo test` has built beside this test.
+    /// Starts the example.
     pub fn open(store: &str) -> Self {
-        let tests = env::current_exe().unwrap();
-        let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples/cart");
-        assert!(program.is_file(), "run `cargo build --all-features --examples` first");
-        let process = Command::new(program)
+        let process = Command::new(program())
             .env("SESSION_KEY", SESSION_KEY)
             .env("SESSION_STORE", store)
             .env("PORT", "0")
@@ -39,7 +53,7 @@ impl Shop {
         let mut output = BufReader::new(shop.process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://");
-        let address = address.expect("a shop that opens; is the example built anew?");
+        let address = address.expect("a shop that opens");
         address.clone_into(&mut shop.address);
         shop
     }
@@ -61,7 +75,7 @@ impl Shop {
         Answer {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             cookie: cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned()),
-            body: body.to_owned(),
+            body: body.trim_end().to_owned(),
         }
     }
 }
@@ -205,7 +219,7 @@ fn a_logout_everywhere_ends_what_began_anywhere(shops: &Shops) {
     let cookies = [0, 1].map(|shop| log_in(&shops[shop], &enter(&shops[1 - shop]), "eve"));
     let everywhere = ("/logout-everywhere", String::new());
     let answers = at_once(shops, &cookies[0], &[add("a"), everywhere, add("b"), add("c")]);
-    assert_eq!(answers[1].body, "2 sessions ended");
+    assert_eq!(answers[1].body, "sessions ended: 2");
     for shop in shops {
         for cookie in &cookies {
             assert_eq!(shop.visit("GET", "/me", cookie, "").status, 401);
