@@ -95,11 +95,13 @@ pub async fn sign_out_others(
 pub async fn sign_out_all(
     CurrentUser(user): CurrentUser,
     State(sessions): State<SessionManager<Login>>,
-    session: Session<Login>,
+    mut session: Session<Login>,
     Form(sent): Form<Csrf>,
 ) -> Result<Redirect, SessionError> {
     session.verify_csrf(&sent.csrf)?;
     sessions.destroy_all_of(&user).await?;
+    // Its row is gone already. This removes the cookie.
+    session.destroy();
     Ok(Redirect::to("/"))
 }
 
