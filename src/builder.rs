@@ -29,8 +29,21 @@ impl<T> SessionManager<T>
 where
     T: Default + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts a manager. It needs [`keys`](SessionManagerBuilder::keys) or
-    /// [`store`](SessionManagerBuilder::store); every other option has a default.
+    /// Starts the options of a manager.
+    ///
+    /// Set [`keys`](SessionManagerBuilder::keys) or [`store`](SessionManagerBuilder::store), and end with
+    /// [`build`](SessionManagerBuilder::build). Every other option has a default.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder().keys(Key::generate()).build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn builder() -> SessionManagerBuilder<T> {
         SessionManagerBuilder {
             options: Options {
@@ -80,10 +93,33 @@ where
     }
 }
 
-/// All options of a [`SessionManager`]; [`build`](Self::build) checks them.
+/// The options of a [`SessionManager`]. [`SessionManager::builder`] starts one, and [`build`](Self::build) makes the
+/// manager.
 ///
-/// The defaults are safe for production over https.
-#[must_use = "a builder does nothing until `build`"]
+/// [`keys`](Self::keys) or [`store`](Self::store) is required. Every other option has a default, which is meant for
+/// production over https. [`options`](crate::guide::options) lists all of them in one table.
+///
+/// No option fails or panics when it is set: [`build`](Self::build) reports a wrong value as a
+/// [`ConfigError`](crate::ConfigError). A function that an option takes runs inside requests, so it must not block.
+///
+/// # Example
+///
+/// ```
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Login { user: Option<String> }
+/// use std::time::Duration;
+/// use axum_typed_session::{MemoryStore, SessionManager};
+///
+/// let sessions = SessionManager::<Login>::builder()
+///     .store(MemoryStore::new())
+///     .owner(|login| login.user.clone())
+///     .idle_timeout(Duration::from_secs(2 * 60 * 60))
+///     .rolling(true)
+///     .build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
+#[must_use = "call `.build()` to make the manager; until then the options have no effect"]
+#[doc(alias("options", "config", "settings", "SessionManagerLayer", "SessionConfig"))]
 pub struct SessionManagerBuilder<T> {
     options: Options,
     token: TokenOptions,
@@ -107,225 +143,112 @@ fn short_name(name: &str) -> String {
         .collect()
 }
 
+/// **Keys and store**: where the data lives. Without a [`store`](Self::store) the cookie holds the data, which is
+/// *cookie mode*. [`where_data_lives`](crate::guide::where_data_lives) compares the two.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
-    /// Sets the keys that seal tokens: a [`Key`](crate::Key), or a [`KeyRing`], which reads keys from the environment
-    /// and rotates them.
+    /// Sets the keys that encrypt tokens: a [`Key`](crate::Key), or a [`KeyRing`]. Default: none.
     ///
-    /// Default: none. Cookie mode requires keys. With a [`store`](Self::store) they seal the id, so that forged ids
-    /// cost no store call.
+    /// A *token* is the text that the client holds, such as the value of the cookie. A [`KeyRing`] reads its keys
+    /// from the environment and rotates them; see [`keys_and_schemas`](crate::guide::keys_and_schemas). In cookie
+    /// mode keys are required. With a [`store`](Self::store) they are optional: they encrypt the id in the token,
+    /// and a forged token then costs no call of the store.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{KeyRing, SessionManager};
+    ///
+    /// // SESSION_KEY holds the output of `openssl rand -hex 64`.
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(KeyRing::from_env("SESSION_KEY")?)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// In cookie mode, anyone who knows a key can make a valid session. A key from
+    /// [`Key::generate`](crate::Key::generate) is lost at the restart of the process, and so is every session that
+    /// it sealed.
+    #[doc(alias("secret", "secret_key", "encrypt", "with_private", "with_signed"))]
     pub fn keys(mut self, keys: impl Into<KeyRing>) -> Self {
         self.token.keys = Some(keys.into());
         self
     }
 
-    /// Sets the application that the sessions are for. Tokens and ids of another audience do not open.
+    /// Signs tokens instead of encrypting them. Default: `false`, so tokens are encrypted.
     ///
-    /// Default: this crate's name. Set it where several applications share keys or a store.
-    pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.options.audience = audience.into();
-        self
-    }
-
-    /// Chooses the audience of each request, such as the tenant. Default: [`audience`](Self::audience) for all.
-    ///
-    /// A session of one tenant means nothing to another: its token does not open there, its id finds no row, and its
-    /// owner is another, even in one store and under one key. An empty text is [`SessionError::Config`].
-    ///
-    /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant.
-    /// [`create`](SessionManager::create), the operations on owners and, where there is an [`owner`](Self::owner),
-    /// [`update`](SessionManager::update) need it.
-    ///
-    /// Caches tell hosts apart. If `choose` looks at a header other than `Host`, add that header to `Vary` where a
-    /// cache may keep the response.
+    /// The client can read a signed token but cannot change it. The option needs [`keys`](Self::keys).
     ///
     /// # Example
     ///
     /// ```
-    /// use axum::http::{header, request::Parts};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// fn host(parts: &Parts) -> String {
-    ///     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    ///     host.unwrap_or("unknown").to_ascii_lowercase()
-    /// }
-    ///
-    /// let sessions = SessionManager::<u32>::builder()
+    /// let sessions = SessionManager::<Visits>::builder()
     ///     .keys(Key::generate())
-    ///     .audience_for(host)
-    ///     .build()?;
-    /// # Ok::<(), axum_typed_session::ConfigError>(())
-    /// ```
-    pub fn audience_for(
-        mut self,
-        choose: impl Fn(&Parts) -> String + Send + Sync + 'static,
-    ) -> Self {
-        self.options.audience_for = Some(Box::new(choose));
-        self
-    }
-
-    /// Sets the kind of session. Tokens and ids of another kind do not open.
-    ///
-    /// Default: the short name of the data type, such as `Login` or `Vec<Login>`, so that no type opens the
-    /// sessions of another. Renaming the type therefore ends its sessions. To keep them, set the former name here.
-    pub fn kind(mut self, kind: impl Into<String>) -> Self {
-        self.options.events.kind = kind.into();
-        self
-    }
-
-    /// Sets the cookie's name and attributes. An attribute that the template leaves unset takes the default.
-    ///
-    /// Default: `__Host-session`, `Path=/`, Secure, HttpOnly, SameSite=Lax.
-    ///
-    /// Browsers keep cookies of another name, Path, Domain or Partitioned apart, so a token is valid in the very cookie
-    /// that it was sent in. To change one of these without ending sessions, name the cookie as it was with
-    /// [`former_cookie`](Self::former_cookie).
-    ///
-    /// [`build`](Self::build) refuses what no browser keeps, such as a Domain with a scheme or a port. It does not know
-    /// public suffixes, such as `co.uk`, whose cookies browsers drop too. A Domain that is an IP address or a name
-    /// without a dot gives a warning, since browsers keep the cookie at that host alone, as they do without a Domain.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use axum_typed_session::{Key, SessionManager, cookie::{Cookie, SameSite}};
-    ///
-    /// let strict = Cookie::build("__Host-login").same_site(SameSite::Strict);
-    /// let sessions = SessionManager::<u32>::builder()
-    ///     .keys(Key::generate())
-    ///     .cookie(strict)
+    ///     .signed(true)
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
     ///
     /// # Security
     ///
-    /// Without HttpOnly any script on the page can read the cookie. Without Secure anyone on the network can. Both
-    /// give a warning.
-    pub fn cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
-        self.options.cookie = Some(template.into());
-        self
-    }
-
-    /// Also reads a cookie as it once was set, with the same name and attributes as in an earlier release. Default:
-    /// none; call it once for each former cookie.
-    ///
-    /// A session in a former cookie counts where no valid session came in today's cookie. The next commit sends it in
-    /// today's cookie, even if nothing changed. A response that sets today's cookie for the first time, or removes it,
-    /// also removes every former cookie. A [`destroy`](crate::Session::destroy) ends the sessions of all of them.
-    ///
-    /// Keys, kind and audience must be those of the former release. Remove the option once the longest session has
-    /// ended, which takes [`absolute_timeout`](Self::absolute_timeout).
-    ///
-    /// With several nodes, change the cookie in two releases, so that no node meets a cookie that it cannot read:
-    ///
-    /// 1. `.cookie(old).former_cookie(new)`, which already reads the new cookie.
-    /// 2. `.cookie(new).former_cookie(old)`, once every node runs the first release.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use axum_typed_session::{Key, SessionManager, cookie::Cookie};
-    ///
-    /// // The cookie was set for the path `/shop`; now it is for the whole host.
-    /// let sessions = SessionManager::<u32>::builder()
-    ///     .keys(Key::generate())
-    ///     .cookie(Cookie::new("session", ""))
-    ///     .former_cookie(Cookie::build("session").path("/shop"))
-    ///     .build()?;
-    /// # Ok::<(), axum_typed_session::ConfigError>(())
-    /// ```
-    ///
-    /// # Security
-    ///
-    /// Today's prefix `__Host-` does not protect a former cookie without it. A host of the same site can still plant
-    /// that one, and so sign a visitor without a session into a session of the attacker.
-    pub fn former_cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
-        self.options.former_cookies.push(template.into());
-        self
-    }
-
-    /// Chooses the cookie of each request, such as one with the tenant's Domain. Default: [`cookie`](Self::cookie) for
-    /// all requests.
-    ///
-    /// It is completed and checked like [`cookie`](Self::cookie). A cookie that no browser would keep is
-    /// [`SessionError::Config`]. Where tenants share keys, set [`audience_for`](Self::audience_for) too: a client can
-    /// send the cookie of one host to another.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use axum::http::{header, request::Parts};
-    /// use axum_typed_session::{Key, SessionManager, cookie::Cookie};
-    ///
-    /// fn cookie(parts: &Parts) -> Cookie<'static> {
-    ///     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    ///     match host {
-    ///         // One session for all hosts below `shop.example`.
-    ///         Some(host) if host.ends_with(".shop.example") => {
-    ///             Cookie::build("__Secure-session").domain("shop.example").build()
-    ///         }
-    ///         _ => Cookie::new("__Host-session", ""),
-    ///     }
-    /// }
-    ///
-    /// let sessions = SessionManager::<u32>::builder()
-    ///     .keys(Key::generate())
-    ///     .cookie_for(cookie)
-    ///     .build()?;
-    /// # Ok::<(), axum_typed_session::ConfigError>(())
-    /// ```
-    #[doc(alias = "domain")]
-    pub fn cookie_for(
-        mut self,
-        choose: impl Fn(&Parts) -> Cookie<'static> + Send + Sync + 'static,
-    ) -> Self {
-        self.options.cookie_for = Some(Box::new(choose));
-        self
-    }
-
-    /// Sends the cookie over plain http, without Secure and without the prefix `__Host-` or `__Secure-`. Default: off.
-    ///
-    /// Browsers drop Secure cookies over plain http at every host but localhost, and some browsers there too. Where a
-    /// new session is sent to such a browser, a WARN names the host, once for each of ten hosts at most.
-    ///
-    /// # Security
-    ///
-    /// Only for development. Anyone on the network can read the cookie.
-    pub fn insecure_http(mut self, insecure: bool) -> Self {
-        self.options.insecure_http = insecure;
-        self
-    }
-
-    /// Reads the cookie without Partitioned as a [`former_cookie`](Self::former_cookie): its session goes on in the
-    /// partitioned cookie, and it is removed once that is set.
-    ///
-    /// Default: off. For sites that moved to Partitioned cookies
-    /// ([CHIPS](https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies)).
-    pub fn remove_unpartitioned(mut self, remove: bool) -> Self {
-        self.options.remove_unpartitioned = remove;
-        self
-    }
-
-    /// Signs tokens instead of encrypting them: the client can read them, but not change them. Default: off.
-    ///
-    /// # Security
-    ///
-    /// The user of the browser can read everything that the session holds.
+    /// In cookie mode the user of the browser can read everything that the session holds.
     pub fn signed(mut self, signed: bool) -> Self {
         self.token.signed = signed;
         self
     }
 
-    /// Keeps the data in a store; the client holds only an id. Default: none, the cookie holds the data.
+    /// Keeps the data in a store. The client then holds only an id. Default: none; the cookie holds the data.
+    ///
+    /// [`stores`](crate::guide::stores) compares the stores that this crate brings and says how to choose one.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn store(mut self, store: impl SessionStore) -> Self {
         self.token.home = Some(Home::Store(Arc::new(store)));
         self
     }
 
-    /// Chooses a store for each request, such as one for each tenant. Default: none.
+    /// Chooses the store for each request, such as the store of a tenant. Default: none.
     ///
-    /// Outside a request, [`SessionManager::with_store`] names the store, or [`SessionManager::for_request`] the request
-    /// to choose it for.
+    /// `choose` runs when a request extracts its session. Its error is the [`SessionError::Store`] of that request.
+    /// The example `tenants` shows one application for several tenants. Outside a request, call
+    /// [`SessionManager::with_store`] with the store, or [`SessionManager::for_request`] with a request of that
+    /// tenant.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use std::sync::Arc;
+    /// use axum_typed_session::{MemoryStore, SessionManager, SessionStore};
+    ///
+    /// let (shop, blog) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .store_for(move |request| -> Result<Arc<dyn SessionStore>, _> {
+    ///         let is_shop = request.uri.path().starts_with("/shop");
+    ///         Ok(if is_shop { shop.clone() } else { blog.clone() })
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn store_for(
         mut self,
         choose: impl Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Send + Sync + 'static,
@@ -334,102 +257,402 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Makes logout final in cookie mode. Ended ids are kept in `list`, and every request asks it.
+    /// Sets how long one call of the store may take. Default: 2 seconds. The longest value is one day.
     ///
-    /// Default: none; a copied cookie then works until it expires. Every node must share the list. While the list is
-    /// down, requests with a session are answered with 503.
-    ///
-    /// An ended id stays in the list until no token of its session can be valid any more, which takes the session's idle
-    /// timeout and ten minutes. If the list is bounded, limit the rate of logouts: any visitor can begin sessions and end
-    /// them, and a full list answers a logout with 503. With [`anonymous_idle_timeout`](Self::anonymous_idle_timeout)
-    /// their entries leave the list sooner.
-    ///
-    /// So that this holds for every token of an id, a commit that changes how long the session lives after a save, such
-    /// as a login with an `anonymous_idle_timeout` or a [`set_idle_timeout`](crate::Session::set_idle_timeout), gives
-    /// the session a new id. A token lives no longer than the idle timeout that is configured when it comes in.
-    ///
-    /// [`SessionManager::destroy`] ends a session whose key is known. Operations by owner need a
-    /// [`store`](Self::store), since nobody keeps the sessions of an owner here.
-    ///
-    /// A [`MemoryStore`](crate::MemoryStore) forgets every logout at a restart, while the keys come back. `build()` warns
-    /// of it.
-    ///
-    /// # Security
-    ///
-    /// An entry is made for the idle timeouts of the node that makes it. If another node has a longer one, or if one is
-    /// lowered and later raised again, the list can forget an id while a copy of its cookie is valid. So raise an idle
-    /// timeout on all nodes at once, and no lowered one before the longer time is over.
+    /// A store that does not answer in time counts as down: the request gets [`SessionError::Store`], which is 503.
+    /// It is then unknown whether a write took effect. The option also bounds calls of the list of
+    /// [`revocations`](Self::revocations). See [`errors`](crate::guide::errors).
     ///
     /// # Example
     ///
     /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use std::time::Duration;
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .store_timeout(Duration::from_millis(500))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.options.store_timeout = Some(timeout);
+        self
+    }
+
+    /// Makes signing out final in cookie mode: `list` keeps the ids of ended sessions. Default: none.
+    ///
+    /// Without the list, a copy of the cookie opens the session until it expires, even after the user signed out.
+    /// With the list, every request that brings a session asks the list. While the list is down, such a request is
+    /// answered with
+    /// 503. All nodes must share one list.
+    ///
+    /// [`SessionManager::destroy`] ends a session whose [`key`](crate::Session::key) is known. To find the sessions
+    /// of a user, use a [`store`](Self::store) instead of this option.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     /// use axum_typed_session::{Key, MemoryStore, SessionManager};
     ///
-    /// // With several nodes, or to keep logouts over a restart: `RedisStore`, `SqliteStore` and so on.
-    /// let sessions = SessionManager::<u32>::builder()
+    /// // `RedisStore` or a database store keeps the list at a restart, and shares it between nodes.
+    /// let sessions = SessionManager::<Visits>::builder()
     ///     .keys(Key::generate())
     ///     .revocations(MemoryStore::new())
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
+    ///
+    /// # How long an id stays in the list
+    ///
+    /// An id stays in the list as long as a token of its session can be valid: for the idle timeout of the session
+    /// and ten minutes. [`anonymous_idle_timeout`](Self::anonymous_idle_timeout) shortens this time for sessions
+    /// without an owner.
+    ///
+    /// A commit that changes the idle timeout of a saved session therefore gives the session a new id. This happens
+    /// at a login if there is an `anonymous_idle_timeout`, and after a
+    /// [`set_idle_timeout`](crate::Session::set_idle_timeout).
+    ///
+    /// If the list has a capacity, limit the rate of sign-outs: every visitor can begin a session and end it, and a
+    /// full list answers a sign-out with 503.
+    ///
+    /// # Security
+    ///
+    /// - A [`MemoryStore`](crate::MemoryStore) loses the list at a restart. If the keys stay the same, the cookies
+    ///   of ended sessions are valid again. [`build`](Self::build) warns about it.
+    /// - Raise an idle timeout on all nodes at the same time. A node computes how long an id stays in the list from
+    ///   its own idle timeouts. If another node has a longer idle timeout, the list can forget an id while a copy
+    ///   of its cookie is still valid.
+    /// - After you lower an idle timeout, wait for the longer time before you raise it again, for the same reason.
+    #[doc(alias("blacklist", "denylist", "logout", "revoke"))]
     pub fn revocations(mut self, list: impl SessionStore) -> Self {
         self.token.revocations = Some(Arc::new(list));
         self
     }
+}
+
+/// **Cookie and transport**: how the token travels. [`cookie_not_kept`](crate::guide::cookie_not_kept) helps where a
+/// browser does not keep the cookie.
+impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
+    /// Sets the name and the attributes of the cookie. Default: `__Host-session`, with `Path=/`, `Secure`,
+    /// `HttpOnly` and `SameSite=Lax`.
+    ///
+    /// An attribute that `template` does not set takes its default. `Max-Age` follows the
+    /// [`idle_timeout`](Self::idle_timeout), so `template` must not set it. See
+    /// [`cookie_not_kept`](crate::guide::cookie_not_kept).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager, cookie::{Cookie, SameSite}};
+    ///
+    /// let strict = Cookie::build("__Host-login").same_site(SameSite::Strict);
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .cookie(strict)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Changing the cookie later
+    ///
+    /// A browser keeps two cookies if they differ in name, `Path`, `Domain` or `Partitioned`, and a token is valid
+    /// only in the cookie in which it was sent. If you change one of these, add the cookie as it was with
+    /// [`former_cookie`](Self::former_cookie). Otherwise the change ends all sessions.
+    ///
+    /// # Errors of `build`
+    ///
+    /// [`build`](Self::build) refuses a cookie that no browser keeps, such as a `Domain` with a scheme or a port.
+    /// It does not know public suffixes such as `co.uk`, for which browsers drop cookies too. A `Domain` that is an
+    /// IP address or a name without a dot gives a warning: browsers send the cookie to that host alone, as they do
+    /// without a `Domain`.
+    ///
+    /// # Security
+    ///
+    /// Without `HttpOnly`, any script on the page can read the cookie. Without `Secure`, anyone on the network can
+    /// read it. Both give a warning.
+    #[doc(alias("name", "with_name", "path", "domain", "secure", "partitioned"))]
+    #[doc(alias("http_only", "httponly", "same_site", "samesite", "cookie_name"))]
+    pub fn cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
+        self.options.cookie = Some(template.into());
+        self
+    }
+
+    /// Chooses the cookie for each request, such as a cookie with the `Domain` of a tenant. Default:
+    /// [`cookie`](Self::cookie) for all requests.
+    ///
+    /// `choose` runs when a request extracts its session. Its result gets the defaults of [`cookie`](Self::cookie)
+    /// and the same checks. A cookie that no browser keeps is the [`SessionError::Config`] of that request.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager, cookie::Cookie};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .cookie_for(|request| match request.headers.get("host") {
+    ///         // One session for all hosts below `shop.example`.
+    ///         Some(host) if host.as_bytes().ends_with(b".shop.example") => {
+    ///             Cookie::build("__Secure-session").domain("shop.example").build()
+    ///         }
+    ///         _ => Cookie::new("__Host-session", ""),
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// A client can send the cookie of one host to another host. Where tenants share keys, set
+    /// [`audience_for`](Self::audience_for) too.
+    #[doc(alias("domain", "subdomain", "tenant"))]
+    pub fn cookie_for(
+        mut self,
+        choose: impl Fn(&Parts) -> Cookie<'static> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.cookie_for = Some(Box::new(choose));
+        self
+    }
+
+    /// Also reads a cookie with the name and attributes of an earlier release. Default: none. Call it once for each
+    /// former cookie.
+    ///
+    /// A session in a former cookie counts if no valid session came in today's cookie. The next commit sends the
+    /// session in today's cookie, even if nothing changed. A response that sets today's cookie for the first time,
+    /// or removes it, also removes every former cookie. [`Session::destroy`](crate::Session::destroy) ends the
+    /// sessions of all of them.
+    ///
+    /// [`keys`](Self::keys), [`kind`](Self::kind) and [`audience`](Self::audience) must be those of the earlier
+    /// release. Remove the option after the [`absolute_timeout`](Self::absolute_timeout): no session of the former
+    /// cookie is left then.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager, cookie::Cookie};
+    ///
+    /// // The cookie was set for the path `/shop`. Now it is set for the whole host.
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .cookie(Cookie::new("session", ""))
+    ///     .former_cookie(Cookie::build("session").path("/shop"))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Several nodes
+    ///
+    /// Change the cookie in two releases, so that every node can read every cookie:
+    ///
+    /// 1. `.cookie(old).former_cookie(new)`: the nodes read the new cookie, and still send the old cookie.
+    /// 2. `.cookie(new).former_cookie(old)`, after every node runs the first release.
+    ///
+    /// # Security
+    ///
+    /// The prefix `__Host-` of today's cookie does not protect a former cookie without the prefix. Another host of
+    /// the same site can still set that former cookie, and so give a visitor without a session a session of the
+    /// attacker.
+    pub fn former_cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
+        self.options.former_cookies.push(template.into());
+        self
+    }
+
+    /// Moves sessions from the cookie without `Partitioned` to the partitioned cookie. Default: `false`.
+    ///
+    /// It is for sites that added `Partitioned` to their cookie
+    /// ([CHIPS](https://developer.mozilla.org/docs/Web/Privacy/Guides/Privacy_sandbox/Partitioned_cookies)). The
+    /// cookie without `Partitioned` is read like a [`former_cookie`](Self::former_cookie), and it is removed when
+    /// the partitioned cookie is set.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager, cookie::{Cookie, SameSite}};
+    ///
+    /// let embedded = Cookie::build("__Host-session").same_site(SameSite::None).partitioned(true);
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .cookie(embedded)
+    ///     .remove_unpartitioned(true)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias = "CHIPS")]
+    pub fn remove_unpartitioned(mut self, remove: bool) -> Self {
+        self.options.remove_unpartitioned = remove;
+        self
+    }
+
+    /// Sends the cookie over plain http, for development. Default: `false`.
+    ///
+    /// The cookie then has no `Secure` and no prefix `__Host-` or `__Secure-`. Most browsers keep the default
+    /// cookie on `http://localhost`. At every other host, browsers drop a `Secure` cookie that comes over plain
+    /// http. If a new session is sent to such a browser, a WARN names the host, once for each host and for at most
+    /// ten hosts. See [`cookie_not_kept`](crate::guide::cookie_not_kept).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .insecure_http(cfg!(debug_assertions))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// Never use it in production: anyone on the network can read the cookie. [`build`](Self::build) warns about
+    /// it.
+    #[doc(alias("with_secure", "secure", "localhost", "http"))]
+    pub fn insecure_http(mut self, insecure: bool) -> Self {
+        self.options.insecure_http = insecure;
+        self
+    }
 
     /// Sets how the token travels. Default: [`Transport::cookie`].
+    ///
+    /// [`api_tokens`](crate::guide::api_tokens) shows an API with bearer tokens.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager, Transport};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .transport(Transport::bearer())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("bearer", "header", "externalKey", "authorization"))]
     pub fn transport(mut self, transport: Transport) -> Self {
         self.options.transport = Some(transport);
         self
     }
 
-    /// Sets the function that makes ids of new sessions. Default: 32 random bytes from the operating system.
+    /// Sets how many bytes the name and the value of the cookie may take together. Default: 4096, because browsers
+    /// drop a longer cookie (RFC 6265bis).
     ///
-    /// [`create`](SessionManager::create) has no request to show to it, so its ids are random in any case.
-    ///
-    /// # Security
-    ///
-    /// A client that guesses an id has the session, so the bytes must be random.
-    pub fn id_generator(
-        mut self,
-        generate: impl Fn(&Parts) -> [u8; 32] + Send + Sync + 'static,
-    ) -> Self {
-        self.options.generate_id = Some(Box::new(generate));
-        self
-    }
-
-    /// Ends a session this long after its last save. Default: one day, in a cookie that survives a restart of
-    /// the browser.
-    ///
-    /// [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) sets it for one session.
-    /// [`IdleTimeout::BrowserSession`] gives a cookie that the browser forgets when it closes.
-    /// [`rolling`](Self::rolling) lets requests that only read extend the session too.
+    /// A session that takes more bytes is [`SessionError::TooLarge`]. With a [`transport`](Self::transport) other
+    /// than the cookie, the option counts the name and the value of the header. [`build`](Self::build) refuses it
+    /// together with a [`store`](Self::store), where the cookie holds only an id.
     ///
     /// # Example
     ///
     /// ```
-    /// use std::time::Duration;
-    /// use axum_typed_session::{IdleTimeout, Key, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// let sessions = SessionManager::<u32>::builder()
+    /// // At most 2,648 bytes of data, which nginx lets through with its defaults.
+    /// let sessions = SessionManager::<Visits>::builder()
     ///     .keys(Key::generate())
-    ///     .idle_timeout(IdleTimeout::BrowserSession(Duration::from_secs(2 * 60 * 60)))
+    ///     .max_cookie_bytes(3_700)
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
-    #[doc(alias = "max_age")]
-    #[doc(alias = "maxAge")]
-    #[doc(alias = "ttl")]
+    ///
+    /// # Behind nginx
+    ///
+    /// A proxy may allow less than a browser. nginx reads all headers of a response into one buffer, which has 4096
+    /// bytes by default. If the headers do not fit, nginx answers 502. Measured with nginx 1.22 and a response of
+    /// one cookie and a text:
+    ///
+    /// | nginx | the most session data without 502 |
+    /// |---|---|
+    /// | defaults | 2,776 bytes |
+    /// | `proxy_http_version 1.1` | 2,762 bytes |
+    /// | with `proxy_cache` | 2,495 bytes |
+    /// | `proxy_buffer_size 8k` | 2,945 bytes, which is all that fits into a cookie |
+    ///
+    /// Other headers and cookies of the application take their share of the buffer. With `proxy_cache`, the key of
+    /// the cache, which holds the URL, takes its share too. A WARN appears once when the cookies of a response take
+    /// as many bytes as one cookie with 2,700 bytes of data. That is too late for `proxy_cache`.
+    ///
+    /// If you control nginx, set `proxy_buffer_size 8k`. Otherwise set this option, so that a session that is too
+    /// large fails in the application with an error that says so. See [`many_nodes`](crate::guide::many_nodes).
+    #[doc(alias("nginx", "502", "4096"))]
+    pub fn max_cookie_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_cookie_bytes = Some(bytes);
+        self
+    }
+}
+
+/// **Lifetime**: when a session ends. [`lifetime`](crate::guide::lifetime) shows all timeouts in one picture.
+impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
+    /// Sets how long a session lives after its last save. Default: 1 day, in a cookie that survives a restart of
+    /// the browser.
+    ///
+    /// [`IdleTimeout::BrowserSession`] makes a cookie that the browser forgets when it closes.
+    /// [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) sets the time of one session. With
+    /// [`rolling`](Self::rolling), a request that only reads restarts the time too. The longest value is 400 days,
+    /// because browsers keep no cookie longer. See [`lifetime`](crate::guide::lifetime).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use std::time::Duration;
+    /// use axum_typed_session::{IdleTimeout, Key, SessionManager};
+    ///
+    /// let two_hours = Duration::from_secs(2 * 60 * 60);
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .idle_timeout(IdleTimeout::BrowserSession(two_hours))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("max_age", "maxAge", "max-age", "ttl", "session_ttl"))]
+    #[doc(alias("expiry", "with_expiry", "expires"))]
     pub fn idle_timeout(mut self, timeout: impl Into<IdleTimeout>) -> Self {
         self.options.policy.idle_timeout = timeout.into();
         self
     }
 
-    /// Sets which commits of an unchanged session restart its idle timeout. Default: [`Rolling::Off`].
+    /// Sets which commits of an unchanged session restart its idle timeout. Default: [`Rolling::Off`], so only a
+    /// save restarts it.
     ///
-    /// `true` is [`Rolling::EveryCommit`]. With [`Rolling::BelowHalf`] a commit restarts it once less than half of
-    /// the time is left. In cookie mode a token is sealed anew only once a twentieth of its life has passed.
-    #[doc(alias = "renew")]
+    /// `true` is [`Rolling::EveryCommit`]. With [`Rolling::BelowHalf`], a commit restarts the time when less than
+    /// half of it is left. In cookie mode, an unchanged session gets a new token only after a twentieth of its time
+    /// has passed. A handler that only reads must return its guard, which is the
+    /// [`SessionCommit`](crate::SessionCommit) that [`Session::commit`](crate::Session::commit) returns. See
+    /// [`lifetime`](crate::guide::lifetime).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, Rolling, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .rolling(Rolling::BelowHalf)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("renew", "sliding", "OnInactivity", "session_lifecycle"))]
     pub fn rolling(mut self, rolling: impl Into<Rolling>) -> Self {
         self.options.policy.rolling = rolling.into();
         self
@@ -437,54 +660,78 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Chooses the requests that extend their session. Default: every request.
     ///
-    /// Use it for polling and health requests, which a browser sends while nobody is there. A request for which this
-    /// returns `false` extends nothing, whoever commits it: [`rolling`](Self::rolling) does nothing, and a save, also
-    /// by [`update`](crate::Session::update), keeps the session's expiry. A new session still begins,
-    /// [`set_idle_timeout`](crate::Session::set_idle_timeout) still restarts the idle timeout, and a login still
-    /// begins the session anew.
+    /// Use it for requests that a browser sends while nobody uses it, such as polling. If `extend_if` returns
+    /// `false`, the request extends nothing: [`rolling`](Self::rolling) has no effect, and a save keeps the expiry
+    /// of the session, also a save by [`Session::update`](crate::Session::update). Three things still work: a new
+    /// session begins, [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) restarts the idle timeout,
+    /// and a login begins the session anew. See [`lifetime`](crate::guide::lifetime).
     ///
-    /// It runs once in a request, when the session is loaded.
+    /// `extend_if` runs once in a request, when the session is loaded.
     ///
     /// # Example
     ///
     /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// let sessions = SessionManager::<u32>::builder()
+    /// let sessions = SessionManager::<Visits>::builder()
     ///     .keys(Key::generate())
     ///     .rolling(true)
     ///     .extend_if(|request| request.uri.path() != "/notifications")
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
+    #[doc(alias = "polling")]
     pub fn extend_if(mut self, extend_if: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.options.extend_if = Some(Box::new(extend_if));
         self
     }
 
-    /// Ends sessions at this age; nothing extends them. Default: 30 days (NIST SP 800-63B, AAL1).
+    /// Sets the age at which a session ends, even if it is in use. Default: 30 days (NIST SP 800-63B, AAL1).
     ///
-    /// The age counts from [`created_at`](crate::Session::created_at). A single session can have another absolute
-    /// timeout, which [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets. It is longer than
-    /// this one only if [`max_absolute_timeout`](Self::max_absolute_timeout) allows it.
+    /// The age counts from [`created_at`](crate::Session::created_at). One session can have another absolute
+    /// timeout, by [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout). That timeout can be
+    /// longer than this option only if [`max_absolute_timeout`](Self::max_absolute_timeout) allows it. The longest
+    /// value is 100 years. See [`lifetime`](crate::guide::lifetime).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use std::time::Duration;
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .absolute_timeout(Duration::from_secs(7 * 24 * 60 * 60))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("AtDateTime", "lifetime"))]
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.absolute_timeout = timeout;
         self
     }
 
     /// Sets the longest absolute timeout that one session can have. Default:
-    /// [`absolute_timeout`](Self::absolute_timeout), so that none lives longer than the others.
+    /// [`absolute_timeout`](Self::absolute_timeout).
     ///
-    /// [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets a session's own timeout, such as
-    /// for "keep me signed in". Sessions that set none still end at `absolute_timeout`.
+    /// [`Session::set_absolute_timeout`](crate::Session::set_absolute_timeout) sets the timeout of one session,
+    /// such as for "keep me signed in". A session that sets none still ends at
+    /// [`absolute_timeout`](Self::absolute_timeout). The longest value is 100 years. See
+    /// [`lifetime`](crate::guide::lifetime).
     ///
     /// # Example
     ///
     /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
     /// use std::time::Duration;
     /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// let sessions = SessionManager::<u32>::builder()
+    /// let sessions = SessionManager::<Login>::builder()
     ///     .keys(Key::generate())
     ///     .max_absolute_timeout(Duration::from_secs(90 * 24 * 60 * 60))
     ///     .build()?;
@@ -493,7 +740,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// # Security
     ///
-    /// A stolen session can be used up to its absolute end. NIST SP 800-63B asks for a new login after 30 days at most.
+    /// A stolen session can be used until its absolute timeout. NIST SP 800-63B asks for a new login after at most
+    /// 30 days.
+    #[doc(alias("remember_me", "keep me signed in"))]
     pub fn max_absolute_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.max_absolute_timeout = Some(timeout);
         self
@@ -501,64 +750,262 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets a shorter idle timeout for sessions without an owner. Default: [`idle_timeout`](Self::idle_timeout).
     ///
-    /// Needs [`owner`](Self::owner).
+    /// It bounds the room that visitors take in a store if they never sign in. It needs [`owner`](Self::owner). The
+    /// longest value is 400 days. See [`lifetime`](crate::guide::lifetime).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// use std::time::Duration;
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Login>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .owner(|login| login.user.clone())
+    ///     .anonymous_idle_timeout(Duration::from_secs(30 * 60))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn anonymous_idle_timeout(mut self, timeout: Duration) -> Self {
         self.options.policy.anonymous_idle_timeout = Some(timeout);
         self
     }
+}
 
-    /// Sets how many bytes encoded data may take. Default: 64 KiB.
+/// **Identity**: which user, application and tenant a session belongs to.
+impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
+    /// Names the user that a session belongs to. Return `None` while nobody is signed in. Default: none.
     ///
-    /// Without a store the limit of the cookie is lower: some 2,940 bytes of data, or what
-    /// [`max_cookie_bytes`](Self::max_cookie_bytes) allows.
+    /// With a store that has [`indexes_owners`](SessionStore::indexes_owners), [`SessionManager::sessions_of`]
+    /// lists the sessions of a user, and [`SessionManager::destroy_all_of`] ends them. See
+    /// [`devices`](crate::guide::devices).
+    ///
+    /// Two requests that change one session are merged only if the owner stays the same. A login changes the owner
+    /// from `None` to a name, and takes over what the anonymous session got in the meantime. Without this option, a
+    /// [`Session::regenerate`](crate::Session::regenerate) counts as a change of the owner. See
+    /// [`parallel_requests`](crate::guide::parallel_requests).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Login>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .owner(|login| login.user.clone())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("user", "user_id", "devices", "logout_everywhere"))]
+    pub fn owner(mut self, owner: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.options.owner_is_told = true;
+        self.data.owner = Box::new(owner);
+        self
+    }
+
+    /// Sets the application that the sessions belong to. Default: `axum-typed-session`.
+    ///
+    /// A token or an id of another audience opens no session. Set the audience if several applications share keys
+    /// or a store. Changing it ends all sessions. An empty text is an error of [`build`](Self::build). See
+    /// [`several_types`](crate::guide::several_types).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .audience("shop")
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.options.audience = audience.into();
+        self
+    }
+
+    /// Chooses the audience of each request, such as the tenant. Default: [`audience`](Self::audience) for all
+    /// requests.
+    ///
+    /// A session of one tenant is unknown to every other tenant, even if they share a store and a key: its token
+    /// does not open, its id finds no stored session, and its owner is another owner. `choose` runs when a request
+    /// extracts its session. An empty text is [`SessionError::Config`].
+    ///
+    /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant.
+    /// [`create`](SessionManager::create) and the operations on owners need it, and
+    /// [`update`](SessionManager::update) needs it if there is an [`owner`](Self::owner).
+    ///
+    /// Caches tell hosts apart. If `choose` reads another header than `Host`, and a cache may keep the response,
+    /// add that header to `Vary`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .audience_for(|request| {
+    ///         let host = request.headers.get("host").and_then(|host| host.to_str().ok());
+    ///         host.unwrap_or("unknown").to_ascii_lowercase()
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias = "tenant")]
+    pub fn audience_for(
+        mut self,
+        choose: impl Fn(&Parts) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.options.audience_for = Some(Box::new(choose));
+        self
+    }
+
+    /// Sets the name of the session type. Default: the short name of the data type, such as `Login` or
+    /// `Vec<Login>`.
+    ///
+    /// A token or an id of another kind opens no session, so no type opens the sessions of another type. If you
+    /// rename the type, its sessions end. To keep them, set the former name here. An empty text is an error of
+    /// [`build`](Self::build). See [`several_types`](crate::guide::several_types).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// // The type was called `Counter` in the last release.
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .kind("Counter")
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias = "rename")]
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.options.events.kind = kind.into();
+        self
+    }
+
+    /// Sets the function that makes the id of a new session. Default: 32 random bytes from the operating system.
+    ///
+    /// `generate` runs when a new session is saved and when a session gets a new id. [`SessionManager::create`] has
+    /// no request, so it does not call `generate` and always uses the default. An id that is already in use is
+    /// [`SessionError::IdInUse`]. See [`security`](crate::guide::security).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// # fn hardware_random() -> [u8; 32] { [7; 32] }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .id_generator(|_request| hardware_random())
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// A client that guesses an id has the session, so the bytes must be random.
+    #[doc(alias("genid", "session_id"))]
+    pub fn id_generator(
+        mut self,
+        generate: impl Fn(&Parts) -> [u8; 32] + Send + Sync + 'static,
+    ) -> Self {
+        self.options.generate_id = Some(Box::new(generate));
+        self
+    }
+}
+
+/// **Data**: what a session may hold, and what happens to the data at a load and at a save.
+impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
+    /// Sets how many bytes the encoded data may take. Default: 65,536 bytes (64 KiB).
+    ///
+    /// A session with more data is [`SessionError::TooLarge`]. In cookie mode the limit of the cookie is lower:
+    /// about 2,940 bytes of data, or the bytes that [`max_cookie_bytes`](Self::max_cookie_bytes) allows. See
+    /// [`where_data_lives`](crate::guide::where_data_lives).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .max_payload(8 * 1024)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.options.max_payload = bytes;
         self
     }
 
-    /// Sets how many bytes the name and the value of the cookie may take together. A session that takes more is
-    /// [`SessionError::TooLarge`]. Default: 4096, above which browsers drop a cookie (RFC 6265bis).
+    /// Sets what happens when two requests change one stored session at the same time. Default:
+    /// [`ConflictPolicy::Merge`].
     ///
-    /// It needs sessions in the cookie, as there are without a store. Where another [`transport`](Self::transport)
-    /// is set, it counts the name and the value of its header.
+    /// The option needs a [`store`](Self::store): in cookie mode, the browser keeps the cookie that arrives last.
+    /// See [`parallel_requests`](crate::guide::parallel_requests).
     ///
-    /// Proxies may allow less than browsers. nginx reads all headers of a response into one buffer, of 4096 bytes by
-    /// default, and answers 502 if they do not fit. Measured with nginx 1.22 and a handler that sends nothing but its
-    /// guard and a text:
+    /// # Example
     ///
-    /// | nginx | the most session data without 502 |
-    /// |---|---|
-    /// | defaults | 2,776 bytes |
-    /// | `proxy_http_version 1.1` | 2,762 bytes |
-    /// | with `proxy_cache` | 2,495 bytes |
-    /// | `proxy_buffer_size 8k` | 2,945 bytes, which is all that fits into the cookie |
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{ConflictPolicy, MemoryStore, SessionManager};
     ///
-    /// Headers and cookies of the application's own take their share of the buffer. With `proxy_cache` so does the
-    /// key of the cache, which holds the URL. A WARN comes once when the cookies of a response take as many bytes as
-    /// one cookie with 2,700 bytes of data, which is too late for `proxy_cache`. Set `proxy_buffer_size 8k` where
-    /// nginx is yours. Elsewhere set this option, so that a session which is too large fails in the application, with
-    /// an error that says so.
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .on_conflict(ConflictPolicy::Reject)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("merge", "race", "concurrency", "lost update"))]
+    pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
+        self.options.on_conflict = Some(policy);
+        self
+    }
+
+    /// Checks each session that comes in with a request. Default: every session is valid.
+    ///
+    /// If `validate` returns `false`, the handler gets a fresh session, which is a new session that was not loaded
+    /// from the request. The rejected session stays in the store until it expires. Use the option to bind a session
+    /// to a property of the client. See [`security`](crate::guide::security).
     ///
     /// # Example
     ///
     /// ```
     /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// // Up to 2,648 bytes of data, which nginx lets through with its defaults.
-    /// let sessions = SessionManager::<String>::builder()
+    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// struct Login { user: Option<String>, agent: String }
+    ///
+    /// let sessions = SessionManager::<Login>::builder()
     ///     .keys(Key::generate())
-    ///     .max_cookie_bytes(3_700)
+    ///     .validate(|request, login| {
+    ///         let agent = request.headers.get("user-agent").map(|agent| agent.as_bytes());
+    ///         agent.unwrap_or_default() == login.agent.as_bytes()
+    ///     })
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
-    pub fn max_cookie_bytes(mut self, bytes: usize) -> Self {
-        self.options.max_cookie_bytes = Some(bytes);
-        self
-    }
-
-    /// Rejects incoming sessions for which this returns `false`; a fresh session starts instead. Default: none.
-    ///
-    /// Use it to bind a session to a property of the client. The rejected row stays until it expires.
+    #[doc(alias("valid", "fingerprint"))]
     pub fn validate(
         mut self,
         validate: impl Fn(&Parts, &T) -> bool + Send + Sync + 'static,
@@ -567,87 +1014,94 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Rejects stored data for which this returns `false`, also outside a request; a fresh session starts
-    /// instead. Default: none.
+    /// Checks the data of each session that is loaded or saved, also outside a request. Default: all data is valid.
     ///
-    /// A commit of such data is [`SessionError::Invalid`] and saves nothing. A merge that would result in such data
-    /// is a [`SessionError::Conflict`].
+    /// If `validate` returns `false` for a session that comes in, the handler gets a fresh session, which is a new
+    /// session that was not loaded from the request. A commit of such data is [`SessionError::Invalid`] and saves
+    /// nothing. A merge that results in such data is [`SessionError::Conflict`]. See
+    /// [`security`](crate::guide::security).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .validate_data(|visits| visits.count <= 1_000_000)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn validate_data(mut self, validate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {
         self.data.validate_data = Box::new(validate);
         self
     }
 
-    /// Changes the data before every save, after merging. Runs only if the session is saved anyway. Default: none.
+    /// Changes the data before each save. Default: none.
+    ///
+    /// `before_save` runs after changes of other requests were merged. It runs only if the session is saved anyway,
+    /// so its change alone causes no save. See [`parallel_requests`](crate::guide::parallel_requests).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .before_save(|visits| visits.count = visits.count.min(1_000))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn before_save(mut self, before_save: impl Fn(&mut T) + Send + Sync + 'static) -> Self {
         self.data.before_save = Some(Box::new(before_save));
         self
     }
 
-    /// Sets the encoding of the data. Default: JSON.
+    /// Sets how the data becomes bytes. Default: JSON.
     ///
-    /// With a store, [`ConflictPolicy::Merge`] needs JSON, as does [`migrate`](Self::migrate).
+    /// With a [`store`](Self::store), [`ConflictPolicy::Merge`] needs JSON, so set another
+    /// [`on_conflict`](Self::on_conflict). [`migrate`](Self::migrate) needs JSON too. See
+    /// [`keys_and_schemas`](crate::guide::keys_and_schemas).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// # type BoxError = Box<dyn std::error::Error + Send + Sync>;
+    /// use axum_typed_session::{Codec, Key, SessionManager};
+    ///
+    /// struct FourBytes;
+    /// impl Codec<Visits> for FourBytes {
+    ///     fn tag(&self) -> u8 { 2 }
+    ///     fn encode(&self, visits: &Visits) -> Result<Vec<u8>, BoxError> {
+    ///         Ok(visits.count.to_be_bytes().into())
+    ///     }
+    ///     fn decode(&self, bytes: &[u8]) -> Result<Visits, BoxError> {
+    ///         Ok(Visits { count: u32::from_be_bytes(bytes.try_into()?) })
+    ///     }
+    /// }
+    /// let builder = SessionManager::<Visits>::builder().keys(Key::generate()).codec(FourBytes);
+    /// # builder.build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("serializer", "encode", "decode", "messagepack", "bincode"))]
     pub fn codec(mut self, codec: impl Codec<T>) -> Self {
         self.options.codec_tag = codec.tag();
         self.data.codec = Arc::new(codec);
         self
     }
 
-    /// Calls `on_event` with every [`SessionEvent`], in addition to the `tracing` output. Default: none.
+    /// Sets the version number of the type's shape. Default: 1. A higher number needs [`migrate`](Self::migrate).
     ///
-    /// It runs within the request, so it should not block. It must not panic: a panic after the row was written
-    /// means that no cookie is sent.
-    pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
-        self.options.events.hook = Some(Box::new(on_event));
-        self
-    }
-
-    /// Sets what happens when two requests change one stored session at once. Default: [`ConflictPolicy::Merge`].
-    pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
-        self.options.on_conflict = Some(policy);
-        self
-    }
-
-    /// Sets the response that the client gets for an error. Default: the status and a short plain sentence.
-    ///
-    /// [`AutoCommitLayer`](crate::AutoCommitLayer) uses it for every session error of a request: of an extractor,
-    /// of a handler and of its own commit. Without the layer, call
-    /// [`SessionManager::error_response`] where the application renders its errors.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use axum::response::{Html, IntoResponse};
-    /// use axum_typed_session::{Key, SessionManager};
-    ///
-    /// let sessions = SessionManager::<u32>::builder()
-    ///     .keys(Key::generate())
-    ///     .error_response(|error| (error.status(), Html("<h1>Please try again</h1>")).into_response())
-    ///     .build()?;
-    /// # Ok::<(), axum_typed_session::ConfigError>(())
-    /// ```
-    pub fn error_response(
-        mut self,
-        render: impl Fn(&SessionError) -> Response + Send + Sync + 'static,
-    ) -> Self {
-        self.options.error_response = Some(Box::new(render));
-        self
-    }
-
-    /// Names the user a session belongs to. Return `None` while nobody is logged in. Default: none.
-    ///
-    /// Changes of concurrent requests merge only if the owner stays the same. A login, from `None` to a name, takes
-    /// over the changes that the anonymous session got meanwhile. Without this option,
-    /// [`regenerate`](crate::Session::regenerate) counts as a change of owner.
-    ///
-    /// Finding sessions by owner, as [`sessions_of`](SessionManager::sessions_of) does, also needs a store with
-    /// [`indexes_owners`](SessionStore::indexes_owners).
-    pub fn owner(mut self, owner: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.options.owner_is_told = true;
-        self.data.owner = Box::new(owner);
-        self
-    }
-
-    /// Sets the version number of the data's shape. Default: 1. A higher number needs [`migrate`](Self::migrate).
+    /// Raise it if the new type cannot read the data of the old type, as the example of [`migrate`](Self::migrate)
+    /// does. A new field with `#[serde(default)]` needs no new version. See
+    /// [`keys_and_schemas`](crate::guide::keys_and_schemas).
     pub fn schema_version(mut self, version: u32) -> Self {
         self.options.schema = version;
         self
@@ -655,32 +1109,31 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Converts JSON of an older [`schema_version`](Self::schema_version) to the current shape. Default: none.
     ///
-    /// If it returns an error, a fresh session starts instead.
+    /// `migrate` gets the version of the data and the data. If it returns an error, the handler gets a fresh
+    /// session, which is a new session that was not loaded from the request. See
+    /// [`keys_and_schemas`](crate::guide::keys_and_schemas).
     ///
     /// # Example
     ///
     /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
     /// use axum_typed_session::{MemoryStore, SessionManager};
-    /// use serde_json::Value;
     ///
-    /// #[derive(Default, serde::Serialize, serde::Deserialize)]
-    /// struct Cart { skus: Vec<String> }
-    ///
-    /// // Version 1 held one article.
-    /// let sessions = SessionManager::<Cart>::builder()
+    /// // Version 1 called the field `name`.
+    /// let sessions = SessionManager::<Login>::builder()
     ///     .store(MemoryStore::new())
     ///     .schema_version(2)
-    ///     .migrate(|from, mut data| -> Result<Value, String> {
-    ///         if from == 1 {
-    ///             let cart = data.as_object_mut().ok_or("not a cart")?;
-    ///             let sku = cart.remove("sku").ok_or("no article")?;
-    ///             cart.insert("skus".into(), Value::Array(vec![sku]));
-    ///         }
-    ///         Ok(data)
+    ///     .migrate(|_from, mut data| {
+    ///         let login = data.as_object_mut().ok_or("not an object")?;
+    ///         let name = login.remove("name").ok_or("no name")?;
+    ///         login.insert("user".to_owned(), name);
+    ///         Ok::<_, &str>(data)
     ///     })
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
+    #[doc(alias = "migration")]
     pub fn migrate<E>(
         mut self,
         migrate: impl Fn(u32, Value) -> Result<Value, E> + Send + Sync + 'static,
@@ -693,42 +1146,117 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Also reads this newer schema version. Default: none.
+    /// Also reads data of this newer schema version. Default: none.
     ///
-    /// Other data of a newer version is answered with 503, so that no node replaces data that it does not
-    /// understand. With several nodes, change the type in two releases:
+    /// Data of any other newer version is [`SessionError::Newer`], which is 503, so that no node replaces data that
+    /// it does not understand. With several nodes, change the type in two releases:
     ///
     /// 1. `.accept_schema(2)`, with a type that reads both shapes (`#[serde(default)]` on new fields). It still
     ///    saves version 1.
-    /// 2. `.schema_version(2).migrate(..)`, once every node runs the first release.
-    pub fn accept_schema(mut self, version: u32) -> Self {
-        self.options.accept_schema = Some(version);
-        self
-    }
-
-    /// Sets how long one store call may take. A store that takes longer counts as down. Default: two seconds.
-    pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.options.store_timeout = Some(timeout);
-        self
-    }
-
-    /// Sets how far the clocks of two nodes may differ. Default: 60 seconds.
+    /// 2. `.schema_version(2).migrate(..)`, after every node runs the first release.
     ///
-    /// A token that another node sealed is refused only if it was issued later than this node's time and this
-    /// duration. At most an hour; zero for a single node.
+    /// See [`keys_and_schemas`](crate::guide::keys_and_schemas).
     ///
     /// # Example
     ///
     /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Login>::builder()
+    ///     .keys(Key::generate())
+    ///     .accept_schema(2)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("rolling deploy", "blue-green"))]
+    pub fn accept_schema(mut self, version: u32) -> Self {
+        self.options.accept_schema = Some(version);
+        self
+    }
+}
+
+/// **Events, errors and time.**
+impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
+    /// Calls a function with every [`SessionEvent`], such as for metrics. Default: none.
+    ///
+    /// Every event is also written with `tracing`. The function runs inside the request, so it must not block. It
+    /// must not panic: after a panic no cookie is sent, although the session may be saved. The example `metrics`
+    /// counts events.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{Key, SessionEventKind, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .on_event(|event| match event.kind {
+    ///         SessionEventKind::Created => tracing::info!("a session began"),
+    ///         _ => {}
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("metrics", "audit", "log"))]
+    pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
+        self.options.events.hook = Some(Box::new(on_event));
+        self
+    }
+
+    /// Sets the response that the client gets for an error. Default: the status and a short plain sentence.
+    ///
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) uses it for every [`SessionError`] of a request: of an
+    /// extractor, of a handler and of its own commit. Without the layer, call [`SessionManager::error_response`]
+    /// where the application renders its errors. See [`errors`](crate::guide::errors).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum::response::{Html, IntoResponse};
+    /// use axum_typed_session::{Key, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .keys(Key::generate())
+    ///     .error_response(|error| {
+    ///         (error.status(), Html("<h1>Please try again</h1>")).into_response()
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    pub fn error_response(
+        mut self,
+        render: impl Fn(&SessionError) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        self.options.error_response = Some(Box::new(render));
+        self
+    }
+
+    /// Sets how far the clocks of two nodes may differ. Default: 60 seconds. The longest value is one hour.
+    ///
+    /// In cookie mode, a token from another node is refused if its time of issue is later than the time of this
+    /// node and this duration. Set zero for a single node. See [`many_nodes`](crate::guide::many_nodes).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     /// use std::time::Duration;
     /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// let sessions = SessionManager::<u32>::builder()
+    /// let sessions = SessionManager::<Visits>::builder()
     ///     .keys(Key::generate())
     ///     .clock_skew(Duration::from_secs(5))
     ///     .build()?;
     /// # Ok::<(), axum_typed_session::ConfigError>(())
     /// ```
+    #[doc(alias("ntp", "leeway"))]
     pub fn clock_skew(mut self, skew: Duration) -> Self {
         self.options.clock_skew = skew;
         self
@@ -736,7 +1264,24 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets the clock. Default: [`SystemClock`].
     ///
-    /// A store has its own clock. Give both the same.
+    /// Tests use a [`ManualClock`](crate::testing::ManualClock), as [`testing`](crate::guide::testing) shows. A
+    /// store has its own clock. If a test moves the time, give the same clock to both.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::{MemoryStore, SessionManager, testing::ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let sessions = SessionManager::<Visits>::builder()
+    ///     .store(MemoryStore::builder().clock(clock.clone()).build())
+    ///     .clock(clock)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("mock", "mock time", "fake time", "freeze"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.options.clock = Arc::new(clock);
         self

@@ -14,12 +14,12 @@ use crate::error::ConfigError;
 /// The name and value of a cookie may take this many bytes together (RFC 6265bis, section 5.6).
 pub(crate) const NAME_VALUE_LIMIT: usize = 4096;
 
-/// RFC 6265 lets a value stand in double quotes; some proxies add them.
+/// Removes the double quotes around a value. RFC 6265 allows them, and some proxies add them.
 fn unquote(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 
-/// The checked cookie template, rendered as far as it goes without a value.
+/// A checked cookie template. All but the value and Max-Age is rendered already.
 pub(crate) struct CookieTemplate {
     pub(crate) name: String,
     /// The name, and Domain, Path and Partitioned where they are not the default. Browsers tell cookies apart by these.
@@ -28,11 +28,11 @@ pub(crate) struct CookieTemplate {
     attributes: String,
     pub(crate) secure: bool,
     partitioned: bool,
-    /// What removes the cookie.
+    /// The `Set-Cookie` header that removes the cookie.
     pub(crate) removal: HeaderValue,
-    /// Finds the name and `=` in a header; a search is faster than a look at every cookie.
+    /// Finds the name and `=` in a header. This search is faster than splitting the header into cookies.
     finder: Finder<'static>,
-    /// The warnings that the attributes deserve.
+    /// The warnings about the attributes.
     pub(crate) risks: Vec<&'static str>,
 }
 
@@ -115,7 +115,7 @@ impl CookieTemplate {
     }
 }
 
-/// Returns what tells a cookie from others in a browser. No name holds a semicolon.
+/// Returns the text by which two cookies are the same cookie in a browser. No name holds a semicolon.
 fn identity_of(cookie: &Cookie<'static>) -> String {
     let domain = cookie.domain().map(|domain| format!(";domain={}", domain.to_ascii_lowercase()));
     let path = cookie.path().filter(|path| *path != "/").map(|path| format!(";path={path}"));
@@ -123,8 +123,8 @@ fn identity_of(cookie: &Cookie<'static>) -> String {
     [cookie.name().to_owned()].into_iter().chain(domain).chain(path).chain(partition).collect()
 }
 
-/// What browsers make conditions for, the longest first (RFC 6265bis, section 4.1.3; those with `Http` came
-/// later).
+/// The name prefixes for which browsers make conditions, the longest first (RFC 6265bis, section 4.1.3; the prefixes
+/// with `Http` came later).
 const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
 
 /// Returns the prefix of a name as [`PREFIXES`] spells it, or an empty text. Its case is ignored, as browsers do.
@@ -143,7 +143,7 @@ fn fill_in_defaults(cookie: &mut Cookie<'static>) {
     cookie.set_same_site(cookie.same_site().unwrap_or(SameSite::Lax));
 }
 
-/// Checks what the session decides itself, what can be written, and what browsers keep.
+/// Checks that the template leaves the value and the lifetime to the session, and that browsers keep the cookie.
 fn check(cookie: &Cookie<'static>) -> Result<(), String> {
     let (name, secure) = (cookie.name(), cookie.secure() == Some(true));
     let is_token = |byte: u8| byte.is_ascii_graphic() && !br#"()<>@,;:\"/[]?={}"#.contains(&byte);
@@ -151,34 +151,34 @@ fn check(cookie: &Cookie<'static>) -> Result<(), String> {
     let (path, prefix) = (cookie.path().unwrap_or_default(), prefix_of(name));
     let (host, http) = (prefix.starts_with("__Host-"), prefix.ends_with("Http-"));
     let rules = [
-        (!cookie.value().is_empty(), "value is the session's; give the template an empty one"),
-        (cookie.max_age().is_some(), "Max-Age follows the session; use `.idle_timeout(..)`"),
+        (!cookie.value().is_empty(), "the value must be empty, because the session sets it"),
+        (cookie.max_age().is_some(), "Max-Age must not be set; use `.idle_timeout(..)`"),
         (
             cookie.expires().is_some(),
-            "Expires follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
+            "Expires must not be set; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
         (
             name.is_empty() || !name.bytes().all(is_token),
-            "name must be letters, digits and any of !#$%&'*+-.^_`|~",
+            "the name must have at least one character, and only letters, digits and !#$%&'*+-.^_`|~",
         ),
         (
             !path.starts_with('/'),
-            "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such as `/app`",
+            "Path must start with `/`, such as `/` or `/app`; browsers replace any other Path by the folder of the request",
         ),
         (
             !path.bytes().all(is_plain),
-            "Path must hold no space, comma, semicolon, control character or letter beyond ASCII; percent-encode it, as in `%20`",
+            "Path must not hold a space, comma, semicolon, control character or non-ASCII letter; percent-encode it, such as `%20` for a space",
         ),
-        (host && !secure, "name `__Host-` needs Secure"),
-        (host && path != "/", "name `__Host-` needs Path=/"),
-        (host && cookie.domain().is_some(), "name `__Host-` allows no Domain"),
-        (prefix == "__Secure-" && !secure, "name `__Secure-` needs Secure"),
-        (prefix == "__Http-" && !secure, "name `__Http-` needs Secure"),
+        (host && !secure, "the prefix `__Host-` needs Secure"),
+        (host && path != "/", "the prefix `__Host-` needs Path=/"),
+        (host && cookie.domain().is_some(), "the prefix `__Host-` allows no Domain"),
+        (prefix == "__Secure-" && !secure, "the prefix `__Secure-` needs Secure"),
+        (prefix == "__Http-" && !secure, "the prefix `__Http-` needs Secure"),
         (
             http && cookie.http_only() != Some(true),
-            "name `__Http-` and `__Host-Http-` need HttpOnly",
+            "the prefixes `__Http-` and `__Host-Http-` need HttpOnly",
         ),
-        (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite None needs Secure"),
+        (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite=None needs Secure"),
         (cookie.partitioned() == Some(true) && !secure, "Partitioned needs Secure"),
     ];
     let problem = rules.into_iter().find(|(is_broken, _)| *is_broken);
@@ -187,8 +187,8 @@ fn check(cookie: &Cookie<'static>) -> Result<(), String> {
     }
     match cookie.domain().and_then(domain::problem) {
         Some(problem) => Err(format!(
-            "Domain {problem}, so that browsers drop the cookie; write the host alone, such as `example.com`, or \
-             leave Domain out"
+            "Domain {problem}, so browsers drop the cookie; write only the host, such as `example.com`, or remove \
+             Domain"
         )),
         None => Ok(()),
     }
@@ -199,7 +199,7 @@ fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> 
     let risks = [
         (
             insecure_http,
-            "session cookies are sent over plain http (`insecure_http`); never do this in production",
+            "`.insecure_http(true)` sends session cookies over plain http; never use it in production",
         ),
         (is_readable, "the session cookie is not Secure; anyone on the network can read it"),
         (
@@ -208,8 +208,8 @@ fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> 
         ),
         (
             cookie.domain().is_some_and(domain::is_one_host),
-            "the session cookie's Domain is an IP address or a name without a dot: browsers keep the cookie at \
-             that host alone and drop it at every other; leave Domain out",
+            "the Domain of the session cookie is an IP address or a name without a dot, so browsers keep the cookie \
+             for that host alone and drop it at every other host; remove Domain",
         ),
     ];
     risks.into_iter().filter(|(is_taken, _)| *is_taken).map(|(_, risk)| risk).collect()

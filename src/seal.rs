@@ -1,14 +1,14 @@
-//! Sealed tokens: what a client holds and cannot read, change or use elsewhere.
+//! Sealed tokens. A client holds a token, and cannot read it, change it or use it for another purpose.
 //!
 //! ```text
 //! encrypted  version u8 = 1 | key id [u8; 4] | nonce [u8; 24] | ciphertext | tag [u8; 16]
 //! signed     version u8 = 1 | key id [u8; 4] | plaintext | tag [u8; 32]
 //! ```
 //!
-//! in base64url without padding. Encryption is XAES-256-GCM, which derives a key per message from half
-//! of its 192-bit nonce, so that random nonces are safe at any volume; signing is HMAC-SHA256. Which of
-//! them is configuration, never the token's choice. The associated data binds version, audience, kind,
-//! transport, cookie or header, and mode. The key id need not be bound: it chooses the key.
+//! A token is written in base64url without padding. Encryption is XAES-256-GCM. It derives a key for each message
+//! from half of its 192-bit nonce, so random nonces are safe at any volume. Signing is HMAC-SHA256. The
+//! configuration chooses between the two; a token never does. The associated data binds version, audience, kind,
+//! transport, cookie or header, and mode. It need not bind the key id, which only chooses the key.
 
 use base64::{Engine as _, decoded_len_estimate, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -56,7 +56,7 @@ enum Cipher {
     Sign(Zeroizing<[u8; 32]>),
 }
 
-/// Why a token is no session; the worst is the greatest.
+/// The reason why a token is not a session. The most serious reason is the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BadToken {
     UnknownKey,
@@ -65,7 +65,7 @@ pub(crate) enum BadToken {
     Newer,
 }
 
-/// What an authenticated token held.
+/// The content of an authenticated token.
 pub(crate) struct Opened {
     pub(crate) plaintext: Bytes,
     pub(crate) former_key: bool,
@@ -192,7 +192,7 @@ impl SealKey {
     }
 }
 
-/// The context's length stands first, so that no byte can move between it and the text.
+/// The length of the context comes first, so that no byte can move from the context to the text.
 fn signature(secret: &[u8; 32], context: &[u8], text: &[u8]) -> Hmac<Sha256> {
     #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
     let mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");

@@ -10,8 +10,8 @@ use std::{
 /// The most lines of code that one file of `src` has.
 const MOST_LINES_OF_A_FILE: usize = 330;
 
-/// The most lines of code that `src` has without stores and test helpers.
-const MOST_LINES_OF_THE_CORE: usize = 5_890;
+/// The most lines of code that `src` has without stores, test helpers and the guide.
+const MOST_LINES_OF_THE_CORE: usize = 6_000;
 
 /// A module of the crate root and the modules of the crate root it names.
 type Uses = BTreeMap<String, BTreeSet<String>>;
@@ -170,7 +170,8 @@ fn no_file_is_long_and_the_core_is_small() {
                 "`{file}` has {lines} lines of code, more than {MOST_LINES_OF_A_FILE}"
             ));
         }
-        if !file.starts_with("src/store/") && !file.starts_with("src/testing/") {
+        let others = ["src/store/", "src/testing/", "src/guide"];
+        if !others.iter().any(|other| file.starts_with(other)) {
             core += lines;
         }
     }
@@ -256,14 +257,15 @@ fn module_name(line: &str) -> Option<&str> {
     (before.is_empty() || before.starts_with("pub")).then_some(name)
 }
 
-/// Counts lines, without blank ones, comments and unit tests.
+/// Counts lines, without blank ones, comments, documentation and unit tests.
 fn code_lines(text: &str) -> usize {
+    let is_doc = |line: &str| line.starts_with("//") || line.starts_with("#[doc(");
     let mut lines = text.lines();
     let mut count = 0;
     while let Some(line) = lines.next() {
         if line == "#[cfg(test)]" && lines.next().is_some_and(|next| next.ends_with('{')) {
             lines.find(|line| *line == "}");
-        } else if !line.trim().is_empty() && !line.trim_start().starts_with("//") {
+        } else if !line.trim().is_empty() && !is_doc(line.trim_start()) {
             count += 1;
         }
     }
@@ -288,8 +290,8 @@ fn a_module_is_where_its_line_says() {
 }
 
 #[test]
-fn blank_lines_comments_and_unit_tests_are_no_code() {
-    let text = "//! Docs.\n\nuse x::y;\n\n/// Docs.\nfn f() {\n    // Why.\n    g();\n}\n";
+fn blank_lines_documentation_and_unit_tests_are_no_code() {
+    let text = "//! Docs.\n\nuse x::y;\n\n/// Docs.\n#[doc(alias = \"g\")]\nfn f() {\n    // Why.\n    g();\n}\n";
     assert_eq!(code_lines(text), 4);
     let tests = "#[cfg(test)]\nmod tests {\n    fn f() {\n    }\n}\n";
     assert_eq!(code_lines(&format!("{text}\n{tests}fn h() {{}}\n")), 5);

@@ -15,17 +15,36 @@ use crate::{
     warnings::Warnings,
 };
 
-/// Long enough for anything and short enough that no sum overflows.
+/// Longer than any session needs, and short enough that no sum of timestamps overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 const LONGEST_SKEW: Duration = Duration::from_secs(60 * 60);
 
+/// **Building** the manager.
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
-    /// Checks everything and makes the manager.
+    /// Checks all options and makes the manager.
+    ///
+    /// It reads and sends nothing, so a store that is down is no error here. A dangerous option, such as
+    /// [`insecure_http`](Self::insecure_http), is logged as a WARN.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] whose text names the option and what to change.
+    /// A [`ConfigError`] if an option is missing, has a value that cannot work, or contradicts another option. Its
+    /// text names the option and the way out.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    /// use axum_typed_session::SessionManager;
+    ///
+    /// let error = SessionManager::<Visits>::builder().build().unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "set `.keys(..)` to keep sessions in a cookie, or `.store(..)` to keep them on the server",
+    /// );
+    /// ```
     pub fn build(self) -> Result<SessionManager<T>, ConfigError> {
         let core = self.token.build(self.options, Box::new(self.data))?;
         Ok(SessionManager::new(core))
@@ -53,8 +72,8 @@ impl TokenOptions {
         }
         if forgets {
             tracing::warn!(
-                "the list of `.revocations(..)` is in this process's memory: a restart forgets every logout, and the \
-                 ended cookies are valid again if the keys come back; use a store that outlives the process"
+                "`.revocations(..)` keeps its list in the memory of this process, so a restart loses the list: if the keys \
+                 stay the same, the cookies of ended sessions are valid again; use a store that survives a restart"
             );
         }
         for risk in &core.tenant.carrier.template.risks {
@@ -71,41 +90,41 @@ impl TokenOptions {
         let merges = options.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
         let is_cookie = options.transport.as_ref().is_none_or(Transport::is_cookie);
         let problem = if !has_store && self.keys.is_none() {
-            "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`"
+            "set `.keys(..)` to keep sessions in a cookie, or `.store(..)` to keep them on the server"
         } else if has_store && has_list {
-            "`.revocations(..)` cannot be used together with a store, whose sessions end by themselves"
+            "`.revocations(..)` is for sessions in a cookie; with a store, `destroy` ends the stored session"
         } else if has_store && self.signed && self.keys.is_none() {
             "`.signed(..)` needs `.keys(..)`"
         } else if has_store && merges && !is_json {
-            "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging needs JSON"
+            "with a `.codec(..)`, `.on_conflict(..)` must be `Reject` or `Overwrite`, because `Merge` needs JSON"
         } else if !has_store && options.on_conflict.is_some() {
-            "`.on_conflict(..)` needs `.store(..)`; a browser keeps the cookie that arrives last"
+            "`.on_conflict(..)` needs `.store(..)`; without a store, the browser keeps the cookie that arrives last"
         } else if has_store && options.max_cookie_bytes.is_some() {
-            "`.max_cookie_bytes(..)` cannot be used together with a store; the cookie then holds only an id"
+            "`.max_cookie_bytes(..)` is for sessions in a cookie; with a store, use `.max_payload(..)`"
         } else if !has_store && !has_list && options.store_timeout.is_some() {
             "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`"
         } else if has_migrate && !is_json {
-            "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`"
+            "`.migrate(..)` needs JSON, so it cannot be combined with a `.codec(..)`"
         } else if options.schema > 1 && !has_migrate {
             "`.schema_version(..)` needs `.migrate(..)`, which converts older data or rejects it"
         } else if options.accept_schema.is_some_and(|accepted| accepted < options.schema) {
-            "`.accept_schema(..)` needs a version from `.schema_version(..)` up"
+            "`.accept_schema(..)` must not be below `.schema_version(..)`"
         } else if options.policy.anonymous_idle_timeout.is_some() && !options.owner_is_told {
             "`.anonymous_idle_timeout(..)` needs `.owner(..)`"
         } else if options.cookie.is_some() && !is_cookie {
-            "`.cookie(..)` cannot be used together with a `.transport(..)` that is no cookie"
+            "`.cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if !options.former_cookies.is_empty() && !is_cookie {
-            "`.former_cookie(..)` cannot be used together with a `.transport(..)` that is no cookie"
+            "`.former_cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.cookie_for.is_some() && !is_cookie {
-            "`.cookie_for(..)` cannot be used together with a `.transport(..)` that is no cookie"
+            "`.cookie_for(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.insecure_http && !is_cookie {
-            "`.insecure_http(..)` cannot be used together with a `.transport(..)` that is no cookie"
+            "`.insecure_http(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.remove_unpartitioned && !is_cookie {
-            "`.remove_unpartitioned(..)` cannot be used together with a `.transport(..)` that is no cookie"
+            "`.remove_unpartitioned(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.max_payload == 0 {
-            "`.max_payload(..)`: no session fits into 0 bytes"
+            "`.max_payload(..)` must be above 0 bytes"
         } else if options.schema == 0 {
-            "`.schema_version(..)`: versions begin with 1"
+            "`.schema_version(..)` must be at least 1"
         } else {
             return Ok(());
         };
@@ -118,8 +137,8 @@ fn check_max_cookie_bytes(limit: usize, smallest: usize) -> Result<(), ConfigErr
         return Ok(());
     }
     Err(ConfigError::new(format!(
-        "`.max_cookie_bytes({limit})` must be from {smallest}, which an empty session takes, to \
-         {NAME_VALUE_LIMIT}, above which browsers drop a cookie"
+        "`.max_cookie_bytes({limit})` must be at least {smallest}, because an empty session takes so many bytes, and \
+         at most {NAME_VALUE_LIMIT}, because browsers drop a longer cookie"
     )))
 }
 
@@ -145,21 +164,21 @@ fn check_durations(options: &Options) -> Result<(), ConfigError> {
     }
     if options.clock_skew > LONGEST_SKEW {
         return Err(ConfigError::new(format!(
-            "`.clock_skew({:?})` must be at most {LONGEST_SKEW:?}; set the clocks of the nodes with NTP",
+            "`.clock_skew({:?})` must be at most {LONGEST_SKEW:?}; keep the clocks of the nodes together with NTP",
             options.clock_skew
         )));
     }
     if idle_timeout > absolute_timeout {
         return Err(ConfigError::new(format!(
-            "idle_timeout {idle_timeout:?} is above absolute_timeout {absolute_timeout:?}, which ends every \
-             session; shorten the one or raise `.absolute_timeout(..)`"
+            "`.idle_timeout({idle_timeout:?})` must not be above `.absolute_timeout({absolute_timeout:?})`, which ends \
+             every session; lower the idle timeout or raise the absolute timeout"
         )));
     }
     let max = policy.max_absolute_timeout();
     if max < absolute_timeout {
         return Err(ConfigError::new(format!(
-            "max_absolute_timeout {max:?} is below absolute_timeout {absolute_timeout:?}, which sessions reach \
-             without a timeout of their own; raise the one or shorten `.absolute_timeout(..)`"
+            "`.max_absolute_timeout({max:?})` must not be below `.absolute_timeout({absolute_timeout:?})`, which is \
+             the timeout of every session that sets none; raise the first or lower the second"
         )));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The Domain of a cookie: which ones browsers keep, and for which hosts.
+//! The Domain of a cookie: which values browsers keep, and for which hosts.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,17 +15,17 @@ pub(super) fn problem(domain: &str) -> Option<&'static str> {
     let rules = [
         (domain.is_empty(), "is empty"),
         (domain.contains("://"), "is a URL"),
-        (domain.contains(['/', '\\']), "holds a path, which `.path(..)` is for"),
+        (domain.contains(['/', '\\']), "holds a path, which belongs into `.path(..)`"),
         (domain.parse::<Ipv6Addr>().is_ok(), "is an IPv6 address without brackets"),
-        (domain.contains(':'), "holds a port, though a cookie is for all ports of a host"),
-        (domain.contains('*'), "holds a `*`, though it stands for all hosts below it anyway"),
+        (domain.contains(':'), "holds a port, but a cookie is for all ports of a host"),
+        (domain.contains('*'), "holds a `*`, but a Domain includes all hosts below it"),
         // Chromium does; RFC 6265bis does not (section 5.7).
-        (!domain.is_ascii(), "holds letters that not all browsers turn into punycode (`xn--..`)"),
+        (!domain.is_ascii(), "holds non-ASCII letters instead of punycode (`xn--..`)"),
         (domain.contains(is_blank), "holds a space or a control character"),
-        (!domain.chars().all(is_of_name), "holds a character that no host has"),
-        (labels().any(str::is_empty), "begins or ends with a dot or holds two in a row"),
-        (ends_in_number, "ends in a number and is no IP address"),
-        (is_long, "is longer than the 63 letters between dots or 253 in all that a host has"),
+        (!domain.chars().all(is_of_name), "holds a character that is not allowed in a host name"),
+        (labels().any(str::is_empty), "begins or ends with a dot, or holds two dots in a row"),
+        (ends_in_number, "ends in a number but is not an IP address"),
+        (is_long, "is longer than 253 characters, or than 63 between two dots"),
     ];
     rules.into_iter().find_map(|(is_broken, problem)| is_broken.then_some(problem))
 }

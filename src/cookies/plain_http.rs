@@ -19,19 +19,20 @@ const OF_TLS: [(&str, &str); 5] = [
 const OF_PLAIN_HTTP: [(&str, &str); 3] =
     [("forwarded", "proto=http"), ("forwarded", "proto=\"http"), ("x-forwarded-proto", "http")];
 
-/// A longer host has no address that a browser could have come to.
+/// No browser can open a longer host.
 const LONGEST_HOST: usize = 253;
 
-/// No more of a header is searched, however long a client makes it.
+/// At most so many bytes of a header are searched, because a client can send a long header.
 const MOST_BYTES: usize = 1024;
 
 /// Returns the host, without its port, of a browser's request that came over plain http to another host than
 /// localhost.
 ///
-/// A wrong guess tells somebody whose site works that it does not, so it takes a browser's `User-Agent`, no sign
-/// of TLS, and evidence: a proxy's word, an `Origin` or `Referer` of this host over http, or the header that browsers
-/// send with each page they open and bots seldom do. Behind a proxy that ends TLS and says nothing, a current
-/// browser still sends `Sec-Fetch-*`, and a bot that poses as one lacks the evidence or offers `br`.
+/// A wrong guess would warn about a site that works. So three things are required: the `User-Agent` of a browser, no
+/// sign of TLS, and evidence of plain http. Evidence is a header of a proxy, an `Origin` or `Referer` of this host over
+/// http, or the header that browsers send with each page they open and bots seldom send. Behind a proxy that ends TLS
+/// and adds no header, a current browser still sends `Sec-Fetch-*`. A bot that looks like a browser lacks the evidence
+/// or offers `br`.
 pub(crate) fn host(parts: &Parts) -> Option<&str> {
     let says = |(name, part): (&str, &str)| {
         let values = parts.headers.get_all(name).iter();
@@ -56,7 +57,7 @@ pub(crate) fn host(parts: &Parts) -> Option<&str> {
         let rest = page.strip_prefix("http://").and_then(|page| page.strip_prefix(host));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
     };
-    // A proxy that takes `Accept-Encoding` away takes the sign of TLS away that it might hold.
+    // A proxy that removes `Accept-Encoding` may remove a sign of TLS.
     let opens_page = || has("upgrade-insecure-requests") && has("accept-encoding");
     let is_plain = OF_PLAIN_HTTP.into_iter().any(says)
         || is_page(header::ORIGIN)
@@ -65,7 +66,7 @@ pub(crate) fn host(parts: &Parts) -> Option<&str> {
     is_plain.then_some(host)
 }
 
-/// Takes the port off a host; `None` if it is none, since clients may send anything.
+/// Returns a host without its port, or `None` if the text is not a host, because clients may send any text.
 fn name_of(authority: &str) -> Option<&str> {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => host,
@@ -76,7 +77,7 @@ fn name_of(authority: &str) -> Option<&str> {
     is_host.then_some(host)
 }
 
-/// Returns `true` for the hosts whose plain http browsers trust as they trust TLS.
+/// Returns `true` for the hosts at which browsers trust plain http as they trust TLS.
 fn is_localhost(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     last.eq_ignore_ascii_case("localhost")

@@ -86,7 +86,7 @@ where
 }
 
 #[diagnostic::on_unimplemented(
-    message = "a `SessionManager` is not a layer: it belongs into the router's state",
+    message = "a `SessionManager` is not a layer: it belongs in the router's state",
     label = "`{Self}` is not a layer",
     note = "call `.with_state(sessions)` after the routes instead of `.layer(sessions)`",
     note = "`.layer(AutoCommitLayer::new())` is the layer that commits for the handlers"

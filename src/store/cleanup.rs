@@ -1,4 +1,4 @@
-//! The task that deletes expired rows for engines that do not delete them.
+//! The task that deletes expired sessions in engines that do not delete them.
 
 use std::{
     convert::Infallible, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
@@ -13,13 +13,17 @@ use tokio::{
 use super::{SessionStore, random_part};
 use crate::error::StoreError;
 
-/// Deletes expired sessions from time to time in small batches, for stores whose engine does not delete them.
+/// Deletes expired sessions from time to time, for a store whose engine does not delete them.
 ///
-/// Every node may run one. Rounds begin at random times, and a round ends once a batch is not full, so several nodes
-/// together do the work only once.
+/// [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
+/// [`MySqlStore`](crate::MySqlStore) need it. [`MemoryStore`](crate::MemoryStore) and
+/// [`RedisStore`](crate::RedisStore) delete expired sessions by themselves.
 ///
-/// An error of the store is logged and never ends the task. After each error the wait until the next round doubles,
-/// up to sixteen times the usual wait.
+/// A round deletes full batches until a batch is not full. Every node may run a cleanup: rounds begin at random
+/// times, so several nodes share the work.
+///
+/// An error of the store is logged as a WARN and never ends the task. After each error, the wait until the next
+/// round doubles, up to sixteen times the usual wait.
 ///
 /// # Example
 ///
@@ -31,12 +35,13 @@ use crate::error::StoreError;
 /// # async fn main() {
 /// # let store = MemoryStore::new();
 /// let cleanup = Cleanup::new(store.clone()).every(Duration::from_secs(5 * 60)).spawn();
-/// // serve until shutdown
+/// // Serve requests until the shutdown.
 /// cleanup.stop().await;
 /// # }
 /// ```
+#[doc(alias("deletion task", "continuously_delete_expired", "ExpiredDeletion", "purge", "sweep"))]
 #[derive(Clone)]
-#[must_use = "nothing is deleted until `run` or `spawn`"]
+#[must_use = "call `run` or `spawn`; until then nothing is deleted"]
 pub struct Cleanup {
     store: Arc<dyn SessionStore>,
     every: Duration,
@@ -50,35 +55,65 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 const BATCH_TOOK_TOO_LONG: &str =
-    "a batch took longer than 30 seconds; if the store is up, choose a smaller `.batch(..)`";
+    "a batch took longer than 30 seconds; if the store is up, set a smaller `.batch(..)`";
 
 const LONGEST_BACKOFF: u32 = 16;
 
 impl Cleanup {
-    /// Makes a cleanup of `store`, by default once a minute in batches of 1,000 rows.
+    /// Makes a cleanup of `store`: one round a minute, in batches of 1,000 sessions. Nothing runs yet; see the
+    /// example of [`Cleanup`].
     pub fn new(store: impl SessionStore) -> Self {
         Self { store: Arc::new(store), every: Duration::from_secs(60), batch: 1000 }
     }
 
-    /// Sets the mean time between two rounds. Default: one minute.
+    /// Sets the mean time between two rounds. Default: 1 minute.
     ///
-    /// Each wait is a random time between half and one and a half of it.
+    /// Each wait is a random time between half of it and one and a half times of it. See the example of
+    /// [`Cleanup`].
+    #[doc(alias("interval", "period"))]
     pub fn every(mut self, every: Duration) -> Self {
         self.every = every;
         self
     }
 
-    /// Sets how many rows one statement deletes at most. Default: 1,000.
+    /// Sets how many sessions one call of the store deletes at most. Default: 1,000.
+    ///
+    /// A smaller batch blocks other writers of the database for a shorter time. A batch that takes more than 30
+    /// seconds counts as an error of the store.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use axum_typed_session::MemoryStore;
+    /// use axum_typed_session::store::Cleanup;
+    ///
+    /// # let store = MemoryStore::new();
+    /// let cleanup = Cleanup::new(store).batch(200);
+    /// ```
     pub fn batch(mut self, rows: u32) -> Self {
         self.batch = rows;
         self
     }
 
-    /// Runs until `shutdown` completes.
+    /// Runs the cleanup until `shutdown` completes. [`spawn`](Self::spawn) runs it in a task of its own instead.
+    ///
+    /// It needs the timer of a Tokio runtime.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use axum_typed_session::MemoryStore;
+    /// use axum_typed_session::store::Cleanup;
+    ///
+    /// async fn clean(store: MemoryStore) {
+    ///     let stop = async { let _ = tokio::signal::ctrl_c().await; };
+    ///     Cleanup::new(store).run(stop).await;
+    /// }
+    /// ```
     ///
     /// # Cancellation
     ///
-    /// Safe to drop at any point. `shutdown` drops a running batch, too.
+    /// You may drop the future at any point. When `shutdown` completes, a running batch is dropped too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut rounds = pin!(self.rounds());
@@ -89,7 +124,9 @@ impl Cleanup {
         .await;
     }
 
-    /// Runs in a new task until the returned handle is stopped or dropped.
+    /// Runs the cleanup in a new task, until the returned [`CleanupTask`] is stopped or dropped.
+    ///
+    /// See the example of [`Cleanup`].
     ///
     /// # Panics
     ///
@@ -110,12 +147,12 @@ impl Cleanup {
             sleep(wait.saturating_mul(backoff).max(SHORTEST_PAUSE)).await;
             backoff = match self.round().await {
                 Ok(deleted) => {
-                    tracing::debug!(deleted, "expired sessions deleted");
+                    tracing::debug!(deleted, "expired sessions were deleted");
                     1
                 }
                 Err(error) => {
                     let source = std::error::Error::source(&error).map(tracing::field::display);
-                    tracing::warn!(%error, source, "expired sessions not deleted, trying again later");
+                    tracing::warn!(%error, source, "expired sessions were not deleted; the next round tries again");
                     (backoff * 2).min(LONGEST_BACKOFF)
                 }
             };
@@ -149,15 +186,21 @@ impl fmt::Debug for Cleanup {
 }
 
 /// A running [`Cleanup`]. It ends when this handle is dropped.
+///
+/// Keep the handle as long as the server runs. [`Cleanup`] shows an example.
 #[derive(Debug)]
-#[must_use = "the cleanup ends when its handle is dropped"]
+#[must_use = "the cleanup ends when this handle is dropped; keep it as long as the server runs"]
 pub struct CleanupTask {
     stop: oneshot::Sender<Infallible>,
     task: JoinHandle<()>,
 }
 
 impl CleanupTask {
-    /// Ends the cleanup and waits until it has ended.
+    /// Ends the cleanup and waits until its task has ended. A running batch is dropped.
+    ///
+    /// # Cancellation
+    ///
+    /// If you drop the future, the cleanup ends too, but nothing waits for it.
     pub async fn stop(self) {
         drop(self.stop);
         // A task that panicked has ended too.

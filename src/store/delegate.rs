@@ -1,13 +1,21 @@
-/// Implements methods of [`SessionStore`](crate::SessionStore) by calling the same method of another store.
+/// Implements methods of [`SessionStore`](crate::SessionStore) by calls of the same methods of another store.
 ///
-/// Use it in a store that wraps another store: for metrics, for encryption, or for one store per tenant. Call it
-/// inside the `impl` block and name the methods: `all`, `all except` a list, or a list. The inner store is a field, or
-/// the reference that `|self| ..` returns. A method that you neither write nor name keeps the trait's default.
+/// Use it in a store that wraps another store, such as for metrics or for encryption. Call it inside the `impl`
+/// block:
+///
+/// | call | methods |
+/// |---|---|
+/// | `(all => self.inner)` | all methods |
+/// | `(all except save, touch => self.inner)` | all methods except these |
+/// | `(load, destroy => self.inner)` | these methods |
+///
+/// The inner store is a field of `self`, or the reference that a closure `|self| ..` returns. A method that you
+/// neither write nor delegate keeps the default of the trait.
 ///
 /// # Example
 ///
-/// `async |method, call| ..` runs around every call of an async method. `method` is the method's name, and `call` is
-/// the future of the inner store's answer.
+/// Add `async |method, call| ..` to run code around every call of an async method. `method` is the name of the
+/// method, and `call` is the future of the inner store.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,54 +31,60 @@
 /// }
 /// ```
 ///
-/// A method with code of its own:
+/// A store with a method of its own:
 ///
 /// ```
-/// # use std::sync::atomic::{AtomicUsize, Ordering};
-/// # use async_trait::async_trait;
+/// # use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// # use axum_typed_session::{SessionStore, StoreError, StoreKey, delegate_session_store};
 /// # use axum_typed_session::store::{Record, SaveOutcome, Write};
 /// struct Largest<S> { inner: S, bytes: AtomicUsize }
 ///
-/// #[async_trait]
+/// #[async_trait::async_trait]
 /// impl<S: SessionStore> SessionStore for Largest<S> {
-///     async fn save(&self, key: &StoreKey, record: &Record, write: Write) -> Result<SaveOutcome, StoreError> {
-///         self.bytes.fetch_max(record.payload().len(), Ordering::Relaxed);
+///     async fn save(
+///         &self, key: &StoreKey, record: &Record, write: Write,
+///     ) -> Result<SaveOutcome, StoreError> {
+///         self.bytes.fetch_max(record.payload().len(), Relaxed);
 ///         self.inner.save(key, record, write).await
 ///     }
 ///
 ///     delegate_session_store!(all except save => self.inner);
 /// }
 /// ```
+#[doc(alias("wrap", "decorator", "middleware", "CachingSessionStore"))]
 #[macro_export]
 macro_rules! delegate_session_store {
-    // Which methods.
     (all => $($to:tt)+) => {
         $crate::delegate_session_store! { all except => $($to)+ }
     };
     (all except $($own:ident),* => $($to:tt)+) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @to [$($to)+] @except [$($own)*]
             load save destroy touch destroy_at delete_expired indexes_owners survives_restart find_by_owner
             destroy_by_owner
         }
     };
     ($($method:ident),+ => $($to:tt)+) => {
-        $crate::delegate_session_store! { @to [$($to)+] @except [] $($method)+ }
+        $crate::__delegate_session_store! { @to [$($to)+] @except [] $($method)+ }
     };
+}
 
-    // Which store, and what is done around a call.
+/// The steps of [`delegate_session_store!`](crate::delegate_session_store), apart so that its page shows none of them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __delegate_session_store {
+    // Finds the store and the code around a call.
     (@to [$self:ident . $field:tt $(, $($around:tt)+)?] $($methods:tt)+) => {
-        $crate::delegate_session_store! { @each [[$self] [&$self.$field] $($($around)+)?] $($methods)+ }
+        $crate::__delegate_session_store! { @each [[$self] [&$self.$field] $($($around)+)?] $($methods)+ }
     };
     (@to [|$self:ident| $store:expr $(, $($around:tt)+)?] $($methods:tt)+) => {
-        $crate::delegate_session_store! { @each [[$self] [$store] $($($around)+)?] $($methods)+ }
+        $crate::__delegate_session_store! { @each [[$self] [$store] $($($around)+)?] $($methods)+ }
     };
     (@each $to:tt @except $own:tt $($method:ident)+) => {
-        $( $crate::delegate_session_store! { @unless $own $method $to } )+
+        $( $crate::__delegate_session_store! { @unless $own $method $to } )+
     };
 
-    // A method, unless it is among those that the store writes itself.
+    // Writes a method, unless the store writes it itself.
     (@unless [load $($own:ident)*] load $to:tt) => {};
     (@unless [save $($own:ident)*] save $to:tt) => {};
     (@unless [destroy $($own:ident)*] destroy $to:tt) => {};
@@ -82,38 +96,38 @@ macro_rules! delegate_session_store {
     (@unless [find_by_owner $($own:ident)*] find_by_owner $to:tt) => {};
     (@unless [destroy_by_owner $($own:ident)*] destroy_by_owner $to:tt) => {};
     (@unless [$other:ident $($own:ident)*] $method:ident $to:tt) => {
-        $crate::delegate_session_store! { @unless [$($own)*] $method $to }
+        $crate::__delegate_session_store! { @unless [$($own)*] $method $to }
     };
     (@unless [] load $to:tt) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @fn load $to ['key] (key: &'key $crate::store::StoreKey) -> ::core::option::Option<$crate::store::Record>
         }
     };
     (@unless [] save $to:tt) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @fn save $to ['key 'record]
             (key: &'key $crate::store::StoreKey, record: &'record $crate::store::Record, write: $crate::store::Write)
             -> $crate::store::SaveOutcome
         }
     };
     (@unless [] destroy $to:tt) => {
-        $crate::delegate_session_store! { @fn destroy $to ['key] (key: &'key $crate::store::StoreKey) -> () }
+        $crate::__delegate_session_store! { @fn destroy $to ['key] (key: &'key $crate::store::StoreKey) -> () }
     };
     (@unless [] touch $to:tt) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @fn touch $to ['key]
             (key: &'key $crate::store::StoreKey, version: $crate::store::Version, expires_at: $crate::store::Timestamp)
             -> $crate::store::SaveOutcome
         }
     };
     (@unless [] destroy_at $to:tt) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @fn destroy_at $to ['key] (key: &'key $crate::store::StoreKey, version: $crate::store::Version)
             -> $crate::store::SaveOutcome
         }
     };
     (@unless [] delete_expired $to:tt) => {
-        $crate::delegate_session_store! { @fn delete_expired $to [] (limit: u32) -> u64 }
+        $crate::__delegate_session_store! { @fn delete_expired $to [] (limit: u32) -> u64 }
     };
     (@unless [] indexes_owners [[$self:ident] [$store:expr] $($around:tt)*]) => {
         fn indexes_owners(&$self) -> bool {
@@ -126,19 +140,19 @@ macro_rules! delegate_session_store {
         }
     };
     (@unless [] find_by_owner $to:tt) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @fn find_by_owner $to ['owner] (owner: &'owner $crate::store::OwnerKey)
             -> ::std::vec::Vec<$crate::store::StoreKey>
         }
     };
     (@unless [] destroy_by_owner $to:tt) => {
-        $crate::delegate_session_store! {
+        $crate::__delegate_session_store! {
             @fn destroy_by_owner $to ['owner 'keep]
             (owner: &'owner $crate::store::OwnerKey, keep: ::core::option::Option<&'keep $crate::store::StoreKey>) -> u64
         }
     };
 
-    // What `async_trait` makes of an `async fn`.
+    // Writes the signature that `async_trait` makes of an `async fn`.
     (
         @fn $method:ident [[$self:ident] [$store:expr] $($around:tt)*]
         [$($life:lifetime)*] ($($argument:ident: $type:ty),+) -> $answer:ty
@@ -156,7 +170,7 @@ macro_rules! delegate_session_store {
             $($life: 'async_trait,)*
             Self: 'async_trait,
         {
-            $crate::delegate_session_store! {
+            $crate::__delegate_session_store! {
                 @call $method ($crate::store::SessionStore::$method($store, $($argument),+)) $($around)*
             }
         }

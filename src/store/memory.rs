@@ -23,29 +23,51 @@ use crate::{
     store::{Record, Version},
 };
 
-/// Sessions in this process's memory: fast, lost at a restart, and not shared with other nodes.
+/// Keeps sessions in the memory of this process. A restart loses them, and other nodes do not see them.
 ///
-/// Cheap to clone; clones share their sessions. This process's clock decides when a session expires. Expired
-/// sessions are deleted when they are loaded, while others are saved, and once a minute by a thread. The first save
-/// starts that thread, and it ends with the store.
+/// Use it for tests, for development and for one small node. [`stores`](crate::guide::stores) compares all stores.
+/// Cloning is cheap, and clones share their sessions.
+///
+/// # Example
+///
+/// ```
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
+/// use axum_typed_session::{MemoryStore, SessionManager};
+///
+/// let store = MemoryStore::builder().max_bytes(64 * 1024 * 1024).build();
+/// let sessions = SessionManager::<Visits>::builder().store(store).build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
 ///
 /// # Capacity
 ///
-/// The store is bounded, by default to 256 MiB. To make room it deletes expired sessions first, then the oldest
-/// sessions without an owner. If that is not enough, a save is [`StoreError::Full`] and nothing is lost. A session
-/// with an owner is never evicted. Nor is a tombstone, since a replaced or revoked id must not look like an unknown
-/// id.
+/// The store is bounded, by default to 256 MiB. To make room, it deletes expired sessions first, and then the
+/// oldest sessions without an owner. If that is not enough, a save is [`StoreError::Full`], and no session is lost.
+/// The store never deletes a live session that has an owner, or the mark of an id that was replaced or ended.
 ///
-/// Measured over a million sessions of 243 bytes (64-bit Linux, glibc), the process grew by 631 bytes for each
-/// session, and by 666 for each session with an owner. The bound counts 448 bytes and the payload, so the default
-/// holds about 388,000 of these sessions. `cargo run --release --features testing --example memory_per_session`
-/// measures it again.
+/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 631 bytes for each
+/// session, and by 666 bytes for each session with an owner. The bound counts 448 bytes and the payload for each
+/// session, so the default holds about 388,000 of these sessions. To measure it again, run `cargo run --release
+/// --features testing --example memory_per_session`.
+///
+/// # Expiry
+///
+/// The clock of this process decides when a session expires. An expired session is deleted when it is loaded, when
+/// another session is saved, or by a thread that runs once a minute. The first save starts this thread, and the
+/// thread ends with the store. No [`Cleanup`](crate::store::Cleanup) is needed.
+///
+/// # Cancellation
+///
+/// Every operation except [`delete_expired`](SessionStore::delete_expired) completes the first time that it is
+/// polled.
+#[doc(alias("in-memory", "moka", "HashMap"))]
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
 }
 
-/// The options of a [`MemoryStore`]; [`MemoryStore::builder`] makes it.
+/// The options of a [`MemoryStore`]. [`MemoryStore::builder`] starts it, and [`MemoryStore`] shows an example.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
@@ -70,12 +92,12 @@ const SWEPT_PER_SAVE: usize = 4;
 const SWEPT_AT_ONCE: usize = 256;
 
 impl MemoryStore {
-    /// Makes an empty store of at most 256 MiB.
+    /// Makes an empty store with the default options: at most 256 MiB, by the system's clock.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// Starts a builder for a store with other options.
+    /// Starts the options of a store. [`MemoryStore`] shows an example.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             max_bytes: 256 * 1024 * 1024,
@@ -84,12 +106,13 @@ impl MemoryStore {
         }
     }
 
-    /// Returns the number of rows. It includes tombstones and expired rows that are not deleted yet.
+    /// Returns the number of stored sessions. The number includes marks of replaced or ended ids, and expired
+    /// sessions that are not deleted yet.
     pub fn len(&self) -> usize {
         self.shared.rows().by_key.len()
     }
 
-    /// Returns `true` if there is no row.
+    /// Returns `true` if [`len`](Self::len) is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -111,19 +134,32 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStoreBuilder {
-    /// Sets how many bytes of this process's memory the store may take. Default: 256 MiB.
+    /// Sets how many bytes of memory the store may take. Default: 268,435,456 bytes (256 MiB).
+    ///
+    /// [`MemoryStore`](MemoryStore#capacity) says how the bytes are counted, and shows an example.
+    #[doc(alias("capacity", "limit"))]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets the clock. Default: [`SystemClock`].
+    /// Sets the clock by which sessions expire. Default: [`SystemClock`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{MemoryStore, testing::ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let store = MemoryStore::builder().clock(clock.clone()).build();
+    /// ```
+    #[doc(alias("mock", "mock time"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Makes the store. Needs no runtime.
+    /// Makes the store. It needs no async runtime and cannot fail.
     pub fn build(self) -> MemoryStore {
         MemoryStore {
             shared: Arc::new(Shared {
@@ -155,7 +191,8 @@ impl Shared {
         self.clock.now().into()
     }
 
-    /// Starts the thread that deletes expired rows of an idle store. It may fail to start, since saves sweep too.
+    /// Starts the thread that deletes expired rows of an idle store. It does no harm if the thread cannot start,
+    /// because saves delete expired rows too.
     fn start_sweeping(self: &Arc<Self>) {
         self.stop.get_or_init(|| {
             let (stop, stopped) = mpsc::channel();

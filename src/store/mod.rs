@@ -1,11 +1,18 @@
-//! Stores, which hold sessions on the server, and the types that authors of stores need.
+//! Stores, which hold sessions on the server, and the types for writing a store of your own.
+//!
+//! [`stores`](crate::guide::stores) compares the stores that this crate brings. The example `custom_store` writes
+//! one.
+//!
+//! This module re-exports the crates `redis` and `sqlx`. A connection or a pool that the application makes
+//! itself must come from the same version of the crate as the store. Name its types through this module, such as
+//! `axum_typed_session::store::sqlx::PgPool`, and the versions always agree.
 
 mod cleanup;
 mod delegate;
 mod memory;
 mod record;
 #[cfg(feature = "redis")]
-mod redis;
+mod redis_store;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
@@ -16,7 +23,7 @@ use async_trait::async_trait;
 pub(crate) use self::delegate::delegate_session_store;
 pub(crate) use self::record::{take, take_timestamp};
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisConnectError, RedisStore};
+pub use self::redis_store::{RedisConnectError, RedisStore};
 #[cfg(feature = "mysql")]
 pub use self::sql::mysql::MySqlStore;
 #[cfg(feature = "postgres")]
@@ -36,102 +43,124 @@ pub use crate::{
     error::StoreError,
     id::{OwnerKey, ParseStoreKeyError, StoreKey},
 };
+/// The Redis driver of [`RedisStore`]. A connection that the application makes itself must come
+/// from this version of the crate.
+#[cfg(feature = "redis")]
+pub use redis;
+/// The SQL drivers of [`SqlStore`]. The pool of the application must come from this version of the crate.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use sqlx;
 
-/// The row that a write expects.
+/// The state of the stored session that a write expects, for [`SessionStore::save`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// No row under this key.
+    /// No session is stored under the key.
     Create,
-    /// A row at exactly this version.
+    /// A session is stored under the key, in exactly this version.
     Update {
         /// The version that was loaded.
         expected: Version,
     },
 }
 
-/// The outcome of a write.
+/// The result of a write, from [`SessionStore::save`], [`touch`](SessionStore::touch) and
+/// [`destroy_at`](SessionStore::destroy_at).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
+#[must_use = "the result may be `Conflict` or `Gone`, and then nothing was written"]
 pub enum SaveOutcome {
-    /// The row now holds the record.
+    /// The write took effect.
     Saved,
-    /// The row holds another record, which is here. Nothing was written.
+    /// Another record is stored under the key. Nothing was written. The value is that record.
     Conflict(Record),
-    /// An update found no row. Nothing was written.
+    /// No session is stored under the key. Nothing was written.
     Gone,
 }
 
-/// A store of sessions. Three methods are required and work on one key each; the others have defaults.
+/// A store of sessions on the server.
 ///
-/// A store sees a [`StoreKey`], never an id. It keeps a [`Record`] as opaque bytes beside its version and expiry.
-/// Handlers never call it; the session does.
+/// Three methods are required: [`load`](Self::load), [`save`](Self::save) and [`destroy`](Self::destroy). All other
+/// methods have defaults. Handlers never call a store; [`Session`](crate::Session) does.
+///
+/// A store keeps one *row* for each session, under a [`StoreKey`]. The key is a hash of the session's id, so the
+/// store never sees the id. The row is a [`Record`]: bytes that the store does not read, a version and an expiry.
 ///
 /// # Rules for every store
 ///
-/// - **Expired is absent.** Every method treats a row as missing once its `expires_at` is not after the current
-///   time, even if it is not deleted yet. One clock tells the time; the docs of the store say which.
-/// - **A save is atomic.** It compares the row and writes in one step. No other save, touch or destroy of the same
-///   key comes between: it is a script on one key in Redis, and one `UPDATE .. WHERE version = ..` in SQL.
-/// - **Gone stays gone.** Only [`Write::Create`] makes a row. [`Write::Update`] and `touch` never do.
-/// - **A repeated write is one write.** If the row already holds the record's own version, the answer is
-///   [`SaveOutcome::Saved`] and the row stays as it is. An earlier try arrived, and only its answer was lost.
-/// - **A record comes back as it was saved**, in every field and to the millisecond, from `load` and in a
-///   [`SaveOutcome::Conflict`]. Keys, owners and payloads are bytes: no text, no collation, no padding.
-/// - **Answers are durable.** After the answer `Saved`, or `Ok` to a destroy, the next load on every node sees the
+/// - **An expired row counts as absent.** Every method treats a row as missing from the moment of its `expires_at`,
+///   even if the row is not deleted yet. One clock tells the time, and the documentation of the store says which
+///   clock.
+/// - **A save is atomic.** It compares the row and writes it in one step. No other save, touch or destroy of the
+///   same key comes between.
+/// - **A row that is gone stays gone.** Only [`Write::Create`] makes a row. [`Write::Update`] and
+///   [`touch`](Self::touch) never make one.
+/// - **A repeated write is one write.** If the row already has the version of the record, the answer is
+///   [`SaveOutcome::Saved`] and the row stays as it is: an earlier try took effect, and only its answer was lost.
+/// - **A record comes back as it was saved**, in every field and to the millisecond, from [`load`](Self::load) and
+///   in a [`SaveOutcome::Conflict`]. Keys, owners and payloads are bytes, so no text conversion, collation or
+///   padding may change them.
+/// - **An answer is final.** After `Saved`, or after the `Ok` of a destroy, the next load on every node sees the
 ///   result.
-/// - **A dropped future leaves the row wholly old or wholly new.**
-/// - **An unreadable row stays.** The store passes the error of [`Record::from_bytes`] on and keeps the row.
+/// - **Cancellation.** A caller may drop the future of any method at any point. The row is then either wholly old
+///   or wholly new.
+/// - **An unreadable row stays.** The store returns the error of [`Record::from_bytes`] and keeps the row.
+/// - **No panic.** A store returns a [`StoreError`] instead.
 ///
 /// # Writing a store
 ///
-/// The async methods come from the `async-trait` crate, so that a store can be a trait object. A row is the key
-/// (32 bytes), the version (16 bytes), `expires_at` in Unix milliseconds, and the bytes of [`Record::to_bytes`].
-/// [`Record::from_bytes`] makes a record of them again. A store that indexes owners keeps [`Record::owner`]
-/// (32 bytes or none) beside them. A store never reads the bytes: a tombstone, which marks an id that was replaced
-/// or ended, is a row like any other, and `load` returns it. The answer of a save depends on the row it finds:
+/// The methods are async by the `async-trait` crate, so that a store can be a trait object. A row is made of:
 ///
-/// | the row there | [`Write::Create`] | [`Write::Update`] |
+/// | part | size | from |
 /// |---|---|---|
-/// | none, or an expired one | write, `Saved` | `Gone` |
-/// | at the record's own version | `Saved` | `Saved` |
-/// | at `expected` | `Conflict` with the row | write, `Saved` |
-/// | at any other version | `Conflict` with the row | `Conflict` with the row |
+/// | key | 32 bytes | [`StoreKey::as_bytes`] |
+/// | version | 16 bytes | [`Record::version`] |
+/// | expiry | Unix milliseconds | [`Record::expires_at`] |
+/// | record | any length | [`Record::to_bytes`]; [`Record::from_bytes`] reads it |
+/// | owner, if the store indexes owners | 32 bytes or none | [`Record::owner`] |
 ///
-/// A write replaces the whole row, expiry and owner included. The new expiry may be earlier than the old one. A
-/// store with `load`, `save` and `destroy` is complete. A store around another store uses
-/// [`delegate_session_store!`](crate::delegate_session_store). The `testing` feature checks every rule on this page
-/// with one line in the store's tests:
+/// The result of a save depends on the row that it finds:
+///
+/// | row under the key | [`Write::Create`] | [`Write::Update`] |
+/// |---|---|---|
+/// | none, or an expired row | write, `Saved` | `Gone` |
+/// | at the version of the record | `Saved` | `Saved` |
+/// | at `expected` | `Conflict` with that row | write, `Saved` |
+/// | at any other version | `Conflict` with that row | `Conflict` with that row |
+///
+/// A write replaces the whole row, including expiry and owner. The new expiry may be earlier than the old expiry. A
+/// *tombstone* is a row without data that marks an id which was replaced or ended. A store treats it like any other
+/// row.
+///
+/// A store that wraps another store uses [`delegate_session_store!`](crate::delegate_session_store). The `testing`
+/// feature checks every rule on this page with one line in the tests of the store:
 ///
 /// ```
-/// # #[cfg(feature = "testing")]
 /// mod tests {
 ///     use axum_typed_session::{MemoryStore, session_store_conformance};
 ///
 ///     session_store_conformance!(my_store, MemoryStore::new());
 /// }
 /// ```
+#[doc(alias("backend", "Session store", "ExternalStore", "SessionBackend"))]
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// Returns the live row under `key`, a tombstone included.
+    /// Returns the row under `key`, also if it is a tombstone. Returns `None` if there is no row, or if it has
+    /// expired.
     ///
     /// # Errors
     ///
-    /// - [`StoreError::Unavailable`] if the engine fails. It must not answer `None` then.
+    /// - [`StoreError::Unavailable`] if the engine fails. `None` would be wrong then, because it means that the
+    ///   session ended.
     /// - [`StoreError::Corrupt`] or [`StoreError::Newer`] from [`Record::from_bytes`].
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError>;
 
     /// Writes `record` under `key` if the row is as `write` expects.
     ///
-    /// With [`Write::Create`], any live row of another version is a [`SaveOutcome::Conflict`]. With
-    /// [`Write::Update`], a live row of another version than `expected` is a conflict, and no live row is
-    /// [`SaveOutcome::Gone`]. With both, a row at the record's own version is [`SaveOutcome::Saved`].
+    /// The table on the page of this trait lists the results.
     ///
     /// # Errors
     ///
-    /// - [`StoreError::Unavailable`] if the engine fails. Whether the write arrived may be unknown.
-    /// - [`StoreError::Full`] if a new row does not fit.
+    /// - [`StoreError::Unavailable`] if the engine fails. It may be unknown whether the write took effect.
+    /// - [`StoreError::Full`] if the store has no room for the row.
     async fn save(
         &self,
         key: &StoreKey,
@@ -139,23 +168,26 @@ pub trait SessionStore: Send + Sync + 'static {
         write: Write,
     ) -> Result<SaveOutcome, StoreError>;
 
-    /// Removes the row under `key`. If there is no row, this is a success.
+    /// Removes the row under `key`. If there is no row, the result is `Ok` too.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] unless it is certain that the row is gone.
+    /// [`StoreError::Unavailable`] if it is not certain that the row is gone.
+    #[doc(alias("delete", "remove"))]
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError>;
 
-    /// Moves the expiry of the row at `version` to `expires_at`, never to an earlier time, and keeps everything
-    /// else.
+    /// Moves the expiry of the row at `version` to `expires_at`, and keeps everything else.
     ///
-    /// Answers like [`save`](Self::save) with [`Write::Update`]. If the expiry is already later, the answer is
-    /// [`SaveOutcome::Saved`]. The default loads and saves under a new version, so that concurrent requests have to
-    /// merge. An engine that can move only the expiry should do so and keep the version.
+    /// It never moves the expiry to an earlier time: if the row already ends later, the result is
+    /// [`SaveOutcome::Saved`]. Otherwise the result is as for [`save`](Self::save) with [`Write::Update`].
+    ///
+    /// The default loads the row and saves it under a new version, so that concurrent requests have to merge. An
+    /// engine that can move the expiry alone should do so and keep the version.
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save).
+    /// As [`load`](Self::load) and [`save`](Self::save).
+    #[doc(alias("extend", "renew"))]
     async fn touch(
         &self,
         key: &StoreKey,
@@ -177,12 +209,14 @@ pub trait SessionStore: Send + Sync + 'static {
         self.save(key, &touched, Write::Update { expected: version }).await
     }
 
-    /// Removes the row if it is at `version`. A logout uses it, so that it does not remove a tombstone in place of
-    /// the session.
+    /// Removes the row under `key` if it is at `version`.
     ///
-    /// Answers [`SaveOutcome::Saved`] once the row is removed, and otherwise like [`save`](Self::save) with
-    /// [`Write::Update`]. The default loads and then destroys; another write can come between. An engine that can
-    /// compare and remove in one step should do so.
+    /// Signing out uses it, so that it never removes a tombstone that another request wrote. The result is
+    /// [`SaveOutcome::Saved`] when the row is removed. Otherwise it is as for [`save`](Self::save) with
+    /// [`Write::Update`].
+    ///
+    /// The default calls [`load`](Self::load) and then [`destroy`](Self::destroy), so another write can come
+    /// between. An engine that can compare and remove in one step should do so.
     ///
     /// # Errors
     ///
@@ -202,18 +236,23 @@ pub trait SessionStore: Send + Sync + 'static {
         }
     }
 
-    /// Deletes at most `limit` expired rows and returns how many it deleted. Default: 0, for engines that delete
+    /// Deletes at most `limit` expired rows and returns how many it deleted.
+    ///
+    /// [`Cleanup`] calls it from time to time. The default deletes nothing and returns 0, for engines that delete
     /// expired rows by themselves.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] if the engine fails.
+    #[doc(alias("cleanup", "purge", "ExpiredDeletion"))]
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
         let _ = limit;
         Ok(0)
     }
 
-    /// Returns `true` if the store finds sessions by owner. Default: `false`.
+    /// Returns `true` if the store can find sessions by their owner. Default: `false`.
+    ///
+    /// [`SessionManager::sessions_of`](crate::SessionManager::sessions_of) needs it.
     fn indexes_owners(&self) -> bool {
         false
     }
@@ -223,32 +262,35 @@ pub trait SessionStore: Send + Sync + 'static {
         true
     }
 
-    /// Returns the keys of the owner's live rows, each once and in any order.
+    /// Returns the keys of all live rows of the owner, each key once and in any order.
     ///
-    /// An update that changes the owner moves the row to that owner. A tombstone has no owner. A row is listed from
-    /// the answer to its save until the answer to its destroy, even if the future of either was dropped.
-    ///
-    /// A session may get a new id during the call: its new row is created first, then the old row becomes a
-    /// tombstone. The call must find it under one of the two ids if it was saved before the call. A store that reads
-    /// an index and then the rows therefore reads the index again when it meets a tombstone for the first time.
+    /// - A row is listed from the answer to its save until the answer to its destroy, even if the future of either
+    ///   was dropped.
+    /// - An update that changes the owner moves the row to the new owner. A tombstone has no owner.
+    /// - A session may get a new id during the call. Its new row is created first, and then its old row becomes a
+    ///   tombstone. The call must list the session under one of the two keys if the session was saved before the
+    ///   call. A store that reads an index and then the rows therefore reads the index again when it meets a new
+    ///   tombstone.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unsupported`] unless [`indexes_owners`](Self::indexes_owners).
+    /// - [`StoreError::Unsupported`] if [`indexes_owners`](Self::indexes_owners) is `false`, which is the default.
+    /// - [`StoreError::Unavailable`] if the engine fails.
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let _ = owner;
         Err(StoreError::Unsupported { operation: "find_by_owner" })
     }
 
-    /// Removes every row of the owner that was saved before the call, except `keep`, and returns how many live rows
-    /// it removed.
+    /// Removes every row of the owner that was saved before the call, except the row under `keep`. Returns how many
+    /// live rows it removed.
     ///
-    /// If a session gets a new id during the call, either the new row is removed, or the old row is removed before
-    /// it can become a tombstone. The default lists and destroys until the list is empty.
+    /// If a session gets a new id during the call, either its new row is removed, or its old row is removed before
+    /// it can become a tombstone. The default lists the rows and destroys them until the list is empty, in at most
+    /// 64 rounds.
     ///
     /// # Errors
     ///
-    /// As [`find_by_owner`](Self::find_by_owner) and [`destroy`](Self::destroy). Rows that were removed before an
+    /// As [`find_by_owner`](Self::find_by_owner) and [`destroy`](Self::destroy). Rows that were removed before the
     /// error stay removed.
     async fn destroy_by_owner(
         &self,
@@ -276,7 +318,8 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     delegate_session_store!(all => |self| &**self);
 }
 
-/// Draws a random duration up to `longest`, so that nodes that start or fail at once do not go on in step.
+/// Draws a random duration up to `longest`, so that nodes do not act at the same moment after a common start or
+/// failure.
 fn random_part(longest: Duration) -> Duration {
     // Without a random source every node waits for the longest time, which does no harm.
     let share = random().map_or(u16::MAX, u16::from_be_bytes);

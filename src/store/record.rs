@@ -14,14 +14,14 @@ use crate::{
 /// The record format this release writes, and the newest it reads. Format 1 had no epoch.
 const FORMAT: u8 = 2;
 
-/// The last number for a format. Bytes that begin with a higher number, as every text does, are no record.
+/// The last number for a format. Bytes that begin with a higher number, as every text does, are not a record.
 const LAST_FORMAT: u8 = 31;
 
 bytes_for_stores! {
-    /// Names one write of a session: a random 128-bit value chosen by the writer.
+    /// The version of a stored session: a random 128-bit value that each write draws.
     ///
-    /// An update names the version that it replaces. A writer that finds its own version in a row knows that its
-    /// write arrived, so repeating a write is safe.
+    /// An update names the version that it replaces. A writer that finds its own version in the row knows that its
+    /// write took effect, so it can safely repeat a write.
     Version(16)
 }
 
@@ -32,11 +32,29 @@ impl Version {
     }
 }
 
-/// One stored session.
+/// A stored session, as a [`SessionStore`](crate::SessionStore) sees it.
 ///
-/// A store keeps [`version`](Self::version) and [`expires_at`](Self::expires_at) where it can compare and change
-/// them. It keeps [`owner`](Self::owner) too if it indexes owners. Everything else is the opaque bytes of
-/// [`to_bytes`](Self::to_bytes).
+/// A store keeps [`version`](Self::version) and [`expires_at`](Self::expires_at) in columns of their own, to
+/// compare and change them. A store that indexes owners does the same with [`owner`](Self::owner). Everything else
+/// is in the bytes of [`to_bytes`](Self::to_bytes), which a store does not read.
+///
+/// # Example
+///
+/// ```
+/// # use axum_typed_session::{StoreError, store::{Record, Timestamp, Version}};
+/// struct Row { version: [u8; 16], expires_at: u64, data: Vec<u8> }
+///
+/// fn row(record: &Record) -> Row {
+///     let (version, expires_at) = (record.version(), record.expires_at());
+///     Row {
+///         version: *version.as_bytes(),
+///         expires_at: expires_at.as_unix_millis(),
+///         data: record.to_bytes(),
+///     }
+/// }
+/// ```
+///
+/// In tests, [`RecordBuilder`](crate::testing::RecordBuilder) makes records.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     pub(crate) version: Version,
@@ -44,41 +62,43 @@ pub struct Record {
     pub(crate) codec: u8,
     pub(crate) owner: Option<OwnerKey>,
     pub(crate) lifetime: Lifetime,
-    /// The number of the identity that the data belongs to. It is drawn anew wherever the person behind the session
-    /// may change, so that no change reaches another person's data. Zero until then.
+    /// The number of the identity that the data belongs to. A new number is drawn when the user of the session may
+    /// change, so that no change reaches the data of another user. Zero until then.
     pub(crate) epoch: u64,
     pub(crate) tombstone: bool,
     pub(crate) payload: Bytes,
 }
 
 impl Record {
-    /// Returns the version of this write.
+    /// Returns the version that the write of this record drew.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Returns the owner; `None` if the session has none or the application names no owners.
+    /// Returns a hash of the session's owner. Returns `None` if the session has no owner, or if the application
+    /// sets no [`owner`](crate::SessionManagerBuilder::owner).
     pub fn owner(&self) -> Option<OwnerKey> {
         self.owner
     }
 
-    /// Returns when the session began, or when its owner last changed.
+    /// Returns when the session began. A change of the owner begins the session again.
     pub fn created_at(&self) -> Timestamp {
         self.lifetime.created_at
     }
 
-    /// Returns when the row begins to count as absent.
+    /// Returns the moment from which on the session counts as absent.
     pub fn expires_at(&self) -> Timestamp {
         self.lifetime.expires_at
     }
 
-    /// Returns the end that no save extends, unless it gives the session another absolute timeout.
+    /// Returns the end that no save extends, except a save that gives the session another [absolute
+    /// timeout](crate::Session::set_absolute_timeout).
     pub fn absolute_end(&self) -> Timestamp {
         self.lifetime.absolute_end
     }
 
-    /// Returns the idle timeout that [`set_idle_timeout`](crate::Session::set_idle_timeout) gave this session, if it
-    /// was called.
+    /// Returns the idle timeout that [`Session::set_idle_timeout`](crate::Session::set_idle_timeout) set. Returns
+    /// `None` if the session follows [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout).
     pub fn idle_timeout(&self) -> Option<IdleTimeout> {
         self.lifetime.idle_timeout
     }
@@ -93,34 +113,45 @@ impl Record {
         self.codec
     }
 
-    /// Returns `true` if the row is a tombstone: it holds no session and marks an id that was replaced or ended.
+    /// Returns `true` if the record is a tombstone: it has no data, and marks an id that was replaced or ended.
     pub fn is_tombstone(&self) -> bool {
         self.tombstone
     }
 
-    /// Returns the session data as the codec wrote it.
+    /// Returns the session data, as the [`Codec`](crate::Codec) encoded it.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// Returns the record with another expiry, for a store's [`touch`](crate::SessionStore::touch).
+    /// Returns the record with another expiry, for the [`touch`](crate::SessionStore::touch) of a store.
     pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
         self.lifetime.expires_at = expires_at;
         self
     }
 
-    /// Returns the record as bytes, without version and expiry.
+    /// Returns the record as bytes, without its version and its expiry.
     ///
-    /// Layout, integers big-endian: format `u8`, flags `u8`, codec tag `u8`, schema `u32`, created-at
-    /// and absolute end in Unix milliseconds `u64`, then idle timeout in milliseconds `u64`, owner
-    /// `[u8; 32]` and epoch `u64` where the flags say so, then the payload.
+    /// The layout, with big-endian integers:
+    ///
+    /// | bytes | content |
+    /// |---|---|
+    /// | 1 | format |
+    /// | 1 | flags |
+    /// | 1 | codec tag |
+    /// | 4 | schema version |
+    /// | 8 | creation, in Unix milliseconds |
+    /// | 8 | absolute end, in Unix milliseconds |
+    /// | 8, if flagged | idle timeout, in milliseconds |
+    /// | 32, if flagged | owner |
+    /// | 8, if flagged | epoch, which changes with the identity of the user |
+    /// | rest | payload |
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
         self.write_to(&mut bytes);
         bytes
     }
 
-    /// The bytes of a record without data, owner and an idle timeout of its own.
+    /// The bytes of a record that has no data, no owner and no idle timeout of its own.
     pub(crate) const FIXED_BYTES: usize = 23;
 
     pub(crate) fn encoded_len(&self) -> usize {
@@ -158,14 +189,15 @@ impl Record {
         bytes.extend_from_slice(&self.payload);
     }
 
-    /// Makes a record from the bytes of [`to_bytes`](Self::to_bytes), and the version and expiry that the store kept.
+    /// Reads a record from the bytes of [`to_bytes`](Self::to_bytes) and from the version and the expiry that the
+    /// store kept.
     ///
     /// # Errors
     ///
-    /// - [`StoreError::Newer`] for a format of a later release.
-    /// - [`StoreError::Corrupt`] for all other bytes that are no record.
+    /// A store returns both errors as they are.
     ///
-    /// A store passes both on.
+    /// - [`StoreError::Newer`] if a later release of this crate wrote the bytes.
+    /// - [`StoreError::Corrupt`] if the bytes are not a record for another reason.
     pub fn from_bytes(
         version: Version,
         expires_at: Timestamp,

@@ -7,7 +7,7 @@ use crate::{
     transport::{Carrier, Kind, sensitive},
 };
 
-/// What a response does to the token a client holds.
+/// The effect of a response on the token of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Received {
     Nothing,
@@ -56,7 +56,8 @@ impl Carrier {
                 let mut headers = HeaderMap::new();
                 set(&mut headers, Some(token));
                 let first = headers.iter().next();
-                let (name, value) = first.ok_or("the transport's `set` wrote no header")?;
+                let (name, value) =
+                    first.ok_or("the `set` function of the transport wrote no header")?;
                 Ok((name.clone(), value.clone()))
             }
         }

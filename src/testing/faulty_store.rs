@@ -14,33 +14,38 @@ use crate::{
     store::{SessionStore, delegate_session_store},
 };
 
-/// A store around another that fails, hangs or waits when it is told to, and counts its calls.
+/// A store that wraps another store, and fails, hangs or waits when a test says so. It also counts its calls.
 ///
-/// Clones share the store, the faults and the counts, so a test keeps one and gives one to the manager.
-/// Nothing in it sleeps: a test decides what happens when.
+/// Clones share the wrapped store, the faults and the counts. A test keeps one clone and gives another to the
+/// manager. The store never sleeps, so the test decides what happens when.
 ///
 /// # Example
 ///
 /// ```
-/// use axum_typed_session::{MemoryStore, SessionManager, testing::{Fault, FaultyStore, Operation}};
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
+/// use axum_typed_session::testing::{Fault, FaultyStore, Operation};
+/// use axum_typed_session::{MemoryStore, SessionManager};
 ///
 /// let store = FaultyStore::new(MemoryStore::new());
-/// let sessions = SessionManager::<u32>::builder().store(store.clone()).build()?;
+/// let sessions = SessionManager::<Visits>::builder().store(store.clone()).build()?;
 ///
-/// store.inject_next(1, Operation::Load, Fault::Fail);      // one request is a 503
-/// store.inject(Operation::all(), Fault::Hang);             // then the store is down
-/// store.heal();                                            // and up again
+/// store.inject_next(1, Operation::Load, Fault::Fail); // The next load fails: a 503.
+/// store.inject(Operation::all(), Fault::Hang);        // After it, the store hangs.
+/// store.heal();                                       // The store works again.
 /// assert_eq!(store.calls(Operation::Save), 0);
 /// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
+#[doc(alias("mock", "fault injection", "failing store", "chaos"))]
 pub struct FaultyStore<S> {
     store: Arc<S>,
     control: Arc<Mutex<Control>>,
 }
 
-/// A method of [`SessionStore`] that a [`FaultyStore`] disturbs and counts.
+/// A method of [`SessionStore`], for the faults and the counts of a [`FaultyStore`].
 ///
-/// Wherever several can be meant, one alone, an array or [`all`](Self::all) will do.
+/// A parameter of type `impl IntoIterator<Item = Operation>` takes a single operation, an array, or
+/// [`Operation::all`]. [`FaultyStore`] shows an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -61,7 +66,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Returns every operation there is.
+    /// Returns all operations. [`FaultyStore`] shows an example.
     pub fn all() -> impl Iterator<Item = Self> {
         [
             Self::Load,
@@ -98,27 +103,28 @@ impl IntoIterator for Operation {
     }
 }
 
-/// What happens to a call.
+/// The fault of a call to a [`FaultyStore`], for [`inject`](FaultyStore::inject) and
+/// [`inject_next`](FaultyStore::inject_next).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing, so that a later call is the one disturbed.
+    /// No fault. Plan it to let some calls work before another fault.
     Pass,
-    /// [`StoreError::Unavailable`], without asking the store.
+    /// The call fails with [`StoreError::Unavailable`]. The wrapped store is not called.
     Fail,
-    /// No answer ever, without asking the store.
+    /// The call never returns. The wrapped store is not called.
     Hang,
-    /// The store is asked, and the answer is [`StoreError::Unavailable`] all the same: an outcome that
-    /// the caller cannot know.
+    /// The wrapped store does the call, and then the call fails with [`StoreError::Unavailable`]. The caller cannot
+    /// know whether the write took effect.
     LoseAnswer,
-    /// The call waits at the gate, and then asks the store.
+    /// The call waits at the gate, and then the wrapped store does the call.
     Pause(Gate),
-    /// The store is asked, and its answer waits at the gate. One that never opens is a write that
-    /// arrived and timed out.
+    /// The wrapped store does the call, and its answer waits at the gate. If the gate never opens, a write takes
+    /// effect and its caller gets a time-out.
     HoldAnswer(Gate),
 }
 
-/// Where calls wait until a test lets them go on; clones are the same gate.
+/// A gate at which calls wait until a test opens it. Clones are the same gate.
 ///
 /// # Example
 ///
@@ -126,17 +132,22 @@ pub enum Fault {
 /// # use axum_typed_session::{MemoryStore, SessionStore, StoreKey};
 /// use axum_typed_session::testing::{Fault, FaultyStore, Gate, Operation};
 ///
-/// # #[tokio::main]
+/// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// # let (store, key) = (FaultyStore::new(MemoryStore::new()), StoreKey::from_bytes([7; 32]));
 /// let gate = Gate::new();
 /// store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
-/// let logout = tokio::spawn({ let store = store.clone(); async move { store.destroy(&key).await } });
-/// gate.reached(1).await;          // the logout stands at the store's door
-/// gate.open();
-/// assert!(logout.await.unwrap().is_ok());
+///
+/// let sign_out = async { store.destroy(&key).await };
+/// let test = async {
+///     gate.reached(1).await; // The destroy waits at the gate.
+///     gate.open();
+/// };
+/// let (destroyed, ()) = tokio::join!(sign_out, test);
+/// assert!(destroyed.is_ok());
 /// # }
 /// ```
+#[doc(alias("barrier", "latch", "race"))]
 #[derive(Clone)]
 pub struct Gate(watch::Sender<GateState>);
 
@@ -152,17 +163,27 @@ impl Gate {
         Self(watch::Sender::default())
     }
 
-    /// Waits until so many calls have come to the gate since it was made, those let through included.
+    /// Waits until this many calls have reached the gate since it was made. Calls that already passed count too.
+    ///
+    /// See the example of [`Gate`].
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. The gate stays as it is.
     pub async fn reached(&self, calls: usize) {
         self.wait_until(|state| state.reached >= calls).await;
     }
 
-    /// Lets through whoever waits, and everyone who comes later.
+    /// Opens the gate for all calls that wait and for all later calls. See the example of [`Gate`].
     pub fn open(&self) {
         self.0.send_modify(|state| state.open = true);
     }
 
-    /// Waits at the gate until it opens; for a handler that a test wants to stand still.
+    /// Waits at the gate until it opens. A handler under test can call it to stop at a point.
+    ///
+    /// # Cancellation
+    ///
+    /// If you drop the future, its call still counts as one that reached the gate.
     pub async fn pass(&self) {
         self.0.send_modify(|state| state.reached += 1);
         self.wait_until(|state| state.open).await;
@@ -193,7 +214,7 @@ struct Control {
     calls: HashMap<Operation, usize>,
 }
 
-/// What is to happen to the calls of one operation.
+/// The faults of the calls of one operation.
 #[derive(Default)]
 struct Plan {
     next: VecDeque<Fault>,
@@ -210,14 +231,15 @@ impl Control {
 }
 
 impl<S> FaultyStore<S> {
-    /// Wraps a store, with no fault yet.
+    /// Wraps a store. No fault is set.
     pub fn new(store: S) -> Self {
         Self { store: Arc::new(store), control: Arc::default() }
     }
 
-    /// Disturbs every call of these operations until another fault or [`heal`](Self::heal) replaces it.
+    /// Sets the fault of every call of these operations, until another `inject` or [`heal`](Self::heal) replaces
+    /// it.
     ///
-    /// Calls that [`inject_next`](Self::inject_next) has planned come first.
+    /// Calls that [`inject_next`](Self::inject_next) planned come first. See the example of [`FaultyStore`].
     #[allow(clippy::needless_pass_by_value, reason = "a fault is made where it is injected")]
     pub fn inject(&self, operations: impl IntoIterator<Item = Operation>, fault: Fault) {
         let mut control = self.control();
@@ -226,9 +248,10 @@ impl<S> FaultyStore<S> {
         }
     }
 
-    /// Disturbs the next so many calls of each of these operations, after those already planned.
+    /// Plans the fault of the next `calls` calls of each of these operations, after the calls already planned.
     ///
-    /// [`Fault::Pass`] leaves calls alone: to fail the second save, plan one `Pass` and one `Fail`.
+    /// To fail the second save, plan one [`Fault::Pass`] and one [`Fault::Fail`]. See the example of
+    /// [`FaultyStore`].
     #[allow(clippy::needless_pass_by_value, reason = "a fault is made where it is injected")]
     pub fn inject_next(
         &self,
@@ -243,24 +266,24 @@ impl<S> FaultyStore<S> {
         }
     }
 
-    /// Forgets every fault, planned or lasting. Calls that already hang or wait stay where they are.
+    /// Removes all faults, planned or lasting. Calls that already hang or wait are not released.
     pub fn heal(&self) {
         self.control().plans.clear();
     }
 
-    /// Returns how many calls of these operations have come in, answered or not.
+    /// Returns how many calls of these operations have arrived, whether they were answered or not.
     pub fn calls(&self, operations: impl IntoIterator<Item = Operation>) -> usize {
         let control = self.control();
         let calls = |operation| control.calls.get(&operation).copied();
         operations.into_iter().filter_map(calls).sum()
     }
 
-    /// Counts from zero again.
+    /// Sets the counts of all operations to zero.
     pub fn reset_calls(&self) {
         self.control().calls.clear();
     }
 
-    /// Returns the wrapped store, undisturbed and uncounted.
+    /// Returns the wrapped store. Calls of it meet no fault and are not counted.
     pub fn inner(&self) -> &S {
         &self.store
     }
@@ -314,7 +337,7 @@ impl<S> fmt::Debug for FaultyStore<S> {
     }
 }
 
-/// What a disturbed call fails with.
+/// The source of the error of an injected fault.
 #[derive(Debug)]
 struct Injected(Operation);
 

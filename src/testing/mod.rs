@@ -1,9 +1,14 @@
-//! What tests of an application, and of a store, need.
+//! Helpers for the tests of an application or of a store. They need the feature `testing`.
 //!
-//! For an application: [`TestSession`] makes logged-in requests, [`ManualClock`] moves time and
-//! [`FaultyStore`] breaks the store when told to. For a store of your own: [`conformance`] checks what
-//! [`SessionStore`](crate::SessionStore) promises, and
-//! [`session_store_conformance!`](crate::session_store_conformance) runs it all from one line.
+//! | for the tests of | use |
+//! |---|---|
+//! | handlers that need a signed-in user | [`TestSession`] |
+//! | timeouts | [`ManualClock`] |
+//! | a store that is down, or two requests at the same time | [`FaultyStore`], [`Gate`] |
+//! | a store of your own | [`session_store_conformance!`](crate::session_store_conformance), [`conformance`], [`RecordBuilder`] |
+//!
+//! Add the feature in `[dev-dependencies]` only. The guide has a page about [testing](crate::guide::testing), and
+//! the example `testing_your_app` shows a whole test file.
 
 mod client;
 mod clock;
@@ -19,7 +24,7 @@ pub use self::{
     session::TestSession,
 };
 
-/// Draws bytes that no other test has.
+/// Draws random bytes, so that no two tests share their keys.
 fn random<const N: usize>() -> [u8; N] {
     #[allow(clippy::expect_used, reason = "without random bytes tests would share their keys")]
     crate::id::random().expect("random bytes of the operating system")

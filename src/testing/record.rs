@@ -10,7 +10,7 @@ use crate::{
     store::{Record, Version},
 };
 
-/// Makes [`Record`]s for the tests of a store.
+/// Makes a [`Record`] for the tests of a store.
 ///
 /// # Example
 ///
@@ -21,6 +21,7 @@ use crate::{
 /// let record = RecordBuilder::new().owner(ada).payload(b"{}").build();
 /// assert_eq!(record.owner(), Some(ada));
 /// ```
+#[doc(alias("mock", "fixture"))]
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RecordBuilder {
@@ -29,8 +30,7 @@ pub struct RecordBuilder {
 }
 
 impl RecordBuilder {
-    /// Starts from a session without owner and data that began now, by the system's clock, and lives for
-    /// a day.
+    /// Starts a record without owner and data. It begins now, by the system's clock, and expires after one day.
     pub fn new() -> Self {
         let now = Timestamp::from(OffsetDateTime::now_utc());
         let end = now.saturating_add(std::time::Duration::from_secs(24 * 60 * 60));
@@ -55,25 +55,26 @@ impl RecordBuilder {
         }
     }
 
-    /// Sets the version. Default: a random one for each [`build`](Self::build).
+    /// Sets the version. Default: a random version for each [`build`](Self::build).
     pub fn version(mut self, version: Version) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// Sets whose session it is. Default: nobody's.
+    /// Sets the owner. Default: none.
     pub fn owner(mut self, owner: OwnerKey) -> Self {
         self.record.owner = Some(owner);
         self
     }
 
-    /// Sets when the session began.
+    /// Sets when the session began. Default: the time of [`new`](Self::new).
     pub fn created_at(mut self, at: Timestamp) -> Self {
         self.record.lifetime.created_at = at;
         self
     }
 
-    /// Sets when the row counts as absent, and moves the absolute end there if it was earlier.
+    /// Sets when the session expires. If the absolute end is earlier, it moves to `at` too. Default: one day after
+    /// [`new`](Self::new).
     pub fn expires_at(mut self, at: Timestamp) -> Self {
         let lifetime = &mut self.record.lifetime;
         lifetime.expires_at = at;
@@ -81,13 +82,13 @@ impl RecordBuilder {
         self
     }
 
-    /// Sets the instant past which nothing extends the session.
+    /// Sets the absolute end of the session. Default: the expiry.
     pub fn absolute_end(mut self, at: Timestamp) -> Self {
         self.record.lifetime.absolute_end = at;
         self
     }
 
-    /// Sets the idle timeout the session asked for. Default: none.
+    /// Sets the idle timeout that the session has of its own. Default: none.
     pub fn idle_timeout(mut self, idle_timeout: impl Into<IdleTimeout>) -> Self {
         self.record.lifetime.idle_timeout = Some(idle_timeout.into());
         self
@@ -99,13 +100,13 @@ impl RecordBuilder {
         self
     }
 
-    /// Sets the tag of the codec that wrote the payload. Default: 1, which is JSON.
+    /// Sets the tag of the codec that encoded the payload. Default: 1, which is JSON.
     pub fn codec_tag(mut self, tag: u8) -> Self {
         self.record.codec = tag;
         self
     }
 
-    /// Makes it the mark of an id that was replaced, which has neither owner nor data.
+    /// Makes the record a tombstone, which marks an id that was replaced or ended. It removes owner and data.
     pub fn tombstone(mut self) -> Self {
         self.record.tombstone = true;
         self.record.owner = None;
@@ -119,11 +120,11 @@ impl RecordBuilder {
         self
     }
 
-    /// Makes a record.
+    /// Makes the record.
     ///
     /// # Panics
     ///
-    /// If the operating system has no random bytes for the version.
+    /// Panics if the operating system has no random bytes for the version.
     pub fn build(&self) -> Record {
         Record {
             version: self.version.unwrap_or_else(|| Version::from_bytes(random())),

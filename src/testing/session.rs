@@ -5,11 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use super::client::Received;
 use crate::{error::SessionError, manager::SessionManager, request::RequestSessions};
 
-/// One client's session in a test of an application: a logged-in request in one line, and the data back
-/// from a response.
+/// A client with a session, for the tests of an application. It gives the header of a signed-in request, and reads
+/// the session from a response.
 ///
-/// It works with every transport, in cookie mode and with a store. What the application under test sees
-/// is a real token that its manager made.
+/// It works with every [`Transport`](crate::Transport), in cookie mode and with a store. The application sees a
+/// real token, which its manager made. [`testing`](crate::guide::testing) shows whole tests.
 ///
 /// # Example
 ///
@@ -35,10 +35,11 @@ use crate::{error::SessionError, manager::SessionManager, request::RequestSessio
 /// let request = Request::post("/logout").header(name, value).body(Body::empty())?;
 /// let response = app.oneshot(request).await?;
 ///
-/// assert_eq!(ada.after(response.headers()).await?, None);
+/// assert_eq!(ada.after(response.headers()).await?, None); // Signed out.
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias("login", "TestServer", "test client", "mock session", "axum-test"))]
 pub struct TestSession<T> {
     manager: SessionManager<T>,
     name: HeaderName,
@@ -46,14 +47,18 @@ pub struct TestSession<T> {
 }
 
 impl<T: Send + Sync + 'static> TestSession<T> {
-    /// [Creates](SessionManager::create) a session that holds `data`, as a committed request would have.
+    /// Makes a session that holds `data`, as [`SessionManager::create`] does.
     ///
-    /// `validate` and `extend_if` see a request with nothing but the session's header. With `store_for`, `cookie_for`
-    /// or `audience_for`, choose the tenant first: [`sessions.for_request(..)`](SessionManager::for_request).
+    /// `validate` and `extend_if` see a request that has only the header of the session. With `store_for`,
+    /// `cookie_for` or `audience_for`, choose the tenant first with [`SessionManager::for_request`].
     ///
     /// # Errors
     ///
     /// As [`SessionManager::create`].
+    ///
+    /// # Cancellation
+    ///
+    /// If you drop the future, the store may hold a session that no client knows. It expires.
     pub async fn start(manager: &SessionManager<T>, data: T) -> Result<Self, SessionError> {
         let created = manager.create(data).await?;
         let header = manager.core.tenant.carrier.request_header(created.token());
@@ -61,23 +66,28 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         Ok(Self { manager: manager.clone(), name, value })
     }
 
-    /// Returns the request header that carries the session: `Cookie`, `Authorization`, or the transport's
-    /// own; empty once a response has removed the session.
+    /// Returns the request header that carries the session, such as `Cookie` or `Authorization`. After a response
+    /// removed the session, the value is empty.
     ///
-    /// Requests take several `Cookie` headers, so sessions of several managers go together. With
-    /// [`Transport::custom`](crate::Transport::custom) it is the first header that `set` writes.
+    /// A request may have several `Cookie` headers, so the sessions of several managers can go together. With
+    /// [`Transport::custom`](crate::Transport::custom), it is the first header that `set` writes.
     pub fn header(&self) -> (HeaderName, HeaderValue) {
         (self.name.clone(), self.value.clone())
     }
 
-    /// Takes over what a response sets or removes, and returns the session's data then.
+    /// Takes over the token that a response sets or removes, and returns the data of the session then. Returns
+    /// `None` after the user signed out.
     ///
-    /// `None` after a logout. With [`Transport::custom`](crate::Transport::custom), `get` must find in a
-    /// response what `set` put there.
+    /// With [`Transport::custom`](crate::Transport::custom), `get` must find in a response the token that `set`
+    /// wrote.
     ///
     /// # Errors
     ///
     /// As [`data`](Self::data).
+    ///
+    /// # Cancellation
+    ///
+    /// If you drop the future, the token of the response is taken over already.
     pub async fn after(&mut self, response: &HeaderMap) -> Result<Option<T>, SessionError> {
         let carrier = &self.manager.core.tenant.carrier;
         match carrier.receive(response) {
@@ -91,12 +101,17 @@ impl<T: Send + Sync + 'static> TestSession<T> {
         self.data().await
     }
 
-    /// Returns what a request with [`header`](Self::header) would find now; `None` if that is no valid
-    /// session.
+    /// Returns the data that a request with [`header`](Self::header) would find now. Returns `None` if there is no
+    /// valid session.
     ///
     /// # Errors
     ///
-    /// What the extractor answers: the store is down, or a newer version wrote the session.
+    /// [`SessionError::Store`] if the store is down, and [`SessionError::Newer`] if a newer version wrote the
+    /// session.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. Nothing changes.
     pub async fn data(&self) -> Result<Option<T>, SessionError> {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.headers.insert(self.name.clone(), self.value.clone());

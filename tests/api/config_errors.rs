@@ -54,8 +54,8 @@ fn durations_must_be_above_zero_and_below_their_limit() {
 fn an_idle_timeout_above_the_absolute_timeout_is_refused() {
     let text = |idle_timeout: &str, timeout: &str| {
         format!(
-            "idle_timeout {idle_timeout} is above absolute_timeout {timeout}, which ends every session; \
-             shorten the one or raise `.absolute_timeout(..)`"
+            "`.idle_timeout({idle_timeout})` must not be above `.absolute_timeout({timeout})`, which ends every \
+             session; lower the idle timeout or raise the absolute timeout"
         )
     };
     let month = DAY * 30;
@@ -74,8 +74,8 @@ fn an_idle_timeout_above_the_absolute_timeout_is_refused() {
 fn a_max_absolute_timeout_below_the_absolute_timeout_is_refused() {
     let month = DAY * 30;
     assert!(cookie_mode().max_absolute_timeout(month).build().is_ok());
-    let text = "max_absolute_timeout 2591999s is below absolute_timeout 2592000s, which sessions reach without a \
-                timeout of their own; raise the one or shorten `.absolute_timeout(..)`";
+    let text = "`.max_absolute_timeout(2591999s)` must not be below `.absolute_timeout(2592000s)`, which is the \
+                timeout of every session that sets none; raise the first or lower the second";
     expect_refusal(cookie_mode().max_absolute_timeout(month - SECOND), text);
 }
 
@@ -84,8 +84,8 @@ fn a_limit_that_no_session_or_no_browser_can_keep_is_refused() {
     let with = |bytes: usize| cookie_mode().max_cookie_bytes(bytes);
     for bytes in [0, 1, 199, 4097, usize::MAX] {
         let text = format!(
-            "`.max_cookie_bytes({bytes})` must be from 200, which an empty session takes, to 4096, above which \
-             browsers drop a cookie"
+            "`.max_cookie_bytes({bytes})` must be at least 200, because an empty session takes so many bytes, and at \
+             most 4096, because browsers drop a longer cookie"
         );
         expect_refusal(with(bytes), &text);
     }
@@ -97,8 +97,8 @@ fn a_limit_that_no_session_or_no_browser_can_keep_is_refused() {
 #[test]
 fn a_header_that_http_uses_for_something_else_is_refused() {
     let with = |name| cookie_mode().transport(Transport::header(name));
-    let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
-                `::bearer()` or a header such as `x-session`";
+    let text = "`.transport(..)`: HTTP uses this header for another purpose; use `Transport::cookie()`, \
+                `Transport::bearer()` or a header such as `x-session`";
     for name in
         [header::COOKIE, header::SET_COOKIE, header::AUTHORIZATION, header::LOCATION, header::HOST]
     {
@@ -111,7 +111,7 @@ fn a_header_that_http_uses_for_something_else_is_refused() {
 fn a_header_is_named_by_a_text_too() {
     let with = |name: &str| cookie_mode().transport(Transport::header(name));
     assert!(with("X-Session").build().is_ok());
-    let text = "`.transport(..)`: this is no header name; use letters, digits and `-`";
+    let text = "`.transport(..)`: the text is not a header name; use letters, digits and `-`";
     for name in ["", "x session", "x-\r\nsession", "sitzung-ü"] {
         expect_refusal(with(name), text);
     }
@@ -119,16 +119,10 @@ fn a_header_is_named_by_a_text_too() {
 
 #[test]
 fn options_that_mean_nothing_are_refused() {
-    let empty = "an empty name tells nothing apart; leave the option out";
+    let empty = "the name is empty; give a name, or leave the option out";
     let cases = [
-        (
-            cookie_mode().max_payload(0),
-            "`.max_payload(..)`: no session fits into 0 bytes".to_owned(),
-        ),
-        (
-            cookie_mode().schema_version(0),
-            "`.schema_version(..)`: versions begin with 1".to_owned(),
-        ),
+        (cookie_mode().max_payload(0), "`.max_payload(..)` must be above 0 bytes".to_owned()),
+        (cookie_mode().schema_version(0), "`.schema_version(..)` must be at least 1".to_owned()),
         (cookie_mode().audience(""), format!("`.audience(..)`: {empty}")),
         (cookie_mode().kind(""), format!("`.kind(..)`: {empty}")),
     ];
@@ -144,12 +138,11 @@ fn options_that_lack_what_they_need_are_refused() {
         (plain().signed(true).store(MemoryStore::new()), "`.signed(..)` needs `.keys(..)`"),
         (
             store_mode().codec(Bar),
-            "`.on_conflict(..)` needs `Reject` or `Overwrite` where a `.codec(..)` is set, since merging \
-             needs JSON",
+            "with a `.codec(..)`, `.on_conflict(..)` must be `Reject` or `Overwrite`, because `Merge` needs JSON",
         ),
         (
             cookie_mode().on_conflict(ConflictPolicy::Merge),
-            "`.on_conflict(..)` needs `.store(..)`; a browser keeps the cookie that arrives last",
+            "`.on_conflict(..)` needs `.store(..)`; without a store, the browser keeps the cookie that arrives last",
         ),
         (
             cookie_mode().store_timeout(SECOND),
@@ -157,7 +150,7 @@ fn options_that_lack_what_they_need_are_refused() {
         ),
         (
             cookie_mode().codec(Bar).migrate(same_shape),
-            "`.migrate(..)` needs JSON; it cannot be combined with a `.codec(..)`",
+            "`.migrate(..)` needs JSON, so it cannot be combined with a `.codec(..)`",
         ),
         (
             cookie_mode().schema_version(2),
@@ -165,7 +158,7 @@ fn options_that_lack_what_they_need_are_refused() {
         ),
         (
             cookie_mode().schema_version(3).migrate(same_shape).accept_schema(2),
-            "`.accept_schema(..)` needs a version from `.schema_version(..)` up",
+            "`.accept_schema(..)` must not be below `.schema_version(..)`",
         ),
         (
             cookie_mode().anonymous_idle_timeout(SECOND),
@@ -173,7 +166,7 @@ fn options_that_lack_what_they_need_are_refused() {
         ),
         (
             cookie_mode().remove_unpartitioned(true),
-            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
+            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned",
         ),
     ];
     for (manager, text) in cases {
@@ -185,11 +178,11 @@ fn options_that_lack_what_they_need_are_refused() {
 fn options_that_contradict_each_other_are_refused() {
     expect_refusal(
         store_mode().max_cookie_bytes(4096),
-        "`.max_cookie_bytes(..)` cannot be used together with a store; the cookie then holds only an id",
+        "`.max_cookie_bytes(..)` is for sessions in a cookie; with a store, use `.max_payload(..)`",
     );
     expect_refusal(
         store_mode().revocations(MemoryStore::new()),
-        "`.revocations(..)` cannot be used together with a store, whose sessions end by themselves",
+        "`.revocations(..)` is for sessions in a cookie; with a store, `destroy` ends the stored session",
     );
     let transports = [
         Transport::bearer(),
@@ -204,7 +197,7 @@ fn options_that_contradict_each_other_are_refused() {
         ];
         for (option, manager) in options {
             let text = format!(
-                "`.{option}(..)` cannot be used together with a `.transport(..)` that is no cookie"
+                "`.{option}(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
             );
             expect_refusal(manager.transport(transport.clone()), &text);
         }

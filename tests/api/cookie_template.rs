@@ -107,40 +107,41 @@ async fn the_set_cookie_header_is_marked_sensitive() {
 
 #[test]
 fn templates_that_browsers_would_drop_or_misread_are_refused() {
-    const NAME: &str = "name must be letters, digits and any of !#$%&'*+-.^_`|~";
-    const RELATIVE: &str = "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such as \
-        `/app`";
-    const PATH: &str = "Path must hold no space, comma, semicolon, control character or letter beyond ASCII; percent-encode it, as in `%20`";
+    const NAME: &str =
+        "the name must have at least one character, and only letters, digits and !#$%&'*+-.^_`|~";
+    const RELATIVE: &str = "Path must start with `/`, such as `/` or `/app`; browsers replace any other Path by the folder \
+        of the request";
+    const PATH: &str = "Path must not hold a space, comma, semicolon, control character or non-ASCII letter; percent-encode it, such as `%20` for a space";
     let host = |name| {
         [
-            (named(name).secure(false), "name `__Host-` needs Secure"),
-            (named(name).path("/app"), "name `__Host-` needs Path=/"),
-            (named(name).domain("example.com"), "name `__Host-` allows no Domain"),
+            (named(name).secure(false), "the prefix `__Host-` needs Secure"),
+            (named(name).path("/app"), "the prefix `__Host-` needs Path=/"),
+            (named(name).domain("example.com"), "the prefix `__Host-` allows no Domain"),
         ]
     };
     let secure = |name| {
-        let text = "name `__Secure-` needs Secure";
+        let text = "the prefix `__Secure-` needs Secure";
         (named(name).secure(false), text)
     };
     let mut cases = vec![
         secure("__Secure-id"),
         secure("__secure-id"),
         secure("__SECURE-"),
-        (named("id").same_site(SameSite::None).secure(false), "SameSite None needs Secure"),
+        (named("id").same_site(SameSite::None).secure(false), "SameSite=None needs Secure"),
         (named("id").partitioned(true).secure(false), "Partitioned needs Secure"),
-        (Cookie::build(("id", "value")), "value is the session's; give the template an empty one"),
+        (Cookie::build(("id", "value")), "the value must be empty, because the session sets it"),
         (
             named("id").max_age(time::Duration::ZERO),
-            "Max-Age follows the session; use `.idle_timeout(..)`",
+            "Max-Age must not be set; use `.idle_timeout(..)`",
         ),
-        (named("id").permanent(), "Max-Age follows the session; use `.idle_timeout(..)`"),
+        (named("id").permanent(), "Max-Age must not be set; use `.idle_timeout(..)`"),
         (
             named("id").expires(time::OffsetDateTime::UNIX_EPOCH),
-            "Expires follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
+            "Expires must not be set; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
         (
             named("id").expires(Expiration::Session),
-            "Expires follows the session; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
+            "Expires must not be set; use `.idle_timeout(..)` or `.idle_timeout(IdleTimeout::BrowserSession(..))`",
         ),
     ];
     cases.extend(
@@ -177,7 +178,7 @@ fn domains_that_browsers_drop_are_refused_with_what_to_write() {
         (&["*.example.com", "*", ".*.example.com", "a*.example"], "holds a `*`"),
         (
             &["b\u{fc}cher.example", "\u{3002}", "example\u{ff0e}com", "\u{430}.example"],
-            "holds letters that not all",
+            "holds non-ASCII letters instead",
         ),
         (
             &["a b", " example.com", "example.com ", "a\r\n", "a\0b", "\u{7f}", "a\tb"],
@@ -185,7 +186,7 @@ fn domains_that_browsers_drop_are_refused_with_what_to_write() {
         ),
         (
             &["a;b", "a,b", "a%20b", "a@b", "a\"b", "[1.2.3.4]", "a=b", "<a>", "a#b", "a?b"],
-            "holds a character that no host has",
+            "holds a character that is not allowed",
         ),
         (&["a..b", "example.com.", "..example.com", "example.com.."], "begins or ends with a dot"),
         (&["::1", "fe80::1", "::ffff:127.0.0.1"], "is an IPv6 address without brackets"),
@@ -197,7 +198,7 @@ fn domains_that_browsers_drop_are_refused_with_what_to_write() {
             let built = with(named("id").domain((*domain).to_owned())).build();
             let Err(error) = built else { panic!("accepted {domain:?}") };
             let (text, start) = (error.to_string(), format!("`.cookie(..)`: Domain {problem}"));
-            let end = "write the host alone, such as `example.com`, or leave Domain out";
+            let end = "write only the host, such as `example.com`, or remove Domain";
             assert!(text.starts_with(&start) && text.ends_with(end), "{domain:?}: {text}");
         }
     }
@@ -228,18 +229,18 @@ fn domains_that_browsers_keep_at_one_host_alone_warn() {
         assert!(with(named("id").domain(domain)).build().is_ok(), "{domain}");
         let lines = log.take();
         let [line] = &lines[..] else { panic!("{domain}: {lines:?}") };
-        let shown = "Domain is an IP address or a name without a dot";
-        assert!(line.contains(shown) && line.contains("leave Domain out"), "{line}");
+        let shown = "Domain of the session cookie is an IP address or a name without a dot";
+        assert!(line.contains(shown) && line.contains("remove Domain"), "{line}");
     }
 }
 
 #[test]
 fn templates_of_a_prefix_for_http_alone_need_secure_and_http_only() {
-    let script = "name `__Http-` and `__Host-Http-` need HttpOnly";
+    let script = "the prefixes `__Http-` and `__Host-Http-` need HttpOnly";
     expect_refusals(vec![
         (named("__Http-id").http_only(false), script),
         (named("__host-http-id").http_only(false), script),
-        (named("__HTTP-id").secure(false), "name `__Http-` needs Secure"),
+        (named("__HTTP-id").secure(false), "the prefix `__Http-` needs Secure"),
     ]);
 }
 
@@ -268,7 +269,7 @@ fn choices_that_weaken_the_cookie_warn() {
         (
             default().insecure_http(true),
             Some(
-                "session cookies are sent over plain http (`insecure_http`); never do this in production",
+                "`.insecure_http(true)` sends session cookies over plain http; never use it in production",
             ),
         ),
         (

@@ -675,7 +675,7 @@ async fn a_name_belongs_to_one_manager_of_a_request() {
         let text = send(&app, Request::get("/text")).await.body;
         assert_eq!(
             text,
-            "two session managers of one request use the cookie \"old\"; give one of them another `.cookie(..)`, \
+            "two session managers in one request use the cookie \"old\"; give one of them another `.cookie(..)`, \
              `.former_cookie(..)` or `.transport(..)`"
         );
     }
@@ -695,24 +695,27 @@ fn former_cookies_that_make_no_sense_are_refused() {
     let cases = [
         (
             named("old").path("shop"),
-            "Path must start with `/`, or browsers take the folder of the request instead; write `/` or a path such \
-             as `/app`",
+            "Path must start with `/`, such as `/` or `/app`; browsers replace any other Path by the folder of the \
+             request",
         ),
-        (Cookie::build(("old", "value")), "value is the session's; give the template an empty one"),
-        (named("a b"), "name must be letters, digits and any of !#$%&'*+-.^_`|~"),
-        (named("__Host-old").path("/shop"), "name `__Host-` needs Path=/"),
+        (Cookie::build(("old", "value")), "the value must be empty, because the session sets it"),
+        (
+            named("a b"),
+            "the name must have at least one character, and only letters, digits and !#$%&'*+-.^_`|~",
+        ),
+        (named("__Host-old").path("/shop"), "the prefix `__Host-` needs Path=/"),
         (named("old").partitioned(true).secure(false), "Partitioned needs Secure"),
         (
             named("old").domain("https://example.com"),
-            "Domain is a URL, so that browsers drop the cookie; write the host alone, such as `example.com`, or leave \
-             Domain out",
+            "Domain is a URL, so browsers drop the cookie; write only the host, such as `example.com`, or remove \
+             Domain",
         ),
     ];
     for (template, problem) in cases {
         expect_refusal(with(template), &format!("`.former_cookie(..)`: {problem}"));
     }
-    let twice = "`.former_cookie(..)` has the name, Domain, Path and Partitioned of today's cookie or of another former \
-                 one; remove it";
+    let twice = "`.former_cookie(..)` has the name, Domain, Path and Partitioned of the current cookie or of another \
+                 former cookie; remove it";
     let today = named("__Host-session").same_site(SameSite::Strict).http_only(false);
     expect_refusal(with(today), twice);
     expect_refusal(with(named("old")).former_cookie(named("old").secure(false)), twice);
@@ -725,10 +728,9 @@ fn former_cookies_that_make_no_sense_are_refused() {
     expect_refusal(moved().remove_unpartitioned(true), twice);
     expect_refusal(
         with(named("old")).remove_unpartitioned(true),
-        "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
+        "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned",
     );
-    let text =
-        "`.former_cookie(..)` cannot be used together with a `.transport(..)` that is no cookie";
+    let text = "`.former_cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`";
     for transport in [Transport::bearer(), Transport::header("x-session")] {
         expect_refusal(with(named("old")).transport(transport), text);
     }

@@ -143,9 +143,8 @@ async fn keys_that_differ_in_any_byte_open_nothing_of_each_other() {
 
 #[test]
 fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
-    const WEAK: &str =
-        "a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`";
-    const TWICE: &str = "a key stands twice in `.keys(..)`; list each key once";
+    const WEAK: &str = "a key in `.keys(..)` is not random; make a key with `openssl rand -hex 64`";
+    const TWICE: &str = "`.keys(..)` contains a key twice; list each key once";
     let good = Key::generate();
     let weak = |bytes: &[u8]| Key::from(bytes);
     let half = &Key::generate().master()[..32].to_vec();
@@ -184,7 +183,8 @@ fn a_key_in_hexadecimal_digits_is_not_weak() {
 
 #[test]
 fn a_cookie_session_without_keys_is_refused() {
-    let text = "sessions in a cookie need `.keys(..)`; sessions on the server need `.store(..)`";
+    let text =
+        "set `.keys(..)` to keep sessions in a cookie, or `.store(..)` to keep them on the server";
     expect_refusal(without_keys(&ManualClock::new()), text);
 }
 

@@ -360,6 +360,6 @@ fn a_list_in_this_process_is_warned_of() {
         let log = Log::start();
         assert!(manager.build().is_ok());
         let lines = log.take().concat();
-        assert_eq!(lines.contains("a restart forgets every logout"), warns, "{lines}");
+        assert_eq!(lines.contains("a restart loses the list"), warns, "{lines}");
     }
 }

@@ -230,7 +230,7 @@ async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
             assert_eq!(
                 error.unwrap().to_string(),
                 format!(
-                    "`{operation}` needs a tenant, which `.audience_for(..)` chooses for a request; call it on \
+                    "`{operation}` needs a tenant, since `.audience_for(..)` is set; call it on \
                      `manager.for_request(..)`"
                 )
             );
@@ -446,16 +446,16 @@ fn choosing(layered: bool) -> Router {
 const BAD: [(&str, &str); 5] = [
     (
         "url",
-        "`.cookie_for(..)`: Domain is a URL, so that browsers drop the cookie; write the host alone, such as \
-         `example.com`, or leave Domain out",
+        "`.cookie_for(..)`: Domain is a URL, so browsers drop the cookie; write only the host, such as \
+         `example.com`, or remove Domain",
     ),
-    ("value", "`.cookie_for(..)`: value is the session's; give the template an empty one"),
-    ("name", "`.cookie_for(..)`: name must be letters, digits and any of !#$%&'*+-.^_`|~"),
-    ("prefix", "`.cookie_for(..)`: name `__Host-` needs Path=/"),
+    ("value", "`.cookie_for(..)`: the value must be empty, because the session sets it"),
     (
-        "empty",
-        "`.audience_for(..)`: an empty name tells nothing apart; return one for every request",
+        "name",
+        "`.cookie_for(..)`: the name must have at least one character, and only letters, digits and !#$%&'*+-.^_`|~",
     ),
+    ("prefix", "`.cookie_for(..)`: the prefix `__Host-` needs Path=/"),
+    ("empty", "`.audience_for(..)`: the name is empty; return a name for every request"),
 ];
 
 #[tokio::test]
@@ -508,7 +508,7 @@ fn a_cookie_that_is_chosen_needs_a_transport_that_is_one() {
     let error = builder.transport(Transport::bearer()).build().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`.cookie_for(..)` cannot be used together with a `.transport(..)` that is no cookie"
+        "`.cookie_for(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
     );
 }
 

@@ -36,11 +36,14 @@ async fn a_bad_url_is_one_line_without_its_password() {
     ] {
         let error = RedisStore::connect(url).await.expect_err(url);
         let text = line(&error);
-        assert!(text.starts_with("not a Redis URL; write redis://"), "{url}: {text}");
+        assert!(
+            text.starts_with("this is not the URL of a Redis server; write redis://"),
+            "{url}: {text}"
+        );
         assert!(!format!("{text} {error:?}").contains("hunter2"), "{url}: {text}");
         assert_eq!(text.lines().count(), 1);
         let error = RedisStore::connect_cluster([url]).await.expect_err(url);
-        assert!(line(&error).starts_with("not a Redis URL"), "{url}");
+        assert!(line(&error).starts_with("this is not the URL"), "{url}");
     }
 }
 
@@ -50,7 +53,7 @@ async fn tls_without_its_feature_names_the_feature() {
     let error = RedisStore::connect("rediss://localhost").await.expect_err("no TLS");
     assert_eq!(
         line(&error),
-        "a rediss:// URL needs the feature `redis-rustls` of axum-typed-session"
+        "a rediss:// URL needs TLS; enable the feature `redis-rustls` of axum-typed-session"
     );
 }
 

@@ -227,5 +227,5 @@ async fn bad_names_are_refused() {
     assert!(postgres.table_name("app.sessions").is_ok());
     assert!(mysql.table_name("app.sessions").is_ok());
     let error = sqlite.table_name("main.sessions").unwrap_err().to_string();
-    assert_eq!(error, "`.table_name(..)`: has a schema, which this engine does not");
+    assert_eq!(error, "`.table_name(..)`: the name has a schema, but this engine has no schemas");
 }

@@ -60,7 +60,7 @@ impl Rows {
             && row.created_at() == record.created_at()
             && is_evictable(row) == is_evictable(&record)
         {
-            // Nearly every update: nothing but the expiry is indexed anew.
+            // The usual update: only the expiry changes in an index.
             if row.expires_at() != record.expires_at() {
                 self.by_expiry.remove(&(row.expires_at(), key));
                 self.by_expiry.insert((record.expires_at(), key));
@@ -114,7 +114,8 @@ impl Rows {
         swept
     }
 
-    /// Makes room for so many bytes beside `keep`'s row; if that cannot be, evicts nothing and says so.
+    /// Makes room for so many bytes beside the row of `keep`. If that is impossible, it evicts nothing and returns
+    /// `false`.
     pub(super) fn make_room(
         &mut self,
         needed: usize,

@@ -1,4 +1,4 @@
-//! What the three engines differ in, and how a statement runs on any of them.
+//! The differences between the three engines, and how a statement runs on each of them.
 #![expect(unnameable_types, reason = "what cannot be named seals `SqlEngine`")]
 
 use std::{fmt, time::Duration};
@@ -8,44 +8,45 @@ use tokio::{runtime::Handle, time::timeout};
 
 use crate::error::StoreError;
 
-/// A database that [`SqlStore`](super::SqlStore) speaks to: `sqlx::Sqlite`, `sqlx::Postgres` or
-/// `sqlx::MySql`, with the feature of that name.
+/// A database engine that [`SqlStore`](super::SqlStore) supports.
 ///
-/// Sealed.
+/// The engines are `sqlx::Sqlite` with the feature `sqlite`, `sqlx::Postgres` with `postgres`, and `sqlx::MySql`
+/// with `mysql`. The trait is sealed: other crates cannot implement it.
 pub trait SqlEngine: Database + Run {}
 
-/// Where the dialects differ.
+/// The differences between the dialects.
 ///
-/// In all statements `{table}` is the quoted table, `{schema}` and `{name}` its bare parts and `{now}` the
-/// clock; `?` are the values in order.
+/// In all statements, `{table}` is the quoted table, `{schema}` and `{name}` are its bare parts, and `{now}` is the
+/// clock. Each `?` is the next value.
 pub struct Dialect {
-    /// The table and its indices, under the default name.
+    /// The statements that make the table and its indices, under the default name.
     pub(super) schema: &'static str,
-    /// Counts the columns, of `expires_at` and `owner`, that lead an index of the table.
+    /// Counts which of the columns `expires_at` and `owner` come first in an index of the table.
     pub(super) count_indices: &'static str,
-    /// Runs in one transaction with the schema, so that nodes starting together take turns.
+    /// Runs before the schema in the same transaction, so that nodes that start together take turns.
     pub(super) before_schema: &'static str,
     pub(super) quote: char,
-    /// Whether a table name may begin with the name of a schema or database.
+    /// A table name may begin with the name of a schema or database.
     pub(super) has_schemas: bool,
-    /// Whether values are `$1`, `$2` instead of `?`.
+    /// Values are written `$1`, `$2` instead of `?`.
     pub(super) numbers_values: bool,
-    /// Milliseconds since the Unix epoch, constant within a statement, whatever the time zone.
+    /// Milliseconds since the Unix epoch. The value is constant within a statement and independent of the time
+    /// zone.
     pub(super) now: &'static str,
     /// The later of two integers.
     pub(super) later: &'static str,
-    /// Makes the row or replaces an expired one: tried in order until one takes effect.
+    /// Makes the row or replaces an expired row. The statements are tried in order until one takes effect.
     pub(super) create: &'static [&'static str],
     pub(super) delete_expired: &'static str,
-    /// Removes some of an owner's rows: of an owner, but one key, at most so many.
+    /// Removes at most so many rows of an owner, except one key.
     pub(super) destroy_by_owner: &'static str,
-    /// Whether the statement had no effect and may do better when repeated: a deadlock, a serialization
-    /// failure, a lock that was not had in time.
+    /// Returns `true` if the statement had no effect and may succeed when it is repeated: after a deadlock, a
+    /// serialization failure or a lock time-out.
     pub(super) is_transient: fn(&dyn DatabaseError) -> bool,
-    /// Whether the server refuses to write, as one does that another has taken over from.
+    /// Returns `true` if the server refuses to write, such as a former primary after a fail-over.
     pub(super) is_read_only: fn(&dyn DatabaseError) -> bool,
     pub(super) is_missing_table: fn(&dyn DatabaseError) -> bool,
-    /// Whether a peer can go silent.
+    /// The engine runs on another machine, so a connection can go silent.
     pub(super) is_remote: bool,
 }
 
@@ -153,20 +154,20 @@ macro_rules! bind {
 
 pub(super) use {bind, engine};
 
-/// A pooled connection whose way back into the pool is bounded.
+/// A pooled connection whose return to the pool is bounded in time.
 ///
-/// A pool pings a connection before it takes it back, for as long as that takes (transact-rs/sqlx#4349).
-/// A peer that went silent would keep the place in the pool for good, and `store_timeout` drops futures
-/// just when a peer is silent.
+/// Before a pool takes a connection back, it pings the connection without a time limit (transact-rs/sqlx#4349). If
+/// the server went silent, that would occupy a place in the pool forever. `store_timeout` drops futures at exactly
+/// such a time.
 ///
-/// One whose server refuses to write does not go back: after a fail-over the next connection leads to
-/// where the name points by then, and this one would fail until the end of its `max_lifetime`.
+/// A connection whose server refuses to write does not go back. After a fail-over, the next connection resolves the
+/// name again and reaches the new primary.
 pub(super) struct Lease<E: SqlEngine> {
     connection: PoolConnection<E>,
     is_read_only: bool,
 }
 
-/// As long as the pool itself waits for a connection to close.
+/// The time that the pool itself waits for a connection to close.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl<E: SqlEngine> Lease<E> {
@@ -174,7 +175,7 @@ impl<E: SqlEngine> Lease<E> {
         Ok(Self { connection: pool.acquire().await?, is_read_only: false })
     }
 
-    /// Learns from the outcome of a statement whether the connection is of further use.
+    /// Notes from the result of a statement whether the connection can be used again.
     pub(super) fn judged_by<R>(
         &mut self,
         result: Result<R, sqlx::Error>,
@@ -191,7 +192,7 @@ impl<E: SqlEngine> Lease<E> {
 
 impl<E: SqlEngine> Drop for Lease<E> {
     fn drop(&mut self) {
-        // What runs in this process is not silent, only busy, and may be all there is of a database.
+        // SQLite runs in this process, so it cannot go silent. A database in memory ends with its connection.
         if !E::DIALECT.is_remote {
             return;
         }

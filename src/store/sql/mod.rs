@@ -26,68 +26,73 @@ use crate::{
     store::{Record, Version},
 };
 
-/// Sessions in a table of the application's own database, through its own pool.
+/// Keeps sessions in a table of the application's database, through the application's own pool.
 ///
-/// The `sqlx` of the pool must be the one this crate uses, which is re-exported as
-/// [`sqlx`](crate::store::sqlx); TLS and other options are features of the application's own `sqlx` dependency.
+/// Use it under one of its three names, which also document the setup, the table and the size for each engine:
+/// [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
+/// [`MySqlStore`](crate::MySqlStore). Cloning is cheap. [`stores`](crate::guide::stores) compares all stores.
 ///
-/// Its three names are [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
-/// [`MySqlStore`](crate::MySqlStore), where each engine's setup, SQL and sizes stand. Cheap to clone.
+/// The pool must come from [`store::sqlx`](crate::store#reexports), the version of `sqlx` that this crate uses.
+/// For TLS and other options, set the features of your own `sqlx` dependency.
 ///
-/// # One row, one statement
+/// # Which clock decides
+///
+/// The clock of the database. Every statement compares `expires_at` with the time of the database, so all nodes
+/// agree on which sessions are live, even if their clocks differ. The `expires_at` of a session comes from the node
+/// that saved it: if the clock of that node is wrong by some seconds, its sessions live that much longer or
+/// shorter. All times are UTC.
+///
+/// # Use the primary
+///
+/// The pool must connect to the primary. A read replica lags behind: it would still show a session after the user
+/// signed out, and would not find a new session. After a fail-over, the former primary refuses to write. The store
+/// closes a connection at the first refusal, and the next connection resolves the host name again.
+///
+/// # How it works
 ///
 /// | operation | statements |
 /// |---|---|
 /// | load | 1 `SELECT` by primary key |
-/// | save, touch, `destroy_at` | 1, and 1 `SELECT` where another writer came first |
-/// | save of a new session | as above, and on MySQL 1 more where an expired row is replaced |
+/// | save, touch, `destroy_at` | 1, and 1 `SELECT` if another writer came first |
+/// | save of a new session | as above, and on MySQL 1 more if it replaces an expired row |
 /// | destroy, `find_by_owner`, a batch of `delete_expired` | 1 |
-/// | `destroy_by_owner` | 1 for each 50,000 sessions, then 1 `SELECT` that there are no more; again where there are |
+/// | `destroy_by_owner` | 1 for each 50,000 sessions, then 1 `SELECT`; all of it again if sessions are left |
 ///
-/// Every statement is a transaction of its own, so a future dropped at any point leaves the row wholly
-/// old or wholly new. All isolation levels do: a statement that ends in a serialization failure, a
-/// deadlock or a lock that was not had in time is repeated, at most eight times with growing pauses, and
-/// then finds the other writer's row. The exception is MySQL's `READ UNCOMMITTED`, at which
-/// `destroy_by_owner` can miss a session that is just getting a new id. Connections must be in autocommit
-/// mode, which is every engine's default.
+/// Every statement is a transaction of its own, so you may drop a future at any point: the row is then either
+/// wholly old or wholly new. If a statement ends in a deadlock, a serialization failure or a lock time-out, the
+/// store repeats it, at most eight times with growing pauses.
 ///
-/// # Whose clock
-///
-/// The database's: every statement compares `expires_at` with the server's own time, so nodes whose
-/// clocks differ agree on which rows there are, and none deletes what another still uses. A row's
-/// `expires_at` is what the saving node wrote, so a clock that is off by some seconds makes its sessions
-/// that much longer or shorter. Later than a signed 64-bit integer holds is as late as it holds. Only integers and UTC are compared: no time zone or collation matters.
-/// [`clock`](Self::clock) is for tests.
-///
-/// # Use the primary
-///
-/// A pool of read replicas answers with yesterday's rows: a logout would be seen late, and a new session
-/// not found. The pool must reach the primary. After a fail-over the old primary refuses to write; a
-/// connection to it is closed at the first refusal, and the next leads to where the name points by then.
+/// All isolation levels work, with one exception: at `READ UNCOMMITTED` of MySQL, `destroy_by_owner` can miss a
+/// session that gets a new id at the same time. Connections must be in autocommit mode, which is the default of
+/// every engine.
 ///
 /// # Security
 ///
-/// Rows hold hashes of ids and owners, and the payload as the codec wrote it: who reads the table logs in
-/// as nobody, but reads what the application keeps in its sessions.
+/// The table holds hashes of ids and owners, and the session data as the [`Codec`](crate::Codec) encoded it. Nobody
+/// can sign in with a copy of the table, but a reader of the copy sees the session data.
+#[doc(alias("database", "sqlx", "sqlx_store", "table"))]
 pub struct SqlStore<E: SqlEngine> {
     pool: Pool<E>,
     statements: Arc<Statements>,
     clock: Option<Arc<dyn Clock>>,
 }
 
-/// How often a statement is repeated that had no effect.
+/// How often a statement without effect is repeated.
 const REPEATS: u32 = 8;
 
-/// How many of an owner's sessions one statement ends, so that a time-out leaves what earlier ones did
-/// and SQLite's other writers get a turn. Smaller batches take longer in all, since each begins with
-/// the entries that the others left in the index for dead.
+/// How many sessions of an owner one statement ends. A time-out then keeps the result of earlier statements, and
+/// other writers of SQLite get a turn. Smaller batches take longer in total, because each statement begins with the
+/// index entries that earlier statements left dead.
 const OWNER_BATCH: u32 = 50_000;
 
-/// How often an owner's sessions are ended again because new ones came meanwhile.
+/// How often the sessions of an owner are ended again because new sessions came in the meantime.
 const OWNER_ROUNDS: u32 = 64;
 
 impl<E: SqlEngine> SqlStore<E> {
-    /// Makes a store of the table `typed_sessions`. Does not connect.
+    /// Makes a store that uses the table `typed_sessions`. It does not connect.
+    ///
+    /// Call [`migrate`](Self::migrate) at the start of the application. [`SqliteStore`](crate::SqliteStore) shows
+    /// an example.
     pub fn new(pool: Pool<E>) -> Self {
         Self {
             pool,
@@ -96,42 +101,64 @@ impl<E: SqlEngine> SqlStore<E> {
         }
     }
 
-    /// Sets the table. Default: `typed_sessions`.
+    /// Sets the name of the table. Default: `typed_sessions`.
     ///
-    /// The name is taken literally, upper and lower case included, and may begin with a schema (on MySQL
-    /// a database) and a point.
+    /// The name is case-sensitive. It may begin with a schema and a dot, such as `app.sessions`; on MySQL with a
+    /// database and a dot. SQLite allows neither. [`MySqlStore`](crate::MySqlStore) shows an example.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] unless each part begins with an ASCII letter or `_`, goes on with ASCII
-    /// letters, digits and `_`, and has at most 48 characters.
+    /// A [`ConfigError`] unless each part has only ASCII letters, digits and `_`, does not begin with a digit, and
+    /// has at most 48 characters.
+    #[doc(alias("prefix", "schema_name"))]
     pub fn table_name(mut self, name: &str) -> Result<Self, ConfigError> {
         let name = TableName::parse::<E>(name)?;
         self.statements = Arc::new(Statements::new::<E>(&name));
         Ok(self)
     }
 
-    /// Sets another clock than the database's, such as the manual clock of a test.
+    /// Sets a clock instead of the clock of the database, for tests. Default: the clock of the database.
+    #[doc(alias("mock", "mock time"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Returns the SQL that [`migrate`](Self::migrate) runs where something is missing, for those who run
-    /// their own migrations.
+    /// Returns the SQL that makes the table and its indices, for an application that runs its own migrations.
+    ///
+    /// [`migrate`](Self::migrate) runs the same SQL.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use axum_typed_session::{PostgresStore, store::sqlx::PgPool};
+    ///
+    /// let store = PostgresStore::new(PgPool::connect("postgres://localhost/app").await?);
+    /// println!("{}", store.schema_sql());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("ddl", "create table", "migration"))]
     pub fn schema_sql(&self) -> &str {
         &self.statements.schema
     }
 
-    /// Makes the table and its indices where they are missing.
+    /// Makes the table and its indices if they are missing.
     ///
-    /// Safe to call at every start, also by several nodes at once: where all is there it only looks, which
-    /// takes no right but to read and waits for no writer.
+    /// Call it at every start. Several nodes may call it at the same time. If the table and its indices exist, it
+    /// only reads, so it needs no other rights and waits for no writer. [`SqliteStore`](crate::SqliteStore) shows
+    /// an example.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] when the engine refuses, such as for want of rights, or when an index
-    /// is missing whose name something else has.
+    /// [`StoreError::Unavailable`] if the engine refuses, such as because of missing rights, or if an index is
+    /// missing and another index or table has its name.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point and call the method again.
+    #[doc(alias("create_table", "setup", "init"))]
     pub async fn migrate(&self) -> Result<(), StoreError> {
         if self.is_migrated().await? {
             return Ok(());
@@ -144,7 +171,7 @@ impl<E: SqlEngine> SqlStore<E> {
         Err(StoreError::unavailable(MissingIndex { table: self.statements.table.clone() }))
     }
 
-    /// Whether the table is there with its indices, whatever their names.
+    /// Returns `true` if the table exists and has both indices, whatever their names.
     async fn is_migrated(&self) -> Result<bool, StoreError> {
         let rows = self.rows(&self.statements.count_indices, &[]).await?;
         let found = rows.first().map(|row| E::integer(row, "found"));
@@ -159,7 +186,7 @@ impl<E: SqlEngine> SqlStore<E> {
         let values = statement.takes(values);
         self.repeating(|| async {
             match E::execute(&self.pool, statement.sql(), values).await {
-                // An insert that found a row, where the dialect has no better way to say so.
+                // An insert found a row, and this dialect reports it only as an error.
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(0),
                 result => result,
             }
@@ -176,7 +203,7 @@ impl<E: SqlEngine> SqlStore<E> {
         self.repeating(|| E::rows(&self.pool, statement.sql(), values)).await
     }
 
-    /// Repeats what had no effect and may do better the next time.
+    /// Repeats a statement that had no effect and may succeed the next time.
     async fn repeating<R, F>(&self, run: impl Fn() -> F + Send) -> Result<R, StoreError>
     where
         F: Future<Output = Result<R, sqlx::Error>> + Send,
@@ -207,7 +234,8 @@ impl<E: SqlEngine> SqlStore<E> {
         StoreError::unavailable(error)
     }
 
-    /// What a statement compares `expires_at` with; nothing where the database shall use its own clock.
+    /// Returns the time with which a statement compares `expires_at`; nothing if the database shall use its own
+    /// clock.
     fn now(&self) -> Value<'static> {
         match &self.clock {
             Some(clock) => millis(clock.now().into()),
@@ -215,9 +243,10 @@ impl<E: SqlEngine> SqlStore<E> {
         }
     }
 
-    /// Runs conditional statements until one takes effect, or else tells from the row why none did.
+    /// Runs conditional statements until one takes effect. If none does, the row tells why.
     ///
-    /// The row may come or go between a statement and the look at it; then they run again.
+    /// The row may appear or disappear between a statement and the `SELECT` after it. Then the statements run
+    /// again.
     async fn write(
         &self,
         key: &StoreKey,
@@ -261,7 +290,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         write: Write,
     ) -> Result<SaveOutcome, StoreError> {
         let version = record.version();
-        // A tombstone is nobody's session.
+        // A tombstone belongs to no owner.
         let owner = record.owner().filter(|_| !record.is_tombstone());
         let data = record.to_bytes();
         let mut values = vec![
@@ -331,7 +360,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         owner: &OwnerKey,
         keep: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        // No key is empty, so an empty one keeps none.
+        // No key is empty, so an empty key keeps no row.
         let keep = keep.map_or(&[][..], |key| key.as_bytes());
         let values = [
             bytes(owner.as_bytes()),
@@ -350,14 +379,13 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
                     break;
                 }
             }
-            // A session that gets a new id has the new row first, then no longer the old one, and a
-            // deletion at READ COMMITTED can miss both: PostgreSQL's snapshot lacks the new row, or MySQL
-            // was past its place, and the old row, which had to be waited for, is a tombstone by then.
-            // So a query of its own decides. In autocommit it waits for nothing and sees one moment after
-            // the deletion, at every level from READ COMMITTED to SERIALIZABLE, and in every moment a
-            // session that lives on has a row. At the higher levels the deletion misses none: PostgreSQL
-            // refuses one that waited for a changed row, which then runs anew, and MySQL locks the places
-            // it passed, as SQLite locks the whole file.
+            // A session that gets a new id has its new row first, and then its old row becomes a tombstone. A
+            // deletion at READ COMMITTED can miss both rows: the snapshot of PostgreSQL lacks the new row, or MySQL
+            // has passed its place, and the deletion waits for the old row until it is a tombstone. So a separate
+            // query decides. In autocommit it waits for nothing and sees one moment after the deletion, at every
+            // level from READ COMMITTED to SERIALIZABLE, and a live session has a row at every moment. At the
+            // higher levels the deletion misses no row: PostgreSQL refuses a deletion that waited for a changed
+            // row, so it runs again, MySQL locks the places that it passed, and SQLite locks the whole file.
             let left = self.rows(&self.statements.is_owner_left, &values).await?;
             if left.is_empty() {
                 return Ok(destroyed);
@@ -371,7 +399,7 @@ fn bytes(bytes: &[u8]) -> Value<'_> {
     Value::Bytes(Some(bytes))
 }
 
-/// Instants that no signed integer holds become the latest it does, 292 million years from now.
+/// An instant beyond a signed 64-bit integer becomes its maximum, which is 292 million years from now.
 fn millis(instant: Timestamp) -> Value<'static> {
     let millis = i64::try_from(instant.as_unix_millis());
     Value::Integer(Some(millis.unwrap_or(i64::MAX)))
@@ -411,28 +439,32 @@ impl<E: SqlEngine> fmt::Debug for SqlStore<E> {
     }
 }
 
-/// The source of an error that has one remedy.
+/// The source of the error for which `migrate` is the way out.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no table {table}; call `migrate()` at start, or run what `schema_sql()` returns")]
+#[error(
+    "the table {table} does not exist; call `migrate()` at the start, or run the SQL of `schema_sql()`"
+)]
 struct MissingTable {
     table: String,
     source: sqlx::Error,
 }
 
-/// What `IF NOT EXISTS` passes over in silence.
+/// The case that `IF NOT EXISTS` accepts silently.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the table {table} has no index on `expires_at` or none on `owner`, because it was not made by \
-     `schema_sql()`, or because a table or an index of another table has that index's name"
+    "the table {table} lacks its index on `expires_at` or on `owner`; make the table with `schema_sql()`, and \
+     give no other table or index the name of that index"
 )]
 struct MissingIndex {
     table: String,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the row kept coming and going while it was written")]
+#[error("other writers created and removed the row again and again while it was written")]
 struct Unsettled;
 
 #[derive(Debug, thiserror::Error)]
-#[error("new sessions of the owner kept coming while all were ended")]
+#[error(
+    "the owner still has sessions after 64 rounds of ending them, because new sessions keep beginning"
+)]
 struct StillComing;

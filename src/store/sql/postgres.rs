@@ -5,50 +5,52 @@ use super::{
     engine::{Dialect, engine},
 };
 
-/// Sessions in a table of PostgreSQL 12 or later.
+/// Keeps sessions in a table of PostgreSQL 12 or later.
 ///
-/// What holds for all engines stands at [`SqlStore`].
+/// [`SqlStore`] documents the methods and the rules for all engines.
 ///
 /// # Example
 ///
 /// ```no_run
-/// use axum_typed_session::{PostgresStore, SessionManager, store::Cleanup};
-/// use sqlx::PgPool;
-///
 /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
 /// # struct Visits { count: u32 }
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum_typed_session::{PostgresStore, SessionManager, store::{Cleanup, sqlx::PgPool}};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = PostgresStore::new(PgPool::connect("postgres://localhost/app").await?);
 /// store.migrate().await?;
 /// let cleanup = Cleanup::new(store.clone()).spawn();
 /// let sessions = SessionManager::<Visits>::builder().store(store).build()?;
-/// # cleanup.stop().await;
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// # Size and upkeep
 ///
-/// A session of an owner with 243 bytes of data takes 620 bytes with its indices, measured over 100,000
-/// rows of PostgreSQL 15.
+/// A session of 243 bytes with an owner takes 620 bytes with its indices, measured with 100,000 sessions in
+/// PostgreSQL
+/// 15. A [`Cleanup`](crate::store::Cleanup) must delete expired sessions.
 ///
-/// Every save and touch leaves a dead row, since the expiry is indexed. Autovacuum's defaults let a fifth
-/// of the table be dead; a busy one does better with
-/// `ALTER TABLE typed_sessions SET (autovacuum_vacuum_scale_factor = 0.02)`.
+/// Every save and every touch leaves a dead row, because the expiry is indexed. By default, autovacuum lets a fifth
+/// of the table be dead. For a busy table, run `ALTER TABLE typed_sessions SET (autovacuum_vacuum_scale_factor =
+/// 0.02)`.
 ///
-/// `ALTER TABLE typed_sessions SET UNLOGGED` saves the write-ahead log, and a crash or fail-over then
-/// logs everyone out, which some sessions bear.
+/// `ALTER TABLE typed_sessions SET UNLOGGED` saves the write-ahead log. After a crash or a fail-over, all sessions
+/// are gone then.
 ///
-/// Statements are prepared once for each connection, by name. A pooler in transaction mode must keep track
-/// of them, as `PgBouncer` does from 1.21 with `max_prepared_statements` above 0; an older one wants session
-/// mode. The pool option `statement_cache_capacity(0)` is no help: the driver then names and prepares a
-/// statement for every query, and never closes it.
+/// # Connection poolers
+///
+/// The driver prepares each statement once for each connection, by name. A pooler in transaction mode must support
+/// this: PgBouncer does so from version 1.21 with `max_prepared_statements` above 0. With an older PgBouncer, use
+/// session mode. The pool option `statement_cache_capacity(0)` does not help, because the driver then prepares a
+/// new named statement for every query and never closes it.
 ///
 /// # The table
 ///
 /// ```sql
 #[doc = include_str!("postgres.sql")]
 /// ```
+#[doc(alias("postgresql", "pg", "database"))]
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
 engine!(
@@ -58,9 +60,9 @@ engine!(
         count_indices: "SELECT COUNT(DISTINCT attname) AS found FROM pg_catalog.pg_index \
              JOIN pg_catalog.pg_attribute ON attrelid = indrelid AND attnum = indkey[0] \
              WHERE indrelid = to_regclass('{table}') AND attname IN ('expires_at', 'owner')",
-        // Both end with the implicit transaction of one script. The lock's number is this crate's own.
-        // An index made late waits for writers, and later writers wait for it: not for long, and not
-        // after whoever asked for it has given up.
+        // Lock and setting end with the implicit transaction of the script. The number of the lock is arbitrary.
+        // An index that is added to a used table waits for writers, and later writers wait for it; the time-out
+        // bounds both.
         before_schema: "SELECT pg_advisory_xact_lock(7310590843221180259);\n\
              SET LOCAL lock_timeout = '1s';\n",
         quote: '"',
@@ -78,7 +80,7 @@ engine!(
         delete_expired: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} WHERE expires_at <= {now} \
              ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
-        // A row that was waited for is judged anew by its owner: what became a tombstone stays.
+        // After a wait for a row, its owner is compared again: a row that became a tombstone stays.
         destroy_by_owner: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} \
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)) AND owner = ?",

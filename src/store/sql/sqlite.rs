@@ -3,48 +3,50 @@ use super::{
     engine::{Dialect, engine},
 };
 
-/// Sessions in a table of SQLite 3.37 or later, for one machine.
+/// Keeps sessions in a table of SQLite 3.37 or later, for applications on one machine.
 ///
-/// What holds for all engines stands at [`SqlStore`]. The feature `sqlite` compiles a current SQLite in.
+/// [`SqlStore`] documents the methods and the rules for all engines. The feature `sqlite` compiles a current SQLite
+/// into the program.
 ///
 /// # Example
 ///
-/// A file wants the write-ahead log, in which readers wait for nobody and commits need not wait for the
-/// disk, and a busy time-out below `store_timeout`; the driver's default is above it.
+/// For a file, use the write-ahead log, in which readers do not wait for writers. Set a busy time-out below
+/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it.
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use axum_typed_session::SqliteStore;
-/// use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+/// use axum_typed_session::{SqliteStore, store::{Cleanup, sqlx::sqlite}};
 ///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let options = SqliteConnectOptions::new()
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let options = sqlite::SqliteConnectOptions::new()
 ///     .filename("sessions.db")
 ///     .create_if_missing(true)
-///     .journal_mode(SqliteJournalMode::Wal)
-///     .synchronous(SqliteSynchronous::Normal)
+///     .journal_mode(sqlite::SqliteJournalMode::Wal)
+///     .synchronous(sqlite::SqliteSynchronous::Normal)
 ///     .busy_timeout(Duration::from_secs(1));
-/// let store = SqliteStore::new(SqlitePool::connect_with(options).await?);
+/// let store = SqliteStore::new(sqlite::SqlitePool::connect_with(options).await?);
 /// store.migrate().await?;
+/// let cleanup = Cleanup::new(store.clone()).spawn();
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// A database in memory lives in one connection and ends with it: give its pool `max_connections(1)`,
-/// `test_before_acquire(false)` and neither `idle_timeout` nor `max_lifetime`.
+/// A database in memory ends with its connection. Give its pool `max_connections(1)` and
+/// `test_before_acquire(false)`, and set neither `idle_timeout` nor `max_lifetime`.
 ///
 /// # Size and upkeep
 ///
-/// A session of an owner with 243 bytes of data takes 518 bytes with its indices, measured over 100,000
-/// rows. One statement writes at a time, so a batch of a [`Cleanup`](crate::store::Cleanup) delays the saves
-/// that meet it; the default of 1,000 rows takes some ten milliseconds. Deleted rows leave room for new
-/// ones, and only `VACUUM` makes the file smaller.
+/// A session of 243 bytes with an owner takes 518 bytes with its indices, measured with 100,000 sessions. A
+/// [`Cleanup`](crate::store::Cleanup) must delete expired sessions. SQLite runs one writing statement at a time, so
+/// a save waits while a batch of the cleanup runs. The default batch of 1,000 sessions takes some ten milliseconds.
+/// Deleted sessions leave room for new sessions; only `VACUUM` makes the file smaller.
 ///
 /// # The table
 ///
 /// ```sql
 #[doc = include_str!("sqlite.sql")]
 /// ```
+#[doc(alias("sqlite", "file", "database"))]
 pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 
 engine!(

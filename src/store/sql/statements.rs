@@ -10,10 +10,10 @@ use crate::error::ConfigError;
 /// The name in the schema files.
 const DEFAULT_TABLE: &str = "typed_sessions";
 
-/// PostgreSQL cuts names after 63 bytes, and those of its indices are the table's and 11 more.
+/// PostgreSQL cuts names after 63 bytes, and the names of its indices are the name of the table and 11 bytes.
 const LONGEST_NAME: usize = 48;
 
-/// A checked table name: it cannot end the quotes it is put in.
+/// A checked table name. It cannot end the quotes around it.
 pub(super) struct TableName<'a> {
     schema: Option<&'a str>,
     name: &'a str,
@@ -32,9 +32,9 @@ impl<'a> TableName<'a> {
             None => (None, text),
         };
         let problem = if schema.is_some() && !E::DIALECT.has_schemas {
-            "has a schema, which this engine does not"
+            "the name has a schema, but this engine has no schemas"
         } else if !is_identifier(name) || !schema.is_none_or(is_identifier) {
-            "must be ASCII letters, digits and `_`, not beginning with a digit, at most 48 of them"
+            "each part must have only ASCII letters, digits and `_`, not begin with a digit, and have at most 48 characters"
         } else {
             return Ok(Self { schema, name });
         };
@@ -91,7 +91,7 @@ impl Statement {
     }
 }
 
-/// Nothing goes into a text but this crate's own words and a [`TableName`].
+/// The text holds only SQL of this crate and a [`TableName`].
 fn safe(sql: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
 }

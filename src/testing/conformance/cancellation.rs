@@ -1,4 +1,4 @@
-//! Requests are dropped at every await, so every operation must bear it.
+//! Requests can be dropped at every await, so every operation must leave whole rows then.
 
 use std::future::Future;
 
@@ -48,7 +48,7 @@ async fn drop_after_every_poll<F, R>(
     panic!("{doing} was not done after {MOST_POLLS} polls");
 }
 
-/// A live row must be found by its owner, however its last writer ended.
+/// Checks that a live row is found by its owner, even if its last writer was dropped.
 async fn index_agrees(store: &StoreUnderTest, key: &StoreKey, doing: &str) {
     if !store.indexes_owners() {
         return;
@@ -58,7 +58,7 @@ async fn index_agrees(store: &StoreUnderTest, key: &StoreKey, doing: &str) {
         return;
     };
     let found = answered(store.find_by_owner(&before).await, doing);
-    // What was dropped may still be under way in the engine, so the row may be gone by now.
+    // The engine may still work on the dropped operation, so the row may be gone by now.
     let after = owner(answered(store.load(key).await, doing));
     assert!(
         found.contains(key) || after != Some(before),
@@ -66,7 +66,7 @@ async fn index_agrees(store: &StoreUnderTest, key: &StoreKey, doing: &str) {
     );
 }
 
-/// A create that is dropped leaves no row or the whole one.
+/// A create that is dropped leaves no row or the whole row.
 pub async fn a_dropped_create_leaves_all_or_nothing(store: &StoreUnderTest) {
     let new = &store.record().owner(any_owner()).payload("new").build();
     let create = |key| async move { store.save(&key, new, Write::Create).await };
@@ -74,7 +74,7 @@ pub async fn a_dropped_create_leaves_all_or_nothing(store: &StoreUnderTest) {
     drop_after_every_poll(store, "a create", None, create, is_whole).await;
 }
 
-/// An update that is dropped leaves the old row or the new one.
+/// An update that is dropped leaves the old row or the new row.
 pub async fn a_dropped_update_leaves_old_or_new(store: &StoreUnderTest) {
     let old = &store.record().owner(any_owner()).payload("old").build();
     let new = &store.record().owner(any_owner()).payload("new").build();
@@ -97,7 +97,7 @@ pub async fn a_dropped_touch_leaves_a_whole_row(store: &StoreUnderTest) {
     drop_after_every_poll(store, "a touch", Some(old), touch, is_whole).await;
 }
 
-/// A destroy that is dropped leaves the whole row or none.
+/// A destroy that is dropped leaves the whole row or no row.
 pub async fn a_dropped_destroy_leaves_all_or_nothing(store: &StoreUnderTest) {
     let old = &store.record().owner(any_owner()).payload("old").build();
     let destroy = |key| async move { store.destroy(&key).await };
@@ -107,7 +107,7 @@ pub async fn a_dropped_destroy_leaves_all_or_nothing(store: &StoreUnderTest) {
     drop_after_every_poll(store, "a destroy_at", Some(old), destroy, is_whole).await;
 }
 
-/// A `destroy_by_owner` that is dropped leaves every row whole or gone, and those left in the index.
+/// A `destroy_by_owner` that is dropped leaves each row whole or removed, and the remaining rows in the index.
 pub async fn a_dropped_destroy_by_owner_leaves_whole_rows(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;

@@ -1,4 +1,4 @@
-//! What a check expects of an answer; the texts are for the author of a store.
+//! The expectations of the checks. Their texts are for the author of a store.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl StoreUnderTest {
     }
 }
 
-/// An update of what is there now.
+/// Makes an update of the row as it is now.
 pub(super) fn update(current: &Record) -> Write {
     Write::Update { expected: current.version() }
 }
@@ -70,7 +70,7 @@ pub(super) fn gone(answer: Result<SaveOutcome, StoreError>, doing: &str) {
     assert!(outcome == SaveOutcome::Gone, "{doing}: expected Gone, got {outcome:?}");
 }
 
-/// A conflict must carry what the row holds.
+/// A conflict must carry the record of the row.
 #[track_caller]
 pub(super) fn conflict(answer: Result<SaveOutcome, StoreError>, current: &Record, doing: &str) {
     match answered(answer, doing) {
@@ -81,7 +81,7 @@ pub(super) fn conflict(answer: Result<SaveOutcome, StoreError>, current: &Record
     }
 }
 
-/// Compares field by field, to name the one that was lost on the way.
+/// Compares field by field, to name the field that differs.
 #[track_caller]
 pub(super) fn same(found: &Record, wanted: &Record, doing: &str) {
     macro_rules! compare {

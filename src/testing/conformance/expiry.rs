@@ -1,4 +1,4 @@
-//! Expired is absent.
+//! An expired row counts as absent.
 
 use super::{
     StoreUnderTest, any_owner,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::store::Write;
 
-/// `load` never returns an expired row, swept or not.
+/// `load` never returns an expired row, even if the row is not deleted yet.
 pub async fn load_hides_an_expired_row(store: &StoreUnderTest) {
     let key = store.expired(&store.brief_record().build()).await;
     store.absent(&key, "loading an expired row").await;
@@ -20,7 +20,7 @@ pub async fn create_replaces_an_expired_row(store: &StoreUnderTest) {
     store.holds(&key, &next, "loading what was created over an expired row").await;
 }
 
-/// [`Write::Update`] of an expired row is `Gone`, also at its version or with its own.
+/// [`Write::Update`] of an expired row is `Gone`, also at the version of the row and with the row's own version.
 pub async fn update_does_not_revive_an_expired_row(store: &StoreUnderTest) {
     let record = store.brief_record().build();
     let key = store.expired(&record).await;
@@ -42,7 +42,7 @@ pub async fn touch_does_not_revive_an_expired_row(store: &StoreUnderTest) {
     store.absent(&key, "loading an expired row after a touch").await;
 }
 
-/// `destroy` of an expired row is a success.
+/// `destroy` of an expired row is `Ok`.
 pub async fn destroy_of_an_expired_row_succeeds(store: &StoreUnderTest) {
     let key = store.expired(&store.brief_record().build()).await;
     answered(store.destroy(&key).await, "destroying an expired row");
@@ -63,7 +63,7 @@ pub async fn find_by_owner_hides_expired_rows(store: &StoreUnderTest) {
     assert_eq!(ended, 0, "destroying an owner's rows counted an expired one");
 }
 
-/// A touched row is still there when its first expiry has passed, not only in what `load` says of it.
+/// A touched row still exists after its first expiry, not only in the answer of `load`.
 pub async fn touched_rows_outlive_their_first_expiry(store: &StoreUnderTest) {
     let owner = any_owner();
     let record = store.brief_record().owner(owner).build();
@@ -79,7 +79,7 @@ pub async fn touched_rows_outlive_their_first_expiry(store: &StoreUnderTest) {
     }
 }
 
-/// An update's expiry is the row's, earlier or later than the one before.
+/// The expiry of an update becomes the expiry of the row, even if it is earlier.
 pub async fn save_moves_the_expiry(store: &StoreUnderTest) {
     let (brief, long) = (store.brief_record().build(), store.record().build());
     let (longer, shorter) = (store.created(&brief).await, store.created(&long).await);
@@ -100,7 +100,7 @@ pub async fn delete_expired_leaves_live_rows(store: &StoreUnderTest) {
     store.absent(&dead, "loading an expired row after delete_expired").await;
 }
 
-/// `delete_expired` deletes at most `limit` rows a call, and comes to an end.
+/// `delete_expired` deletes at most `limit` rows in a call, and returns 0 at the end.
 pub async fn delete_expired_respects_its_limit(store: &StoreUnderTest) {
     for _ in 0..5 {
         store.created(&store.brief_record().build()).await;

@@ -1,4 +1,4 @@
-//! What is stored comes back, and bytes are bytes.
+//! A record comes back as it was stored, and bytes stay bytes.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub async fn every_field_comes_back(store: &StoreUnderTest) {
     }
 }
 
-/// A payload of any bytes and of any length up to 64 KiB comes back as it was.
+/// A payload of any bytes, up to 64 KiB, comes back unchanged.
 pub async fn payloads_are_opaque_bytes(store: &StoreUnderTest) {
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
     let payloads: [(&str, Vec<u8>); 6] = [
@@ -77,7 +77,7 @@ async fn comes_back(store: &StoreUnderTest, record: &Record, what: &str) {
     store.holds(&updated, &next, &format!("loading an update of {what}")).await;
 }
 
-/// Keys are 32 bytes and nothing else: no text, no case, no padding, no end at a zero byte.
+/// Keys are 32 bytes: no text, no letter case, no padding, and no end at a zero byte.
 pub async fn keys_are_compared_byte_by_byte(store: &StoreUnderTest) {
     let base: [u8; 32] = *any_key().as_bytes();
     let ending = |end: [u8; 4]| {

@@ -1,8 +1,8 @@
-//! The promises of [`SessionStore`], one function each, and the macro that runs them all.
+//! The rules of [`SessionStore`], one function for each rule, and a macro that runs them all.
 //!
-//! [`session_store_conformance!`](crate::session_store_conformance) makes a `#[tokio::test]` of each.
-//! Another harness or runtime calls the functions itself: they are plain futures that panic where a
-//! store breaks its promise, and the text says which.
+//! [`session_store_conformance!`](crate::session_store_conformance) makes a `#[tokio::test]` of each function. To
+//! use another test harness or runtime, call the functions yourself. Each is a future that panics if the store
+//! breaks the rule, and the text of the panic names the rule.
 //!
 //! ```
 //! use axum_typed_session::{MemoryStore, testing::conformance::{self, StoreUnderTest}};
@@ -14,9 +14,12 @@
 //! # }
 //! ```
 //!
-//! Checks draw random keys and owners, so they disturb neither each other nor what else is in a shared
-//! engine. Those of races use threads of their own, whatever the runtime; within tokio, these threads
-//! enter the caller's runtime.
+//! The checks draw random keys and owners, so they do not disturb each other or the other data of a shared server.
+//! The checks of races use their own threads, with every runtime. Within Tokio, these threads enter the runtime of
+//! the caller.
+//!
+//! On these pages, a *row* is a stored session, and a *tombstone* is a row that marks an id which was replaced or
+//! ended.
 #![allow(
     clippy::panic,
     clippy::missing_panics_doc,
@@ -55,15 +58,19 @@ use crate::{
     store::SessionStore,
 };
 
-/// Makes a module of tests, one for each promise of [`SessionStore`](crate::SessionStore).
+/// Makes a module of tests that check a store of your own, one test for each rule of
+/// [`SessionStore`](crate::SessionStore).
 ///
-/// It takes the module's name and an expression for a fresh store, which may await: a
-/// [`SessionStore`](crate::SessionStore), or a
-/// [`StoreUnderTest`](crate::testing::conformance::StoreUnderTest) that also says how to move the engine's
-/// time. The expression stands in the module, with everything of the parent in scope. Without a name the
-/// module is `session_store_conformance`.
+/// | call | meaning |
+/// |---|---|
+/// | `session_store_conformance!(name, store)` | a module `name` of tests |
+/// | `session_store_conformance!(store)` | a module `session_store_conformance` |
 ///
-/// The caller's tokio needs the features `macros` and `rt-multi-thread`.
+/// `store` is an expression that makes an empty store. It runs once for each test, may contain `.await`, and sees
+/// everything of the surrounding module. It is a [`SessionStore`](crate::SessionStore), or a
+/// [`StoreUnderTest`](crate::testing::conformance::StoreUnderTest) that can also move the time of the engine.
+///
+/// Your `tokio` needs the features `macros` and `rt-multi-thread`, and this crate needs the feature `testing`.
 ///
 /// # Example
 ///
@@ -74,6 +81,7 @@ use crate::{
 /// session_store_conformance!(memory_store, MemoryStore::new());
 /// # }
 /// ```
+#[doc(alias("test suite", "custom store", "compliance"))]
 #[macro_export]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 macro_rules! session_store_conformance {
@@ -82,7 +90,7 @@ macro_rules! session_store_conformance {
             #[allow(unused_imports, reason = "the store may need nothing of its surroundings")]
             use super::*;
 
-            $crate::session_store_conformance! { @tests $store;
+            $crate::__session_store_conformance! { $store;
                 create_finds_no_row
                 create_conflicts_with_a_live_row
                 create_conflicts_with_a_tombstone
@@ -142,7 +150,13 @@ macro_rules! session_store_conformance {
     ($store:expr $(,)?) => {
         $crate::session_store_conformance!(session_store_conformance, $store);
     };
-    (@tests $store:expr; $($check:ident)*) => { $(
+}
+
+/// Makes a test of each check of [`session_store_conformance!`](crate::session_store_conformance).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __session_store_conformance {
+    ($store:expr; $($check:ident)*) => { $(
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $check() {
             let store = $crate::testing::conformance::StoreUnderTest::from($store);
@@ -151,9 +165,10 @@ macro_rules! session_store_conformance {
     )* };
 }
 
-/// A store to check, and how its engine's time is moved; derefs to the store.
+/// A store to check, and a way to move the time of its engine. It derefs to the store.
 ///
-/// Any store becomes one with `from`. Checks of expiry then wait for rows to expire, about a second each.
+/// `StoreUnderTest::from(store)` takes every store. The checks of expiry then wait until rows expire, about one
+/// second each.
 ///
 /// # Example
 ///
@@ -173,22 +188,22 @@ macro_rules! session_store_conformance {
 pub struct StoreUnderTest {
     store: Arc<dyn SessionStore>,
     advance: Option<Box<Advance>>,
-    /// How many milliseconds the engine was advanced by.
+    /// How many milliseconds the engine was moved ahead.
     ahead: AtomicU64,
 }
 
 type Advance = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 impl StoreUnderTest {
-    /// Takes a store as it is, whose time is real.
+    /// Takes a store whose engine uses the real time.
     pub fn new(store: impl SessionStore) -> Self {
         Self { store: Arc::new(store), advance: None, ahead: AtomicU64::new(0) }
     }
 
-    /// Lets checks move the engine's time instead of waiting.
+    /// Sets a function that moves the time of the engine, so that the checks need not wait.
     ///
-    /// The engine's clock must agree with the system's when the store is made; a call moves it so much
-    /// further ahead, for all rows there are.
+    /// The clock of the engine must agree with the system's clock when the store is made. Each call moves it
+    /// further ahead, by the given duration and for all rows. [`StoreUnderTest`] shows an example.
     pub fn advance_with<F, W>(mut self, advance: F) -> Self
     where
         F: Fn(Duration) -> W + Send + Sync + 'static,
@@ -198,7 +213,7 @@ impl StoreUnderTest {
         self
     }
 
-    /// Returns a handle for a thread of its own.
+    /// Returns a handle for another thread.
     fn shared(&self) -> Arc<dyn SessionStore> {
         self.store.clone()
     }
@@ -208,7 +223,7 @@ impl StoreUnderTest {
         Timestamp::from(OffsetDateTime::now_utc()).saturating_add(ahead)
     }
 
-    /// Returns an instant that no check lives to see.
+    /// Returns an instant after the end of every check.
     fn later(&self) -> Timestamp {
         self.now().saturating_add(Duration::from_secs(60 * 60))
     }
@@ -225,7 +240,7 @@ impl StoreUnderTest {
         }
     }
 
-    /// Waits, or makes the engine believe it did, until what was `soon` has passed.
+    /// Moves the time of the engine, or waits, until the instant of [`soon`](Self::soon) has passed.
     async fn pass_soon(&self) {
         // A second more, in which clocks may differ.
         let duration = self.soon_from_now() + Duration::from_millis(250);

@@ -1,4 +1,4 @@
-//! Finding and ending sessions by their owner; nothing to check where a store has no index.
+//! Finding and ending sessions by their owner. If the store has no index of owners, these checks pass.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ async fn find(store: &StoreUnderTest, owner: &OwnerKey) -> BTreeSet<StoreKey> {
     distinct
 }
 
-/// `find_by_owner` lists every live row of the owner, and no other.
+/// `find_by_owner` lists every live row of the owner, and no other row.
 pub async fn owners_are_found_by_their_rows(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -46,7 +46,7 @@ pub async fn owners_are_found_by_their_rows(store: &StoreUnderTest) {
     assert_eq!(find(store, &bob).await, BTreeSet::from([of_bob]), "the rows of another owner");
 }
 
-/// Owners, too, are bytes and nothing else.
+/// Owners are 32 bytes: no text, no letter case, no padding.
 pub async fn owners_are_compared_byte_by_byte(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -75,7 +75,8 @@ pub async fn owners_are_compared_byte_by_byte(store: &StoreUnderTest) {
     }
 }
 
-/// When an update changes the owner, the row moves in the index; with none it leaves it.
+/// If an update changes the owner, the row moves to the new owner. If the update has no owner, the row leaves the
+/// index.
 pub async fn the_owner_index_follows_the_row(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -95,7 +96,7 @@ pub async fn the_owner_index_follows_the_row(store: &StoreUnderTest) {
     assert_eq!(find(store, &bob).await, none, "the owner of a row that now has none");
 }
 
-/// A row leaves the index when it is destroyed, either way, or becomes a tombstone, which has no owner.
+/// A row leaves the index when `destroy` or `destroy_at` removes it, and when it becomes a tombstone.
 pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -122,7 +123,7 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     assert_eq!(found, BTreeSet::from([kept]), "an owner whose former key holds another's row");
 }
 
-/// `destroy_by_owner` ends every row of the owner, counts them, and leaves other owners alone.
+/// `destroy_by_owner` removes and counts every row of the owner, and no row of another owner.
 pub async fn destroy_by_owner_ends_every_session(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -151,7 +152,7 @@ pub async fn destroy_by_owner_ends_every_session(store: &StoreUnderTest) {
     );
 }
 
-/// `destroy_by_owner` leaves the row it is told to keep, and only that.
+/// `destroy_by_owner` keeps the row under `keep`, and no other row of the owner.
 pub async fn destroy_by_owner_keeps_the_one_it_is_told_to(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -174,8 +175,8 @@ pub async fn destroy_by_owner_keeps_the_one_it_is_told_to(store: &StoreUnderTest
     assert_eq!(ended, 1, "destroy_by_owner that keeps a row it does not have ends all others");
 }
 
-/// A store without [`indexes_owners`](crate::SessionStore::indexes_owners) says so, instead of finding
-/// nobody: a logout everywhere that ends nothing must not look like one that worked.
+/// A store without [`indexes_owners`](crate::SessionStore::indexes_owners) returns an error instead of an empty
+/// list. A sign-out everywhere that ends no session must not look like a success.
 pub async fn without_an_index_owners_are_unsupported(store: &StoreUnderTest) {
     if store.indexes_owners() {
         return;

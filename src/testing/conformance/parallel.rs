@@ -1,4 +1,4 @@
-//! Threads, waiting and dropping without any runtime.
+//! Threads, waiting and dropping, without a runtime.
 
 use std::{
     future::{Future, poll_fn},
@@ -11,10 +11,10 @@ use std::{
 
 use tokio::{runtime::Handle, sync::oneshot};
 
-/// Runs every task on a thread of its own, all released at once, and returns their results in order.
+/// Runs each task on its own thread, starts all of them together, and returns their results in order.
 ///
-/// Within tokio the threads enter the caller's runtime, so that stores built on it find their timers and
-/// sockets, even where that runtime has a single thread.
+/// Within Tokio, the threads enter the runtime of the caller, so that a store finds its timers and sockets, even in
+/// a runtime with a single thread.
 pub(super) async fn in_parallel<F>(tasks: impl IntoIterator<Item = F>) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -66,7 +66,7 @@ pub(super) async fn sleep(duration: Duration) {
     let _ = on_thread(move || thread::sleep(duration)).await;
 }
 
-/// Polls a future so many times and then drops it; `None` if it was not done.
+/// Polls a future so many times and then drops it. Returns `None` if the future was not complete.
 pub(super) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;

@@ -1,4 +1,4 @@
-//! Many writers of one row, on threads of their own.
+//! Several writers of one row, each on its own thread.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use crate::{
 
 const WRITERS: usize = 8;
 
-/// A race is won by luck most of the time, so each is run this often.
+/// A store can win a race by luck, so each race runs this often.
 const ROUNDS: usize = 25;
 
-/// A store that reads an index before its rows is caught by an instant between the two.
+/// This often, a read of the index and the read of its rows meet a session that gets a new id in between.
 const REGENERATIONS: usize = 100;
 
 const INCREMENTS: usize = 25;
 
-/// Of concurrent creates of one key exactly one is `Saved`; the others are `Conflict` with it.
+/// Of several concurrent creates of one key, exactly one is `Saved`. The others are `Conflict` with its row.
 pub async fn concurrent_creates_save_one(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         one_of_many_is_saved(store, any_key(), Write::Create).await;
     }
 }
 
-/// Of concurrent updates that expect one version exactly one is `Saved`; the others are `Conflict` with
-/// it.
+/// Of several concurrent updates that expect the same version, exactly one is `Saved`. The others are `Conflict`
+/// with its row.
 pub async fn concurrent_updates_of_a_version_save_one(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let base = store.record().payload("base").build();
@@ -66,7 +66,7 @@ async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Writ
     }
 }
 
-/// Writers that load, change and update at the version they loaded lose nothing of each other.
+/// Several writers load, change and update a row at the version that they loaded. No change is lost.
 pub async fn compare_and_swap_loses_nothing(store: &StoreUnderTest) {
     let zero = store.record().payload("0").build();
     let key = store.created(&zero).await;
@@ -114,7 +114,7 @@ fn next_record(current: &Record) -> Record {
         .build()
 }
 
-/// A row that is destroyed while others update it ends absent: no update brings it back.
+/// A row that is destroyed while other writers update it is gone at the end.
 pub async fn destroy_beats_racing_updates(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let zero = store.record().payload("0").build();
@@ -155,7 +155,7 @@ async fn update_until_gone(
     Ok(())
 }
 
-/// A touch that races an update undoes none of it.
+/// A touch that runs at the same time as an update undoes no part of the update.
 pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let base = store.record().payload("base").build();
@@ -198,7 +198,7 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
     }
 }
 
-/// A touch that races a destroy does not bring the row back.
+/// A touch that runs at the same time as a destroy does not bring the row back.
 pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let record = store.record().payload("ended").build();
@@ -220,7 +220,7 @@ pub async fn touch_revives_no_destroyed_row(store: &StoreUnderTest) {
     }
 }
 
-/// A session that gets a new id while its owner is looked for is found under one of its ids.
+/// If a session gets a new id during `find_by_owner`, the call lists it under one of its two keys.
 pub async fn find_by_owner_follows_a_new_id(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -246,8 +246,8 @@ pub async fn find_by_owner_follows_a_new_id(store: &StoreUnderTest) {
     }
 }
 
-/// A session that gets a new id while its owner's rows are destroyed lives on under neither: the new row
-/// is destroyed, or the old one is no longer there to become a tombstone.
+/// If a session gets a new id during `destroy_by_owner`, the session ends: either the new row is removed, or the
+/// old row is removed before it can become a tombstone.
 pub async fn destroy_by_owner_follows_a_new_id(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
@@ -268,7 +268,7 @@ pub async fn destroy_by_owner_follows_a_new_id(store: &StoreUnderTest) {
     }
 }
 
-/// A session of an owner's that is about to get a new id.
+/// A session with an owner that is about to get a new id.
 struct Regenerated {
     owner: OwnerKey,
     old: StoreKey,

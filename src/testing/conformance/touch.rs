@@ -1,4 +1,4 @@
-//! Moving the expiry alone.
+//! Moving the expiry, and nothing else.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{expiry::IdleTimeout, store::Record};
 
-/// `touch` moves the expiry and nothing else, the version excepted where the engine needs a new one.
+/// `touch` moves the expiry and nothing else. Only the version may change too.
 pub async fn touch_moves_only_the_expiry(store: &StoreUnderTest) {
     let record = store.record().payload("kept").owner(any_owner());
     let record =
@@ -21,7 +21,7 @@ pub async fn touch_moves_only_the_expiry(store: &StoreUnderTest) {
     same(&found, &wanted, "loading what was touched");
 }
 
-/// `touch` with an earlier expiry is `Saved` and leaves the later one.
+/// `touch` with an earlier expiry is `Saved` and keeps the later expiry.
 pub async fn touch_never_shortens(store: &StoreUnderTest) {
     let record = store.record().build();
     let key = store.created(&record).await;
@@ -31,7 +31,7 @@ pub async fn touch_never_shortens(store: &StoreUnderTest) {
     }
 }
 
-/// `touch` at another version is `Conflict` with what is there, and moves nothing.
+/// `touch` at another version is `Conflict` with the row, and moves nothing.
 pub async fn touch_conflicts_with_another_version(store: &StoreUnderTest) {
     let record = store.record().payload("current").build();
     let other = store.record().build().version();
@@ -44,7 +44,7 @@ pub async fn touch_conflicts_with_another_version(store: &StoreUnderTest) {
     store.holds(&key, &record, "loading after a touch that conflicted").await;
 }
 
-/// `touch` where there is no row is `Gone`, and makes none.
+/// `touch` without a row is `Gone`, and makes no row.
 pub async fn touch_never_makes_a_row(store: &StoreUnderTest) {
     let key = any_key();
     let version = store.record().build().version();
@@ -52,7 +52,7 @@ pub async fn touch_never_makes_a_row(store: &StoreUnderTest) {
     store.absent(&key, "loading after a touch that was Gone").await;
 }
 
-/// After `touch` an update still works: at the version loaded before, or at the one that is there now.
+/// After `touch`, an update at the current version works.
 pub async fn touch_leaves_the_row_writable(store: &StoreUnderTest) {
     let record = store.record().payload("before").build();
     let key = store.created(&record).await;

@@ -1,4 +1,4 @@
-//! Saving and destroying one row.
+//! Saving and destroying a row.
 
 use super::{
     StoreUnderTest, any_key,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::store::Write;
 
-/// [`Write::Create`] where there is no row is `Saved`, and the row then holds the record.
+/// [`Write::Create`] without a row is `Saved`, and the row then holds the record.
 pub async fn create_finds_no_row(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("new").build();
@@ -15,7 +15,7 @@ pub async fn create_finds_no_row(store: &StoreUnderTest) {
     store.holds(&key, &record, "loading what was created").await;
 }
 
-/// [`Write::Create`] never replaces a live row: it is `Conflict` with what is there.
+/// [`Write::Create`] never replaces a live row. It is `Conflict` with that row.
 pub async fn create_conflicts_with_a_live_row(store: &StoreUnderTest) {
     let first = store.record().payload("first").build();
     let second = store.record().payload("second").build();
@@ -24,7 +24,7 @@ pub async fn create_conflicts_with_a_live_row(store: &StoreUnderTest) {
     store.holds(&key, &first, "loading after a create that conflicted").await;
 }
 
-/// A tombstone is a live row like any other to [`Write::Create`].
+/// [`Write::Create`] treats a tombstone like any other live row.
 pub async fn create_conflicts_with_a_tombstone(store: &StoreUnderTest) {
     let tombstone = store.record().tombstone().build();
     let late = store.record().payload("late").build();
@@ -33,7 +33,7 @@ pub async fn create_conflicts_with_a_tombstone(store: &StoreUnderTest) {
     store.holds(&key, &tombstone, "loading a tombstone, which load returns").await;
 }
 
-/// [`Write::Update`] at the version that is there is `Saved`, and the row then holds the record.
+/// [`Write::Update`] at the version of the row is `Saved`, and the row then holds the record.
 pub async fn update_replaces_the_version_it_expects(store: &StoreUnderTest) {
     let mut current = store.record().payload("0").build();
     let key = store.created(&current).await;
@@ -46,7 +46,7 @@ pub async fn update_replaces_the_version_it_expects(store: &StoreUnderTest) {
     }
 }
 
-/// [`Write::Update`] at any other version is `Conflict` with what is there, and writes nothing.
+/// [`Write::Update`] at any other version is `Conflict` with the row, and writes nothing.
 pub async fn update_conflicts_with_another_version(store: &StoreUnderTest) {
     let first = store.record().payload("first").build();
     let second = store.record().payload("second").build();
@@ -59,7 +59,7 @@ pub async fn update_conflicts_with_another_version(store: &StoreUnderTest) {
     store.holds(&key, &second, "loading after an update that conflicted").await;
 }
 
-/// [`Write::Update`] where there is no row is `Gone`, and makes none.
+/// [`Write::Update`] without a row is `Gone`, and makes no row.
 pub async fn update_never_makes_a_row(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("late").build();
@@ -70,7 +70,7 @@ pub async fn update_never_makes_a_row(store: &StoreUnderTest) {
     }
 }
 
-/// Creating again what is already there under its own version is `Saved`: the first answer was lost.
+/// A create of a record that is stored already is `Saved`: an earlier try took effect, and its answer was lost.
 pub async fn a_repeated_create_is_one_write(store: &StoreUnderTest) {
     let key = any_key();
     let record = store.record().payload("once").build();
@@ -81,7 +81,7 @@ pub async fn a_repeated_create_is_one_write(store: &StoreUnderTest) {
     }
 }
 
-/// Updating again what is already there under its own version is `Saved`: the first answer was lost.
+/// An update to a record that is stored already is `Saved`: an earlier try took effect, and its answer was lost.
 pub async fn a_repeated_update_is_one_write(store: &StoreUnderTest) {
     let first = store.record().payload("first").build();
     let second = store.record().payload("second").build();
@@ -98,7 +98,7 @@ pub async fn a_repeated_update_is_one_write(store: &StoreUnderTest) {
     conflict(again, &third, "repeating an update that another has replaced");
 }
 
-/// A repeated write changes nothing, so a later expiry that a touch gave the row stays.
+/// A repeated write changes nothing, so the row keeps a later expiry from a touch.
 pub async fn a_repeated_write_undoes_no_touch(store: &StoreUnderTest) {
     let record = store.brief_record().payload("once").build();
     let key = store.created(&record).await;
@@ -111,7 +111,7 @@ pub async fn a_repeated_write_undoes_no_touch(store: &StoreUnderTest) {
     assert_eq!(found, touched, "repeating a create after a touch: the row changed");
 }
 
-/// After `destroy` there is no row, tombstones included, and a create makes a new one.
+/// After `destroy` there is no row, not even a tombstone, and a create makes a new row.
 pub async fn destroy_removes_the_row(store: &StoreUnderTest) {
     let session = store.record().payload("session").build();
     let tombstone = store.record().tombstone().build();
@@ -125,7 +125,7 @@ pub async fn destroy_removes_the_row(store: &StoreUnderTest) {
     }
 }
 
-/// `destroy` where there is no row is a success, any number of times.
+/// `destroy` without a row is `Ok`, also if it is repeated.
 pub async fn destroying_nothing_succeeds(store: &StoreUnderTest) {
     let key = any_key();
     for _ in 0..2 {
@@ -151,7 +151,7 @@ pub async fn gone_stays_gone(store: &StoreUnderTest) {
     store.absent(&key, "loading a destroyed row after late writes").await;
 }
 
-/// `destroy_at` the version that is there is `Saved`, and the row is gone.
+/// `destroy_at` the version of the row is `Saved`, and the row is removed.
 pub async fn destroy_at_removes_the_version_it_expects(store: &StoreUnderTest) {
     let record = store.record().payload("ended").build();
     let key = store.created(&record).await;
@@ -163,8 +163,7 @@ pub async fn destroy_at_removes_the_version_it_expects(store: &StoreUnderTest) {
     gone(store.save(&key, &late, update(&record)).await, "updating after destroy_at");
 }
 
-/// `destroy_at` any other version is `Conflict` with what is there, a tombstone included, and removes
-/// nothing.
+/// `destroy_at` any other version is `Conflict` with the row, and removes nothing. The row may be a tombstone.
 pub async fn destroy_at_conflicts_with_another_version(store: &StoreUnderTest) {
     let record = store.record().payload("session").build();
     let tombstone = store.record().tombstone().build();
@@ -175,7 +174,7 @@ pub async fn destroy_at_conflicts_with_another_version(store: &StoreUnderTest) {
     store.holds(&key, &tombstone, "loading after a destroy_at that conflicted").await;
 }
 
-/// `destroy_at` where there is no row, or an expired one, is `Gone`.
+/// `destroy_at` without a row, or with an expired row, is `Gone`.
 pub async fn destroy_at_finds_no_row(store: &StoreUnderTest) {
     let record = store.brief_record().build();
     let destroyed = store.destroy_at(&any_key(), record.version()).await;

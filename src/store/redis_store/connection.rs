@@ -17,7 +17,8 @@ use super::{
     line::Line,
 };
 
-/// How long a command that was turned away is sent again: a slot that moves, a server that loads.
+/// How long a command is sent again if no server carried it out, because a slot moves or a server still loads its
+/// data.
 const PATIENCE: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -30,9 +31,9 @@ pub(super) struct Connection(Arc<Shared>);
 
 struct Shared {
     line: RwLock<Arc<Line>>,
-    /// What a line is replaced from; none for a connection of the application's own.
+    /// Makes a new line; `None` for a connection that the application made.
     target: Option<Target>,
-    /// Held by who replaces the line, and for a pause after.
+    /// Held while the line is replaced, and for a pause after it.
     renewal: Arc<Semaphore>,
 }
 
@@ -52,9 +53,10 @@ impl Connection {
 
     /// Sends a command until it is answered, as long as that makes sense.
     ///
-    /// A command that was turned away (a slot that moves, no connection yet) is sent again for a while.
-    /// One whose connection broke, and which may have been carried out, is sent once more; `lost` tells. One
-    /// that timed out is not: the next would time out too.
+    /// A command that no server carried out, because a slot moves or there is no connection yet, is sent again for
+    /// a while. A command whose connection broke may have been carried out; it is sent once more, and `lost` holds
+    /// the error of the first try. A command that timed out is not sent again, because the next one would time out
+    /// too.
     pub(super) async fn call(
         &self,
         command: &Cmd,
@@ -85,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// Replaces a line that seems dead, in the background; until then everyone goes on using it.
+    /// Replaces a line that seems dead, in the background. Until then all commands use the old line.
     fn look_after(&self, line: &Arc<Line>) {
         let shared = &self.0;
         if !line.is_doubtful() || shared.target.is_none() || !Arc::ptr_eq(line, &shared.line()) {
@@ -125,12 +127,12 @@ impl Shared {
                 *line = Arc::new(new);
                 drop(line);
                 old.close();
-                tracing::info!(address, "connected to Redis anew");
+                tracing::info!(address, "reconnected to Redis");
             }
             Ok(_) => {}
             Err(error) => {
                 let source = std::error::Error::source(&error).map(tracing::field::display);
-                tracing::debug!(%error, source, "not connected to Redis anew, trying again later");
+                tracing::debug!(%error, source, "could not reconnect to Redis; the next command tries again");
             }
         }
     }

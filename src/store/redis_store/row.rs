@@ -1,4 +1,4 @@
-//! A session's row: one string of version, expiry and record.
+//! The row of a session: one string of version, expiry and record.
 
 use bytes::{BufMut, Bytes};
 
@@ -30,8 +30,7 @@ pub(super) fn decode(row: Vec<u8>) -> Result<Record, StoreError> {
     )
 }
 
-/// Returns how many bytes of a record come before its payload: all that says whose session it is and
-/// when it ends at the latest, with little else.
+/// Returns how many bytes of a record come before its payload. They hold the owner and the absolute end.
 pub(super) fn head_len(record: &Record) -> usize {
     record.encoded_len() - record.payload().len()
 }

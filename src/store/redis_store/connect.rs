@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::line::Line;
 use crate::error::BoxError;
 
-/// How long a server may take to answer; half of the default `store_timeout`, so that what is logged is
-/// the store's own error.
+/// How long a server may take to answer. It is half of the default `store_timeout`, so that the log shows the
+/// store's own error.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long one attempt to connect may take, greeting and login included.
@@ -23,26 +23,29 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long `connect` may take, name resolution and all nodes of a cluster included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After this long without a sign of life the kernel gives up a connection, where it can be told to.
-/// A host that vanished would otherwise fail every command until TCP gives up, after 15 minutes.
+/// The kernel closes a connection after this time without a packet, if the platform allows to set it. Otherwise
+/// every command to a host that vanished would fail until TCP gives up, after 15 minutes.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Why [`RedisStore::connect`](super::RedisStore::connect) failed. None of it shows a password.
+/// The error of [`RedisStore::connect`](super::RedisStore::connect) and
+/// [`RedisStore::connect_cluster`](super::RedisStore::connect_cluster).
+///
+/// No text of it shows a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisConnectError {
-    /// The text is not a URL of a Redis server.
+    /// The text is not the URL of a Redis server.
     #[error(
-        "not a Redis URL; write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
+        "this is not the URL of a Redis server; write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
          or unix:///path"
     )]
     Url(#[source] BoxError),
 
-    /// A `rediss://` URL in a build without TLS.
-    #[error("a rediss:// URL needs the feature `redis-rustls` of axum-typed-session")]
+    /// The URL begins with `rediss://`, and this build has no TLS. Enable the feature `redis-rustls`.
+    #[error("a rediss:// URL needs TLS; enable the feature `redis-rustls` of axum-typed-session")]
     Tls,
 
-    /// The server did not accept the connection.
+    /// The server refused the connection, or nothing listens there.
     #[error("cannot connect to Redis at {address}")]
     Refused {
         /// Host and port, or the path of a socket.
@@ -51,17 +54,17 @@ pub enum RedisConnectError {
         source: BoxError,
     },
 
-    /// The server did not answer.
+    /// The server did not answer in time.
     #[error("Redis at {address} did not answer within {after:?}")]
     Timeout {
         /// Host and port, or the path of a socket.
         address: String,
-        /// How long it was given.
+        /// The time that was exceeded.
         after: Duration,
     },
 }
 
-/// What connections are made to, as often as need be.
+/// The server or the cluster to connect to, as often as needed.
 pub(super) struct Target {
     /// Host and port, or the path of a socket; those of a cluster's nodes with commas between.
     address: String,

@@ -11,7 +11,7 @@ use crate::{
     id::{OwnerKey, StoreKey},
 };
 
-/// How far the clocks of an application's nodes may be apart before an owner's index loses an entry early.
+/// The clocks of the nodes may differ by this much before the index of an owner loses an entry early.
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 /// How many commands run at once for one owner's sessions.
@@ -20,18 +20,18 @@ const CONCURRENCY: usize = 64;
 /// How many entries are looked at before the sessions among them end.
 const PAGE: usize = 1_000;
 
-/// What an entry of an owner's index leads to.
+/// The row of an entry in the index of an owner.
 enum Found {
     /// A live session of the owner.
     Session,
-    /// What a session leaves that got a new id.
+    /// The mark of a session that got a new id.
     Tombstone,
-    /// No row, or somebody else's.
+    /// No row, or the row of another owner.
     Nothing,
 }
 
 impl RedisStore {
-    /// Enters a row that is about to be written into its owner's index.
+    /// Adds a row that is about to be written to the index of its owner.
     pub(super) async fn index(
         &self,
         owner: &OwnerKey,
@@ -48,11 +48,11 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Lists the owner's sessions; entries are left alone, also those whose row is missing.
+    /// Lists the sessions of the owner. It changes no entry, even if the row of an entry is missing.
     ///
-    /// A session may get a new id between the reading of the index and the asking for its row. Its new
-    /// entry is written before its old row becomes a tombstone, so whoever met the tombstone finds the
-    /// entry by reading the index again.
+    /// A session may get a new id after the index is read and before its row is read. Its new entry is written
+    /// before its old row becomes a tombstone. So when a tombstone is found, the new entry is found by reading the
+    /// index again.
     pub(super) async fn sessions(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let mut tombstones = HashSet::new();
         loop {
@@ -72,9 +72,9 @@ impl RedisStore {
         }
     }
 
-    /// Ends the owner's sessions but one, the newest first, and returns how many.
+    /// Ends all sessions of the owner but one, the newest first, and returns how many.
     ///
-    /// It ends when it met neither a session nor, as above, a tombstone in the whole index.
+    /// It stops when the whole index led to no session and no tombstone.
     pub(super) async fn end_sessions(
         &self,
         owner: &OwnerKey,
@@ -115,8 +115,8 @@ impl RedisStore {
         }
     }
 
-    /// Returns so many of the owner's entries, those that end last before the others, and those of
-    /// sessions that ended included; all as of one moment.
+    /// Returns so many entries of the owner as of one moment, the latest end first. Entries of ended sessions are
+    /// included.
     async fn entries(&self, owner: &OwnerKey, most: usize) -> Result<Vec<StoreKey>, StoreError> {
         let mut command = redis::cmd("ZRANGE");
         let last = i64::try_from(most).map_or(-1, |most| most - 1);
@@ -126,8 +126,9 @@ impl RedisStore {
         Ok(keys.map(StoreKey::from_bytes).collect())
     }
 
-    /// Drops entries whose row can never be the owner's session again: it was destroyed, or is a
-    /// tombstone. One that is merely missing, or has another owner, may be about to be written.
+    /// Removes entries whose row can never be a session of the owner again, because it was destroyed or is a
+    /// tombstone. An entry whose row is missing or has another owner stays, because its row may be about to be
+    /// written.
     async fn forget(&self, owner: &OwnerKey, over: &[StoreKey]) -> Result<(), StoreError> {
         if over.is_empty() {
             return Ok(());
@@ -140,7 +141,7 @@ impl RedisStore {
         self.call(&command).await
     }
 
-    /// Asks for the rows of entries, and says in their order what each is to the owner.
+    /// Reads the rows of entries, and returns in their order what each row is to the owner.
     fn found<'a>(
         &'a self,
         entries: &'a [StoreKey],
@@ -159,7 +160,7 @@ impl RedisStore {
         match self.call(&command).await.and_then(row::decode) {
             Ok(head) if head.is_tombstone() => Ok(Found::Tombstone),
             Ok(head) if head.owner() == Some(*owner) => Ok(Found::Session),
-            // Nobody's session, or no row, which reads as an empty string.
+            // A row without an owner, or no row, which reads as an empty string.
             Ok(_) | Err(StoreError::Corrupt) => Ok(Found::Nothing),
             Err(error) => Err(error),
         }

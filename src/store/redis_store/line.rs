@@ -1,4 +1,4 @@
-//! One connection of the driver, and the signs that another would do better.
+//! One connection of the driver, and the signs that a new connection would work better.
 
 use std::{
     io,
@@ -30,14 +30,14 @@ const CLUSTER_CONCURRENCY: usize = 24;
 /// The server may hang while its kernel still acknowledges, and its name lead to another by now.
 const NODE_PATIENCE: u32 = 3;
 
-/// As [`NODE_PATIENCE`], for a cluster, whose other nodes answer all the time.
+/// As [`NODE_PATIENCE`], for a cluster. Its other nodes still answer, so answers do not reset the count.
 const CLUSTER_PATIENCE: u32 = 1;
 
-/// A command that was given up by its caller counts as one without an answer if it waited so long.
+/// A command that its caller dropped counts as a command without an answer if it waited this long.
 const LONG: Duration = Duration::from_millis(250);
 
-/// What one server of a cluster says in effect.
-const NOT_ALONE: &str = "this server is one of a cluster and has not this key: connect with \
+/// The meaning of a redirection that comes from a server which was not connected as a cluster.
+const NOT_ALONE: &str = "this server is a node of a cluster and does not hold this key; connect with \
                          `RedisStore::connect_cluster`";
 
 /// A connection to one server or to a cluster.
@@ -45,7 +45,7 @@ pub(super) struct Line {
     wire: Wire,
     /// How many commands had no answer: in a row, or from a cluster since it was last looked at.
     unanswered: AtomicU32,
-    /// A cluster redirected a command, whereupon the driver asks who serves which slots.
+    /// A cluster redirected a command, so the driver asks which node serves which slots.
     was_redirected: AtomicBool,
 }
 
@@ -55,12 +55,12 @@ enum Wire {
         connection: ClusterConnection,
         /// Closed when the line is replaced.
         turns: Semaphore,
-        /// Who serves which slots as far as the driver knows.
+        /// The nodes and their slots, as the driver knows them.
         masters: Mutex<Masters>,
     },
 }
 
-/// Ranges of slots, first and last, and the name of the node that serves them.
+/// Ranges of slots: first slot, last slot and the name of the node that serves them.
 type Masters = Vec<(i64, i64, Value)>;
 
 impl Line {
@@ -68,7 +68,7 @@ impl Line {
         Self::new(Wire::Node(manager))
     }
 
-    /// Takes a cluster's connection for good, whoever is promoted.
+    /// Takes the connection of a cluster that is never replaced, even if a replica takes over.
     pub(super) fn cluster(connection: ClusterConnection) -> Self {
         Self::of_masters(connection, Vec::new())
     }
@@ -118,8 +118,8 @@ impl Line {
         }
     }
 
-    /// Notes what only another connection may make good: the server is a replica by now, or the driver
-    /// keeps the refusal of a password instead of trying again.
+    /// Notes errors that only a new connection can fix: the server became a replica, or the driver keeps an old
+    /// refusal of the password instead of trying again.
     fn judge(&self, error: RedisError) -> RedisError {
         let kind = error.kind();
         let is_moved = kind == ErrorKind::Server(ServerErrorKind::Moved);
@@ -229,7 +229,7 @@ fn is_redirection(error: &RedisError) -> bool {
         || kind == ErrorKind::ClusterConnectionNotFound
 }
 
-/// Asks any node of a cluster who serves which slots.
+/// Asks any node of a cluster which node serves which slots.
 async fn masters(mut cluster: ClusterConnection) -> RedisResult<Masters> {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
@@ -248,7 +248,8 @@ async fn masters(mut cluster: ClusterConnection) -> RedisResult<Masters> {
     Ok(masters)
 }
 
-/// Follows the redirection of a slot that is being moved: the key is there already, or new.
+/// Follows the redirection for a slot that is being moved. The key is already on the other node, or does not exist
+/// yet.
 async fn ask(
     mut cluster: ClusterConnection,
     command: &Cmd,

@@ -1,10 +1,10 @@
-//! What the server does in one step: scripts of one key each, so that a cluster runs them.
+//! The scripts that the server runs in one step. Each uses one key, so that a cluster can run them.
 
 use redis::{Cmd, RedisError, Script, ServerErrorKind, Value};
 
 use super::connection::Connection;
 
-/// Writes a row if what is there is what the write expects.
+/// Writes a row if the present row is as the write expects.
 ///
 /// `KEYS[1]` is the row; `ARGV` the new value, its life in milliseconds, the version to replace (empty:
 /// there must be no row), and how many bytes of the record must stay as they are (see
@@ -59,7 +59,7 @@ if row:sub(1, 16) ~= ARGV[1] then return row end
 redis.call('DEL', KEYS[1])
 return 1";
 
-/// Enters a session into its owner's index and drops the entries whose time is over.
+/// Adds a session to the index of its owner and removes the entries whose time is over.
 ///
 /// `KEYS[1]` is the index; `ARGV` the session's key, its absolute end, the end of the entries to drop, and
 /// how long the index must live at least. Neither an entry's end nor the index's is ever moved earlier.
@@ -72,14 +72,14 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
 end
 return 1";
 
-/// What a script answered.
+/// The answer of a script.
 pub(super) struct Reply {
     pub(super) value: Value,
     /// The error of an earlier try that may have been carried out: its answer was lost with its connection.
     pub(super) lost: Option<RedisError>,
 }
 
-/// The row holds what was to be written, or is removed.
+/// The row is written or removed.
 pub(super) const SAVED: i64 = 1;
 
 /// Nothing was written: the row's head is not the record's.
@@ -115,10 +115,10 @@ impl SourceAndName {
         Self { source, name }
     }
 
-    /// Runs the script, by name if the server knows it.
+    /// Runs the script by its name if the server knows it.
     ///
-    /// A server that does not (new, restarted, promoted, flushed) gets the source, and remembers it.
-    /// `SCRIPT LOAD` would have to reach every node of a cluster, also those that are down.
+    /// If the server does not know it (because it is new, restarted, promoted or flushed), it gets the source and
+    /// remembers it. `SCRIPT LOAD` would have to reach every node of a cluster, also nodes that are down.
     pub(super) async fn run(
         &self,
         connection: &Connection,

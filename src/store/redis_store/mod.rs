@@ -1,0 +1,437 @@
+//! The store in Redis, Valkey or a cluster of either, which many processes share.
+
+mod connect;
+mod connection;
+mod line;
+mod owners;
+mod row;
+mod scripts;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use redis::{
+    Cmd, FromRedisValue, RedisError, Value, aio::ConnectionManager,
+    cluster_async::ClusterConnection,
+};
+
+pub use self::connect::RedisConnectError;
+use self::{
+    connect::Target,
+    connection::Connection,
+    line::Line,
+    scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
+};
+use super::{SaveOutcome, SessionStore, Write};
+use crate::{
+    clock::{Clock, SystemClock, Timestamp},
+    error::StoreError,
+    id::{OwnerKey, StoreKey},
+    store::{Record, Version},
+};
+
+/// Keeps sessions in Redis or Valkey, on one server or a cluster. All nodes of an application share it.
+///
+/// Cloning is cheap, and clones share their connection. [`stores`](crate::guide::stores) compares all stores. Redis
+/// deletes expired sessions by itself, so no [`Cleanup`](crate::store::Cleanup) is needed.
+///
+/// While the server is down, every operation is a [`StoreError::Unavailable`]: after a third of a second if no
+/// server listens, and after a second if the server does not answer. The store reconnects by itself.
+///
+/// # Example
+///
+/// ```no_run
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
+/// use axum_typed_session::{RedisStore, SessionManager};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// let sessions = SessionManager::<Visits>::builder()
+///     .store(store)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Setting up the server
+///
+/// Use Redis 6.2 or later, or Valkey. The tests run on Redis 7.0.
+///
+/// - **Eviction.** Set `maxmemory-policy noeviction`. A full server then answers every write with
+///   [`StoreError::Full`]. This includes a save that only extends a session, so with `rolling(true)` each commit is
+///   a 503. Sessions can still be read and destroyed. Any other policy may end sessions early. It may also drop the
+///   index of an owner, so that `destroy_all_of` misses live sessions.
+/// - **Persistence.** Without `appendonly yes`, a restart loses the changes since the last snapshot; with
+///   `appendfsync everysec`, the changes of the last second. A session that was destroyed in that time is back.
+/// - **Replicas.** Replication is asynchronous, so a failover may lose the last acknowledged writes, also a
+///   destroy. `min-replicas-to-write` bounds how many. The store reads from primaries only.
+/// - **Rights.** `~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange +zrem
+///   +zremrangebyscore +eval +evalsha`, and on a cluster also `+cluster|slots +asking +ping`.
+/// - **TLS.** Use a `rediss://` URL and the feature `redis-rustls`. It trusts the certificates of the system, or of
+///   the file that `SSL_CERT_FILE` names. For other certificates, make the connection yourself and use
+///   [`from_connection_manager`](Self::from_connection_manager).
+///
+/// # Clusters
+///
+/// [`connect_cluster`](Self::connect_cluster) spreads sessions over all primaries. Slots may move while the
+/// application runs.
+///
+/// - While a primary is down, its sessions are [`StoreError::Unavailable`]. So are all other sessions, unless the
+///   cluster has `cluster-require-full-coverage no`. When a replica takes over, the store follows it.
+/// - A node that hangs slows down the other nodes: commands to them took up to 1.9 seconds under load.
+/// - A failover may lose the entry of a session in the index of its owner, but not the session itself.
+///   `destroy_all_of` then misses the session until it ends or gets a new id.
+///
+/// # Expiry
+///
+/// The server decides when a session expires: it counts down the time that was left at the save, by the clock of
+/// the node that saved. The clocks of the nodes may differ by up to an hour before the index of an owner loses an
+/// entry early.
+///
+/// # Measured cost
+///
+/// With Redis 7.0 and a session of 243 bytes:
+///
+/// | | cost |
+/// |---|---|
+/// | load | 1 µs of the one core of the server |
+/// | save | 5 µs of that core, so at most some 100,000 saves a second, pipelined |
+/// | memory of a session | 530 bytes |
+/// | memory for an owner | 300 bytes, and 160 bytes for each further session of that owner |
+///
+/// The memory for an owner stays until the absolute end of the session, even if the session ends earlier.
+/// The test `memory_per_session` measures the memory again.
+///
+/// # How it works
+///
+/// A load is a `GET`, a destroy is a `DEL`, and a save or a touch is a script. Each is one command on one key. If
+/// the server does not know the script, such as after a restart, the script is sent in full once.
+///
+/// With an [`owner`](crate::SessionManagerBuilder::owner), a sorted set lists the sessions of each owner. A login
+/// sends one more command, and an update that changes the owner sends two more. To list or destroy the sessions of
+/// an owner, the store sends one command, and then one for each login since
+/// [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), 64 at a time. Within the default
+/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout), this is enough for 300,000 logins of one owner
+/// on one server, and for 130,000 on a cluster. If there are more, `destroy_all_of` destroys the sessions among the
+/// newest 1,000 logins first, continues as far as the time allows, and then reports an error.
+///
+/// If a server becomes a replica, or does not answer three commands in a row, the store resolves its name again and
+/// connects again, at most once a second. The operating system probes an idle connection after five seconds, and
+/// closes a dead connection five seconds later. On a cluster, 24 commands run at the same time, and one command
+/// without an answer is enough to ask the cluster which node serves which slots.
+#[doc(alias("valkey", "fred", "RedisSessionStore", "elasticache"))]
+#[derive(Clone)]
+pub struct RedisStore {
+    connection: Connection,
+    scripts: Arc<Scripts>,
+    prefix: Arc<str>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The longest life that the server is told, some 140,000 years. It refuses a time beyond its 64-bit clock.
+const LONGEST_TTL: Duration = Duration::from_millis(1 << 52);
+
+impl RedisStore {
+    /// Connects to one server. The URL is such as `redis://user:password@host:6379/0`, where all but the host is
+    /// optional.
+    ///
+    /// See the example of [`RedisStore`].
+    ///
+    /// # Errors
+    ///
+    /// [`RedisConnectError`] if the text is not the URL of a Redis server, if the server refuses, or if it does not
+    /// answer within 5 seconds. After this method succeeded, a server that is down is a [`StoreError`] of each
+    /// operation.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. Nothing is stored.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, RedisConnectError> {
+        let target = Target::node(url.as_ref())?;
+        Connection::to(target).await.map(Self::new)
+    }
+
+    /// Connects to a cluster, by the URLs of some of its nodes. The store finds the other nodes.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::RedisStore;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nodes = ["redis://10.0.0.1:6379", "redis://10.0.0.2:6379"];
+    /// let store = RedisStore::connect_cluster(nodes).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RedisConnectError`] if a text is not the URL of a Redis server, or if no node answers within 5 seconds.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. Nothing is stored.
+    pub async fn connect_cluster<U: AsRef<str>>(
+        urls: impl IntoIterator<Item = U>,
+    ) -> Result<Self, RedisConnectError> {
+        let target = Target::cluster(urls)?;
+        Connection::to(target).await.map(Self::new)
+    }
+
+    /// Uses a connection to one server that the application made, with its own time-outs and retries.
+    ///
+    /// The connection must come from [`store::redis`](crate::store#reexports), the version of `redis` that this crate uses. Only the driver
+    /// reconnects it: if the server becomes a replica, or hangs while its name moves to another server, the
+    /// connection stays with the old server. Prefer [`connect`](Self::connect), which replaces the connection then.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::{RedisStore, store::redis};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = redis::Client::open("redis://127.0.0.1:6379")?;
+    /// let manager = redis::aio::ConnectionManager::new(client).await?;
+    /// let store = RedisStore::from_connection_manager(manager);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_connection_manager(manager: ConnectionManager) -> Self {
+        Self::new(Connection::new(Line::node(manager), None))
+    }
+
+    /// Uses a connection to a cluster that the application made.
+    ///
+    /// The connection must come from [`store::redis`](crate::store#reexports), the version of `redis` that this crate uses. Build its
+    /// client with `.retries(0)`: the store follows redirections itself, and repeats a command only if that is
+    /// safe. A client that repeats a save whose answer was lost could report a conflict with another save, and the
+    /// change would be applied twice.
+    ///
+    /// If a primary hangs and a replica takes over, the connection does not follow. Prefer
+    /// [`connect_cluster`](Self::connect_cluster), which follows the replica.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::{RedisStore, store::redis::cluster::ClusterClientBuilder};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = ClusterClientBuilder::new(["redis://10.0.0.1:6379"]).retries(0).build()?;
+    /// let store = RedisStore::from_cluster_connection(client.get_async_connection().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_cluster_connection(cluster: ClusterConnection) -> Self {
+        Self::new(Connection::new(Line::cluster(cluster), None))
+    }
+
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            scripts: Arc::new(Scripts::new()),
+            prefix: Arc::from("axum-typed-session:"),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Sets the start of every key that the store writes. Default: `axum-typed-session:`.
+    ///
+    /// If two applications share a server, give each its own prefix or its own
+    /// [`audience`](crate::SessionManagerBuilder::audience). Otherwise each accepts the sessions of the other. The
+    /// rights of the server's user must allow the prefix.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::RedisStore;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = RedisStore::connect("redis://127.0.0.1:6379").await?.prefix("shop:");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("namespace", "key_prefix", "cache_keygen"))]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into().into();
+        self
+    }
+
+    /// Sets the clock from which the store computes how long a session has to live. Default: [`SystemClock`].
+    ///
+    /// Only tests need another clock. The server counts the time down by its own clock.
+    #[doc(alias("mock", "mock time"))]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    fn row_key(&self, key: &StoreKey) -> Vec<u8> {
+        [self.prefix.as_bytes(), b"row:", key.as_bytes()].concat()
+    }
+
+    /// Returns how long `instant` is away, in milliseconds as the server reads them.
+    fn ttl(&self, instant: Timestamp) -> String {
+        let left = instant.saturating_since(self.clock.now().into());
+        left.min(LONGEST_TTL).as_millis().to_string()
+    }
+
+    async fn run(
+        &self,
+        script: &SourceAndName,
+        key: &[u8],
+        arguments: &[&[u8]],
+    ) -> Result<Reply, StoreError> {
+        let reply = script.run(&self.connection, key, arguments).await;
+        reply.map_err(store_error)
+    }
+
+    async fn call<R: FromRedisValue>(&self, command: &Cmd) -> Result<R, StoreError> {
+        let value = self.connection.call(command, &mut None).await;
+        // The driver's own error would quote the reply, which may be session data.
+        redis::from_redis_value(value.map_err(store_error)?).map_err(|_| unexpected_reply())
+    }
+
+    /// Runs the save script. The script declines if the first `head` bytes of the record in the row differ from
+    /// `record`.
+    async fn save_row(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+        head: usize,
+    ) -> Result<Reply, StoreError> {
+        let row = row::encode(record);
+        let ttl = self.ttl(record.expires_at());
+        let expected = match &write {
+            Write::Create => &[][..],
+            Write::Update { expected } => expected.as_bytes(),
+        };
+        let head = head.to_string();
+        let arguments = [&row, ttl.as_bytes(), expected, head.as_bytes()];
+        let key = self.row_key(key);
+        self.run(&self.scripts.save, &key, &arguments).await
+    }
+
+    /// Removes a row. Returns `true` if there was a row.
+    async fn remove(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("DEL");
+        command.arg(self.row_key(key));
+        self.call(&command).await
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SessionStore for RedisStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let mut command = redis::cmd("GET");
+        command.arg(self.row_key(key));
+        let row: Option<Vec<u8>> = self.call(&command).await?;
+        row.map(row::decode).transpose()
+    }
+
+    async fn save(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write,
+    ) -> Result<SaveOutcome, StoreError> {
+        // Without an entry in the index of its owner, a row would survive `destroy_by_owner`. Row and index lie on
+        // different nodes of a cluster, so no script can write both, and the entry is written first. An update can
+        // skip the entry if the owner stays the same, and only the row knows its present owner. So the script writes
+        // only if the head of the record, which holds owner and absolute end, is the head in the row: an earlier
+        // save wrote the entry then. If the script declines, the entry is written and the script runs again without
+        // that condition. A head that differs for another reason costs the same extra commands and does no harm.
+        if let Some(owner) = record.owner() {
+            if let Write::Update { .. } = write {
+                let head = row::head_len(record);
+                let reply = self.save_row(key, record, write, head).await?;
+                if reply.value != Value::Int(DECLINED) {
+                    return outcome(reply);
+                }
+            }
+            self.index(&owner, key, record.absolute_end()).await?;
+        }
+        let reply = self.save_row(key, record, write, 0).await?;
+        if let (Some(owner), true) = (record.owner(), reply.lost.is_some()) {
+            // Another request may have ended the row of the first try and removed its entry before the second try.
+            self.index(&owner, key, record.absolute_end()).await?;
+        }
+        outcome(reply)
+    }
+
+    async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        self.remove(key).await?;
+        Ok(())
+    }
+
+    async fn touch(
+        &self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        let ttl = self.ttl(expires_at);
+        let expires_at = expires_at.as_unix_millis().to_be_bytes();
+        let arguments = [version.as_bytes(), &expires_at[..], ttl.as_bytes()];
+        let key = self.row_key(key);
+        outcome(self.run(&self.scripts.touch, &key, &arguments).await?)
+    }
+
+    async fn destroy_at(
+        &self,
+        key: &StoreKey,
+        version: Version,
+    ) -> Result<SaveOutcome, StoreError> {
+        let (key, version) = (self.row_key(key), version.as_bytes());
+        outcome(self.run(&self.scripts.destroy, &key, &[version]).await?)
+    }
+
+    fn indexes_owners(&self) -> bool {
+        true
+    }
+
+    async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
+        self.sessions(owner).await
+    }
+
+    async fn destroy_by_owner(
+        &self,
+        owner: &OwnerKey,
+        keep: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        self.end_sessions(owner, keep).await
+    }
+}
+
+/// Reads the answer of a script that writes a row.
+fn outcome(reply: Reply) -> Result<SaveOutcome, StoreError> {
+    match (reply.value, reply.lost) {
+        (Value::Int(SAVED), _) => Ok(SaveOutcome::Saved),
+        (Value::Nil, _) => Ok(SaveOutcome::Gone),
+        // The first try may have taken effect, and another save may have replaced its row. With a conflict, the
+        // caller would merge the same change a second time.
+        (Value::BulkString(_), Some(lost)) => Err(StoreError::unavailable(lost)),
+        (Value::BulkString(row), None) => row::decode(row).map(SaveOutcome::Conflict),
+        _ => Err(unexpected_reply()),
+    }
+}
+
+fn store_error(error: RedisError) -> StoreError {
+    match error.code() {
+        Some("WRONGTYPE") => StoreError::Corrupt,
+        Some("OOM") => StoreError::Full,
+        _ => StoreError::unavailable(error),
+    }
+}
+
+fn unexpected_reply() -> StoreError {
+    StoreError::unavailable("Redis sent a reply of an unexpected type")
+}
