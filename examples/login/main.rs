@@ -105,6 +105,8 @@ async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css")], include_str!("style.css"))
 }
 
+const DEMO_PASSWORD: &str = "correct horse";
+
 const KEY_FORM: &str =
     "SESSION_KEY must be 128 or more hex digits; make a key with `openssl rand -hex 64`";
 
@@ -141,7 +143,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let key = key_from_hex(&key)?;
     let app = App::new(key, env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))?;
     for name in ["ann", "bob"] {
-        app.users.add(name, "correct horse").await?;
+        app.users.add(name, DEMO_PASSWORD).await?;
     }
     let port = match env::var("PORT") {
         Ok(port) => port.parse().map_err(|_| "PORT must be a number from 0 to 65535")?,
@@ -151,6 +153,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}; set PORT"))?;
     println!("listening on http://{}", listener.local_addr()?);
+    println!("sign in as `ann` or `bob` with the password `{DEMO_PASSWORD}`, or sign up");
     axum::serve(listener, app.router()).await?;
     Ok(())
 }

@@ -88,11 +88,13 @@ pub fn touch(session: &mut Session<Login>) {
     }
 }
 
-/// Signs the browser out: a new id, without the data of the user, that carries a message to the next page.
-pub fn sign_out(session: &mut Session<Login>, message: &str) {
-    session.clear();
-    session.regenerate();
-    session.flash = Some(message.to_owned());
+/// Signs the browser out, and leads to a page that says so.
+///
+/// `destroy` also succeeds for the second click of a double click. A sign-out by `clear` and `regenerate` could keep a
+/// message in the session, but of two at once the later one is `SessionError::Gone`.
+pub fn sign_out(session: &mut Session<Login>) -> Redirect {
+    session.destroy();
+    Redirect::to("/?signed_out=true")
 }
 
 pub fn now() -> i64 {

@@ -130,12 +130,11 @@ pub async fn sign_out(
     mut session: Session<Login>,
     Form(sent): Form<Csrf>,
 ) -> Result<Redirect, SessionError> {
-    // The second click of a double click comes when the session has ended.
+    // The second click of a double click may come when the session has ended.
     if session.user.is_some() {
         session.verify_csrf(&sent.csrf)?;
-        session::sign_out(&mut session, "You have signed out.");
     }
-    Ok(Redirect::to("/"))
+    Ok(session::sign_out(&mut session))
 }
 
 fn back_to_form(next: &str) -> Redirect {
