@@ -78,3 +78,21 @@ async fn a_double_click_leads_to_a_page_and_loses_no_session() {
     browser.wait_for_text("#count", "0").await;
     browser.close().await;
 }
+
+#[tokio::test]
+async fn the_back_button_after_sign_out_brings_no_session_back() {
+    let Some(browser) = Browser::start().await else { return };
+    let program = Program::start("counter");
+    browser.goto(&program.url("localhost", "/")).await;
+    for count in ["1", "2"] {
+        browser.click(COUNT).await;
+        browser.wait_for_text("#count", count).await;
+    }
+    browser.click(SIGN_OUT).await;
+    browser.wait_for_text("#count", "0").await;
+    browser.back().await;
+    // The browser may show the old page from its memory. Its button counts from the beginning.
+    browser.click(COUNT).await;
+    browser.wait_for_text("#count", "1").await;
+    browser.close().await;
+}

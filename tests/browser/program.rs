@@ -31,6 +31,7 @@ impl Program {
         let mut process = Command::new(folder_of_examples().join(example))
             .env("PORT", "0")
             .env("SESSION_KEY", key)
+            .env_remove("INSECURE_HTTP")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
