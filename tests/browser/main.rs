@@ -4,6 +4,8 @@
 mod browser;
 mod cookies;
 mod counter;
+#[path = "../common/examples.rs"]
+mod examples;
 mod login;
 #[path = "../common/logs.rs"]
 mod logs;

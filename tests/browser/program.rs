@@ -1,14 +1,13 @@
 //! The examples as programs of their own.
 
 use std::{
-    env,
-    fmt::Write as _,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use axum_typed_session::Key;
+
+use crate::examples::program_of;
 
 /// A running example. It is stopped when this is dropped.
 pub struct Program {
@@ -19,16 +18,9 @@ pub struct Program {
 impl Program {
     /// Builds an example where it has changed, and starts it on a free port.
     pub fn start(example: &str) -> Self {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let build = ["build", "--quiet", "--locked", "--all-features", "--example", example];
-        let status =
-            Command::new(cargo).args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-        assert!(status.unwrap().success(), "{example} does not compile");
-        let key = Key::generate().master().iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").unwrap();
-            hex
-        });
-        let mut process = Command::new(folder_of_examples().join(example))
+        let key = Key::generate();
+        let key = key.master().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let mut process = Command::new(program_of(example))
             .env("PORT", "0")
             .env("SESSION_KEY", key)
             .env_remove("INSECURE_HTTP")
@@ -53,9 +45,4 @@ impl Drop for Program {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn folder_of_examples() -> PathBuf {
-    let tests = env::current_exe().unwrap();
-    tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples")
 }

@@ -1,35 +1,19 @@
 //! Two processes of `examples/cart.rs` on one engine, visited over real sockets.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Barrier, LazyLock},
     thread,
 };
 
+use super::examples::program_of;
+
 /// The key of all processes, drawn once.
 const SESSION_KEY: &str = "f46f5232d876b2fd7576740aec1301e9f4a51e14834c9296a5fa0d6b083111b0\
                            a720400601eeea7291ddb903cd5f57d4a5b3d14afbb5aa6f3613ff6c802104da";
-
-/// Builds the example and returns its program. `cargo test` builds the tests of an example alone.
-fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let tests = env::current_exe().unwrap();
-        let profile = tests.ancestors().nth(2).unwrap();
-        let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--all-features", "--example", "cart"])
-            .args(release)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(built.unwrap().success(), "the example does not build");
-        profile.join("examples/cart")
-    });
-    &PROGRAM
-}
 
 /// One process.
 pub struct Shop {
@@ -40,7 +24,8 @@ pub struct Shop {
 impl Shop {
     /// Starts the example.
     pub fn open(store: &str) -> Self {
-        let process = Command::new(program())
+        static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| program_of("cart"));
+        let process = Command::new(&*PROGRAM)
             .env("SESSION_KEY", SESSION_KEY)
             .env("SESSION_STORE", store)
             .env("PORT", "0")
