@@ -2,7 +2,7 @@
 
 use axum::{
     Form,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
@@ -18,14 +18,21 @@ use crate::{
     users::Users,
 };
 
+#[derive(Deserialize)]
+pub struct Arrival {
+    #[serde(default)]
+    signed_out: bool,
+}
+
 pub async fn home(
     jar: CookieJar,
     private: PrivateCookieJar,
     mut session: Session<Login>,
+    Query(arrival): Query<Arrival>,
 ) -> Result<Response, SessionError> {
     let frame = Frame::new(&mut session, &jar)?;
     if session.user.is_none() {
-        return Ok(pages::welcome(&frame).into_response());
+        return Ok(pages::welcome(&frame, arrival.signed_out).into_response());
     }
     let (last_visit, private) = LastVisit::exchange(private);
     Ok((private, pages::home(&frame, last_visit)).into_response())
@@ -66,8 +73,7 @@ pub async fn sign_out_one(
         return Ok(pages::error(StatusCode::NOT_FOUND, "There is no such device.").into_response());
     };
     if session.key() == Some(key) {
-        session::sign_out(&mut session, "You have signed out.");
-        return Ok(Redirect::to("/").into_response());
+        return Ok(session::sign_out(&mut session).into_response());
     }
     // Only sessions of this user are ended. A device that has signed out meanwhile is no error.
     sessions.destroy_of(&user, key).await?;
@@ -95,12 +101,13 @@ pub async fn sign_out_others(
 pub async fn sign_out_all(
     CurrentUser(user): CurrentUser,
     State(sessions): State<SessionManager<Login>>,
-    session: Session<Login>,
+    mut session: Session<Login>,
     Form(sent): Form<Csrf>,
 ) -> Result<Redirect, SessionError> {
     session.verify_csrf(&sent.csrf)?;
     sessions.destroy_all_of(&user).await?;
-    Ok(Redirect::to("/"))
+    // This session has ended too. Now its cookie is removed.
+    Ok(session::sign_out(&mut session))
 }
 
 pub async fn password_form(
@@ -129,8 +136,10 @@ pub async fn change_password(
     session.verify_csrf(&sent.csrf)?;
     let problem = match password_problem(&sent.new) {
         Some(problem) => Some(problem),
-        None if !users.verify(&user, &sent.old).await? => Some("The old password is wrong."),
-        None => None,
+        None if users.verify(&user, &sent.old).await? => None,
+        // The first click of a double click has changed it, which the new password proves.
+        None if users.verify(&user, &sent.new).await? => None,
+        None => Some("The old password is wrong."),
     };
     if let Some(problem) = problem {
         let page = pages::password(&Frame::new(&mut session, &jar)?, problem);

@@ -56,7 +56,7 @@ struct App {
 
 impl App {
     fn new(key: Key, insecure_http: bool) -> Result<Self, ConfigError> {
-        let sessions = session::manager(key.clone(), insecure_http)?;
+        let sessions = session::options(key.clone(), insecure_http).build()?;
         Ok(Self { sessions, users: Users::default(), key })
     }
 
@@ -105,6 +105,21 @@ async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css")], include_str!("style.css"))
 }
 
+const DEMO_PASSWORD: &str = "correct horse";
+
+const KEY_FORM: &str =
+    "SESSION_KEY must be 128 or more hex digits; make a key with `openssl rand -hex 64`";
+
+/// Reads the bytes that the hex digits stand for. The digits themselves, taken as a key, would be half as random.
+///
+/// `KeyRing::from_env` reads several keys, but `PrivateCookieJar` takes only one.
+fn key_from_hex(text: &str) -> Result<Key, &'static str> {
+    let digit = |digit: char| digit.to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let digits: Vec<u8> = text.trim().chars().map(digit).collect::<Option<_>>().ok_or(KEY_FORM)?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    Key::try_from(bytes.as_slice()).map_err(|_| KEY_FORM)
+}
+
 /// An error that is not the session's.
 struct InternalError;
 
@@ -124,11 +139,11 @@ async fn main() {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let key = env::var("SESSION_KEY").map_err(|_| "set SESSION_KEY=$(openssl rand -hex 64)")?;
-    let key = Key::try_from(key.as_bytes())?;
+    let key = env::var("SESSION_KEY").map_err(|_| KEY_FORM)?;
+    let key = key_from_hex(&key)?;
     let app = App::new(key, env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))?;
     for name in ["ann", "bob"] {
-        app.users.add(name, "correct horse").await?;
+        app.users.add(name, DEMO_PASSWORD).await?;
     }
     let port = match env::var("PORT") {
         Ok(port) => port.parse().map_err(|_| "PORT must be a number from 0 to 65535")?,
@@ -138,6 +153,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}; set PORT"))?;
     println!("listening on http://{}", listener.local_addr()?);
+    println!("sign in as `ann` or `bob` with the password `{DEMO_PASSWORD}`, or sign up");
     axum::serve(listener, app.router()).await?;
     Ok(())
 }

@@ -88,6 +88,7 @@ impl Frame {
     fn theme_form(&self) -> Markup {
         html! {
             form method="post" action="/theme" {
+                span { "Theme" }
                 @for theme in Theme::ALL {
                     button.link name="theme" value=(theme.name()) disabled[theme == self.theme] {
                         (theme.name())
@@ -98,8 +99,9 @@ impl Frame {
     }
 }
 
-pub fn welcome(frame: &Frame) -> Markup {
+pub fn welcome(frame: &Frame, signed_out: bool) -> Markup {
     let content = html! {
+        @if signed_out { p.flash role="status" { "You have signed out." } }
         h1 { "Welcome" }
         p { "Sign in to see your account, or sign up for a new one." }
         p.actions {

@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use axum_typed_session::{
-    ConfigError, IdleTimeout, Key, Latest, MemoryStore, Session, SessionError, SessionManager,
-    time::OffsetDateTime,
+    IdleTimeout, Key, Latest, MemoryStore, Session, SessionError, SessionManager,
+    SessionManagerBuilder, time::OffsetDateTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub struct Login {
     pub last_seen: Latest<i64>,
 }
 
-pub fn manager(key: Key, insecure_http: bool) -> Result<SessionManager<Login>, ConfigError> {
+pub fn options(key: Key, insecure_http: bool) -> SessionManagerBuilder<Login> {
     SessionManager::<Login>::builder()
         .keys(key)
         .store(MemoryStore::new())
@@ -44,7 +44,6 @@ pub fn manager(key: Key, insecure_http: bool) -> Result<SessionManager<Login>, C
         .anonymous_idle_timeout(30 * MINUTE)
         .insecure_http(insecure_http)
         .error_response(|error: &SessionError| error_page(error))
-        .build()
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "visitors need not tell the others apart")]
@@ -69,7 +68,7 @@ fn error_page(error: &SessionError) -> Response {
     }
 }
 
-/// Signs a user in, or changes who is signed in.
+/// Signs a visitor in.
 pub fn sign_in(session: &mut Session<Login>, user: String, user_agent: String, keep: bool) {
     session.user = Some(user);
     session.user_agent = user_agent;
@@ -89,11 +88,13 @@ pub fn touch(session: &mut Session<Login>) {
     }
 }
 
-/// Signs the browser out: a new id, without the data of the user, that carries a message to the next page.
-pub fn sign_out(session: &mut Session<Login>, message: &str) {
-    session.clear();
-    session.regenerate();
-    session.flash = Some(message.to_owned());
+/// Signs the browser out, and leads to a page that says so.
+///
+/// `destroy` also succeeds for the second click of a double click. A sign-out by `clear` and `regenerate` could keep a
+/// message in the session, but of two at once the later one is `SessionError::Gone`.
+pub fn sign_out(session: &mut Session<Login>) -> Redirect {
+    session.destroy();
+    Redirect::to("/?signed_out=true")
 }
 
 pub fn now() -> i64 {

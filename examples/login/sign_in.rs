@@ -21,20 +21,27 @@ use crate::{
 pub struct Next {
     #[serde(default)]
     next: String,
+    /// The form was sent with a token that is not of this session.
+    #[serde(default)]
+    refused: bool,
 }
 
 /// The form for signing in. A user who is signed in already is sent on.
 pub async fn form(
     jar: CookieJar,
     mut session: Session<Login>,
-    Query(Next { next }): Query<Next>,
+    Query(Next { next, refused }): Query<Next>,
 ) -> Result<Response, SessionError> {
     let next = local_path(&next);
     if session.user.is_some() {
         return Ok(Redirect::to(next).into_response());
     }
+    let problem = match refused {
+        true => "The form was too old, or the browser keeps no cookies. Please try again.",
+        false => "",
+    };
     let frame = Frame::with_form(&mut session, &jar)?;
-    Ok(pages::sign_in(&frame, next, "").into_response())
+    Ok(pages::sign_in(&frame, next, problem).into_response())
 }
 
 #[derive(Deserialize)]
@@ -56,9 +63,9 @@ pub async fn sign_in(
     Form(sent): Form<SignIn>,
 ) -> Result<Response, Failure> {
     let next = local_path(&sent.next);
-    // The second click of a double click comes with the id that the first one has replaced. Its form leads back here,
-    // where the user is signed in. Somebody else's form gets no further either.
-    if session.verify_csrf(&sent.csrf).is_err() {
+    // The second click of a double click comes with the id that the first one has replaced. It is led back to the form,
+    // which sends a user who is signed in to the next page. Somebody else's form gets no further either.
+    if session.user.is_some() || session.verify_csrf(&sent.csrf).is_err() {
         return Ok(back_to_form(next).into_response());
     }
     if !users.verify(&sent.name, &sent.password).await? {
@@ -93,14 +100,17 @@ pub async fn sign_up(
     mut session: Session<Login>,
     Form(sent): Form<SignUp>,
 ) -> Result<Response, Failure> {
-    if session.verify_csrf(&sent.csrf).is_err() {
+    if session.user.is_some() || session.verify_csrf(&sent.csrf).is_err() {
         return Ok(back_to_form("/").into_response());
     }
     let problem = if !is_name(&sent.name) {
         "A name has 1 to 30 letters and digits."
     } else if let Some(problem) = password_problem(&sent.password) {
         problem
-    } else if !users.add(&sent.name, &sent.password).await? {
+    } else if !users.add(&sent.name, &sent.password).await?
+        // The first click of a double click has added the user, whose password proves it.
+        && !users.verify(&sent.name, &sent.password).await?
+    {
         "This name is taken."
     } else {
         session.flash = Some(format!("Welcome, {}.", sent.name));
@@ -120,17 +130,16 @@ pub async fn sign_out(
     mut session: Session<Login>,
     Form(sent): Form<Csrf>,
 ) -> Result<Redirect, SessionError> {
-    // The second click of a double click comes when the session has ended.
+    // The second click of a double click may come when the session has ended.
     if session.user.is_some() {
         session.verify_csrf(&sent.csrf)?;
-        session::sign_out(&mut session, "You have signed out.");
     }
-    Ok(Redirect::to("/"))
+    Ok(session::sign_out(&mut session))
 }
 
 fn back_to_form(next: &str) -> Redirect {
     let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
-    Redirect::to(&format!("/sign-in?next={next}"))
+    Redirect::to(&format!("/sign-in?refused=true&next={next}"))
 }
 
 fn is_name(name: &str) -> bool {

@@ -6,9 +6,10 @@ use axum::{
     http::{HeaderMap, Request, StatusCode, header, request::Builder},
 };
 use axum_typed_session::{Key, cookie::Cookie};
+use futures_util::stream;
 use tower::ServiceExt;
 
-use crate::{App, session::local_path};
+use crate::{App, KEY_FORM, key_from_hex, session::local_path};
 
 const PASSWORD: &str = "correct horse";
 
@@ -20,12 +21,14 @@ async fn app() -> Router {
 }
 
 /// A browser: it keeps cookies, and fills the CSRF token of a page into the form that it sends.
+#[derive(Clone)]
 struct Browser {
     app: Router,
     cookies: BTreeMap<String, String>,
     page: Page,
 }
 
+#[derive(Clone)]
 struct Page {
     status: StatusCode,
     headers: HeaderMap,
@@ -111,8 +114,9 @@ impl Browser {
 async fn a_user_signs_in_and_out() {
     let mut browser = Browser::signed_in(&app().await).await;
     assert!(browser.get("/").await.body.contains("Hello, ann"));
-    assert_eq!(browser.post("/sign-out", "").await.location(), "/");
-    let page = browser.get("/").await;
+    assert_eq!(browser.post("/sign-out", "").await.location(), "/?signed_out=true");
+    assert!(!browser.cookies.contains_key("__Host-session"), "the cookie is removed");
+    let page = browser.get("/?signed_out=true").await;
     assert!(
         page.body.contains("You have signed out.") && !page.body.contains("ann"),
         "{}",
@@ -168,7 +172,9 @@ async fn a_form_without_the_token_is_refused() {
     let app = app().await;
     let mut stranger = Browser::new(&app);
     stranger.post("/sign-in", &format!("name=ann&password={PASSWORD}")).await;
-    assert_eq!(stranger.page.location(), "/sign-in?next=%2F");
+    assert_eq!(stranger.page.location(), "/sign-in?refused=true&next=%2F");
+    let form = stranger.page.location().to_owned();
+    assert!(stranger.get(&form).await.body.contains("The form was too old"));
     assert!(!stranger.get("/").await.body.contains("Hello"));
 
     let mut ann = Browser::signed_in(&app).await;
@@ -234,6 +240,7 @@ async fn devices_are_listed_and_signed_out() {
     }
 
     here.post("/account/devices/sign-out-all", "").await;
+    assert!(!here.cookies.contains_key("__Host-session"), "the cookie is removed");
     assert!(!here.get("/").await.body.contains("Hello, ann"));
 }
 
@@ -327,8 +334,138 @@ async fn of_two_clicks_on_sign_in_the_second_ends_signed_in_too() {
     let signed_in = std::mem::replace(&mut browser.cookies, cookies);
     // The second click was sent with the cookie of the first, and its response changes nothing of it.
     let page = browser.post_form("/sign-in", format!("csrf={csrf}&{form}")).await;
-    assert_eq!(page.location(), "/sign-in?next=%2F");
+    let form = page.location().to_owned();
+    assert_eq!(form, "/sign-in?refused=true&next=%2F");
     assert!(page.headers.get(header::SET_COOKIE).is_none());
     browser.cookies = signed_in;
-    assert_eq!(browser.get("/sign-in?next=%2F").await.location(), "/");
+    assert_eq!(browser.get(&form).await.location(), "/");
+}
+
+/// The two clicks of a double click, of which the second has loaded the session when the first one is answered.
+async fn double_click(browser: &Browser, path: &str, form: &str) -> [Browser; 2] {
+    let (mut first, mut second) = (browser.clone(), browser.clone());
+    let (answered, is_answered) = tokio::sync::oneshot::channel();
+    let body = format!("csrf={}&{form}", browser.page.csrf());
+    // Handlers extract the session before they read the body.
+    let body = Body::from_stream(stream::once(async move { is_answered.await.map(|()| body) }));
+    let request =
+        Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    tokio::join!(second.send(request, body), async {
+        first.post(path, form).await;
+        answered.send(()).unwrap();
+    });
+    [first, second]
+}
+
+#[tokio::test]
+async fn of_two_clicks_the_second_ends_where_the_first_does() {
+    let app = app().await;
+    let here = "/account/devices";
+    for (page, form, fields, leads_to, is_signed_in) in [
+        ("/sign-in", "/sign-in", "name=ann&password=correct+horse", "/", true),
+        ("/sign-up", "/sign-up", "name=bob&password=battery+staple", "/", true),
+        (here, "/account/devices/sign-out-others", "", here, true),
+        ("/", "/sign-out", "", "/?signed_out=true", false),
+        (here, "this device", "", "/?signed_out=true", false),
+        (here, "/account/devices/sign-out-all", "", "/?signed_out=true", false),
+        (
+            "/account/password",
+            "/account/password",
+            "old=correct+horse&new=battery+staple",
+            here,
+            true,
+        ),
+    ] {
+        let is_for_visitors = ["/sign-in", "/sign-up"].contains(&page);
+        let mut browser =
+            if is_for_visitors { Browser::new(&app) } else { Browser::signed_in(&app).await };
+        let body = browser.get(page).await.body.clone();
+        let path = if form == "this device" {
+            let action = body.split("action=\"/account/devices/").nth(1).unwrap();
+            format!("/account/devices/{}", action.split_once('"').unwrap().0)
+        } else {
+            form.to_owned()
+        };
+        let [first, mut second] = double_click(&browser, &path, fields).await;
+        for page in [&first.page, &second.page] {
+            assert_eq!(page.location(), leads_to, "{form}: {}", page.body);
+        }
+        // Cookies of the first response are there as well, unless the second replaces or removes them.
+        if second.page.headers.get(header::SET_COOKIE).is_none() {
+            second.cookies = first.cookies;
+        }
+        let hello = second.get("/").await.body.contains("Hello, ");
+        assert_eq!(hello, is_signed_in, "{form}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_is_signed_in_stays_so_until_sign_out() {
+    let app = app().await;
+    let mut bob = Browser::new(&app);
+    bob.get("/sign-up").await;
+    bob.post("/sign-up", "name=bob&password=battery+staple").await;
+    let mut browser = Browser::signed_in(&app).await;
+    for (path, form) in [
+        ("/sign-in", "name=bob&password=battery+staple"),
+        ("/sign-up", "name=eve&password=battery+staple"),
+    ] {
+        // A page with a token that is valid.
+        browser.get("/").await;
+        assert_eq!(browser.post(path, form).await.status, StatusCode::SEE_OTHER);
+        assert!(browser.get("/").await.body.contains("Hello, ann"), "{path}");
+    }
+}
+
+#[test]
+fn the_key_is_read_from_hex() {
+    let hex: String = (0..64).map(|byte| format!("{byte:02x}")).collect();
+    let bytes: Vec<u8> = (0..64).collect();
+    assert_eq!(key_from_hex(&format!("{hex}\n")).unwrap().master(), bytes);
+    for text in ["", &hex[..126], &"+f".repeat(64), &"correct horse ".repeat(10)] {
+        assert_eq!(key_from_hex(text).err(), Some(KEY_FORM), "{text}");
+    }
+}
+
+/// Time passes only where the `testing` feature gives tests a clock.
+#[cfg(feature = "testing")]
+mod lifetimes {
+    use std::time::Duration;
+
+    use axum_typed_session::testing::ManualClock;
+
+    use super::*;
+    use crate::{session::options, users::Users};
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Signs `ann` in, and returns how many of 20 visits still find her signed in, with `pause` before each.
+    async fn visits(more: &str, pause: Duration) -> usize {
+        let (key, clock) = (Key::generate(), ManualClock::new());
+        let sessions = options(key.clone(), false).clock(clock.clone()).build().unwrap();
+        let app = App { sessions, users: Users::default(), key };
+        assert!(app.users.add("ann", PASSWORD).await.unwrap());
+        let mut browser = Browser::new(&app.router());
+        browser.sign_in("ann", PASSWORD, more).await;
+        for visit in 0..20 {
+            clock.advance(pause);
+            if !browser.get("/").await.body.contains("Hello, ann") {
+                return visit;
+            }
+        }
+        20
+    }
+
+    #[tokio::test]
+    async fn without_keep_a_session_ends_after_two_hours_unused_and_after_a_day() {
+        assert_eq!(visits("", 2 * HOUR + Duration::from_secs(1)).await, 0);
+        assert_eq!(visits("", HOUR + HOUR / 2).await, 15, "22.5 hours");
+    }
+
+    #[tokio::test]
+    async fn with_keep_a_session_ends_after_thirty_days_unused_and_after_180_days() {
+        assert_eq!(visits("&keep=true", 30 * DAY + HOUR).await, 0);
+        assert_eq!(visits("&keep=true", 29 * DAY).await, 6, "174 days");
+    }
 }

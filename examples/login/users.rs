@@ -49,10 +49,11 @@ impl Users {
         let found = self.0.read().await.get(name).cloned();
         let password = password.to_owned();
         let verified = spawn_blocking(move || {
-            let known = found.is_some();
-            let hash = found.or_else(|| NOBODY.as_ref().ok().cloned()).ok_or(HashError)?;
-            Ok(Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()
-                && known)
+            // Asked for first, since the first call makes this hash.
+            let nobody = NOBODY.as_ref().map_err(|_| HashError)?;
+            let hash = found.as_ref().unwrap_or(nobody);
+            let verified = Argon2::default().verify_password(password.as_bytes(), hash.as_str());
+            Ok(verified.is_ok() && found.is_some())
         });
         verified.await.map_err(|_| HashError)?
     }

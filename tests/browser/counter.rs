@@ -69,9 +69,30 @@ async fn a_double_click_leads_to_a_page_and_loses_no_session() {
     let program = Program::start("counter");
     browser.goto(&program.url("localhost", "/")).await;
     browser.double_click(COUNT).await;
-    // A browser gives up the first request where it sends the second. A cookie holds what the last response says.
-    browser.wait_for_text("#count", "1").await;
+    // The second click counts on where the response to the first has brought its cookie. The next page shows what the
+    // cookie holds in the end.
+    browser.goto(&program.url("localhost", "/")).await;
+    let count = browser.text("#count").await;
+    assert!(["1", "2"].contains(&count.as_str()), "{count}");
     browser.double_click(SIGN_OUT).await;
     browser.wait_for_text("#count", "0").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_back_button_after_sign_out_brings_no_session_back() {
+    let Some(browser) = Browser::start().await else { return };
+    let program = Program::start("counter");
+    browser.goto(&program.url("localhost", "/")).await;
+    for count in ["1", "2"] {
+        browser.click(COUNT).await;
+        browser.wait_for_text("#count", count).await;
+    }
+    browser.click(SIGN_OUT).await;
+    browser.wait_for_text("#count", "0").await;
+    browser.back().await;
+    // The browser may show the old page from its memory. Its button counts from the beginning.
+    browser.click(COUNT).await;
+    browser.wait_for_text("#count", "1").await;
     browser.close().await;
 }

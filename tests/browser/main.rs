@@ -10,3 +10,5 @@ mod login;
 #[path = "../common/logs.rs"]
 mod logs;
 mod program;
+mod two_sessions;
+mod websocket;

@@ -23,6 +23,7 @@ impl Program {
         let mut process = Command::new(program_of(example))
             .env("PORT", "0")
             .env("SESSION_KEY", key)
+            .env_remove("INSECURE_HTTP")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
