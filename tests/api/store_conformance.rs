@@ -408,7 +408,7 @@ fn the_macro_runs_every_check() {
     let sources = std::fs::read_dir(folder).unwrap();
     let sources = sources.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
     let source: String = sources.collect();
-    let (_, list) = source.split_once("@tests $store;").unwrap();
+    let (_, list) = source.split_once("__session_store_conformance! { $store;").unwrap();
     let (list, _) = list.split_once('}').unwrap();
     let listed: BTreeSet<&str> = list.split_whitespace().collect();
     let checks = source.split("\npub async fn ").skip(1);
