@@ -1,16 +1,42 @@
-//! A shopping cart on the server: logins, carts that lose no item, and "log out everywhere".
+//! A shopping cart on the server, in a store that you choose.
+//!
+//! The cart loses no item, however many requests of one shopper arrive at once. It survives the login, which gives the
+//! session a new id. "Log out everywhere" ends the sessions of a shopper in all browsers.
 //!
 //! ```text
 //! export SESSION_KEY=$(openssl rand -hex 64)
 //! cargo run --example cart
-//! curl -c jar -b jar -d 'sku=tea&qty=2' http://127.0.0.1:3000/items
-//! curl -c jar -b jar -d 'name=ann' http://127.0.0.1:3000/login
-//! curl -c jar -b jar http://127.0.0.1:3000/items
 //! ```
 //!
-//! `SESSION_STORE` names the store: `memory`, or with the feature of the same name `redis://host` (a cluster
-//! where several stand between commas), `sqlite:file.db`, `postgres://..` or `mysql://..`. `PORT` sets the
-//! port, and `INSECURE_HTTP=1` suits browsers that refuse Secure cookies on `http://localhost`.
+//! In a second terminal:
+//!
+//! ```text
+//! curl -w '\n' -c jar -b jar -d 'sku=tea&qty=2' http://127.0.0.1:3000/items
+//! curl -c jar -b jar -d name=ann http://127.0.0.1:3000/login
+//! curl -w '\n' -c jar -b jar http://127.0.0.1:3000/items
+//!
+//! # Twenty requests at once: all of them count.
+//! seq 20 | xargs -P 20 -I {} curl -s -o /dev/null -w '%{http_code} ' -b jar -d 'sku=jam&qty=1' http://127.0.0.1:3000/items
+//! curl -w '\n' -c jar -b jar http://127.0.0.1:3000/items
+//!
+//! # A second browser of the same shopper.
+//! curl -c other -b other -d name=ann http://127.0.0.1:3000/login
+//! curl -c other -b other -X POST http://127.0.0.1:3000/logout-everywhere
+//! curl -c jar -b jar http://127.0.0.1:3000/me
+//! ```
+//!
+//! `SESSION_STORE` names the store. `memory` is the default. The others need the feature of the same name, such as
+//! `cargo run --example cart --features redis`:
+//!
+//! | `SESSION_STORE` | feature |
+//! |---|---|
+//! | `redis://127.0.0.1`, or the URLs of several nodes of a cluster between commas | `redis` |
+//! | `sqlite:sessions.db`, a file that is created if it is missing | `sqlite` |
+//! | `postgres://user:password@127.0.0.1/shop` | `postgres` |
+//! | `mysql://user:password@127.0.0.1/shop` | `mysql` |
+//!
+//! This program asks for no password. The example `login` shows how to check it. `PORT` sets the port, and
+//! `INSECURE_HTTP=1` suits browsers that refuse Secure cookies on `http://localhost`.
 
 use std::{collections::BTreeMap, env, error::Error, sync::Arc};
 
@@ -18,7 +44,7 @@ use axum::{
     Form, Json, Router,
     extract::State,
     http::StatusCode,
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 #[cfg(feature = "mysql")]
@@ -32,7 +58,8 @@ use axum_typed_session::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use axum_typed_session::store::{Cleanup, SqlEngine, SqlStore};
 use axum_typed_session::{
-    KeyRing, MemoryStore, Session, SessionError, SessionManager, SessionStore,
+    KeyRing, MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder,
+    SessionStore,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,15 +81,15 @@ struct Login {
     name: String,
 }
 
-type Answer = Result<axum::response::Response, SessionError>;
+type Answer = Result<Response, SessionError>;
 
 async fn list_items(session: Session<Shopper>) -> Answer {
     let items = Json(session.items.clone());
     Ok((session.commit().await?, items).into_response())
 }
 
-/// `update` runs again on the fresh row until its write lands, so no item is lost however many requests
-/// of one shopper arrive at once.
+/// `update` reads the stored session, changes it and saves it. If another request saved first, it starts again, so no
+/// item is lost.
 async fn add_item(mut session: Session<Shopper>, Form(item): Form<Item>) -> Answer {
     session
         .update(|shopper| {
@@ -76,22 +103,22 @@ async fn add_item(mut session: Session<Shopper>, Form(item): Form<Item>) -> Answ
 
 async fn me(session: Session<Shopper>) -> Answer {
     let answer = match &session.name {
-        Some(name) => (StatusCode::OK, name.clone()),
-        None => (StatusCode::UNAUTHORIZED, "not logged in".to_owned()),
+        Some(name) => (StatusCode::OK, format!("{name}\n")),
+        None => (StatusCode::UNAUTHORIZED, "not logged in\n".to_owned()),
     };
     Ok((session.commit().await?, answer).into_response())
 }
 
-/// The cart stays; the id does not, so that one learnt before the login is worth nothing after it.
+/// The cart stays. The id is new, so that nobody who learned the old one is signed in.
 async fn login(mut session: Session<Shopper>, Form(login): Form<Login>) -> Answer {
     session.name = Some(login.name);
     session.regenerate();
-    Ok((session.commit().await?, "logged in").into_response())
+    Ok((session.commit().await?, "logged in\n").into_response())
 }
 
 async fn logout(mut session: Session<Shopper>) -> Answer {
     session.destroy();
-    Ok((session.commit().await?, "logged out").into_response())
+    Ok((session.commit().await?, "logged out\n").into_response())
 }
 
 async fn logout_everywhere(
@@ -103,45 +130,53 @@ async fn logout_everywhere(
         None => 0,
     };
     session.destroy();
-    let body = format!("{ended} sessions ended");
+    let body = format!("sessions ended: {ended}\n");
     Ok((session.commit().await?, body).into_response())
+}
+
+fn sessions(store: impl SessionStore) -> SessionManagerBuilder<Shopper> {
+    SessionManager::builder().store(store).owner(|shopper: &Shopper| shopper.name.clone())
+}
+
+fn app(sessions: SessionManager<Shopper>) -> Router {
+    Router::new()
+        .route("/items", get(list_items).post(add_item))
+        .route("/me", get(me))
+        .route("/login", post(login))
+        .route("/logout", post(logout))
+        .route("/logout-everywhere", post(logout_everywhere))
+        .with_state(sessions)
 }
 
 #[tokio::main]
 async fn main() {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     if let Err(error) = run().await {
-        eprint!("cart: {error}");
-        let mut cause = error.source();
-        let mut told = error.to_string();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !told.contains(&text) {
-                eprint!(": {text}");
-                told.push_str(&text);
-            }
-            cause = error.source();
-        }
-        eprintln!();
+        eprintln!("cart: {}", with_causes(&*error));
         std::process::exit(1);
     }
 }
 
+/// Drivers put the reason into the source of their error, and some repeat it in the error itself.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 async fn run() -> Result<(), Box<dyn Error>> {
     let url = env::var("SESSION_STORE").unwrap_or_else(|_| "memory".to_owned());
-    let sessions = SessionManager::<Shopper>::builder()
+    let sessions = sessions(open_store(&url).await?)
         .keys(KeyRing::from_env("SESSION_KEY")?)
-        .store(open_store(&url).await?)
-        .owner(|shopper| shopper.name.clone())
         .insecure_http(env::var("INSECURE_HTTP").is_ok_and(|value| value == "1"))
         .build()?;
-    let app = Router::new()
-        .route("/items", get(list_items).post(add_item))
-        .route("/me", get(me))
-        .route("/login", post(login))
-        .route("/logout", post(logout))
-        .route("/logout-everywhere", post(logout_everywhere))
-        .with_state(sessions);
     let port = match env::var("PORT") {
         Ok(port) => port.parse().map_err(|_| "PORT must be a number from 0 to 65535")?,
         Err(_) => 3000_u16,
@@ -150,7 +185,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}; set PORT"))?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    axum::serve(listener, app(sessions)).await?;
     Ok(())
 }
 
@@ -166,7 +201,11 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         #[cfg(feature = "redis")]
         "redis" | "rediss" => redis(url).await,
         #[cfg(feature = "sqlite")]
-        "sqlite" => sql(SqliteStore::new(connect(url).await?)).await,
+        "sqlite" => {
+            // The mode `rwc` creates a missing file.
+            let url = if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") };
+            sql(SqliteStore::new(connect(&url).await?)).await
+        }
         #[cfg(feature = "postgres")]
         "postgres" => sql(PostgresStore::new(connect(url).await?)).await,
         #[cfg(feature = "mysql")]
@@ -181,7 +220,7 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
     }
 }
 
-/// One server, or a cluster where the URLs of several nodes stand between commas.
+/// Connects to one server, or to a cluster if the text holds the URLs of several nodes.
 #[cfg(feature = "redis")]
 async fn redis(urls: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
     Ok(Arc::new(if urls.contains(',') {
@@ -196,7 +235,7 @@ async fn connect<DB: sqlx::Database>(url: &str) -> Result<sqlx::Pool<DB>, Box<dy
     let pool = sqlx::pool::PoolOptions::new().acquire_timeout(std::time::Duration::from_secs(5));
     let pool = pool.connect(url).await;
     pool.map_err(|error| {
-        // The pool keeps trying while nobody listens there, and then speaks of itself.
+        // A pool tries again while no server listens there. Its error then says nothing about the server.
         let problem = if matches!(error, sqlx::Error::PoolTimedOut) {
             "no answer within 5 seconds".to_owned()
         } else {
@@ -206,7 +245,7 @@ async fn connect<DB: sqlx::Database>(url: &str) -> Result<sqlx::Pool<DB>, Box<dy
     })
 }
 
-/// The table is made where it is missing, and expired sessions are deleted as long as the program runs.
+/// Creates the table if it is missing, and deletes expired sessions as long as the program runs.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 async fn sql<E: SqlEngine>(store: SqlStore<E>) -> Result<Arc<dyn SessionStore>, Box<dyn Error>>
 where
@@ -215,4 +254,134 @@ where
     store.migrate().await?;
     tokio::spawn(Cleanup::new(store.clone()).run(std::future::pending()));
     Ok(Arc::new(store))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::Body,
+        http::{Method, Request, header},
+    };
+    use axum_typed_session::Key;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    /// A browser with one cookie.
+    #[derive(Clone)]
+    struct Browser {
+        app: Router,
+        cookie: String,
+    }
+
+    impl Browser {
+        fn new(app: &Router) -> Self {
+            Self { app: app.clone(), cookie: String::new() }
+        }
+
+        async fn send(&mut self, method: Method, path: &str, form: &str) -> (StatusCode, String) {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::COOKIE, &self.cookie)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(Body::from(form.to_owned()))
+                .unwrap();
+            let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
+            if let Some(cookie) = parts.headers.get(header::SET_COOKIE) {
+                let pair = cookie.to_str().unwrap().split(';').next().unwrap();
+                pair.clone_into(&mut self.cookie);
+            }
+            let body = body.collect().await.unwrap().to_bytes();
+            (parts.status, String::from_utf8(body.to_vec()).unwrap())
+        }
+
+        async fn get(&mut self, path: &str) -> (StatusCode, String) {
+            self.send(Method::GET, path, "").await
+        }
+
+        async fn post(&mut self, path: &str, form: &str) -> String {
+            let (status, body) = self.send(Method::POST, path, form).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {body}");
+            body
+        }
+    }
+
+    fn shop() -> Router {
+        app(sessions(MemoryStore::new()).keys(Key::generate()).build().unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_cart_survives_the_login_and_the_id_does_not() {
+        let mut browser = Browser::new(&shop());
+        browser.post("/items", "sku=tea&qty=2").await;
+        let mut stranger = browser.clone();
+        browser.post("/login", "name=ann").await;
+        assert_eq!(browser.get("/items").await.1, r#"{"tea":2}"#);
+        assert_eq!(browser.get("/me").await, (StatusCode::OK, "ann\n".to_owned()));
+        assert_eq!(stranger.get("/items").await.1, "{}");
+        assert_eq!(stranger.get("/me").await.0, StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_item_of_requests_at_once_is_lost() {
+        let mut browser = Browser::new(&shop());
+        browser.post("/items", "sku=tea&qty=1").await;
+        let requests = (0..20).map(|_| {
+            let mut tab = browser.clone();
+            tokio::spawn(async move { tab.post("/items", "sku=tea&qty=1").await })
+        });
+        for request in requests.collect::<Vec<_>>() {
+            request.await.unwrap();
+        }
+        assert_eq!(browser.get("/items").await.1, r#"{"tea":21}"#);
+    }
+
+    #[tokio::test]
+    async fn a_logout_ends_one_session_and_a_logout_everywhere_all() {
+        let shop = shop();
+        let [mut first, mut second, mut third] = [(); 3].map(|()| Browser::new(&shop));
+        for browser in [&mut first, &mut second, &mut third] {
+            browser.post("/login", "name=ann").await;
+        }
+        first.post("/logout", "").await;
+        assert_eq!(first.get("/me").await.0, StatusCode::UNAUTHORIZED);
+        assert_eq!(second.get("/me").await.0, StatusCode::OK);
+        assert_eq!(second.post("/logout-everywhere", "").await, "sessions ended: 2\n");
+        assert_eq!(third.get("/me").await.0, StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_built_in_names_its_feature() {
+        let stores = [
+            ("redis://127.0.0.1", "redis", cfg!(feature = "redis")),
+            ("sqlite:file.db", "sqlite", cfg!(feature = "sqlite")),
+            ("postgres://127.0.0.1", "postgres", cfg!(feature = "postgres")),
+            ("mysql://127.0.0.1", "mysql", cfg!(feature = "mysql")),
+        ];
+        for (url, feature, _) in stores.into_iter().filter(|(_, _, is_built)| !is_built) {
+            let error = open_store(url).await.err().unwrap().to_string();
+            assert!(error.contains(&format!("--features {feature}")), "{error}");
+        }
+        let error = open_store("memcached://127.0.0.1").await.err().unwrap().to_string();
+        assert!(error.starts_with("SESSION_STORE must be"), "{error}");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_missing_sqlite_file_is_created() {
+        let name = format!("axum-typed-session-cart-{}.db", std::process::id());
+        let path = env::temp_dir().join(name);
+        let store = open_store(&format!("sqlite:{}", path.display())).await;
+        assert!(path.is_file());
+        let mut browser = Browser::new(&app(sessions(store.unwrap()).build().unwrap()));
+        browser.post("/items", "sku=tea&qty=2").await;
+        assert_eq!(browser.get("/items").await.1, r#"{"tea":2}"#);
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.clone().into_os_string();
+            file.push(suffix);
+            let _ = std::fs::remove_file(file);
+        }
+    }
 }

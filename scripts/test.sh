@@ -26,8 +26,8 @@ install_missing() {
 
 # Debian keeps the programs of each PostgreSQL release off the path.
 postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1 || true)
-install_missing cc gcc chromium chromium redis-server redis-server \
-    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server nginx nginx
+install_missing cc gcc chromium chromium chromedriver chromium-driver redis-server redis-server \
+    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server nginx nginx node nodejs npm npm
 
 say "the declared rust-version"
 # `sqlx` needs a newer one, so the features that bring it are left out.
@@ -51,3 +51,8 @@ cargo test --locked --no-default-features --lib
 
 say "tests with all features"
 cargo test --locked --all-features
+
+say "what the comparison in README.md says of other libraries"
+cargo test --locked --manifest-path benches/Cargo.toml --target-dir target/benches --test others
+npm ci --silent --no-fund --no-audit --prefix benches/koa
+npm test --silent --prefix benches/koa

@@ -4,28 +4,41 @@ use std::{fmt, time::Duration};
 
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// An instant in milliseconds since the Unix epoch, as records and stores keep it.
+/// A time in milliseconds since the Unix epoch, as records and stores keep it.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use axum_typed_session::store::Timestamp;
+///
+/// let now = Timestamp::from_unix_millis(1_700_000_000_000);
+/// let end = now.saturating_add(Duration::from_secs(60));
+/// assert_eq!(end.as_unix_millis(), 1_700_000_060_000);
+/// assert_eq!(end.saturating_since(now), Duration::from_secs(60));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Makes a timestamp of milliseconds since the Unix epoch.
+    /// Makes a timestamp from the milliseconds since the Unix epoch. See the [example](Self#example).
     pub const fn from_unix_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Returns the milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch. See the [example](Self#example).
     pub const fn as_unix_millis(self) -> u64 {
         self.0
     }
 
-    /// Returns the instant `duration` later, or the latest possible instant.
+    /// Returns the time that is `duration` later, or the latest possible time. See the [example](Self#example).
     pub fn saturating_add(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// Returns the time from `earlier` until this instant; zero if `earlier` is later.
+    /// Returns the duration from `earlier` to this time; zero if `earlier` is the later time. The type has an
+    /// example.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -38,14 +51,14 @@ impl fmt::Debug for Timestamp {
 }
 
 impl From<OffsetDateTime> for Timestamp {
-    /// Instants before 1970 become 1970.
+    /// Times before 1970 become 1970.
     fn from(time: OffsetDateTime) -> Self {
         Self(u64::try_from(time.unix_timestamp_nanos() / NANOS_OF_MILLI).unwrap_or(0))
     }
 }
 
 impl From<Timestamp> for OffsetDateTime {
-    /// Instants after the year 9999 become its last instant.
+    /// Times after the year 9999 become the end of that year.
     fn from(timestamp: Timestamp) -> Self {
         Self::from_unix_timestamp_nanos(i128::from(timestamp.0) * NANOS_OF_MILLI)
             .unwrap_or(PrimitiveDateTime::MAX.assume_utc())
@@ -54,13 +67,34 @@ impl From<Timestamp> for OffsetDateTime {
 
 const NANOS_OF_MILLI: i128 = 1_000_000;
 
-/// A source of the current time. Default: [`SystemClock`]; tests set a manual clock.
+/// A source of the current time, for [`clock`](crate::SessionManagerBuilder::clock). Default: [`SystemClock`].
+///
+/// Tests use [`ManualClock`](crate::testing::ManualClock), whose time they move.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{Clock, Key, SessionManager, time::{Duration, OffsetDateTime}};
+///
+/// /// Shows how the application behaves tomorrow.
+/// struct Tomorrow;
+///
+/// impl Clock for Tomorrow {
+///     fn now(&self) -> OffsetDateTime {
+///         OffsetDateTime::now_utc() + Duration::DAY
+///     }
+/// }
+///
+/// let builder = SessionManager::<u32>::builder().keys(Key::generate());
+/// let sessions = builder.clock(Tomorrow).build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
 pub trait Clock: Send + Sync + 'static {
-    /// Returns the current wall-clock time.
+    /// Returns the current time. It must not block.
     fn now(&self) -> OffsetDateTime;
 }
 
-/// The operating system's wall clock.
+/// The clock of the operating system: the default [`Clock`], whose page has an example of another clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -1,4 +1,4 @@
-//! How session data becomes bytes.
+//! The encoding of session data as bytes.
 
 use std::error::Error;
 
@@ -7,28 +7,49 @@ use serde_json::Value;
 
 use crate::error::BoxError;
 
-/// Turns session data into bytes and back. Default: JSON; [`codec`](crate::SessionManagerBuilder::codec) sets
-/// another.
+/// Encodes session data as bytes and decodes it. Default: JSON. [`codec`](crate::SessionManagerBuilder::codec) sets
+/// another codec.
 ///
 /// `T` must read back from its own encoding; otherwise the next request would find no session. The manager checks
-/// this before it stores or sends anything. Builds with debug assertions check every save. Other builds check the
-/// first 1,000 saves and every 64th after them. Data that does not read back is
+/// this before it stores or sends data. Builds with debug assertions check every save. Other builds check the first
+/// 1,000 saves and every 64th save after them. Data that does not read back is
 /// [`SessionError::Encode`](crate::SessionError::Encode). In JSON:
 ///
 /// | data | result |
 /// |---|---|
-/// | NaN or infinity in an `f64` | written as `null`, which does not read back |
-/// | NaN or infinity in an `Option<f64>` | comes back as `None` |
-/// | `Some(None)` | comes back as `None` |
-/// | integers beyond 64 bits | kept exactly, but data that holds one does not merge: the later of two concurrent changes is a [`Conflict`](crate::SessionError::Conflict) |
-/// | more than 127 levels | does not read back |
-/// | `skip_serializing_if` without `#[serde(default)]` | does not read back where the field was left out |
+/// | NaN or infinity in an `f64` | is written as `null`, which does not read back |
+/// | NaN or infinity in an `Option<f64>` | reads back as `None` |
+/// | `Some(None)` | reads back as `None` |
+/// | integers beyond 64 bits | are kept exactly, but data that contains one does not merge: the later of two concurrent changes is a [`Conflict`](crate::SessionError::Conflict) |
+/// | more than 127 levels of nesting | does not read back |
+/// | `skip_serializing_if` without `#[serde(default)]` | does not read back if the field was left out |
 ///
-/// The trait is object-safe. `decode` must not panic on any bytes.
+/// Only data in JSON [merges](crate::guide::parallel_requests). The trait is object-safe.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::Codec;
+///
+/// struct Visits { count: u32 }
+/// struct Decimal;
+/// type Error = Box<dyn std::error::Error + Send + Sync>;
+///
+/// impl Codec<Visits> for Decimal {
+///     fn tag(&self) -> u8 { 200 }
+///     fn encode(&self, visits: &Visits) -> Result<Vec<u8>, Error> {
+///         Ok(visits.count.to_string().into_bytes())
+///     }
+///     fn decode(&self, bytes: &[u8]) -> Result<Visits, Error> {
+///         Ok(Visits { count: str::from_utf8(bytes)?.parse()? })
+///     }
+/// }
+/// ```
+#[doc(alias("serializer", "encode", "decode", "postcard", "MessagePack"))]
 pub trait Codec<T>: Send + Sync + 'static {
-    /// Returns the number that marks this encoding in tokens and rows. JSON is 1.
+    /// Returns the number that marks this encoding in tokens and stored sessions. JSON is 1.
     ///
-    /// Data under another tag counts as corrupt, so choose a number of your own and keep it.
+    /// Data with another tag counts as damaged. So choose a number of your own, and do not change it.
     fn tag(&self) -> u8;
 
     /// Encodes the data.
@@ -39,14 +60,16 @@ pub trait Codec<T>: Send + Sync + 'static {
     /// [`SessionError::Encode`](crate::SessionError::Encode).
     fn encode(&self, data: &T) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
 
-    /// Decodes data that [`encode`](Self::encode) wrote.
+    /// Decodes data that [`encode`](Self::encode) wrote. It must not panic, whatever the bytes are.
     ///
     /// # Errors
     ///
-    /// Return an error for all other bytes. The session then counts as corrupt, and a fresh one starts.
+    /// Return an error for all other bytes. The session then counts as damaged, and a fresh session starts: a new
+    /// session that was not loaded from the request.
     fn decode(&self, bytes: &[u8]) -> Result<T, Box<dyn Error + Send + Sync>>;
 
-    /// Returns `true` if two encodings hold the same data, so that nothing needs saving.
+    /// Returns `true` if two encodings hold the same data, so that no save is needed. Default: `true` if the bytes
+    /// are equal.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         one == other
     }
@@ -98,7 +121,7 @@ fn may_be_reordered(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && difference == 0
 }
 
-/// Returns `true` if a value holds the numbers of its text exactly. `Value` rounds integers beyond 64 bits.
+/// Returns `true` if a value has the exact numbers of its text. `Value` rounds integers beyond 64 bits.
 pub(crate) fn is_exact(value: &Value) -> bool {
     /// A double holds every integer up to this one.
     const LARGEST: f64 = 9_007_199_254_740_992.0;

@@ -1,4 +1,4 @@
-//! The guard: it carries the outcome of a commit into the response.
+//! The guard: it puts the outcome of a commit into the response.
 
 use std::{convert::Infallible, fmt, sync::Arc};
 
@@ -12,63 +12,76 @@ use crate::{
     request::Cell,
 };
 
-/// The guard that [`Session::commit`](crate::Session::commit) returns; it puts the session's cookie into the
-/// response.
+/// The *guard* of a session: [`Session::commit`](crate::Session::commit) returns it, and it puts the session's
+/// cookie into the response.
 ///
-/// Return it as the last part before the body: `Ok((session.commit().await?, body))`, or with headers of your own
-/// `Ok((headers, session.commit().await?, body))`. Putting it there cannot fail.
+/// Return it before the body: `Ok((session.commit().await?, body))`. With headers of your own, return it after
+/// them: `Ok((headers, session.commit().await?, body))`. The example of [`Session`](crate::Session) shows a whole
+/// handler. Putting the guard into a response cannot fail.
 ///
-/// - It sets or removes the cookie as the latest commit of the request's session demands, and replaces an earlier
-///   cookie of the same name. Other cookies stay.
-/// - It appends the header that carries the token to `Vary`.
-/// - Where a token is set or removed, `Cache-Control` becomes `no-store`, unless it already says `no-store` or
-///   `private`. Elsewhere a missing `Cache-Control` becomes `private`.
+/// The guard writes three headers:
+///
+/// - `Set-Cookie` sets or removes the cookie, as the latest commit of the request decided. It replaces an earlier
+///   cookie of the same name. Other cookies stay. A [`Transport`](crate::Transport) without a cookie writes its own
+///   header.
+/// - `Vary` gets the name of the request header that carries the token.
+/// - `Cache-Control` becomes `no-store` if the response sets or removes a token, unless it already contains
+///   `no-store` or `private`. In other responses a missing `Cache-Control` becomes `private`.
 ///
 /// # Security
 ///
-/// axum makes a response of the body, the last value, and then applies the parts in order. Headers of one part replace
-/// those of the same name, so that a part after the guard can undo what the guard did:
+/// axum makes a response from the body, which is the last value, and then applies the parts in their order. A later
+/// part replaces headers of the same name. So a part after the guard can undo the work of the guard:
 ///
-/// | response | what the client gets |
+/// | response | result |
 /// |---|---|
 /// | `(commit, [("set-cookie", "theme=dark")], body)` | no session cookie |
-/// | `(commit, [("cache-control", "public")], body)` | a session cookie that shared caches may give to others |
-/// | `(headers, commit)` | the same faults: the guard is the body; end with `()` |
-/// | `(parts, commit, body)`, of `http::response::Parts` or `Response<()>` | the same faults: axum applies `parts` last |
-/// | `(headers, commit, body)` | both cookies, and `Cache-Control: no-store` |
+/// | `(commit, [("cache-control", "public")], body)` | shared caches may give the session cookie to other visitors |
+/// | `(headers, commit)` | the same faults, since the guard is the body; end with `()` |
+/// | `(parts, commit, body)`, of `http::response::Parts` or `Response<()>` | the same faults, since axum applies `parts` last |
+/// | `(headers, commit, body)` | correct: both cookies, and `Cache-Control: no-store` |
 ///
-/// [`wrap`](Self::wrap) puts the guard's headers onto a whole response, so that no order matters.
-/// [`AutoCommitLayer`](crate::AutoCommitLayer) puts them there once more.
-#[must_use = "the client learns of the session only if this is returned with the response"]
+/// [`wrap`](Self::wrap) puts the headers of the guard onto a whole response, so the order does not matter.
+/// [`AutoCommitLayer`](crate::AutoCommitLayer) writes them once more after the handler.
+#[doc(alias = "guard")]
+#[must_use = "the client gets the cookie only if the response contains this guard, as in \
+    `Ok((session.commit().await?, body))`"]
 pub struct SessionCommit(pub(crate) Arc<Cell>);
 
 impl SessionCommit {
-    /// Returns the session's id after the request's latest commit; `None` if the session ended or is still fresh.
+    /// Returns the id of the session after the latest commit of the request; `None` if the session ended or is
+    /// still fresh, which means that it was neither loaded from the request nor saved.
     ///
-    /// After a [`regenerate`](crate::Session::regenerate) this is the new id. Treat it like a password; other parts of
-    /// the program need only the [`key`](Self::key).
+    /// After a [`regenerate`](crate::Session::regenerate) this is the new id. Treat it like a password. Other parts
+    /// of the program need only the [`key`](Self::key), which has an example.
+    #[doc(alias = "session_id")]
     pub fn id(&self) -> Option<SessionId> {
         self.0.id()
     }
 
-    /// Returns the key under which the store keeps the session after the request's latest commit; `None` if the
-    /// session ended or is still fresh.
+    /// Returns the key under which the store keeps the session after the latest commit of the request; `None` if
+    /// the session ended or is still fresh.
     ///
-    /// After a [`regenerate`](crate::Session::regenerate) this is the key of the new id. It names the one session to
-    /// keep when the owner's others end, as after a change of password:
+    /// After a [`regenerate`](crate::Session::regenerate) this is the key of the new id.
+    ///
+    /// # Example
+    ///
+    /// A change of password ends all other sessions of the user:
     ///
     /// ```
     /// use axum::{extract::State, response::IntoResponse};
     /// use axum_typed_session::{Session, SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
     ///
     /// async fn password_changed(
-    ///     State(sessions): State<SessionManager<String>>,
-    ///     mut session: Session<String>,
+    ///     State(sessions): State<SessionManager<Login>>,
+    ///     mut session: Session<Login>,
     /// ) -> Result<impl IntoResponse, SessionError> {
     ///     session.regenerate();
-    ///     let user = session.clone();
+    ///     let user = session.user.clone();
     ///     let commit = session.commit().await?;
-    ///     if let Some(key) = commit.key() {
+    ///     if let (Some(user), Some(key)) = (user, commit.key()) {
     ///         sessions.destroy_others_of(&user, key).await?;
     ///     }
     ///     Ok(commit)
@@ -78,17 +91,11 @@ impl SessionCommit {
         self.id().map(StoreKey::from)
     }
 
-    /// Returns a handle to the session after the request's latest commit, for a socket, a stream or a job.
+    /// Returns a handle to the session after the latest commit of the request, for a socket, a stream or a job.
     ///
-    /// Here a visitor whose session was fresh has one too, since the commit saved it. `T` is the type of the
-    /// [`Session<T>`](crate::Session) that was committed. Put the guard into the response that opens the socket or
-    /// stream, since later nothing can set the cookie.
-    ///
-    /// # Errors
-    ///
-    /// - [`SessionError::NotSaved`] if the session is still fresh, since nothing changed, or has ended.
-    /// - [`SessionError::NoStore`] in cookie mode, where the data leaves with the response.
-    /// - [`SessionError::OtherType`] if the guard is of a session of another type.
+    /// Unlike [`Session::handle`](crate::Session::handle) it also serves a visitor whose session was fresh, since
+    /// the commit has saved it. `T` is the type of the [`Session<T>`](crate::Session) that was committed. Return
+    /// the guard in the response that opens the socket or the stream: a later response cannot set the cookie.
     ///
     /// # Example
     ///
@@ -99,42 +106,52 @@ impl SessionCommit {
     /// use axum::response::{IntoResponse, sse::{Event, Sse}};
     /// use axum_typed_session::{Session, SessionError};
     /// use futures_util::stream;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     ///
-    /// async fn visits(mut visits: Session<u32>) -> Result<impl IntoResponse, SessionError> {
-    ///     *visits += 1;
-    ///     let commit = visits.commit().await?;
-    ///     let events = stream::unfold(commit.handle::<u32>()?, async |handle| {
+    /// async fn visits(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+    ///     session.count += 1;
+    ///     let commit = session.commit().await?;
+    ///     let events = stream::unfold(commit.handle::<Visits>()?, async |handle| {
     ///         tokio::time::sleep(Duration::from_secs(1)).await;
     ///         let visits = handle.load().await.ok()?; // the stream ends with the session
-    ///         let event = Event::default().data(visits.to_string());
+    ///         let event = Event::default().data(visits.count.to_string());
     ///         Some((Ok::<_, Infallible>(event), handle))
     ///     });
     ///     Ok((commit, Sse::new(events)))
     /// }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::NotSaved`] if the session is still fresh because nothing changed, or if it has ended.
+    /// - [`SessionError::NoStore`] without a store, since the data leaves with the response.
+    /// - [`SessionError::OtherType`] if the guard belongs to a session of another type.
     pub fn handle<T: Send + Sync + 'static>(&self) -> Result<SessionHandle<T>, SessionError> {
         let basis = self.0.basis().ok();
         SessionHandle::new(&self.0.core, basis.as_deref().and_then(Basis::live))
     }
 
-    /// Puts the session's cookie onto a whole response, after everything else in it.
+    /// Puts the headers of the guard onto a whole response, after all other headers in it.
     ///
-    /// Use it for a response that another function made, and where the order of parts is not in your hands.
+    /// Use it if another function makes the response, or if you do not control the order of its parts.
     ///
     /// # Example
     ///
     /// ```
     /// use axum::{http::header, response::{IntoResponse, Response}};
     /// use axum_typed_session::{Session, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     ///
-    /// fn page(visits: u32) -> impl IntoResponse {
-    ///     ([(header::SET_COOKIE, "theme=dark")], format!("{visits} visits"))
+    /// fn page(count: u32) -> impl IntoResponse {
+    ///     ([(header::SET_COOKIE, "theme=dark")], format!("{count} visits"))
     /// }
     ///
-    /// async fn index(mut visits: Session<u32>) -> Result<Response, SessionError> {
-    ///     *visits += 1;
-    ///     let page = page(*visits);
-    ///     Ok(visits.commit().await?.wrap(page))
+    /// async fn index(mut session: Session<Visits>) -> Result<Response, SessionError> {
+    ///     session.count += 1;
+    ///     let page = page(session.count);
+    ///     Ok(session.commit().await?.wrap(page))
     /// }
     /// ```
     pub fn wrap(self, response: impl IntoResponse) -> Response {
@@ -143,27 +160,29 @@ impl SessionCommit {
 }
 
 impl<T> SessionManager<T> {
-    /// Returns the guard for a request without a session, where `Option<Session<T>>` is `None`.
+    /// Returns the guard, a [`SessionCommit`], for a request without a session: `Option<Session<T>>` is `None`
+    /// there.
     ///
-    /// That response depends on the missing session: a shared cache must not serve it to a visitor who has one.
+    /// The response depends on the missing session, so a shared cache must not serve it to a visitor who has a
+    /// session. The guard sets no cookie.
     ///
     /// # Example
     ///
     /// ```
     /// use axum::{extract::State, response::IntoResponse};
     /// use axum_typed_session::{Session, SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
     ///
-    /// async fn me(
-    ///     State(sessions): State<SessionManager<String>>,
-    ///     session: Option<Session<String>>,
+    /// async fn index(
+    ///     State(sessions): State<SessionManager<Visits>>,
+    ///     session: Option<Session<Visits>>,
     /// ) -> Result<impl IntoResponse, SessionError> {
-    ///     Ok(match session {
-    ///         Some(session) => {
-    ///             let body = format!("you are {}", *session);
-    ///             (session.commit().await?, body)
-    ///         }
-    ///         None => (sessions.no_session(), "nobody".to_owned()),
-    ///     })
+    ///     let Some(session) = session else {
+    ///         return Ok((sessions.no_session(), "no visits".to_owned()));
+    ///     };
+    ///     let body = format!("{} visits", session.count);
+    ///     Ok((session.commit().await?, body))
     /// }
     /// ```
     pub fn no_session(&self) -> SessionCommit {
@@ -187,9 +206,10 @@ impl IntoResponseParts for SessionCommit {
 }
 
 impl IntoResponse for SessionCommit {
-    /// Makes an empty response of status 200 with the session's cookie.
+    /// Makes an empty response with the status 200 and the session's cookie.
     ///
-    /// Parts before it are applied to this response, after the guard. With headers of your own, end with `()`.
+    /// axum applies parts before it to this response, after the guard. If you return headers of your own, end with
+    /// `()`: `(headers, commit, ())`.
     fn into_response(self) -> Response {
         (self, ()).into_response()
     }

@@ -7,7 +7,10 @@ use http::{StatusCode, header};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a [`SessionStore`](crate::SessionStore) could not do an operation.
+/// The error of a [`SessionStore`](crate::SessionStore) that could not do an operation.
+///
+/// In a handler it is the source of [`SessionError::Store`], with the status 503. A store of your own returns these
+/// variants. [`StoreError::unavailable`] wraps the error of a database driver, and has an example.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -15,31 +18,31 @@ pub enum StoreError {
     #[error("the session store is unavailable")]
     Unavailable(#[source] BoxError),
 
-    /// The store did not answer within [`store_timeout`](crate::SessionManagerBuilder::store_timeout). Whether a
-    /// write took effect is unknown.
+    /// The store did not answer within [`store_timeout`](crate::SessionManagerBuilder::store_timeout). It is
+    /// unknown whether a write took effect.
     #[error(
-        "the session store did not answer within {after:?} (`store_timeout`); \
-         whether a write took effect is unknown"
+        "the session store did not answer within {after:?} (`.store_timeout(..)`); \
+         it is unknown whether a write took effect"
     )]
     Timeout {
         /// The time that was exceeded.
         after: Duration,
     },
 
-    /// The store refuses another session because it has reached its bound.
+    /// The store has reached its capacity, and refuses another session.
     #[error("the session store is full; raise its capacity or shorten `anonymous_idle_timeout`")]
     Full,
 
-    /// The row was not written by this crate, or was damaged.
-    #[error("the stored session is unreadable")]
+    /// The stored session is damaged, or this crate did not write it.
+    #[error("the stored session is damaged, or this crate did not write it")]
     Corrupt,
 
-    /// The row has a record format that only a newer release of this crate can read.
-    #[error("the stored session has a newer record format; upgrade this node")]
+    /// The stored session has a record format that only a newer release of this crate can read.
+    #[error("a newer release of axum-typed-session wrote the stored session; upgrade this node")]
     Newer,
 
     /// The store does not implement an optional operation.
-    #[error("this session store does not support `{operation}`")]
+    #[error("this session store does not implement `{operation}`")]
     Unsupported {
         /// The method of [`SessionStore`](crate::SessionStore) that was called.
         operation: &'static str,
@@ -47,36 +50,73 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Makes an [`Unavailable`](Self::Unavailable) error of an engine's own error.
+    /// Makes an [`Unavailable`](Self::Unavailable) error from the error of a database driver, or from a text.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::StoreError;
+    ///
+    /// fn read(path: &str) -> Result<Vec<u8>, StoreError> {
+    ///     std::fs::read(path).map_err(StoreError::unavailable)
+    /// }
+    /// ```
     pub fn unavailable(source: impl Into<BoxError>) -> Self {
         Self::Unavailable(source.into())
     }
 }
 
-/// Why a session could not be extracted or committed, or why an operation outside a request failed.
+/// The error of an extraction, of a commit, or of an operation outside a request.
 ///
-/// Bad, foreign and expired tokens are not errors. They lead to a fresh session and a
-/// [`SessionEvent`](crate::SessionEvent).
+/// It is an axum response: a handler returns `Result<_, SessionError>` and uses `?`. The client gets the status and
+/// one short plain sentence; the log gets the details.
+/// [`error_response`](crate::SessionManagerBuilder::error_response) sets another page. A bad, foreign or expired
+/// token is not an error. It leads to a fresh session, which is a new session that was not loaded from the request,
+/// and to a [`SessionEvent`](crate::SessionEvent).
+///
+/// # Example
+///
+/// A handler that answers a conflict with a page of its own:
+///
+/// ```
+/// use axum::{http::StatusCode, response::{IntoResponse, Response}};
+/// use axum_typed_session::{Session, SessionError};
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
+///
+/// async fn index(mut session: Session<Visits>) -> Result<Response, SessionError> {
+///     session.count += 1;
+///     match session.commit().await {
+///         Ok(commit) => Ok(commit.into_response()),
+///         Err(SessionError::Conflict) => {
+///             Ok((StatusCode::CONFLICT, "You clicked twice.").into_response())
+///         }
+///         Err(error) => Err(error),
+///     }
+/// }
+/// ```
+///
+/// [`guide::errors`](crate::guide::errors) lists what to do about each error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The store, or the revocation list, failed or did not answer in time: 503. After a time-out it is unknown
+    /// 503: the store or the revocation list failed, or did not answer in time. After a timeout it is unknown
     /// whether a write took effect.
     #[error("the session could not be loaded or stored")]
     Store(#[source] StoreError),
 
-    /// The session was written by a newer release of the application or of this crate: 503.
-    ///
-    /// A fresh session would replace data that a newer node still needs.
+    /// 503: a newer version of the application or of this crate wrote the session. A fresh session would replace
+    /// data that a newer node still needs. See [`accept_schema`](crate::SessionManagerBuilder::accept_schema).
     #[error(
-        "the session was written by a newer version; finish the rollout, \
-         or accept it first with `accept_schema`"
+        "a newer version of the application or of axum-typed-session wrote the session; \
+         upgrade every node, or roll out `.accept_schema(..)` first"
     )]
     Newer,
 
-    /// Two managers in one request use the same cookie or header, the one perhaps as a former cookie: 500.
+    /// 500: two managers in one request use the same cookie or header, or a former cookie of one manager is the
+    /// cookie of the other.
     #[error(
-        "two session managers of one request use the {carrier}; give one of them another `.cookie(..)`, \
+        "two session managers in one request use the {carrier}; give one of them another `.cookie(..)`, \
          `.former_cookie(..)` or `.transport(..)`"
     )]
     DuplicateName {
@@ -84,108 +124,120 @@ pub enum SessionError {
         carrier: String,
     },
 
-    /// Another request changed the same data, and both changes cannot hold: 409.
+    /// 409: another request changed the same data, and both changes cannot be kept. See
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests).
     #[error(
-        "another request changed the same session data; repeat the request, change it \
-         through `update`, or choose another `on_conflict`"
+        "another request changed the same session data; repeat the request, change the data with \
+         `session.update(..)`, or set `.on_conflict(..)`"
     )]
     Conflict,
 
-    /// Another request ended the session or gave it a new id or owner: 409.
+    /// 409: another request ended the session, or gave it a new id or another owner.
     #[error("the session has ended, or another request gave it a new id or another owner")]
     Gone,
 
-    /// The session does not fit into [`max_payload`](crate::SessionManagerBuilder::max_payload) or
-    /// [`max_cookie_bytes`](crate::SessionManagerBuilder::max_cookie_bytes): 500.
+    /// 500: the session is larger than [`max_payload`](crate::SessionManagerBuilder::max_payload) or
+    /// [`max_cookie_bytes`](crate::SessionManagerBuilder::max_cookie_bytes) allows.
     #[error(
-        "the session takes {actual} bytes where {limit} are allowed; keep less in it, raise \
-         `.max_payload(..)`, or use `.store(..)` where a cookie is the limit (`.max_cookie_bytes(..)`, at most 4096)"
+        "the session takes {actual} bytes, and {limit} are allowed; keep less data in it, raise \
+         `.max_payload(..)`, or set `.store(..)` if the cookie is the limit (`.max_cookie_bytes(..)`, at most 4096)"
     )]
     TooLarge {
-        /// The bytes it takes.
+        /// The bytes that the session takes.
         actual: usize,
-        /// The bytes it may take.
+        /// The bytes that it may take.
         limit: usize,
     },
 
-    /// The data could not be serialized, or does not read back: 500.
-    #[error("the session data could not be encoded by its `Serialize` or `codec`")]
+    /// 500: the data could not be serialized, or does not read back. [`Codec`](crate::Codec) lists such data.
+    #[error("the session data could not be encoded with its `Serialize` or the `.codec(..)`")]
     Encode(#[source] BoxError),
 
-    /// [`validate_data`](crate::SessionManagerBuilder::validate_data) refuses the data: 500.
-    #[error("`validate_data` refuses the session data, so it was not saved")]
+    /// 500: [`validate_data`](crate::SessionManagerBuilder::validate_data) rejects the data.
+    #[error("`.validate_data(..)` rejects the session data, so it was not saved")]
     Invalid,
 
-    /// The token could not be made: 500.
-    #[error("the session token could not be sealed or written as a header")]
+    /// 500: the token could not be encrypted or signed, or is not a valid header value.
+    #[error("the session token could not be encrypted, signed or written as a header")]
     Seal(#[source] BoxError),
 
-    /// The session was committed after its response had been made: 500.
+    /// 500: the session was committed after its response had been made.
     #[error(
-        "the sessions of this request are committed and its response is on its way; commit earlier, \
+        "the response of this request is already made, so its session cannot be committed; commit earlier, \
          or keep a `SessionHandle` (`session.handle()`) instead of the session"
     )]
     Closed,
 
-    /// The operation needs a session store: 500.
+    /// 500: the operation needs a [`store`](crate::SessionManagerBuilder::store).
     #[error(
-        "`{operation}` needs a session store; set one with `.store(..)`, or where `.store_for(..)` chooses, \
-         name one with `manager.for_request(..)` or `manager.with_store(..)`"
+        "`{operation}` needs a session store; set one with `.store(..)`; if `.store_for(..)` is set, call it on \
+         `manager.for_request(..)` or `manager.with_store(..)`"
     )]
     NoStore {
         /// The method that was called.
         operation: &'static str,
     },
 
-    /// The operation needs a saved session, and this session is fresh or has ended: 500.
-    #[error("the session is not saved; change it or call `force_save()`, and commit it first")]
+    /// 500: the operation needs a stored session, and this session is fresh or has ended.
+    #[error("the session is not stored; change it or call `force_save()`, and commit it first")]
     NotSaved,
 
-    /// [`SessionCommit::handle`](crate::SessionCommit::handle) was asked for another type than the session's: 500.
+    /// 500: [`SessionCommit::handle`](crate::SessionCommit::handle) was called with another type than the type of
+    /// the session.
     #[error(
-        "`handle::<{asked}>()` of a commit of `Session<{actual}>`; write `handle::<{actual}>()`"
+        "`handle::<{asked}>()` was called on the commit of a `Session<{actual}>`; call `handle::<{actual}>()`"
     )]
     OtherType {
-        /// The type that was asked for.
+        /// The type of the call.
         asked: &'static str,
         /// The type of the session.
         actual: &'static str,
     },
 
-    /// The request did not prove that it comes from a page of this session: 403. See
+    /// 403: the request did not prove that it comes from a page of this session. See
     /// [`verify_csrf`](crate::Session::verify_csrf).
     #[error(
-        "the CSRF token is not of this session; send back what `csrf_token()` returned, and after a `regenerate()` \
-         render the form again"
+        "the CSRF token does not belong to this session; send the token that `csrf_token()` returned, and render the \
+         form again after a `regenerate()`"
     )]
     Csrf,
 
-    /// [`update`](crate::Session::update) was called on a session with uncommitted changes: 500.
-    #[error("`update` needs a session without uncommitted changes; commit them first")]
+    /// 500: [`update`](crate::Session::update) was called on a session with uncommitted changes.
+    #[error("the session has uncommitted changes; commit them before `session.update(..)`")]
     Uncommitted,
 
-    /// Every id that was drawn for a new session is in use: 500.
-    #[error("every id drawn was in use; `id_generator` must return random ids")]
+    /// 500: all ids that were generated for a new session are already in use.
+    #[error("all generated session ids are in use; `.id_generator(..)` must return random bytes")]
     IdInUse,
 
-    /// [`cookie_for`](crate::SessionManagerBuilder::cookie_for) or
-    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned what cannot be used, or an operation
-    /// outside a request was not told for which tenant: 500.
+    /// 500: [`cookie_for`](crate::SessionManagerBuilder::cookie_for) or
+    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned a value that cannot be used, or an
+    /// operation outside a request does not know its tenant.
     #[error(transparent)]
     Config(ConfigError),
 
-    /// The operating system gave no random bytes: 500.
-    #[error("the operating system's random source failed")]
+    /// 500: the operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
     Random(#[source] BoxError),
 }
 
 /// The source of [`SessionError::Encode`] for data that its codec encodes but does not decode.
-pub(crate) const DOES_NOT_READ_BACK: &str = "the session data would not read back, so it was not saved; look for a \
-    float that is NaN or infinite, nesting of more than 127 levels, and `skip_serializing_if` without \
-    `#[serde(default)]`";
+pub(crate) const DOES_NOT_READ_BACK: &str = "the session data does not read back from its own encoding, so it \
+    was not saved; look for a float that is NaN or infinite, for more than 127 levels of nesting, and for \
+    `skip_serializing_if` without `#[serde(default)]`";
 
 impl SessionError {
-    /// Returns the status of the response that this error becomes.
+    /// Returns the status of the response that this error becomes: 403, 409, 500 or 503, as each variant says.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use axum_typed_session::SessionError;
+    ///
+    /// assert_eq!(SessionError::Conflict.status(), StatusCode::CONFLICT);
+    /// assert_eq!(SessionError::Csrf.status(), StatusCode::FORBIDDEN);
+    /// ```
     pub fn status(&self) -> StatusCode {
         if matches!(self, Self::Store(_) | Self::Newer) {
             StatusCode::SERVICE_UNAVAILABLE
@@ -201,7 +253,7 @@ impl SessionError {
     /// Logs the error and returns a response that shows the client no internals.
     pub(crate) fn response(&self) -> Response {
         let status = self.status();
-        // As an `Error`, so that a subscriber can follow its sources.
+        // Logged as an `Error`, so that a subscriber can follow its sources.
         let error: &(dyn Error + 'static) = self;
         if status.is_server_error() {
             tracing::error!(error, "session error");
@@ -238,8 +290,17 @@ impl IntoResponse for SessionError {
 #[derive(Clone)]
 pub(crate) struct Failed(pub(crate) Arc<SessionError>);
 
-/// Why [`build`](crate::SessionManagerBuilder::build) refused a configuration, or a [`KeyRing`](crate::KeyRing) could
-/// not be read. The text names the option or the variable, and the way out.
+/// The error of a configuration that [`build`](crate::SessionManagerBuilder::build) refuses, or of keys that a
+/// [`KeyRing`](crate::KeyRing) cannot read. The text names the option or the variable, and the fix.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::SessionManager;
+///
+/// let error = SessionManager::<u32>::builder().build().unwrap_err();
+/// assert!(error.to_string().contains(".keys(..)"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);

@@ -4,71 +4,94 @@ use tracing::Level;
 
 use crate::id::{Fingerprint, StoreKey};
 
-/// An event of a session, for [`on_event`](crate::SessionManagerBuilder::on_event).
+/// An event of a session, for the function that [`on_event`](crate::SessionManagerBuilder::on_event) sets.
 ///
-/// Every event is also written with `tracing`, under the target `axum_typed_session::event`. No event carries an
-/// id, a key or a payload.
+/// Every event is also written with `tracing`, under the target `axum_typed_session::event`. Store errors and
+/// sessions that are too large have the level ERROR, damaged and newer sessions WARN, and all other events DEBUG.
+/// No event contains an id, a key or session data.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{SessionEvent, SessionEventKind};
+///
+/// /// Counts events by their names, such as `created`.
+/// fn count(event: &SessionEvent) {
+///     println!("session_events_total{{kind={:?}}}", event.kind.name());
+///     if let SessionEventKind::StoreError { operation } = event.kind {
+///         eprintln!("the session store failed in `{operation}`");
+///     }
+/// }
+/// ```
+///
+/// The function is set with `.on_event(count)`.
+#[doc(alias("hook", "metrics", "audit"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionEvent {
-    /// The kind of event.
+    /// The kind of the event.
     pub kind: SessionEventKind,
-    /// The session, as a fingerprint that finds no row; `None` if no session is known.
+    /// The session, as the first bytes of a hash; `None` if no session is known.
     pub session: Option<Fingerprint>,
 }
 
-/// The kinds of [`SessionEvent`].
+/// The kinds of [`SessionEvent`], which has an example.
+///
+/// "Came in" means that the session came with a request, or that a method of the [manager](crate::SessionManager)
+/// loaded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEventKind {
     /// A token came in, and the store has no session for it.
     Missed,
-    /// A session came in after its end.
+    /// A session came in that had expired.
     Expired,
-    /// `validate`, `validate_data` or `migrate` rejected a session that came in.
+    /// A session came in, and [`validate`](crate::SessionManagerBuilder::validate),
+    /// [`validate_data`](crate::SessionManagerBuilder::validate_data) or
+    /// [`migrate`](crate::SessionManagerBuilder::migrate) rejected it.
     Invalid,
-    /// A session came in whose data cannot be read.
+    /// A session came in, and its data cannot be read.
     Corrupt,
     /// A session came in that a newer version of the application or of this crate wrote.
     Newer,
-    /// A session came in that had ended by a logout, a revocation or a new id.
+    /// A session came in that had ended by a sign-out, a revocation or a new id.
     Revoked,
-    /// A token came in that is malformed, was tampered with, or was sealed for another purpose.
+    /// A token came in that is malformed, was changed, or was made for another purpose.
     InvalidToken,
-    /// A token came in that was sealed with a key that is not in the ring.
+    /// A token came in that was made with a key that is not in the [`KeyRing`](crate::KeyRing).
     UnknownKey,
     /// Several valid sessions came in under one cookie name. The newest was used.
     Ambiguous {
-        /// How many were valid.
+        /// How many sessions were valid.
         valid: usize,
     },
     /// A new session was saved.
     Created,
-    /// A session was saved.
+    /// A stored session was saved again.
     Saved,
-    /// A session's expiry was moved. Its data stayed the same.
+    /// The expiry of a session was moved. Its data stayed the same.
     Touched,
     /// A session got a new id.
     Regenerated {
-        /// The session under its former id.
+        /// The session under its old id.
         former: Fingerprint,
     },
     /// A session was ended.
     Destroyed,
-    /// Two requests changed a session at once. The result depends on
-    /// [`on_conflict`](crate::SessionManagerBuilder::on_conflict).
+    /// Two requests changed a session at once. [`on_conflict`](crate::SessionManagerBuilder::on_conflict) decides
+    /// the result.
     Conflict {
-        /// The field that both changed so that both changes cannot hold, as a JSON pointer (RFC 6901). `None`
-        /// if the changes were merged, or if no single field is the cause.
+        /// The field that both requests changed, as a JSON pointer (RFC 6901). `None` if the changes were merged,
+        /// or if no single field is the cause.
         field: Option<String>,
     },
     /// A request tried to save a session that another request had ended.
     Gone,
-    /// A session did not fit. Nothing was sent.
+    /// A session was larger than its limit. Nothing was saved or sent.
     TooLarge {
-        /// The bytes it takes.
+        /// The bytes that the session takes.
         actual: usize,
-        /// The bytes it may take.
+        /// The bytes that it may take.
         limit: usize,
     },
     /// A store failed or did not answer in time.
@@ -79,7 +102,7 @@ pub enum SessionEventKind {
 }
 
 impl SessionEventKind {
-    /// Returns the name in snake case, such as `invalid_token`.
+    /// Returns the name in snake case, such as `invalid_token`. The example of [`SessionEvent`] uses it.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Missed => "missed",
@@ -103,7 +126,7 @@ impl SessionEventKind {
         }
     }
 
-    /// An event that clients can cause at will is no warning; otherwise any client could flood the log.
+    /// Returns DEBUG for every event that clients can cause at will. Otherwise a client could flood the log.
     fn level(&self) -> Level {
         if matches!(self, Self::StoreError { .. } | Self::TooLarge { .. }) {
             Level::ERROR
@@ -117,7 +140,7 @@ impl SessionEventKind {
 
 type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
-/// Where one manager's events go.
+/// The receivers of the events of one manager.
 pub(crate) struct Events {
     pub(crate) kind: String,
     pub(crate) hook: Option<Box<Hook>>,
@@ -126,7 +149,7 @@ pub(crate) struct Events {
 const TARGET: &str = "axum_typed_session::event";
 
 impl Events {
-    /// Reports an event. `session` costs a hash, so it is called only if something listens.
+    /// Reports an event. `session` computes a hash, so it is called only if the log or the hook wants the event.
     pub(crate) fn report(
         &self,
         kind: SessionEventKind,

@@ -4,25 +4,57 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How long a session lives after a save, and whether its cookie survives a restart of the browser.
+/// The idle timeout: the time after a save at which an unused session ends, and whether its cookie survives a
+/// restart of the browser.
+///
+/// [`idle_timeout`](crate::SessionManagerBuilder::idle_timeout) sets it for all sessions, and
+/// [`set_idle_timeout`](crate::Session::set_idle_timeout) for one. A `Duration` is
+/// [`Persistent`](Self::Persistent). Default: `Persistent`, 1 day. [`guide::lifetime`](crate::guide::lifetime)
+/// shows all timeouts on one timeline.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use axum_typed_session::{IdleTimeout, Key, SessionManager};
+///
+/// let hour = Duration::from_secs(60 * 60);
+/// let sessions = SessionManager::<u32>::builder()
+///     .keys(Key::generate())
+///     .idle_timeout(IdleTimeout::BrowserSession(8 * hour))
+///     .build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
+#[doc(alias("MaxAge", "max-age", "ttl", "Expiry", "OnInactivity", "OnSessionEnd"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdleTimeout {
-    /// The cookie carries `Max-Age` and survives a restart of the browser.
+    /// The cookie has `Max-Age` and survives a restart of the browser.
     Persistent(Duration),
-    /// The browser drops the cookie when it closes. The server still ends the session after this time.
+    /// The browser drops the cookie when it closes. If it stays open, the server ends the session after this time.
     BrowserSession(Duration),
 }
 
 impl IdleTimeout {
-    /// Returns how long the server keeps the session after a save.
+    /// Returns the time for which the server keeps the session after a save.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_typed_session::IdleTimeout;
+    ///
+    /// let timeout = IdleTimeout::BrowserSession(Duration::from_secs(3600));
+    /// assert_eq!(timeout.duration().as_secs(), 3600);
+    /// assert!(!timeout.is_persistent());
+    /// ```
     pub const fn duration(self) -> Duration {
         match self {
             Self::Persistent(ttl) | Self::BrowserSession(ttl) => ttl,
         }
     }
 
-    /// Returns `true` if the cookie carries `Max-Age`.
+    /// Returns `true` if the cookie has `Max-Age`. [`duration`](Self::duration) has an example of both.
     pub const fn is_persistent(self) -> bool {
         matches!(self, Self::Persistent(_))
     }
@@ -34,17 +66,33 @@ impl From<Duration> for IdleTimeout {
     }
 }
 
-/// Which commits of an unchanged session restart its idle timeout, for
-/// [`rolling`](crate::SessionManagerBuilder::rolling).
+/// The commits of an unchanged session that restart its idle timeout, for
+/// [`rolling`](crate::SessionManagerBuilder::rolling). Default: [`Off`](Self::Off).
+///
+/// A save of changed data always restarts the idle timeout. `true` is [`EveryCommit`](Self::EveryCommit), and
+/// `false` is `Off`. [`guide::lifetime`](crate::guide::lifetime) shows the difference.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{Key, Rolling, SessionManager};
+///
+/// let sessions = SessionManager::<u32>::builder()
+///     .keys(Key::generate())
+///     .rolling(Rolling::BelowHalf)
+///     .build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// ```
+#[doc(alias("renew", "touch", "sliding"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rolling {
-    /// No commit does. Only a save restarts it.
+    /// No commit of an unchanged session restarts the idle timeout.
     #[default]
     Off,
-    /// Each commit with less than half of the time left, as koa-session's `renew`.
+    /// A commit restarts it if less than half of the idle timeout is left, as `renew` of koa-session does.
     BelowHalf,
-    /// Every commit does.
+    /// Every commit restarts it.
     EveryCommit,
 }
 

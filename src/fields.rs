@@ -1,8 +1,8 @@
 //! Field types whose concurrent changes merge.
 //!
 //! Each is a serde newtype struct, so the JSON holds only the value. An existing field can get one of these types
-//! without a migration, and no data can imitate one. The merge recognizes them by the name that their `Deserialize`
-//! asks for.
+//! without a migration, and no data can imitate the type. The merge recognizes the types by the name that their
+//! `Deserialize` asks for.
 
 use std::{
     collections::{BTreeSet, btree_set},
@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Makes a newtype that derefs to what it holds.
+/// Makes a newtype that derefs to its value.
 macro_rules! field_type {
     ($(#[$meta:meta])* $name:ident$(<$v:ident>)?($inner:ty)) => {
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,15 +42,16 @@ macro_rules! field_type {
 }
 
 field_type! {
-    /// A number whose concurrent changes add up: two requests that each add one leave two more.
+    /// A number whose concurrent changes add up: if two requests each add one, the result is two more.
     ///
-    /// The JSON is the plain number, so a field of an integer type can become a `Counter` without a migration.
-    /// Setting it counts as adding the difference. If one request sets 5 to 0 while another adds one, 1 is left.
-    /// `+=` and `-=` stop at the ends of 64 bits. If two requests together go beyond them, the later commit is a
-    /// [`Conflict`](crate::SessionError::Conflict).
+    /// The JSON is the plain number, so a field of an integer type can become a `Counter` without a migration. An
+    /// assignment counts as the addition of the difference: if one request sets 5 to 0 while another adds one, the
+    /// result is 1. `+=` and `-=` stop at the limits of an `i64`. If two requests together go beyond these limits,
+    /// the later commit is a [`Conflict`](crate::SessionError::Conflict).
     ///
-    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
+    /// It merges as a field of the session's own type, and as a value of a map in that type. A nested struct, an
+    /// enum, a list and `#[serde(flatten)]` merge as one value, so it has no effect inside them.
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests) compares the field types.
     ///
     /// # Example
     ///
@@ -61,7 +62,7 @@ field_type! {
     /// struct Visits { count: Counter }
     ///
     /// async fn index(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
-    ///     session.count += 1;     // a hundred requests at once count a hundred
+    ///     session.count += 1; // a hundred requests at once add a hundred
     ///     session.commit().await
     /// }
     /// ```
@@ -71,15 +72,15 @@ field_type! {
 }
 
 field_type! {
-    /// A value that may be overwritten: of two concurrent changes the later commit's is kept.
+    /// A value that a later commit may overwrite: if two requests change it, the value of the later commit is kept.
     ///
-    /// Use it for a page number, a filter or the time of the last visit. A plain `String` merges in this way without
-    /// it. The JSON is only the value, so a field of type `V` can become a `Latest<V>` without a migration.
+    /// Use it for a page number, a filter or the time of the last visit. A plain `String` merges in this way too.
+    /// The JSON is only the value, so a field of type `V` can become a `Latest<V>` without a migration. A list
+    /// whose items only changed their order counts as unchanged if the other request changed it.
     ///
-    /// A list whose items only moved counts as unchanged when it meets another change.
-    ///
-    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
+    /// It merges as a field of the session's own type, and as a value of a map in that type. A nested struct, an
+    /// enum, a list and `#[serde(flatten)]` merge as one value, so it has no effect inside them.
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests) compares the field types.
     ///
     /// # Example
     ///
@@ -91,7 +92,7 @@ field_type! {
     ///
     /// async fn turn(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
     ///     *session.page = 7;
-    ///     session.commit().await  // no conflict with a request that turns to page 8
+    ///     session.commit().await // no conflict with a request that sets page 8
     /// }
     /// ```
     #[derive(Copy, Default)]
@@ -100,15 +101,16 @@ field_type! {
 }
 
 field_type! {
-    /// An `Option` that only one of two concurrent requests may change: the later commit is a
-    /// [`Conflict`](crate::SessionError::Conflict), even if both set it to the same value.
+    /// An `Option` that only one of two concurrent requests may change. The later commit is a
+    /// [`Conflict`](crate::SessionError::Conflict), even if both requests set the same value.
     ///
-    /// Use it for a value that is used once: a challenge, a coupon, a form's token. If two requests `take` it, only
-    /// one of them succeeds. The JSON is that of the `Option`, so an `Option<V>` can become a `Once<V>` without a
+    /// Use it for a value that is used once, such as a challenge or a coupon. If two requests `take` it, only one
+    /// of them succeeds. The JSON is that of the `Option`, so an `Option<V>` can become a `Once<V>` without a
     /// migration. Unlike an `Option`, it needs `#[serde(default)]` if stored data may lack the field.
     ///
-    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
+    /// It merges as a field of the session's own type, and as a value of a map in that type. A nested struct, an
+    /// enum, a list and `#[serde(flatten)]` merge as one value, so it has no effect inside them.
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests) compares the field types.
     ///
     /// # Example
     ///
@@ -120,23 +122,24 @@ field_type! {
     ///
     /// async fn prove(mut session: Session<Login>) -> Result<SessionCommit, SessionError> {
     ///     let _challenge = session.challenge.take();
-    ///     session.commit().await  // an error if another request has taken it
+    ///     session.commit().await // an error if another request has taken it
     /// }
     /// ```
+    #[doc(alias("nonce", "one-time"))]
     #[derive(Copy)]
     #[serde(rename = "axum_typed_session::Once")]
     Once<V>(Option<V>)
 }
 
 field_type! {
-    /// A [`BTreeSet`](std::collections::BTreeSet) whose concurrent changes unite: additions and removals of both
-    /// requests are kept.
+    /// A [`BTreeSet`](std::collections::BTreeSet) that keeps the additions and removals of concurrent requests.
     ///
-    /// It never conflicts. The JSON is the list of its items, so a `Vec<V>` or a `HashSet<V>` can become a
-    /// `Set<V>` without a migration. An edited item counts as one removed and one added.
+    /// It never conflicts. The JSON is the list of its items, so a `Vec<V>` or a `HashSet<V>` can become a `Set<V>`
+    /// without a migration. An edited item counts as one removed item and one added item.
     ///
-    /// It merges as a field of the session's own type and as a value of a map in it. Inside a nested struct, an
-    /// enum, a list or `#[serde(flatten)]` it does not merge by itself: all of that is one value.
+    /// It merges as a field of the session's own type, and as a value of a map in that type. A nested struct, an
+    /// enum, a list and `#[serde(flatten)]` merge as one value, so it has no effect inside them.
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests) compares the field types.
     ///
     /// # Example
     ///
@@ -148,7 +151,7 @@ field_type! {
     ///
     /// async fn about(mut session: Session<Visits>) -> Result<SessionCommit, SessionError> {
     ///     session.pages.insert("about".to_owned());
-    ///     session.commit().await  // beside what other requests insert
+    ///     session.commit().await // the insertions of other requests are kept too
     /// }
     /// ```
     #[serde(rename = "axum_typed_session::Set", bound(deserialize = "V: Deserialize<'de> + Ord"))]
@@ -187,6 +190,14 @@ impl fmt::Display for Counter {
 
 impl<V> Latest<V> {
     /// Returns the value.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::Latest;
+    ///
+    /// assert_eq!(Latest::from(7).into_inner(), 7);
+    /// ```
     pub fn into_inner(self) -> V {
         self.0
     }

@@ -6,9 +6,10 @@
 macro_rules! pages {
     ($($page:ident)*) => {
         $(
-            #[doc = include_str!(concat!("guide/", stringify!($page), ".md"))]
             pub mod $page {
-                // Links in the page name what the crate root exports.
+                #![doc = include_str!(concat!("guide/", stringify!($page), ".md"))]
+                // Links in the page name what the crate root exports. They are resolved in this module, since the
+                // page is its inner documentation.
                 #[allow(unused_imports, reason = "only documentation uses them")]
                 use crate::*;
             }

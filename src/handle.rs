@@ -1,4 +1,4 @@
-//! The handle by which a socket or a job reaches a session after the response.
+//! The handle with which a socket or a job reaches a session after the response.
 
 use std::{
     any::{Any, type_name},
@@ -12,34 +12,35 @@ use crate::{
     manager::{Core, DataOptions, SessionManager, StoredSession},
 };
 
-/// Access to a stored session after the response: for web sockets, streams and jobs.
+/// Access to a stored session after the response, for web sockets, streams and jobs.
 ///
-/// [`Session::handle`](crate::Session::handle) makes one, and for a fresh session
-/// [`SessionCommit::handle`](crate::SessionCommit::handle). It never creates a session, extends one or sets a cookie.
+/// [`Session::handle`](crate::Session::handle) returns it, and after a commit
+/// [`SessionCommit::handle`](crate::SessionCommit::handle) does. It needs a
+/// [store](crate::SessionManagerBuilder::store). It never creates a session, extends its life or sets a cookie.
 ///
-/// Once the session is logged out, cleared, or has a new id or another owner, its methods answer
-/// [`SessionError::Gone`]. Nothing tells an open connection that its session has ended, so load the session again
-/// before each step that needs the login, such as each message of a socket.
+/// [`load`](Self::load) and [`update`](Self::update) return [`SessionError::Gone`] once the session has ended, was
+/// cleared, or has a new id or another owner. An open connection gets no message when its session ends. So load the
+/// session again before each step that needs the sign-in, such as each message of a socket.
+/// [`guide::websockets`](crate::guide::websockets) shows this.
 ///
 /// # Example
 ///
 /// ```
+/// use axum::response::IntoResponse;
 /// use axum_typed_session::{Session, SessionError};
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
 ///
-/// #[derive(Default, serde::Serialize, serde::Deserialize)]
-/// struct Login { user: Option<String>, exports: u32 }
-///
-/// async fn start_export(session: Session<Login>) -> Result<&'static str, SessionError> {
+/// async fn start(session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
 ///     let handle = session.handle()?;
 ///     tokio::spawn(async move {
-///         // Minutes later, and only if nobody logged out:
-///         match handle.update(|login| login.exports += 1).await {
-///             Ok(()) => {}
-///             Err(SessionError::Gone) => {}
-///             Err(error) => eprintln!("the export is not counted: {error}"),
+///         // Minutes later, if the session has not ended:
+///         match handle.update(|visits| visits.count += 1).await {
+///             Ok(()) | Err(SessionError::Gone) => {}
+///             Err(error) => eprintln!("the visit is not counted: {error}"),
 ///         }
 ///     });
-///     Ok("started")
+///     session.commit().await
 /// }
 /// ```
 pub struct SessionHandle<T> {
@@ -62,28 +63,44 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
         Ok(Self { manager, key: live.key(), epoch: live.record.epoch })
     }
 
-    /// Returns the key under which the store keeps the session.
+    /// Returns the key under which the store keeps the session, such as for
+    /// [`SessionManager::destroy`](crate::SessionManager::destroy), which has an example.
     pub fn key(&self) -> StoreKey {
         self.key
     }
 
-    /// Returns the session as it is stored now.
+    /// Returns the session as it is stored now. The example of
+    /// [`SessionCommit::handle`](crate::SessionCommit::handle) loads it once a second.
     ///
     /// # Errors
     ///
     /// - [`SessionError::Gone`] if the session has ended, or has a new id or another owner.
-    /// - [`SessionError::Store`] if the store is down.
+    /// - [`SessionError::Store`] if the store failed or did not answer.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, nothing has changed.
+    #[doc(alias("get", "refresh", "reload"))]
     pub async fn load(&self) -> Result<StoredSession<T>, SessionError> {
         let core = &self.manager.core;
         let session = core.load_if("load", self.key, &|record| record.epoch == self.epoch).await?;
         session.and_then(StoredSession::typed).ok_or_else(|| core.gone(Some(self.key)))
     }
 
-    /// Changes the session and keeps its expiry; see [`SessionManager::update`].
+    /// Changes the stored session, keeps its expiry, and returns the result of `change`. See the
+    /// [example](Self#example).
+    ///
+    /// If another writer writes first, `change` runs again on the newest stored data. So it should do nothing but
+    /// change the data.
     ///
     /// # Errors
     ///
-    /// As [`SessionManager::update`], and [`SessionError::Gone`] if the session has another owner.
+    /// - [`SessionError::Gone`] if the session has ended, or has a new id or another owner.
+    /// - All other errors of [`SessionManager::update`].
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the stored session is entirely old or entirely new.
     pub async fn update<R: Send>(
         &self,
         change: impl FnMut(&mut T) -> R + Send,
@@ -91,11 +108,30 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
         self.manager.update_if(self.key, &|record| record.epoch == self.epoch, change).await
     }
 
-    /// Ends the session. If it has already ended, this is a success.
+    /// Ends the session. If it has already ended, the call succeeds.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionHandle};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// /// The socket got the message "sign out".
+    /// async fn sign_out(handle: SessionHandle<Login>) -> Result<(), SessionError> {
+    ///     handle.destroy().await
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`SessionManager::destroy`], and [`SessionError::Gone`] if the session has another owner.
+    /// - [`SessionError::Gone`] if the session has a new id or another owner.
+    /// - [`SessionError::Store`] unless it is certain that the session has ended.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the session may have ended or not. It is safe to call again.
+    #[doc(alias("logout", "sign out"))]
     pub async fn destroy(&self) -> Result<(), SessionError> {
         let core = &self.manager.core;
         core.destroy_if("destroy", self.key, &|record| record.epoch == self.epoch).await

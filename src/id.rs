@@ -42,7 +42,7 @@ impl Scope {
         SessionId { secret, scope: self.clone(), key: OnceLock::new() }
     }
 
-    /// Reads the text of an id; `None` for a text that no server sent.
+    /// Reads the text of an id; `None` if no server sent this text.
     pub(crate) fn parse_id(self: &Arc<Self>, text: &[u8]) -> Option<SessionId> {
         decode(text).map(|secret| self.id(secret))
     }
@@ -52,24 +52,36 @@ impl Scope {
     }
 }
 
-/// The secret a client holds: 32 bytes, in base64url on the wire.
+/// The id of a session, which only the client has: 32 random bytes, sent as base64url.
 ///
-/// A client that knows the id has the session. [`Debug`](fmt::Debug) therefore shows no byte of it.
+/// A client that knows the id has the session, so treat it like a password. [`Debug`](fmt::Debug) shows no byte of
+/// it. Other parts of the program need only its [`StoreKey`].
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::{SessionCommit, StoreKey};
+///
+/// fn key(commit: &SessionCommit) -> Option<StoreKey> {
+///     commit.id().map(|id| id.store_key()) // the same as `commit.key()`
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SessionId {
     secret: [u8; ID_BYTES],
     scope: Arc<Scope>,
-    /// Hashed at first use: one request uses it several times or not at all.
+    /// Hashed at first use, since a request uses it several times or not at all.
     key: OnceLock<StoreKey>,
 }
 
 impl SessionId {
-    /// Returns the bytes of the secret.
+    /// Returns the 32 secret bytes, such as for a test of an
+    /// [`id_generator`](crate::SessionManagerBuilder::id_generator). See the [example](Self#example).
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.secret
     }
 
-    /// Returns the hash that stores see instead of this id.
+    /// Returns the hash that stores see instead of this id. See the [example](Self#example).
     pub fn store_key(&self) -> StoreKey {
         *self.key()
     }
@@ -81,7 +93,7 @@ impl SessionId {
         })
     }
 
-    /// Returns the text by which a page proves that it was made for the client of this id.
+    /// Returns the text with which a page proves that it was made for the client of this id.
     pub(crate) fn csrf_token(&self) -> String {
         let mut token = [0; 32];
         let info = [b"axum-typed-session v1 csrf".as_slice(), &self.scope.names];
@@ -117,17 +129,18 @@ macro_rules! bytes_for_stores {
         pub struct $name([u8; $bytes]);
 
         impl $name {
-            /// Makes a value from the bytes that a store kept.
+            /// Makes a value from the bytes that a store kept. The example of [`StoreKey`](crate::StoreKey) uses
+            /// it.
             pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
 
-            /// Returns the bytes for a store to keep.
+            /// Returns the bytes for a store to keep. [`from_bytes`](Self::from_bytes) reads them.
             pub const fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
 
-            /// Returns the first eight bytes, for logs.
+            /// Returns the first eight bytes, for logs. [`Fingerprint`](crate::Fingerprint) has an example.
             pub const fn fingerprint(&self) -> $crate::id::Fingerprint {
                 match self.0.first_chunk() {
                     Some(start) => $crate::id::Fingerprint(*start),
@@ -146,19 +159,41 @@ macro_rules! bytes_for_stores {
 pub(crate) use bytes_for_stores;
 
 bytes_for_stores! {
-    /// The hash under which a store keeps a session: SHA-256 of audience, kind and id.
+    /// The key under which a store keeps a session: the SHA-256 hash of the audience, the kind and the id of the
+    /// session.
     ///
-    /// If the table leaks, nobody can log in with it.
+    /// If the table of a store leaks, nobody can sign in with its keys. [`Session::key`](crate::Session::key) and
+    /// [`StoredSession::key`](crate::StoredSession::key) return it. [`SessionManager`](crate::SessionManager) takes
+    /// it to load, change or end a session. An id is accepted there too.
+    ///
+    /// # Example
+    ///
+    /// A page shows the key in a form, and the next request sends it back:
+    ///
+    /// ```
+    /// use axum_typed_session::StoreKey;
+    ///
+    /// let key = StoreKey::from_bytes([7; 32]);
+    /// let text = key.to_base64url();
+    /// assert_eq!(text.parse::<StoreKey>()?, key);
+    /// # Ok::<(), axum_typed_session::store::ParseStoreKeyError>(())
+    /// ```
+    ///
+    /// [`guide::devices`](crate::guide::devices) has the whole page.
     StoreKey(32)
 }
 
 bytes_for_stores! {
-    /// The hash by which a store knows an owner: SHA-256 of audience, kind and the owner's name.
+    /// The hash with which a store indexes the sessions of an owner: the SHA-256 hash of the audience, the kind and
+    /// the owner's name.
+    ///
+    /// A store of your own gets it in [`find_by_owner`](crate::SessionStore::find_by_owner) and
+    /// [`destroy_by_owner`](crate::SessionStore::destroy_by_owner).
     OwnerKey(32)
 }
 
 impl StoreKey {
-    /// Returns the whole key in base64url, 43 characters, such as for a form field of an admin page.
+    /// Returns the whole key as 43 characters of base64url, such as for a form field. See the [example](Self#example).
     pub fn to_base64url(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
     }
@@ -173,9 +208,9 @@ impl FromStr for StoreKey {
     }
 }
 
-/// The error for a text that is not a [`StoreKey`] in base64url.
+/// The error of a text that is not a [`StoreKey`] in base64url. The example of [`StoreKey`] handles it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("a store key is 43 characters of base64url")]
+#[error("a store key has 43 characters of base64url")]
 pub struct ParseStoreKeyError(());
 
 impl From<SessionId> for StoreKey {
@@ -196,7 +231,17 @@ impl From<&Self> for StoreKey {
     }
 }
 
-/// The first eight bytes of a [`StoreKey`], for logs. They tell sessions apart, but find no row.
+/// The first eight bytes of a [`StoreKey`], for logs. They tell sessions apart, but nobody can find a session with
+/// them.
+///
+/// # Example
+///
+/// ```
+/// use axum_typed_session::StoreKey;
+///
+/// let key = StoreKey::from_bytes([7; 32]);
+/// assert_eq!(key.fingerprint().to_string(), "0707070707070707");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub(crate) [u8; 8]);
 
@@ -212,7 +257,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Decodes 32 bytes of base64url; `None` for a text that no server sent.
+/// Decodes 32 bytes of base64url; `None` if no server sent this text.
 fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
     let mut bytes = [0; ID_BYTES];
     let is_whole = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(ID_BYTES);

@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
 
-/// The keys of a session cookie: one key seals, the others only open.
+/// The keys of a session cookie. One key seals new tokens: it encrypts or signs them. The other keys only open tokens.
 ///
-/// To replace a key without logging anyone out, roll out three times, each time to every node. With
+/// To replace a key without signing anyone out, roll out three times, each time to every node. With
 /// [`from_env`](Self::from_env) only the variable changes:
 ///
 /// | | the variable | or in code |
@@ -26,35 +26,41 @@ use crate::error::ConfigError;
 /// | then | `new,old` | `KeyRing::new(new).accept_former(old)` |
 /// | once the longest session has ended | `new` | `KeyRing::new(new)` |
 ///
-/// The longest session ends after the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), or the
-/// [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) where it is set.
+/// The longest session ends after the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), or
+/// after the [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) if it is set.
 ///
 /// # Example
 ///
 /// ```
-/// use axum_typed_session::{Key, KeyRing};
+/// use axum_typed_session::{Key, KeyRing, SessionManager};
 ///
 /// let (old, new) = (Key::generate(), Key::generate());
-/// let ring = KeyRing::new(new).accept_former(old);
+/// let sessions = SessionManager::<u32>::builder()
+///     .keys(KeyRing::new(new).accept_former(old))
+///     .build()?;
+/// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
+///
+/// [`guide::keys_and_schemas`](crate::guide::keys_and_schemas) has every step.
+#[doc(alias("rotate", "rotation", "secret", "SESSION_KEY"))]
 #[derive(Clone)]
 #[must_use]
 pub struct KeyRing {
-    /// Each with `true` if it is a former key. The key that seals stands first.
+    /// Each key with `true` if it is a former key. The key that seals is the first.
     keys: Vec<(Key, bool)>,
 }
 
 impl KeyRing {
-    /// Makes a ring of one key that seals and opens.
+    /// Makes a ring with one key, which seals and opens. The example of [`KeyRing`] uses it.
     pub fn new(seal: Key) -> Self {
         Self { keys: vec![(seal, false)] }
     }
 
-    /// Reads the keys from an environment variable: one key, or several separated by commas.
+    /// Reads the keys from an environment variable: one key, or several keys separated by commas.
     ///
-    /// The first key seals. The others are former keys, as with [`accept_former`](Self::accept_former). Each key is 64
-    /// bytes or more, in hex or in base64 (standard or URL-safe, padded or not) on one line. A text of hex digits alone
-    /// is hex. Whitespace around a key is ignored. A [`Key`] holds 64 bytes, so the bytes after these are not used.
+    /// The first key seals. The others are former keys, as with [`accept_former`](Self::accept_former). A key has
+    /// 64 bytes or more, in hex or in base64 (standard or URL-safe, padded or not), on one line. A text that has
+    /// only hex digits is hex. Whitespace around a key is ignored. A [`Key`] uses the first 64 bytes.
     ///
     /// # Example
     ///
@@ -71,13 +77,14 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// The variable is not set or empty, or one of its keys is too short or in another form. The text names the
-    /// variable and the place of the key, and contains no part of the value.
+    /// The variable is not set or empty, or a key in it is too short or in another form. The text names the
+    /// variable and the position of the key. It contains no part of the value.
     ///
     /// # Security
     ///
     /// A client that guesses a key can forge every session, so the bytes must be random. A passphrase of the right
     /// length is not refused.
+    #[doc(alias("env", "openssl"))]
     pub fn from_env(variable: &str) -> Result<Self, ConfigError> {
         let source = format!("the environment variable `{variable}`");
         let Some(text) = env::var_os(variable) else {
@@ -88,10 +95,10 @@ impl KeyRing {
         Self::read(&text, &source, hex_or_base64, form)
     }
 
-    /// Reads the keys from a text, such as the content of a file: one key, or several separated by commas.
+    /// Reads the keys from a text, such as the content of a file: one key, or several keys separated by commas.
     ///
-    /// The text is as in [`from_env`](Self::from_env), but in hex only, so that a mistyped digit is an error and never
-    /// base64.
+    /// The text has the form of [`from_env`](Self::from_env), but in hex only. A mistyped digit is an error and is
+    /// never read as base64.
     ///
     /// # Example
     ///
@@ -106,18 +113,18 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// The text is empty, or one of its keys is too short or no hex. The error names the place of the key, and contains
-    /// no part of the text.
+    /// The text is empty, or a key in it is too short or not hex. The error names the position of the key. It
+    /// contains no part of the text.
     ///
     /// # Security
     ///
-    /// The bytes have to be random, as in [`from_env`](Self::from_env).
+    /// The bytes must be random, as in [`from_env`](Self::from_env).
     pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
         let source = "the text of `KeyRing::from_hex(..)`";
         Self::read(text.as_bytes(), source, hex, "is not hex with an even number of digits")
     }
 
-    /// Reads keys between commas, the sealing key first. `form` is the problem of a key that `decode` does not read.
+    /// Reads keys between commas, the sealing key first. `form` describes a key that `decode` cannot read.
     fn read(list: &[u8], source: &str, decode: Decode, form: &str) -> Result<Self, ConfigError> {
         if list.trim_ascii().is_empty() {
             return Err(ConfigError::new(format!("{source} is empty; {HOW_TO_MAKE_A_KEY}")));
@@ -132,15 +139,16 @@ impl KeyRing {
         Ok(Self { keys: keys.collect::<Result<_, _>>()? })
     }
 
-    /// Also opens tokens of the key that will seal next, and leaves them as they are.
+    /// Adds the key that will seal next. The ring opens its tokens and leaves them as they are. The table of
+    /// [`KeyRing`] shows when to use it.
     pub fn accept_next(mut self, key: Key) -> Self {
         self.keys.push((key, false));
         self
     }
 
-    /// Also opens tokens of a former key. The next commit seals them again under the current key and keeps their
-    /// expiry.
-    #[doc(alias = "retire")]
+    /// Adds a former key. The ring opens its tokens. The next commit seals them again with the current key, and
+    /// keeps their expiry. The example of [`KeyRing`] uses it.
+    #[doc(alias("retire", "rotate"))]
     pub fn accept_former(mut self, key: Key) -> Self {
         self.keys.push((key, true));
         self
@@ -152,14 +160,14 @@ impl KeyRing {
         for (key, is_former) in &self.keys {
             if is_weak(key.master()) {
                 return Err(ConfigError::new(
-                    "a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`",
+                    "a key in `.keys(..)` is not random; make a key with `openssl rand -hex 64`",
                 ));
             }
             let key = DerivedKey::new(key, *is_former, purpose);
             if let Some(other) = derived.iter().find(|other| other.id == key.id) {
                 // Two keys have one id by chance in one of 2^32 cases.
                 return Err(ConfigError::new(if other.secret == key.secret {
-                    "a key stands twice in `.keys(..)`; list each key once"
+                    "`.keys(..)` contains a key twice; list each key once"
                 } else {
                     "two keys in `.keys(..)` share a key id; replace one of them"
                 }));
@@ -176,11 +184,11 @@ const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl rand -hex 64`";
 /// larger buffer, which would leave a copy behind.
 type Decode = fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>;
 
-/// Returns the problem of a text that is no key.
+/// Reads one key. The error describes a text that is not a key.
 fn read_key(text: &[u8], decode: Decode, form: &str) -> Result<Key, String> {
     let bytes = decode(text).ok_or(form)?;
     Key::try_from(bytes.as_slice())
-        .map_err(|_| format!("has {} bytes where 64 or more are needed", bytes.len()))
+        .map_err(|_| format!("has {} bytes and needs 64 or more", bytes.len()))
 }
 
 fn hex(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -193,7 +201,7 @@ fn hex(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-/// Decides for hex where only hex digits stand: one random key of 64 bytes in 10^40 looks so in base64.
+/// A text of hex digits only is read as hex. The base64 text of a random key has this form once in 10^40 keys.
 fn hex_or_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if text.iter().all(u8::is_ascii_hexdigit) {
         return hex(text);
@@ -238,7 +246,7 @@ impl DerivedKey {
     }
 }
 
-/// Takes in a secret, to derive values of it.
+/// Prepares a secret, from which `expand` derives values.
 pub(crate) fn hkdf(secret: &[u8]) -> Hkdf<Sha256> {
     Hkdf::new(Some(b"axum-typed-session v1"), secret)
 }

@@ -1,4 +1,4 @@
-//! The middleware that commits sessions which handlers left uncommitted.
+//! The middleware that commits the sessions that handlers did not commit: [`AutoCommitLayer`].
 
 use std::{
     future::Future,
@@ -15,62 +15,85 @@ use crate::request::{Registry, RequestSessions};
 
 /// Commits every session of a request that its handlers did not commit.
 ///
-/// Under this layer handlers need no [`commit`](crate::Session::commit) and return no guard. The layer has no type
-/// parameter: it commits all sessions of a request, of every type, each once. Of nested layers only the outermost
-/// commits. Handlers may still commit; the layer then sends the cookie even if the guard was dropped.
-///
-/// Changes that one part of a request drops uncommitted go on to the next part, and all are committed together. This
-/// holds inside the layer, so put it outside of every middleware that extracts a session. Outside of it a dropped
-/// change is lost with a warning, as without a layer.
-///
-/// A response of 500 and above commits no change. A recorded [`destroy`](crate::Session::destroy) is committed at
-/// every status. After a panic nothing is committed.
-///
-/// If a commit fails, its error replaces the response. Cookies of sessions that were committed stay in it.
-///
-/// A middleware that cuts a handler off and answers for it, such as a timeout, belongs outside of this layer. Inside,
-/// its response below 500 would commit the half-done changes of the handler.
-///
-/// # Retries
-///
-/// Each attempt of a `tower::retry` inside this layer begins with the session as it was before the failed attempt:
-/// changes that the attempt did not commit are dropped, while its commits and a recorded `destroy` stay. Only a policy
-/// that copies the request before every call is recognized, so put a loop of your own or hedged requests outside of
-/// this layer, where each attempt commits for itself.
+/// Under this layer a handler needs no [`commit`](crate::Session::commit) and returns no guard (the
+/// [`SessionCommit`](crate::SessionCommit) that `commit` returns). The layer has no type parameter: it commits the
+/// sessions of every type, each once. A handler may still commit. The layer then sends the cookie even if the
+/// handler did not return the guard. If layers are nested, only the outermost commits.
 ///
 /// # Example
 ///
 /// ```
 /// use axum::{Router, routing::get};
-/// use axum_typed_session::{AutoCommitLayer, Key, Session, SessionManager};
+/// use axum_typed_session::{AutoCommitLayer, ConfigError, Key, Session, SessionManager};
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Visits { count: u32 }
 ///
-/// async fn index(mut visits: Session<u32>) -> String {
-///     *visits += 1;
-///     format!("{} visits", *visits)
+/// async fn index(mut session: Session<Visits>) -> String {
+///     session.count += 1;
+///     format!("{} visits", session.count)
 /// }
 ///
-/// let sessions = SessionManager::<u32>::builder().keys(Key::generate()).build()?;
-/// let app: Router = Router::new()
-///     .route("/", get(index))
-///     .layer(AutoCommitLayer::new())
-///     .with_state(sessions);
-/// # Ok::<(), axum_typed_session::ConfigError>(())
+/// fn app(sessions: SessionManager<Visits>) -> Router {
+///     Router::new()
+///         .route("/", get(index))
+///         .layer(AutoCommitLayer::new())
+///         .with_state(sessions)
+/// }
+/// # app(SessionManager::builder().keys(Key::generate()).build()?);
+/// # Ok::<(), ConfigError>(())
 /// ```
+///
+/// # Which responses commit
+///
+/// | response | changes | a recorded [`destroy`](crate::Session::destroy) |
+/// |---|---|---|
+/// | status below 500 | committed | committed |
+/// | status 500 and above | dropped, unless [`commit_on_server_error`](Self::commit_on_server_error) | committed |
+/// | the handler panicked | dropped | dropped |
+///
+/// If a commit fails, its error replaces the response. The cookies of sessions that were committed before stay in
+/// it.
+///
+/// # Where to put it
+///
+/// Put the layer outside of every middleware that extracts a session. If one part of a request drops a session with
+/// uncommitted changes, the next part gets these changes, and the layer commits all of them together. Outside of
+/// the layer a dropped change is lost, with a warning.
+///
+/// Put a middleware that stops a handler and answers for it, such as a timeout, outside of this layer. Inside, its
+/// response below 500 would commit the unfinished changes of the handler.
+///
+/// Each attempt of a `tower::retry` inside this layer begins with the session as it was before the failed attempt.
+/// The changes that the attempt did not commit are dropped. Its commits and a recorded `destroy` stay. The layer
+/// recognizes only a policy that copies the request before every call. Put a retry loop of your own, or hedged
+/// requests, outside of this layer: each attempt then commits for itself.
+///
+/// [`guide::middleware`](crate::guide::middleware) has more on the order of layers.
+#[doc(alias("auto_commit", "middleware", "SessionManagerLayer"))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AutoCommitLayer {
     on_server_error: bool,
 }
 
 impl AutoCommitLayer {
-    /// Makes a layer that commits on responses below 500.
+    /// Makes a layer that commits on responses below 500. The example of [`AutoCommitLayer`] uses it.
     pub const fn new() -> Self {
         Self { on_server_error: false }
     }
 
-    /// Commits changes on server errors too, as koa-session does. Default: off.
+    /// Commits changes on responses of 500 and above too, as koa-session does. Default: off.
     ///
-    /// Put a catch-panic layer outside of this one; then nothing is ever committed after a panic. Inside, its answer
-    /// to a panic looks like an answer of the handler, unless the handler still held its request or session.
+    /// Put a catch-panic layer outside of this layer, so that nothing is ever committed after a panic. Inside this
+    /// layer, its answer to a panic looks like an answer of the handler, unless the handler still held its request
+    /// or session.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::AutoCommitLayer;
+    ///
+    /// let layer = AutoCommitLayer::new().commit_on_server_error(true);
+    /// ```
     pub const fn commit_on_server_error(self, commit: bool) -> Self {
         Self { on_server_error: commit }
     }
@@ -84,7 +107,7 @@ impl<S> Layer<S> for AutoCommitLayer {
     }
 }
 
-/// The service that [`AutoCommitLayer`] puts around another.
+/// The service that [`AutoCommitLayer`] puts around another service. Its example shows how a router gets it.
 #[derive(Clone, Copy, Debug)]
 pub struct AutoCommitService<S> {
     inner: S,

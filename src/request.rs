@@ -18,11 +18,11 @@ use crate::{
 
 /// The registry as it sits in a request's extensions.
 ///
-/// Dropping it, a session or its guard while the thread panics means that the handler did: what it left
-/// half done is then never committed, even where a catch-panic layer turns the panic into a response.
+/// If it, a session or its guard is dropped while the thread panics, the handler has panicked. Its unfinished changes
+/// are then never committed, even if a catch-panic layer turns the panic into a response.
 ///
-/// Before each call `tower::retry` copies the request, to be able to call again. So a copy that is copied again
-/// before it is used begins another attempt. Any other copy has some other purpose, such as a log.
+/// `tower::retry` copies the request before each call, so that it can call again. So a copy that is copied again
+/// before it is used begins another attempt. Every other copy has another purpose, such as a log.
 #[derive(Default)]
 pub(crate) struct RequestSessions {
     registry: Arc<Registry>,
@@ -48,7 +48,7 @@ pub(crate) struct Fate {
 }
 
 impl Fate {
-    /// An `AutoCommitLayer` will commit what handlers leave.
+    /// An `AutoCommitLayer` will commit the uncommitted changes.
     pub(crate) const LAYERED: u8 = 1;
     /// A handler panicked.
     pub(crate) const POISONED: u8 = 2;
@@ -56,7 +56,7 @@ impl Fate {
     pub(crate) const FAILED: u8 = 4;
     /// The layer commits, so that no other commit may begin.
     pub(crate) const CLOSING: u8 = 8;
-    /// The response is on its way.
+    /// The response is made.
     pub(crate) const CLOSED: u8 = 16;
 
     /// Sets a flag. Returns `true` if it was set before.
@@ -89,8 +89,8 @@ impl Fate {
         }
     }
 
-    /// Returns `true` if uncommitted changes are no mistake: a commit failed, a handler panicked, or the
-    /// request was dropped before the layer was through, as when its client went away.
+    /// Returns `true` if uncommitted changes are not a mistake: a commit failed, a handler panicked, or the
+    /// request was dropped before the layer had finished, as when its client went away.
     pub(crate) fn excuses(&self) -> bool {
         self.is(Self::FAILED | Self::POISONED) || (self.is(Self::LAYERED) && !self.is(Self::CLOSED))
     }
@@ -112,7 +112,7 @@ impl Clone for RequestSessions {
 }
 
 impl RequestSessions {
-    /// Returns the request's registry, made by whoever comes first.
+    /// Returns the registry of the request. The first call makes it.
     pub(crate) fn of(extensions: &mut Extensions) -> &Arc<Registry> {
         let sessions = extensions.get_or_insert_with(Self::default);
         let copy = sessions.copy.take();
@@ -122,7 +122,7 @@ impl RequestSessions {
         &sessions.registry
     }
 
-    /// Makes the caller the layer that commits; `None` if an outer layer already is.
+    /// Makes the caller the layer that commits; `None` if an outer layer already commits.
     ///
     /// A retry outside of the layer sends copies of a request whose registry an earlier attempt has closed.
     pub(crate) fn claim(extensions: &mut Extensions) -> Option<Arc<Registry>> {
@@ -144,7 +144,7 @@ impl RequestSessions {
 }
 
 impl Registry {
-    /// Returns the cell of a manager's session, made by whoever comes first.
+    /// Returns the cell of a manager's session. The first call makes it.
     pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>, SessionError> {
         let found = lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned();
         if let Some(cell) = found {
@@ -175,7 +175,7 @@ impl Registry {
         !lock(&self.cells).is_empty()
     }
 
-    /// Forgets what attempts left uncommitted since a copy of the request was made, and how they failed.
+    /// Forgets the uncommitted changes and the errors of attempts since a copy of the request was made.
     fn forget_since(&self, copy: u32) {
         self.fate.flags.fetch_and(!Fate::POISONED, Ordering::AcqRel);
         *lock(&self.fate.failed) = None;
@@ -185,13 +185,13 @@ impl Registry {
         }
     }
 
-    /// Closes a request of which nothing is to be committed.
+    /// Closes a request without a commit.
     pub(crate) fn close(&self) {
         self.fate.set(Fate::CLOSING | Fate::CLOSED);
     }
 
-    /// Commits what handlers left, and closes the request. Of an unwanted response only the ends of sessions are
-    /// committed, after a panic nothing.
+    /// Commits the uncommitted changes, and closes the request. If they are not `wanted`, only the ends of sessions
+    /// are committed. After a panic nothing is committed.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());
@@ -223,7 +223,7 @@ impl Registry {
         response
     }
 
-    /// Puts what every session's commits came to into the response.
+    /// Puts the outcome of the commits of every session into the response.
     pub(crate) fn deliver(&self, headers: &mut HeaderMap) {
         let cells = lock(&self.cells).clone();
         for cell in cells {
@@ -232,7 +232,7 @@ impl Registry {
     }
 }
 
-/// No code of the application runs under these locks, so a poisoned one is as good as new.
+/// No code of the application runs under these locks, so the data of a poisoned lock is valid.
 pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

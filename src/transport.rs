@@ -1,4 +1,4 @@
-//! How the token travels.
+//! The way of the token: a cookie, a header, or functions of the application.
 
 use std::{fmt, sync::Arc};
 
@@ -12,8 +12,8 @@ use crate::{
 type Get = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 
-/// How the session token comes in and goes out. Default: in a cookie;
-/// [`transport`](crate::SessionManagerBuilder::transport) sets another way.
+/// The way in which the session token comes in and goes out, for
+/// [`transport`](crate::SessionManagerBuilder::transport). Default: [`cookie`](Self::cookie).
 ///
 /// # Example
 ///
@@ -26,14 +26,17 @@ type Set = dyn Fn(&mut HeaderMap, Option<&str>) + Send + Sync;
 ///     .build()?;
 /// # Ok::<(), axum_typed_session::ConfigError>(())
 /// ```
+///
+/// [`guide::api_tokens`](crate::guide::api_tokens) shows an API with bearer tokens.
+#[doc(alias("externalKey", "ContextStore"))]
 #[derive(Clone)]
 pub struct Transport(Result<Kind, &'static str>);
 
-/// A transport that `build()` does not refuse.
+/// A transport that `build()` accepts.
 #[derive(Clone)]
 pub(crate) enum Kind {
     Cookie,
-    /// `scheme` stands before the token in a request.
+    /// `scheme` precedes the token in a request.
     Header {
         request: HeaderName,
         scheme: &'static str,
@@ -48,31 +51,35 @@ pub(crate) enum Kind {
 /// The scheme of bearer tokens (RFC 6750).
 const BEARER: &str = "Bearer ";
 
-/// Headers that HTTP uses for something else, on the way in or out.
+/// Headers that HTTP uses for another purpose, in requests or responses.
 const RESERVED: &str = "accept-ranges age allow authorization cache-control connection content-encoding \
     content-length content-range content-type cookie date etag expires host last-modified link location \
     retry-after set-cookie te trailer transfer-encoding upgrade vary via www-authenticate";
 
 impl Transport {
-    /// Uses a cookie with the name and attributes of [`cookie`](crate::SessionManagerBuilder::cookie).
+    /// Uses a cookie, with the name and the attributes that [`cookie`](crate::SessionManagerBuilder::cookie) sets.
+    /// That method has an example.
     pub const fn cookie() -> Self {
         Self(Ok(Kind::Cookie))
     }
 
-    /// Reads the token from `Authorization: Bearer` (RFC 6750), and sends it in `X-Session-Token`.
+    /// Reads the token from `Authorization: Bearer` (RFC 6750), and sends it in the response header
+    /// `X-Session-Token`.
     ///
-    /// An empty `X-Session-Token` tells the client to forget its token. A token that comes with a response replaces
-    /// the one the client has:
+    /// An empty `X-Session-Token` tells the client to forget its token. A token in a response replaces the token
+    /// that the client has:
     ///
     /// | | without a store | with a store |
     /// |---|---|---|
-    /// | a new token comes | with every save, and with what `rolling` extends | with the first save and every `regenerate`; now and then another for the same id, as after a change of keys |
-    /// | an earlier token | is old data: it opens the session as it was, until it expires | is the session as it is now, until it ends or gets a new id |
+    /// | a response has a new token | after every save, and if [`rolling`](crate::SessionManagerBuilder::rolling) extends the session | after the first save and every [`regenerate`](crate::Session::regenerate); at times another token for the same id, as after a change of keys |
+    /// | an earlier token | opens the session with its old data, until it expires | opens the session as it is now, until the session ends or gets a new id |
+    ///
+    /// See the [example](Self#example). [`guide::api_tokens`](crate::guide::api_tokens) has a whole API.
     ///
     /// # CORS
     ///
-    /// A script of another origin sees `X-Session-Token` only if the response exposes it, and sends `Authorization`
-    /// only if the server allows it. With `tower-http`:
+    /// A script of another origin can read `X-Session-Token` only if the response exposes it, and can send
+    /// `Authorization` only if the server allows it. With `tower-http`:
     ///
     /// ```
     /// use axum::{Router, http::{HeaderName, HeaderValue, header}};
@@ -87,30 +94,27 @@ impl Transport {
     ///
     /// # Answering 401
     ///
-    /// A missing or bad token is no error but an anonymous session, so the handler answers. RFC 6750 asks for
-    /// `WWW-Authenticate: Bearer`:
+    /// A missing or bad token is not an error: the session is fresh, which means that it was not loaded from the
+    /// request. So the handler decides about the response. RFC 6750 asks for `WWW-Authenticate: Bearer`:
     ///
     /// ```
-    /// use axum::{extract::State, http::{StatusCode, header}, response::{IntoResponse, Response}};
-    /// use axum_typed_session::{Session, SessionError, SessionManager};
-    ///
+    /// use axum::{http::{StatusCode, header}, response::{IntoResponse, Response}};
+    /// use axum_typed_session::{Session, SessionError};
     /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
     /// # struct Login { user: Option<String> }
-    /// async fn me(
-    ///     State(sessions): State<SessionManager<Login>>,
-    ///     session: Option<Session<Login>>,
-    /// ) -> Result<Response, SessionError> {
-    ///     let user = session.as_ref().and_then(|session| session.user.clone());
-    ///     let guard = match session {
-    ///         Some(session) => session.commit().await?,
-    ///         None => sessions.no_session(),
-    ///     };
-    ///     Ok(guard.wrap(match user {
+    ///
+    /// async fn me(session: Session<Login>) -> Result<Response, SessionError> {
+    ///     let body = match &session.user {
     ///         Some(user) => format!("hello {user}").into_response(),
-    ///         None => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")]).into_response(),
-    ///     }))
+    ///         None => {
+    ///             let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
+    ///             (StatusCode::UNAUTHORIZED, scheme).into_response()
+    ///         }
+    ///     };
+    ///     Ok(session.commit().await?.wrap(body))
     /// }
     /// ```
+    #[doc(alias("Authorization", "api token", "jwt"))]
     pub const fn bearer() -> Self {
         Self(Ok(Kind::Header {
             request: header::AUTHORIZATION,
@@ -119,28 +123,62 @@ impl Transport {
         }))
     }
 
-    /// Reads and sends the token in a header of this name, such as `"x-session"`.
+    /// Reads and sends the token in the header `name`, such as `"x-session"`.
     ///
-    /// An empty header tells the client to forget its token. [`build`](crate::SessionManagerBuilder::build) refuses a
-    /// name that no header can have, and the name of a header that HTTP uses for something else.
+    /// An empty header tells the client to forget its token. [`build`](crate::SessionManagerBuilder::build) refuses
+    /// an invalid header name, and a header that HTTP uses for another purpose.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{Key, SessionManager, Transport};
+    ///
+    /// let sessions = SessionManager::<u32>::builder()
+    ///     .keys(Key::generate())
+    ///     .transport(Transport::header("x-session"))
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
     pub fn header(name: impl TryInto<HeaderName>) -> Self {
         let Ok(name) = name.try_into() else {
-            return Self(Err("this is no header name; use letters, digits and `-`"));
+            return Self(Err("the text is not a header name; use letters, digits and `-`"));
         };
         if RESERVED.split(' ').any(|reserved| reserved == name) {
             return Self(Err(
-                "this header has a meaning of its own; use `Transport::cookie()`, `::bearer()` or a header \
-                 such as `x-session`",
+                "HTTP uses this header for another purpose; use `Transport::cookie()`, `Transport::bearer()` or a \
+                 header such as `x-session`",
             ));
         }
         Self(Ok(Kind::Header { request: name.clone(), scheme: "", response: name }))
     }
 
-    /// Uses functions of the application: `get` finds the token in a request, `set` puts it into the headers of a
-    /// response.
+    /// Uses functions of the application. `get` returns the token of a request. `set` puts the token into the
+    /// headers of a response.
     ///
-    /// `set` gets `None` if the client should forget its token. It is unknown which headers `get` reads, so responses
-    /// carry `Vary: *`.
+    /// `set` gets `None` if the client should forget its token. The crate does not know the headers that `get`
+    /// reads, so responses have `Vary: *`.
+    ///
+    /// # Example
+    ///
+    /// Requests have `Authorization: Session <token>`, and responses have the header `x-session`:
+    ///
+    /// ```
+    /// use axum::http::{HeaderMap, HeaderValue, request::Parts};
+    /// use axum_typed_session::Transport;
+    ///
+    /// fn get(parts: &Parts) -> Option<String> {
+    ///     let value = parts.headers.get("authorization")?.to_str().ok()?;
+    ///     value.strip_prefix("Session ").map(str::to_owned)
+    /// }
+    ///
+    /// fn set(headers: &mut HeaderMap, token: Option<&str>) {
+    ///     if let Ok(value) = HeaderValue::from_str(token.unwrap_or_default()) {
+    ///         headers.insert("x-session", value);
+    ///     }
+    /// }
+    ///
+    /// let transport = Transport::custom(get, set);
+    /// ```
     pub fn custom(
         get: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
         set: impl Fn(&mut HeaderMap, Option<&str>) + Send + Sync + 'static,
@@ -165,23 +203,23 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// A checked transport, and the facts of it that every request needs.
+/// A checked transport, with the facts about it that every request needs.
 pub(crate) struct Carrier {
     pub(crate) kind: Kind,
     /// Used only where the transport is a cookie.
     pub(crate) template: CookieTemplate,
     /// The cookies that tokens were sent in before.
     pub(crate) formers: Vec<FormerCookie>,
-    /// What tokens are sent in, such as `cookie "__Host-session"`.
+    /// The cookie or header that contains the token, such as `cookie "__Host-session"`.
     pub(crate) description: String,
-    /// The name of the transport, which tokens are bound to, so that none moves to another transport.
+    /// The name of the transport. Tokens are bound to it, so that no other transport accepts them.
     pub(crate) name: &'static str,
     pub(crate) binding: Binding,
     /// The request header that responses depend on.
     vary: HeaderValue,
 }
 
-/// The tie of a token to the cookie or header that carries it. No token is read out of another one.
+/// The tie of a token to the cookie or header that carries it. No other cookie or header opens it.
 pub(crate) struct Binding {
     /// The associated data of a sealed token.
     pub(crate) context: Vec<u8>,
@@ -226,8 +264,8 @@ impl Carrier {
         Ok(Self { kind, template, formers, description, name, binding, vary })
     }
 
-    /// Returns the cookie or header of two carriers that cannot be in one response: the one would replace or remove the
-    /// token of the other.
+    /// Returns the cookie or header of two carriers that cannot be in one response, since one of them would replace
+    /// or remove the token of the other.
     pub(crate) fn clash_with<'c>(&'c self, other: &'c Self) -> Option<&'c str> {
         let removes = |one: &Self, other: &Self| {
             let is_other = |former: &FormerCookie| former.template.name == other.template.name;
@@ -241,7 +279,7 @@ impl Carrier {
         }
     }
 
-    /// Returns how many bytes of the cookie's limit are the name's.
+    /// Returns the bytes of the name, which count towards the limit of a cookie.
     pub(crate) fn name_len(&self) -> usize {
         match &self.kind {
             Kind::Cookie => self.template.name.len(),
@@ -250,10 +288,10 @@ impl Carrier {
         }
     }
 
-    /// Calls `visit` with every token that arrived and what it has to be bound to, in the order of the request; those
-    /// of former cookies last, and with `true`.
+    /// Calls `visit` with every token that arrived and its binding, in the order of the request. Tokens of former
+    /// cookies come last, with `true`.
     ///
-    /// An empty header is no token, since it tells a client to forget its token. An empty cookie is a token.
+    /// An empty header is not a token, since it tells a client to forget its token. An empty cookie is a token.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8], &Binding, bool)) {
         self.visit_current(parts, |token| visit(token, &self.binding, false));
         for FormerCookie { template, binding } in &self.formers {
@@ -276,8 +314,8 @@ impl Carrier {
         }
     }
 
-    /// Returns the host of a request from a browser that will drop the cookie, which is Secure, since it came over
-    /// plain http.
+    /// Returns the host of a request from a browser that will drop the cookie, since the cookie is Secure and the
+    /// request came over plain http.
     pub(crate) fn host_that_drops<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
         let is_secure = matches!(self.kind, Kind::Cookie) && self.template.secure;
         if is_secure { plain_http::host(parts) } else { None }
@@ -299,9 +337,10 @@ impl Carrier {
         }
     }
 
-    /// Puts what sets or removes the token into a response, and if `removes_formers` what removes former cookies.
+    /// Puts the header that sets or removes the token into a response, and with `removes_formers` the headers that
+    /// remove former cookies.
     ///
-    /// It replaces what an earlier commit of the same request put in. `None` only takes that out.
+    /// It replaces the header of an earlier commit of the same request. `None` only removes that header.
     pub(crate) fn put(
         &self,
         told: Option<HeaderValue>,
@@ -356,9 +395,9 @@ impl Carrier {
 
     /// Marks a response as private to one visitor, so that no shared cache serves it to another.
     ///
-    /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5). Sets `Cache-Control: no-store`
-    /// where the client is told of a token and the handler did not forbid shared caches, and otherwise `private`
-    /// where the header is missing.
+    /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5). Sets `Cache-Control:
+    /// no-store` if the response sets or removes a token and the handler did not forbid shared caches. Otherwise
+    /// sets a missing `Cache-Control` to `private`.
     pub(crate) fn mark(&self, is_told: bool, headers: &mut HeaderMap) {
         let is_forbidden = members(headers, &header::CACHE_CONTROL).any(|directive| {
             directive.eq_ignore_ascii_case(b"no-store")

@@ -31,42 +31,42 @@ impl Route {
 }
 
 pub(crate) const DROPPED_CHANGE: &str = "changes to a session were dropped: call `session.commit().await`, add \
-    `AutoCommitLayer`, or say `session.discard()`";
+    `AutoCommitLayer`, or call `session.discard()`";
 
-pub(crate) const DROPPED_GUARD: &str = "a `SessionCommit` was dropped, so the client was not told: return it with \
-    the response, as in `Ok((session.commit().await?, body))`";
+pub(crate) const DROPPED_GUARD: &str = "a `SessionCommit` was dropped, so the client did not get the cookie: return it \
+    with the response, as in `Ok((session.commit().await?, body))`";
 
-pub(crate) const READ_WITHOUT_GUARD: &str = "a session was read, but no guard went into the response: a shared \
-    cache may serve it to other visitors, and `rolling` did not extend the session. Return the guard, as in \
+pub(crate) const READ_WITHOUT_GUARD: &str = "a handler read a session and returned no guard: a shared cache may serve \
+    the response to other visitors, and `rolling` did not extend the session. Return the guard, as in \
     `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`";
 
-pub(crate) const GUARDS_CONFLICT: &str = "two `Session` guards of one request changed the same data: commit or \
-    drop the first before extracting the next";
+pub(crate) const GUARDS_CONFLICT: &str = "two `Session`s of one request changed the same data: commit or drop the \
+    first before you extract the second";
 
-pub(crate) const REQUESTS_CONFLICT: &str = "two requests changed the same field of a session, and the later one is \
-    answered with 409: make the field a `Counter`, `Latest`, `Set` or `Once`, or change it through `session.update`";
+pub(crate) const REQUESTS_CONFLICT: &str = "two requests changed the same field of a session, and the later request \
+    gets the status 409: make the field a `Counter`, `Latest`, `Set` or `Once`, or change it with `session.update(..)`";
 
-pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another order each time, so that it counts \
-    as changed whenever it is borrowed: use `BTreeSet<V>` or `axum_typed_session::Set<V>` for a `HashSet<V>`";
+pub(crate) const UNSTABLE_ENCODING: &str = "session data is encoded in another order each time, so every mutable \
+    borrow counts as a change: use `BTreeSet<V>` or `axum_typed_session::Set<V>` instead of `HashSet<V>`";
 
 pub(crate) const PLAIN_HTTP: &str = "browsers drop Secure cookies over plain http, so no session lasts at this host: \
-    serve it over https (a proxy in front then sends `X-Forwarded-Proto: https`), or say `.insecure_http(true)` for \
+    serve it over https (a proxy must then send `X-Forwarded-Proto: https`), or set `.insecure_http(true)` for \
     development";
 
 pub(crate) const IDLE_TIMEOUT_IS_CUT: &str = "`session.set_idle_timeout(..)` set more than the absolute timeout, \
     which ends the session earlier: also call `session.set_absolute_timeout(..)` within the builder's \
-    `.max_absolute_timeout(..)`, raise its `.absolute_timeout(..)`, or set less";
+    `.max_absolute_timeout(..)`, raise its `.absolute_timeout(..)`, or set a shorter timeout";
 
 pub(crate) const ABSOLUTE_TIMEOUT_IS_CUT: &str = "`session.set_absolute_timeout(..)` set more than the builder's \
     `.max_absolute_timeout(..)`, which is `.absolute_timeout(..)` by default and ends the session earlier: raise \
-    `.max_absolute_timeout(..)`, or set less";
+    `.max_absolute_timeout(..)`, or set a shorter timeout";
 
-/// The warnings that were given.
+/// The warnings that were logged.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
-    /// When each was last given, by its text and place.
+    /// The time of the last log of each warning, by its text and place.
     last: Mutex<HashMap<(&'static str, String), Timestamp>>,
-    /// Those that are given once, by their text and host.
+    /// The warnings that are logged once, by their text and host.
     once: Mutex<Vec<(&'static str, Box<str>)>>,
 }
 
@@ -77,10 +77,10 @@ const COOKIE_BYTES_NEAR_NGINX_LIMIT: usize = 3_839;
 
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Clients choose methods, so the places are not all the application's.
+/// The bound of the places. They contain the method, which clients choose.
 const MOST: usize = 1000;
 
-/// Clients choose hosts too. What is wrong at ten of them has been said.
+/// The bound of the hosts, which clients choose too.
 const MOST_ONCE: usize = 10;
 
 impl Warnings {
@@ -117,9 +117,9 @@ impl Warnings {
         if bytes >= COOKIE_BYTES_NEAR_NGINX_LIMIT && self.is_new("size", "") {
             tracing::warn!(
                 session,
-                "the cookies of one response take {bytes} bytes; nginx answers 502 where all headers of a response \
-                 take more than its `proxy_buffer_size`, 4096 by default: set it to 8k, keep less in the session, \
-                 use `.store(..)`, or let larger sessions fail with `.max_cookie_bytes(..)`"
+                "the cookies of one response take {bytes} bytes; nginx answers 502 if all headers of a response \
+                 take more than its `proxy_buffer_size`, which is 4096 by default: set it to 8k, keep less data in \
+                 the session, use `.store(..)`, or let larger sessions fail with `.max_cookie_bytes(..)`"
             );
         }
     }
@@ -144,5 +144,19 @@ impl Warnings {
             given.insert(place, now);
         }
         is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_quotes_the_warnings_that_explain_a_lost_cookie() {
+        let words = include_str!("guide/cookie_not_kept.md").split_whitespace();
+        let page = words.collect::<Vec<_>>().join(" ");
+        for warning in [DROPPED_CHANGE, DROPPED_GUARD, PLAIN_HTTP] {
+            assert!(page.contains(warning), "not in the guide: {warning}");
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::{
 /// The most lines of code that one file of `src` has.
 const MOST_LINES_OF_A_FILE: usize = 330;
 
-/// The most lines of code that `src` has without stores and test helpers.
-const MOST_LINES_OF_THE_CORE: usize = 5_890;
+/// The most lines of code that `src` has without stores, test helpers and the guide.
+const MOST_LINES_OF_THE_CORE: usize = 6_000;
 
 /// A module of the crate root and the modules of the crate root it names.
 type Uses = BTreeMap<String, BTreeSet<String>>;
@@ -170,7 +170,8 @@ fn no_file_is_long_and_the_core_is_small() {
                 "`{file}` has {lines} lines of code, more than {MOST_LINES_OF_A_FILE}"
             ));
         }
-        if !file.starts_with("src/store/") && !file.starts_with("src/testing/") {
+        let others = ["src/store/", "src/testing/", "src/guide"];
+        if !others.iter().any(|other| file.starts_with(other)) {
             core += lines;
         }
     }

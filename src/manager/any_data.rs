@@ -1,4 +1,4 @@
-//! Session data whose type is forgotten, so that only this file and the public methods are compiled for each type.
+//! Session data without its type, so that only this file and the public methods are compiled for each type.
 
 use std::{any::Any, sync::Arc};
 
@@ -17,7 +17,7 @@ pub(crate) trait DataType: Any + Send + Sync {
     fn decode(&self, bytes: &[u8]) -> Result<Box<Data>, BoxError>;
     /// Returns `true` if two encodings hold the same data.
     fn is_same(&self, one: &[u8], other: &[u8]) -> bool;
-    /// Asks `validate_data`, and with a request `validate`.
+    /// Calls `validate_data`, and with a request `validate`.
     fn is_valid(&self, data: &Data, parts: Option<&Parts>) -> bool;
     /// Runs `before_save`; `false` if there is none.
     fn prepare(&self, data: &mut Data) -> bool;
@@ -48,7 +48,7 @@ impl<T: Send + Sync + 'static> DataType for DataOptions<T> {
     }
 
     fn encode(&self, data: &Data) -> Result<Vec<u8>, BoxError> {
-        self.codec.encode(data.downcast_ref().ok_or("data of another type")?)
+        self.codec.encode(data.downcast_ref().ok_or("the data has another type than the manager")?)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<Data>, BoxError> {

@@ -1,4 +1,4 @@
-//! What a request knows of its session, and a handler's copy of the data.
+//! The state of a session within one request, and the copy of the data that a handler works on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,21 +14,21 @@ use crate::{
     warnings::Route,
 };
 
-/// What came with a request, which no commit changes.
+/// The facts that came with a request. No commit changes them.
 pub(crate) struct Incoming {
     /// A token of this name came with the request, valid or not.
     pub(crate) arrived: bool,
     /// A response that sets the token also removes former cookies.
     pub(crate) removes_formers: bool,
     pub(crate) opened_at: Timestamp,
-    /// The request extends its session, as `extend_if` has it.
+    /// `extend_if` lets the request extend its session.
     pub(super) extends: bool,
     pub(crate) route: Route,
     /// The host, if the request came from a browser that drops the cookie there.
     pub(super) plain_http_host: Option<Box<str>>,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
-    /// What `id_generator` wants to see; kept only if there is one.
+    /// The request for `id_generator`; kept only if there is one.
     pub(super) parts: Option<Arc<Parts>>,
     /// The id of the next new session, where a CSRF token needed it before the commit.
     pub(super) early_id: Mutex<Option<[u8; ID_BYTES]>>,
@@ -40,25 +40,25 @@ impl Incoming {
     }
 }
 
-/// What a commit starts from. Every commit that did something makes another.
+/// The start of a commit. Every commit that did something makes a new basis.
 #[derive(Clone)]
 pub(crate) struct Basis {
     pub(crate) incoming: Arc<Incoming>,
     pub(crate) origin: Origin,
-    /// Changes of dropped guards, which the layer will commit.
+    /// Changes of dropped `Session`s, which the layer will commit.
     pub(crate) uncommitted: Option<Uncommitted>,
-    /// The basis whose session a dropped guard asked to end, which the layer will do.
+    /// The basis of a session that a dropped `Session` asked to end. The layer will end it.
     pub(crate) ending: Option<Arc<Self>>,
     /// Counts the identities of this request; data of one is never carried into the next.
     pub(crate) identity: u32,
-    /// What the client has to be told: the header value that sets or removes its token.
+    /// The header value that sets or removes the client's token, if a response has to.
     pub(crate) told: Option<HeaderValue>,
 }
 
-/// The changes of dropped guards, folded into one.
+/// The changes of dropped `Session`s, folded into one.
 #[derive(Clone)]
 pub(crate) struct Uncommitted {
-    /// The data as the first of them found it, encoded.
+    /// The encoded data before the first of these changes.
     pub(crate) before: Bytes,
     pub(crate) after: Bytes,
     pub(crate) intents: Intents,
@@ -66,7 +66,7 @@ pub(crate) struct Uncommitted {
 }
 
 impl Basis {
-    /// Makes a basis to which dropped guards left nothing.
+    /// Makes a basis without changes of dropped `Session`s.
     pub(super) fn new(
         incoming: Arc<Incoming>,
         identity: u32,
@@ -76,7 +76,7 @@ impl Basis {
         Self { incoming, origin, uncommitted: None, ending: None, identity, told }
     }
 
-    /// Returns what is left when a dropped guard asked for the session's end.
+    /// Returns the basis after a dropped `Session` asked for the session's end.
     pub(crate) fn with_ending(self: &Arc<Self>) -> Self {
         let ending = Some(self.ending.clone().unwrap_or_else(|| self.clone()));
         let (incoming, told) = (self.incoming.clone(), self.told.clone());
@@ -87,18 +87,18 @@ impl Basis {
         if let Origin::Loaded(live) = &self.origin { Some(live) } else { None }
     }
 
-    /// Returns `true` if dropped guards left something that the layer has to commit.
+    /// Returns `true` if dropped `Session`s left something that the layer has to commit.
     pub(crate) fn has_leftovers(&self) -> bool {
         self.uncommitted.is_some() || self.ending.is_some()
     }
 
-    /// Returns what guards asked for together, the dropped ones and this one.
+    /// Returns the intents of the dropped `Session`s and of this one together.
     pub(super) fn intents_with(&self, intents: Intents) -> Intents {
         let earlier = self.uncommitted.as_ref();
         earlier.map_or(intents, |earlier| earlier.intents.and(intents))
     }
 
-    /// Returns the identity that data of `owner` belongs to, after a guard of this basis changed it.
+    /// Returns the identity that data of `owner` belongs to, after a `Session` of this basis changed it.
     ///
     /// One request is one client in one order, so only a clear and the end of an owner's session are boundaries.
     pub(super) fn identity_after(&self, intents: &Intents, owner: Option<OwnerKey>) -> u32 {
@@ -110,7 +110,7 @@ impl Basis {
         self.identity + u32::from(is_cleared || (before.is_some() && owner != before))
     }
 
-    /// Returns the encoded data that guards are handed, where it is at hand in today's shape.
+    /// Returns the encoded data that a new `Session` gets, if it is known in the current schema.
     pub(super) fn handed_out(&self, core: &Core) -> Option<&Bytes> {
         match (&self.uncommitted, self.live()) {
             (Some(uncommitted), _) => Some(&uncommitted.after),
@@ -120,15 +120,15 @@ impl Basis {
     }
 }
 
-/// A guard's copy of the data, and what the handler asked for.
+/// The copy of the data in a `Session`, and the intents of its handler.
 pub(crate) struct Draft {
-    /// What the guard was handed out of.
+    /// The basis that the data was copied from.
     pub(crate) basis: Arc<Basis>,
     pub(crate) data: Box<Data>,
     pub(crate) intents: Intents,
-    /// The data as it was handed out, encoded: noted when it is first borrowed mutably.
+    /// The encoded data before its first mutable borrow.
     pub(super) base: Option<Bytes>,
-    /// The data encoded as it is now, so that it is encoded once however often one asks.
+    /// The data encoded as it is now, so that it is encoded once.
     pub(super) encoded: Option<Bytes>,
 }
 
@@ -142,7 +142,7 @@ impl Draft {
         self.base.is_some() || self.intents.any()
     }
 
-    /// Replaces the data by what nobody has borrowed yet, and keeps the intents.
+    /// Replaces the data by data that was not borrowed yet, and keeps the intents.
     pub(crate) fn restart(&mut self, basis: Arc<Basis>, data: Box<Data>) {
         *self = Self { intents: self.intents, ..Self::new(basis, data) };
     }

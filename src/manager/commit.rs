@@ -1,4 +1,4 @@
-//! What a draft means for its session, alone or beside what other guards and requests did.
+//! The effect of a draft on its session, alone or together with the changes of other drafts and requests.
 
 use super::{
     ConflictPolicy,
@@ -44,8 +44,8 @@ impl Core {
         lifetime_after_save(policy, record, owner(), &intents, extends, now).expires_at
     }
 
-    /// Decides what a draft means for its session and does it. Returns what the request goes on with, or
-    /// `None` if nothing was done.
+    /// Decides the effect of a draft on its session and carries it out. Returns the next basis of the request,
+    /// or `None` if nothing was done.
     pub(crate) async fn commit(&self, draft: &mut Draft) -> Result<Option<Basis>, SessionError> {
         let (basis, now) = (draft.basis.clone(), self.now());
         let change = self.change(draft)?;
@@ -67,7 +67,7 @@ impl Core {
         };
         let mut identity = basis.identity;
         let decision = decide(&situation, || {
-            // Guards left their data as it was before `before_save`, which may name its owner otherwise.
+            // Dropped `Session`s left their data as it was before `before_save`, which may change the owner.
             let named = uncommitted.map(|_| self.owner_of(&*draft.data));
             let prepared = self.prepare(&mut *draft.data, ours)?;
             identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
@@ -78,8 +78,8 @@ impl Core {
         Ok(committed)
     }
 
-    /// Warns of a timeout that is longer than the session may become in all. One that only its remaining time cuts
-    /// is no mistake.
+    /// Warns of a timeout that is longer than the whole life that a session may have. If only the remaining time
+    /// cuts the timeout, there is no mistake.
     fn warn_of_cut_timeouts(&self, timeouts: &TimeoutChanges, committed: Option<&Basis>) {
         let Some(live) = committed.and_then(Basis::live).filter(|_| timeouts.set_any()) else {
             return;
@@ -93,7 +93,7 @@ impl Core {
         }
     }
 
-    /// Folds what a dropped guard changed into the basis it was handed out of, for the layer to commit.
+    /// Folds the changes of a dropped `Session` into the basis of its draft, for the layer to commit.
     pub(crate) fn fold(&self, draft: &mut Draft) -> Result<Basis, SessionError> {
         if draft.intents.destroy {
             return Ok(draft.basis.with_ending());
@@ -115,7 +115,7 @@ impl Core {
         Ok(Basis { identity, uncommitted: Some(uncommitted), ..Basis::clone(basis) })
     }
 
-    /// Makes the record that holds a save and what others wrote before it.
+    /// Makes the record that holds a save together with the writes of other requests before it.
     pub(super) fn reconciled(
         &self,
         save: &Save<'_>,
@@ -130,23 +130,23 @@ impl Core {
         let prepared = prepared.map_err(|clash| clash.error)?;
         let (policy, owner) = (&self.policy, prepared.owner);
         let Save { intents, extends, now, .. } = *save;
-        // From theirs, which may have set a timeout of its own or extended the session.
+        // From their record, which may have a timeout of its own or a later end.
         let lifetime = lifetime_after_save(policy, theirs, owner, intents, extends, now);
         let merged = self.record_of(&Save { prepared, lifetime, ..*save })?;
         let is_same_login = theirs.epoch != save.live.record.epoch && !save.intents.clear;
         Ok(if is_same_login { Record { epoch: theirs.epoch, ..merged } } else { merged })
     }
 
-    /// Merges a save with what others wrote, as the policy has it, within one identity.
+    /// Merges a save with the writes of other requests by the policy, within one identity.
     fn reconcile(&self, save: &Save<'_>, theirs: &Record) -> Result<Prepared, Clash> {
         let base = &save.live.record;
         let ours = &save.prepared;
         let conflict = || Err(SessionError::Conflict.into());
         if self.is_newer(theirs) {
-            // Whatever the policy: data of a newer node is not replaced.
+            // No policy replaces data of a newer node.
             return Err(SessionError::Newer.into());
         }
-        // What others wrote is what a clear removes.
+        // A clear removes the writes of other requests.
         if save.intents.clear {
             return Ok(ours.clone());
         }

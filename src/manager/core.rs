@@ -1,4 +1,4 @@
-//! One kind of session as far as no data type is concerned: what `build` checked, and where sessions live.
+//! The manager without its data type: the options that `build` checked, and the place where sessions live.
 
 use std::{
     ops::Deref,
@@ -88,7 +88,7 @@ type StoreFor = dyn Fn(&Parts) -> Result<Arc<dyn SessionStore>, StoreError> + Se
 /// Where the data lives.
 #[derive(Clone)]
 pub(crate) enum Home {
-    /// In the token; ended sessions in the list, if there is one.
+    /// In the token. The list contains ended sessions, if there is one.
     Token(Option<Arc<dyn SessionStore>>),
     Store(Arc<dyn SessionStore>),
     StoreFor(Arc<StoreFor>),
@@ -142,7 +142,7 @@ impl Core {
         Ok(core)
     }
 
-    /// Returns `true` if both came out of one `build` or one `with_store`.
+    /// Returns `true` if both are of the same `build` or the same `with_store`.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.home, &other.home)
     }
@@ -196,7 +196,7 @@ impl Core {
         })
     }
 
-    /// Draws the epoch of a new identity. In a token it would have no reader.
+    /// Returns the random epoch of a new identity. Nothing reads the epoch of a token, so it is 0 there.
     pub(super) fn new_epoch(&self) -> Result<u64, SessionError> {
         if self.data_in_token() {
             return Ok(0);
@@ -256,7 +256,7 @@ impl Deref for Settings {
     }
 }
 
-/// The managers there are, so that two of one kind are noticed.
+/// All managers of the process, so that two of one kind are noticed.
 static LIVE: Mutex<Vec<(Weak<Settings>, Weak<Tenant>)>> = Mutex::new(Vec::new());
 
 impl Core {
@@ -278,16 +278,16 @@ impl Core {
             let (ours, theirs) = (&carrier.description, &tenant.carrier.description);
             if ours == theirs && self.type_name != other.type_name {
                 tracing::warn!(
-                    "the session managers of `{}` and of `{}` open each other's sessions: give each its own \
-                     `.kind(..)` or its own cookie",
+                    "the session managers of `{}` and of `{}` open each other's sessions: give each of them \
+                     its own `.kind(..)` or its own cookie",
                     self.type_name,
                     other.type_name
                 );
             } else if ours != theirs && (self.sealer.is_none() || other.sealer.is_none()) {
                 tracing::warn!(
-                    "the session managers under the {ours} and under the {theirs} are of one kind, so that an id \
-                     of one opens as the other's where they share a store: give each its own `.kind(..)`, or \
-                     seal ids with `.keys(..)`"
+                    "the session managers with the {ours} and with the {theirs} are of one kind, so each accepts \
+                     the ids of the other if they share a store: give each of them its own `.kind(..)`, or \
+                     encrypt ids with `.keys(..)`"
                 );
             }
         }

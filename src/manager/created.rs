@@ -7,13 +7,15 @@ use http::HeaderMap;
 use super::{SessionManager, any_data::Data, core::Core, stored::StoredSession};
 use crate::{decision::Live, error::SessionError, expiry::TimeoutChanges};
 
-/// A session that [`SessionManager::create`] began, and the token that opens it. It derefs to the [`StoredSession`].
+/// A session that [`SessionManager::create`] began, and its token. It derefs to the [`StoredSession`].
+///
+/// [`SessionManager::create`] has an example.
 ///
 /// # Security
 ///
-/// The token is the login: whoever has it has the session. [`Debug`](fmt::Debug) shows nothing of it.
+/// A client that has the token has the session. [`Debug`](fmt::Debug) shows nothing of the token.
 #[derive(Clone)]
-#[must_use = "nobody can use the session without its token"]
+#[must_use = "no client can use the session without its token"]
 pub struct CreatedSession<T> {
     session: StoredSession<T>,
     token: String,
@@ -21,17 +23,35 @@ pub struct CreatedSession<T> {
 }
 
 impl<T> CreatedSession<T> {
-    /// Returns the token that the client sends: the value of the cookie, what follows `Bearer `, or the value of the
-    /// transport's header.
+    /// Returns the token that the client sends: the value of the cookie, the text after `Bearer `, or the value of
+    /// the transport's header. The example of [`SessionManager::create`] returns it to a device.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// Returns the headers of a response that gives the token to its client.
+    /// Returns the response headers that give the token to its client.
     ///
-    /// The transport decides: `Set-Cookie`, `X-Session-Token`, the header of its own name, or what the `set` of a
-    /// [custom transport](crate::Transport::custom) writes. `Cache-Control: no-store` and `Vary` keep the response out
-    /// of caches. A cookie comes with the removals of former cookies, so `Set-Cookie` may stand there several times.
+    /// The [transport](crate::Transport) decides: they contain `Set-Cookie`, `X-Session-Token`, the header that the
+    /// transport names, or the headers that the `set` of a [custom transport](crate::Transport::custom) writes.
+    /// `Cache-Control: no-store` and `Vary` keep the response out of caches. `Set-Cookie` can occur several times,
+    /// since a cookie comes with the removals of former cookies.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::response::{IntoResponse, Response};
+    /// use axum_typed_session::{SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn first_session(
+    ///     sessions: &SessionManager<Login>,
+    ///     user: String,
+    /// ) -> Result<Response, SessionError> {
+    ///     let created = sessions.create(Login { user: Some(user) }).await?;
+    ///     Ok((created.headers().clone(), "welcome").into_response())
+    /// }
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -54,40 +74,19 @@ impl<T> fmt::Debug for CreatedSession<T> {
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Begins a session outside a request, such as for a device that its user has approved, or from a command line.
     ///
-    /// It is stored as a commit stores a fresh session, also where `data` is the default of `T`. Its id is 32 random
-    /// bytes: [`id_generator`](crate::SessionManagerBuilder::id_generator) is not asked, since it wants a request. In
-    /// cookie mode the token holds the data and nothing is stored. Where the store, the cookie or the audience depend
-    /// on the request, call it on [`for_request`](Self::for_request).
-    ///
-    /// # Errors
-    ///
-    /// - [`SessionError::Store`] if the store is down.
-    /// - [`SessionError::TooLarge`], [`SessionError::Encode`] and [`SessionError::Invalid`] as for a
-    ///   [`commit`](crate::Session::commit).
-    /// - [`SessionError::NoStore`] if `store_for` chooses the store, and no request or
-    ///   [`with_store`](Self::with_store) named one.
-    /// - [`SessionError::Config`] if `audience_for` chooses the tenant, and no request named one.
-    ///
-    /// # Security
-    ///
-    /// In a handler, log in through [`Session`](crate::Session) and its `regenerate`: `create` leaves the visitor's
-    /// earlier session as it is.
-    ///
-    /// Do not put the token into a URL, since URLs end up in logs and histories. A magic link carries a random code of
-    /// the application's own that works once. The session begins when the code comes back.
-    ///
-    /// # Cancellation
-    ///
-    /// Dropping the future may leave a row under an id that no client knows. It ends with its idle timeout.
+    /// The session is stored as the commit of a new session stores it, even if `data` is the default of `T`. Its id
+    /// is 32 random bytes: [`id_generator`](crate::SessionManagerBuilder::id_generator) is not called, since it
+    /// needs a request. Without a store, the token holds the data and nothing is stored. If the store, the cookie
+    /// or the audience depend on the request, call `create` on [`for_request`](Self::for_request).
     ///
     /// # Example
     ///
     /// ```
     /// use axum_typed_session::{SessionError, SessionManager};
-    ///
     /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
     /// # struct Login { user: Option<String> }
-    /// /// Returns what the device sends as `Authorization: Bearer` from now on.
+    ///
+    /// /// Returns the token that the device sends as `Authorization: Bearer` from now on.
     /// async fn sign_in_device(
     ///     sessions: &SessionManager<Login>,
     ///     user: String,
@@ -97,6 +96,33 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///     Ok(created.token().to_owned())
     /// }
     /// ```
+    ///
+    /// [`guide::api_tokens`](crate::guide::api_tokens) has the whole API.
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Store`] if the store failed or did not answer.
+    /// - [`SessionError::TooLarge`], [`SessionError::Encode`], [`SessionError::Invalid`],
+    ///   [`SessionError::IdInUse`], [`SessionError::Seal`] and [`SessionError::Random`], as for a
+    ///   [`commit`](crate::Session::commit).
+    /// - [`SessionError::NoStore`] if [`store_for`](crate::SessionManagerBuilder::store_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request) or [`with_store`](Self::with_store).
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, a stored session may remain under an id that no client knows. It ends with its
+    /// idle timeout.
+    ///
+    /// # Security
+    ///
+    /// In a handler, sign in with [`Session`](crate::Session) and its [`regenerate`](crate::Session::regenerate).
+    /// `create` does not end the session that the visitor already has.
+    ///
+    /// Do not put the token into a URL, since URLs end up in logs and histories. A magic link contains a random
+    /// code of the application that works once. The session begins when the code comes back.
+    #[doc(alias("insert", "login", "sign in", "new session"))]
     pub async fn create(&self, mut data: T) -> Result<CreatedSession<T>, SessionError> {
         let (live, token, headers) = self.core.create(&mut data).await?;
         let session = StoredSession::new(live.key(), live.record, data, &self.core);

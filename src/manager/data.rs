@@ -21,10 +21,10 @@ use crate::{
     warnings,
 };
 
-/// Why a change cannot be saved beside what others wrote.
+/// The reason why a change cannot be saved together with the writes of other requests.
 pub(super) struct Clash {
     pub(super) error: SessionError,
-    /// The field that both changed, if one is to blame.
+    /// The field that both changed, if a single field is the cause.
     pub(super) field: Option<Pointer>,
 }
 
@@ -58,7 +58,7 @@ impl Core {
         self.data.decode(payload).map_err(|_| StoreError::Corrupt)
     }
 
-    /// Makes the draft of another guard.
+    /// Makes the draft of a further `Session`.
     pub(crate) fn draft_of(&self, basis: Arc<Basis>) -> Result<Box<Draft>, SessionError> {
         let data = self.data_of(&basis)?;
         Ok(Box::new(Draft::new(basis, data)))
@@ -74,11 +74,11 @@ impl Core {
         Ok(decoded?.ok_or(StoreError::Corrupt)?)
     }
 
-    /// Lends a draft's data out to be changed, noting first how it was handed out.
+    /// Lends the data of a draft out to be changed, and keeps the encoded data from before.
     pub(crate) fn lend<'a>(&self, draft: &'a mut Draft) -> &'a mut Box<Data> {
         if draft.base.is_none() {
             let at_hand = draft.basis.handed_out(self).cloned();
-            // No bytes are no encoding: data that cannot be encoded counts as changed, and fails later.
+            // No encoding is empty: data that cannot be encoded counts as changed, and fails later.
             let base = at_hand.or_else(|| self.encode(&*draft.data).ok()).unwrap_or_default();
             draft.base = Some(base);
         }
@@ -86,7 +86,7 @@ impl Core {
         &mut draft.data
     }
 
-    /// Returns the draft's data encoded if it differs from how it was handed out.
+    /// Returns the encoded data of the draft if it differs from the data before the first mutable borrow.
     pub(crate) fn change(&self, draft: &mut Draft) -> Result<Option<Bytes>, SessionError> {
         let Some(base) = draft.base.clone().filter(|_| !draft.intents.destroy) else {
             return Ok(None);
@@ -96,7 +96,7 @@ impl Core {
             None => draft.encoded.insert(self.encode(&*draft.data)?).clone(),
         };
         if self.is_same_data(&base, &encoded) {
-            // As good as never lent out.
+            // The draft counts as never lent out.
             (draft.base, draft.encoded) = (None, None);
             return Ok(None);
         }
@@ -158,7 +158,7 @@ impl Core {
 
     /// Encodes decoded data once more, so that defaults and renames look as in other data that `T` wrote.
     ///
-    /// Data that cannot be read becomes no bytes, which are no encoding and do not merge.
+    /// Data that cannot be read becomes an empty text, which does not merge.
     pub(super) fn encode_again(&self, decoded: Option<Box<Data>>) -> Bytes {
         decoded.and_then(|data| self.encode(&*data).ok()).unwrap_or_default()
     }
@@ -184,7 +184,7 @@ impl Core {
         if self.data.is_valid(&*data, None) { Ok(data) } else { Err(conflict()) }
     }
 
-    /// Brings a draft from the basis it was handed out of to the request's current one.
+    /// Brings a draft from its basis to the current basis of the request.
     pub(crate) fn rebase(&self, onto: &Arc<Basis>, draft: &mut Draft) -> Result<(), SessionError> {
         if Arc::ptr_eq(onto, &draft.basis) || draft.intents.destroy {
             draft.basis.clone_from(onto);
@@ -217,7 +217,7 @@ impl Core {
         Ok(())
     }
 
-    /// Reports two guards of one request that changed the same, which is a mistake of the application.
+    /// Reports that two `Session`s of one request changed the same data, which is a mistake of the application.
     fn clash_in_request(&self, basis: &Basis, field: Option<&str>) -> SessionError {
         let route = Some(&basis.incoming.route);
         self.warn(warnings::GUARDS_CONFLICT, route, field);

@@ -40,7 +40,7 @@ impl Successor {
         Self { key, is_other_identity: save.leaves_identity() }
     }
 
-    /// Reads what a tombstone or an entry of the revocation list holds.
+    /// Reads the content of a tombstone or of an entry of the revocation list.
     pub(super) fn of(tombstone: &Record) -> Option<Self> {
         let (flag, key) = tombstone.payload.split_first()?;
         let key = StoreKey::from_bytes(key.try_into().ok()?);
@@ -53,7 +53,7 @@ impl Successor {
 }
 
 impl Core {
-    /// Ends every session that came in, and is certain of it before it says so.
+    /// Ends every session that came in. It returns `Ok` only if they have certainly ended.
     pub(super) async fn destroy_all(
         &self,
         basis: &Basis,
@@ -101,7 +101,7 @@ impl Core {
         mut version: Option<Version>,
         is_meant: impl Fn(&Record) -> bool,
     ) -> Result<Option<Record>, SessionError> {
-        // No pauses: somebody who keeps writing would write again in each.
+        // No pauses: a client that keeps writing would write again in each pause.
         let pauses = Pauses::start();
         loop {
             let outcome = match version {
@@ -127,7 +127,7 @@ impl Core {
         }
     }
 
-    /// Enters a session of cookie mode into the revocation list; returns what stood there before, which stays.
+    /// Adds a session of cookie mode to the revocation list. If there is an entry already, it stays and is returned.
     pub(super) async fn revoke(
         &self,
         list: Rows<'_>,
@@ -148,8 +148,8 @@ impl Core {
         })
     }
 
-    /// Returns `true` if a save that asked for a new id may go on although another request was first to
-    /// replace the old one: a login proves itself, and a session that goes on is still this person's.
+    /// Returns `true` if a save with a new id may continue although another request has already replaced the old
+    /// id. A login may, since it has its own proof. Other saves may while the new session belongs to the same person.
     pub(super) async fn may_follow(
         &self,
         rows: Rows<'_>,

@@ -1,4 +1,4 @@
-//! The session of a request: its tokens opened, looked up and judged, until one session is left.
+//! The session of a request: its tokens are opened, looked up and judged, until one session is chosen.
 
 use std::{
     cmp::Reverse,
@@ -25,23 +25,23 @@ use crate::{
     warnings::Route,
 };
 
-/// What a session turned out to be, as far as that needs no data type.
+/// The result of a check of a session, without its data.
 pub(super) enum Verdict {
     /// It has not ended; its data is still to be judged.
     Current(Record),
     /// Its id was replaced.
     Tombstone(Option<Successor>),
-    /// Not to be handed out; the record, if it could be read, is left to expire.
+    /// Not to be used. The record, if it could be read, stays until it expires.
     Refused(Option<Record>),
     Absent,
 }
 
-/// Which of several sessions counts: one in today's cookie before one in a former cookie, then the newest.
+/// The order of several sessions: a session in the current cookie before a session in a former cookie, then the newest.
 type Rank = (bool, Reverse<Timestamp>);
 
 impl Core {
-    /// Reads the tokens of a request and looks their sessions up. Returns what is known without decoding data:
-    /// the origin if no session is valid, and the sessions that may be, the one that counts first.
+    /// Reads the tokens of a request and looks their sessions up. It decodes no data. Returns the origin if no
+    /// session is valid, and the sessions that may be valid, in the order in which they count.
     pub(super) async fn look_up(
         &self,
         parts: &Parts,
@@ -81,7 +81,7 @@ impl Core {
             }
         }
         if origin == Origin::Tombstone {
-            // The client gets its new token from another response, which one of a former cookie must not replace.
+            // The client gets its new token from another response. A token of a former cookie must not replace it.
             let formers = current.extract_if(.., |((in_former_cookie, _), _)| *in_former_cookie);
             others.extend(formers.map(|(_, live)| (live.key(), Some(live.record))));
         }
@@ -101,7 +101,7 @@ impl Core {
         Ok((incoming, origin, current))
     }
 
-    /// Judges what a token or a store holds of a session.
+    /// Judges the record of a session from a token or a store.
     pub(super) fn judge(
         &self,
         session: &dyn Fn() -> StoreKey,
@@ -138,7 +138,7 @@ impl Core {
                 let is_fresh = entry.created_at().saturating_add(self.tombstone_life()) > now;
                 Successor::of(&entry).filter(|_| is_fresh)
             }
-            // An entry that cannot be read still is one.
+            // An entry that cannot be read is still an entry.
             Err(StoreError::Corrupt) => None,
             Err(error) => return Err(error.into()),
         };
@@ -160,7 +160,7 @@ impl Core {
 
     /// Finds the session of a request, or starts a fresh one.
     ///
-    /// `keep` copies the request, which `id_generator` gets to see later.
+    /// `keep` copies the request for `id_generator`.
     pub(crate) async fn open(
         &self,
         parts: &Parts,

@@ -1,4 +1,4 @@
-//! Store calls, each bounded in time and reported when it fails, and the write that others may come before.
+//! Store calls, each bounded in time and reported when it fails, and writes that compete with other requests.
 
 use std::{future::Future, time::Duration};
 
@@ -33,7 +33,7 @@ impl Rows<'_> {
         self.bounded("save", self.store.save(key, record, write)).await
     }
 
-    /// Saves, and asks once more where the outcome is unknown: a write that arrived finds its own version.
+    /// Saves, and saves once more if the outcome is unknown: the second save finds the version of the first.
     pub(super) async fn save_twice(
         &self,
         key: &StoreKey,
@@ -60,7 +60,7 @@ impl Rows<'_> {
         self.bounded("destroy", self.store.destroy_at(key, version)).await
     }
 
-    /// Bounds a call in time: a store that hangs is a store that is down.
+    /// Bounds a call in time: a store that does not answer counts as down.
     pub(super) async fn bounded<R>(
         &self,
         operation: &'static str,
@@ -76,15 +76,14 @@ impl Rows<'_> {
         result
     }
 
-    /// Writes over the row at `expected`. When another write came first, `again` makes the record to try
-    /// next from the row there is, or returns `None` if that row will do.
+    /// Writes over the row at `expected`. If another write came first, `again` makes the next record from the row
+    /// that the other write left, or returns `None` if that row can stay.
     ///
-    /// Returns the record that the row holds then, or as the inner error what else is there: a tombstone,
-    /// or no row.
+    /// Returns the record that the row holds then. The inner error is a tombstone, or `None` if there is no row.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Conflict`] if others kept coming first for [`CONTENTION`], and what `again` returns.
+    /// [`SessionError::Conflict`] if other writes came first for [`CONTENTION`], and the errors of `again`.
     pub(super) async fn overwrite(
         &self,
         key: &StoreKey,
@@ -119,13 +118,13 @@ impl Rows<'_> {
     }
 }
 
-/// How long a write tries again when others keep coming first.
+/// The time for which a write tries again if other writes come first.
 pub(crate) const CONTENTION: Duration = Duration::from_secs(5);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
-/// The pauses of a write that others come before: none at first, then growing random ones.
+/// The pauses of a write that comes second: no pause at first, then growing random pauses.
 pub(super) struct Pauses {
     deadline: Instant,
     /// The longest the next pause may be.

@@ -19,33 +19,40 @@ use crate::{
     store::{Record, SessionStore},
 };
 
-/// A session as a store holds it. It derefs to the data.
+/// A session as the store holds it. It derefs to the data.
+///
+/// [`SessionManager::sessions_of`] returns it and has an example; [`SessionManager::load`] returns it too. It is a
+/// copy: a change of it changes nothing in the store.
 #[derive(Clone)]
 pub struct StoredSession<T> {
     key: StoreKey,
     record: Record,
     data: T,
-    /// When the session ends under the current rules, which may be stricter than at its last save.
+    /// The end of the session under the current rules, which may be stricter than at its last save.
     expires_at: Timestamp,
 }
 
 impl<T> StoredSession<T> {
-    /// Returns the key under which the store keeps the session, such as for [`SessionManager::destroy`].
+    /// Returns the key under which the store keeps the session, such as for [`SessionManager::destroy`]. The
+    /// example of [`SessionManager::sessions_of`] uses it.
     pub fn key(&self) -> StoreKey {
         self.key
     }
 
-    /// Returns when the session began, or when its owner last changed.
+    /// Returns the time at which the session began, or at which another user signed in. The example of
+    /// [`SessionManager::sessions_of`] uses it.
     pub fn created_at(&self) -> OffsetDateTime {
         self.record.created_at().into()
     }
 
-    /// Returns when the session ends unless a commit extends it.
+    /// Returns the time at which the session ends unless a commit extends it. The example of
+    /// [`SessionManager::create`] uses it.
+    #[doc(alias("expiry", "ttl"))]
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at.into()
     }
 
-    /// Returns the data.
+    /// Returns the data. The example of [`SessionManager::load`] uses it.
     pub fn into_inner(self) -> T {
         self.data
     }
@@ -83,42 +90,57 @@ impl<T> fmt::Debug for StoredSession<T> {
     }
 }
 
-/// How long ending all sessions of an owner may take: many more than one store call.
+/// The limit of the time that ending all sessions of an owner may take, in store timeouts.
 const LONGEST_ENDING: u32 = 15;
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns the same manager with another store, for tenants of
     /// [`store_for`](crate::SessionManagerBuilder::store_for) and for tests.
     ///
-    /// It opens sessions of the original manager too, if `store` has their rows.
+    /// It also opens sessions of the original manager, if `store` has them.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// fn for_tests(sessions: &SessionManager<Login>) -> SessionManager<Login> {
+    ///     sessions.with_store(MemoryStore::new())
+    /// }
+    /// ```
     pub fn with_store(&self, store: impl SessionStore) -> Self {
         Self::new(self.core.with_store(store))
     }
 
-    /// Returns the manager for the sessions of one request: with the store, the cookie and the audience that
+    /// Returns the manager for the sessions of one request. It has the store, the cookie and the audience that
     /// [`store_for`](crate::SessionManagerBuilder::store_for),
     /// [`cookie_for`](crate::SessionManagerBuilder::cookie_for) and
-    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) choose.
+    /// [`audience_for`](crate::SessionManagerBuilder::audience_for) choose for this request.
     ///
-    /// A job makes the request itself, with whatever these functions look at.
-    ///
-    /// # Errors
-    ///
-    /// - [`SessionError::Store`] if `store_for` fails.
-    /// - [`SessionError::Config`] if a cookie or an audience cannot be used.
+    /// A background job makes the request itself, with all parts that these functions read.
     ///
     /// # Example
     ///
     /// ```
     /// use axum::http::Request;
-    /// use axum_typed_session::{SessionError, SessionManager};
+    /// use axum_typed_session::SessionManager;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
     ///
-    /// # async fn example(sessions: SessionManager<String>) -> Result<(), Box<dyn std::error::Error>> {
-    /// let (request, ()) = Request::get("/").header("host", "a.example").body(())?.into_parts();
-    /// let ended = sessions.for_request(&request)?.destroy_all_of("alice").await?;
-    /// # Ok(())
-    /// # }
+    /// async fn ban(sessions: SessionManager<Login>) -> Result<u64, Box<dyn std::error::Error>> {
+    ///     let request = Request::get("/").header("host", "a.example").body(())?;
+    ///     let (parts, ()) = request.into_parts();
+    ///     Ok(sessions.for_request(&parts)?.destroy_all_of("alice").await?)
+    /// }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Store`] if `store_for` fails.
+    /// - [`SessionError::Config`] if a chosen cookie or audience cannot be used.
+    #[doc(alias = "tenant")]
     pub fn for_request(&self, parts: &Parts) -> Result<Self, SessionError> {
         Ok(Self::new(self.core.for_request(parts)?))
     }
@@ -126,10 +148,32 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns a stored session; `None` if it has ended, has a new id, or is rejected by
     /// [`validate_data`](crate::SessionManagerBuilder::validate_data).
     ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionManager, StoreKey};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn user_of(
+    ///     sessions: &SessionManager<Login>,
+    ///     key: StoreKey,
+    /// ) -> Result<Option<String>, SessionError> {
+    ///     let session = sessions.load(key).await?;
+    ///     Ok(session.and_then(|session| session.into_inner().user))
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// - [`SessionError::Store`] if the store is down.
-    /// - [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::Store`] if the store failed or did not answer.
+    /// - [`SessionError::Newer`] if a newer version of the application wrote the session.
+    /// - [`SessionError::NoStore`] without a store.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, nothing has changed.
+    #[doc(alias = "get")]
     pub async fn load(
         &self,
         key: impl Into<StoreKey>,
@@ -140,21 +184,47 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 
     /// Changes a stored session, keeps its expiry, and returns the result of `change`.
     ///
-    /// `change` runs again on the newest row whenever another writer came first, so it should do nothing but change
-    /// the data. Nothing is written if the data stays the same.
+    /// If another writer writes first, `change` runs again on the newest stored data. So it should do nothing but
+    /// change the data. Nothing is written if the data stays the same.
     ///
-    /// A key names no identity. If another person has logged in on this session meanwhile, `change` changes that
-    /// person's data. A [`SessionHandle`](crate::SessionHandle) answers [`SessionError::Gone`] instead.
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionManager, StoreKey};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    ///
+    /// async fn add(
+    ///     sessions: &SessionManager<Visits>,
+    ///     key: StoreKey,
+    /// ) -> Result<u32, SessionError> {
+    ///     let change = |visits: &mut Visits| {
+    ///         visits.count += 1;
+    ///         visits.count
+    ///     };
+    ///     sessions.update(key, change).await
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
     /// - [`SessionError::Gone`] if the session has ended or has a new id.
-    /// - [`SessionError::Conflict`] if other writers came first for five seconds.
+    /// - [`SessionError::Conflict`] if other writers wrote first for five seconds.
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) and
+    ///   [`owner`](crate::SessionManagerBuilder::owner) are set, and the manager is not from
+    ///   [`for_request`](Self::for_request).
+    /// - [`SessionError::NoStore`] without a store.
     /// - All other errors of [`commit`](crate::Session::commit).
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the row wholly old or wholly new.
+    /// If the future is dropped, the stored session is entirely old or entirely new.
+    ///
+    /// # Security
+    ///
+    /// A key does not say to whom the session belongs. If another user has signed in with this session meanwhile,
+    /// `change` changes the data of that user. A [`SessionHandle`](crate::SessionHandle) returns
+    /// [`SessionError::Gone`] instead.
     pub async fn update<R: Send>(
         &self,
         key: impl Into<StoreKey>,
@@ -184,16 +254,41 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         result.ok_or(SessionError::Gone)
     }
 
-    /// Ends a session. If it has already ended, this is a success.
+    /// Ends a session. If it has already ended, the call succeeds.
     ///
-    /// In cookie mode it needs [`revocations`](crate::SessionManagerBuilder::revocations), which the key is entered
-    /// into.
+    /// Without a store it needs [`revocations`](crate::SessionManagerBuilder::revocations), and adds the key to
+    /// that list.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionManager, StoreKey};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// /// An admin ends a session. The key comes from a form.
+    /// async fn end(
+    ///     sessions: &SessionManager<Login>,
+    ///     key: StoreKey,
+    /// ) -> Result<(), SessionError> {
+    ///     sessions.destroy(key).await
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// - [`SessionError::Gone`] if the session has a new id and goes on under it.
+    /// - [`SessionError::Gone`] if the session continues under a new id.
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
-    /// - [`SessionError::NoStore`] in cookie mode without revocations.
+    /// - [`SessionError::NoStore`] without a store and without revocations.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the session may have ended or not. It is safe to call again.
+    ///
+    /// # Security
+    ///
+    /// It ends the session of any user. If users end their own sessions, call [`destroy_of`](Self::destroy_of).
+    #[doc(alias("revoke", "delete", "logout", "sign out", "invalidate"))]
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
         let (core, key) = (&self.core, key.into());
         let Some(list) = core.list() else {
@@ -207,16 +302,48 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(())
     }
 
-    /// Returns the live sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes one
-    /// store call for each.
+    /// Returns the stored sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes
+    /// one store call for the list and one for each session.
     ///
-    /// Use it only for display: a session that gets a new id during the call may be missing.
-    /// [`destroy_all_of`](Self::destroy_all_of) misses no session.
+    /// Use the list for display only: a session that gets a new id during the call may be missing.
+    /// [`destroy_all_of`](Self::destroy_all_of) ends every session.
+    ///
+    /// # Example
+    ///
+    /// A page with "your devices":
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn devices(
+    ///     sessions: &SessionManager<Login>,
+    ///     user: &str,
+    /// ) -> Result<String, SessionError> {
+    ///     let mut page = String::new();
+    ///     for session in sessions.sessions_of(user).await? {
+    ///         let (key, since) = (session.key().to_base64url(), session.created_at());
+    ///         page += &format!("<li>{since} <button name=key value={key}>Sign out</button>");
+    ///     }
+    ///     Ok(page)
+    /// }
+    /// ```
+    ///
+    /// [`guide::devices`](crate::guide::devices) has the whole page.
     ///
     /// # Errors
     ///
-    /// - [`SessionError::Store`] if the store is down or does not index owners.
-    /// - [`SessionError::NoStore`] in cookie mode.
+    /// - [`SessionError::Store`] if the store failed, did not answer, or has no index of owners.
+    /// - [`SessionError::Newer`] if a newer version of the application wrote one of the sessions.
+    /// - [`SessionError::NoStore`] without a store.
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, nothing has changed.
+    #[doc(alias("devices", "list sessions"))]
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
         let operation = "sessions_of";
         let owner = self.core.owner_key(operation, owner)?;
@@ -233,13 +360,37 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(sessions)
     }
 
-    /// Ends a session if it belongs to this owner. Returns `true` if it does.
+    /// Ends a session if it belongs to `owner`. Returns `true` if it did.
     ///
-    /// Use it on pages where users end their own sessions and the key comes from a form.
+    /// Use it on pages where users end their own sessions, since the key comes from a form.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use axum_typed_session::{SessionError, SessionManager, StoreKey};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn sign_out_device(
+    ///     sessions: &SessionManager<Login>,
+    ///     user: &str,
+    ///     key: StoreKey,
+    /// ) -> Result<StatusCode, SessionError> {
+    ///     let is_ended = sessions.destroy_of(user, key).await?;
+    ///     Ok(if is_ended { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`destroy`](Self::destroy).
+    /// Those of [`sessions_of`](Self::sessions_of), and [`SessionError::Gone`] if the session gets a new id or
+    /// another owner during the call.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the session may have ended or not. It is safe to call again.
+    #[doc(alias("revoke", "logout", "sign out"))]
     pub async fn destroy_of(
         &self,
         owner: &str,
@@ -255,26 +406,55 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(true)
     }
 
-    /// Ends every session of an owner that was saved before the call, and returns how many it ended.
+    /// Ends every session of an [`owner`](crate::SessionManagerBuilder::owner) that was saved before the call.
+    /// Returns the number of sessions that ended.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn ban(sessions: &SessionManager<Login>, user: &str) -> Result<(), SessionError> {
+    ///     let count = sessions.destroy_all_of(user).await?;
+    ///     println!("{user} is signed out of {count} devices");
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// - [`SessionError::Store`] if the store fails, does not index owners, or takes longer than fifteen times
+    /// - [`SessionError::Store`] if the store failed, has no index of owners, or needs more than fifteen times the
     ///   [`store_timeout`](crate::SessionManagerBuilder::store_timeout). Sessions that ended before the error stay
-    ///   ended, so calling again is safe.
-    /// - [`SessionError::NoStore`] in cookie mode.
+    ///   ended. It is safe to call again.
+    /// - [`SessionError::NoStore`] without a store.
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, some sessions may have ended. It is safe to call again.
+    #[doc(alias("logout everywhere", "log out everywhere", "sign out everywhere"))]
+    #[doc(alias("revoke"))]
     pub async fn destroy_all_of(&self, owner: &str) -> Result<u64, SessionError> {
         self.core.destroy_by_owner("destroy_all_of", owner, None).await
     }
 
-    /// Ends every session of an owner except `keep`, such as after a change of password.
+    /// Ends every session of an [`owner`](crate::SessionManagerBuilder::owner) except `keep`, such as after a
+    /// change of password. Returns the number of sessions that ended.
     ///
-    /// After a [`regenerate`](crate::Session::regenerate), pass
-    /// [`SessionCommit::id`](crate::SessionCommit::id) as `keep`.
+    /// After a [`regenerate`](crate::Session::regenerate), pass [`SessionCommit::key`](crate::SessionCommit::key)
+    /// as `keep`. That method has an example.
     ///
     /// # Errors
     ///
-    /// As [`destroy_all_of`](Self::destroy_all_of).
+    /// Those of [`destroy_all_of`](Self::destroy_all_of).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, some sessions may have ended. It is safe to call again.
+    #[doc(alias("sign out others", "revoke"))]
     pub async fn destroy_others_of(
         &self,
         owner: &str,
@@ -283,14 +463,34 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         self.core.destroy_by_owner("destroy_others_of", owner, Some(keep.into())).await
     }
 
-    /// Deletes at most `limit` expired rows and returns how many it deleted. For a periodic task; see
-    /// [`Cleanup`](crate::store::Cleanup).
+    /// Deletes at most `limit` expired sessions from the store, and returns the number of sessions that it deleted.
+    ///
+    /// [`Cleanup`](crate::store::Cleanup) is a task that calls a store in this way. Expired sessions are rejected
+    /// even if they are not deleted yet.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn clean_up(sessions: &SessionManager<Login>) -> Result<(), SessionError> {
+    ///     while sessions.delete_expired(1000).await? == 1000 {}
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// - [`SessionError::Store`] if the store fails.
-    /// - [`SessionError::NoStore`] in cookie mode without
+    /// - [`SessionError::Store`] if the store failed or did not answer.
+    /// - [`SessionError::NoStore`] without a store and without
     ///   [`revocations`](crate::SessionManagerBuilder::revocations).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, some sessions may have been deleted. It is safe to call again.
+    #[doc(alias("cleanup", "purge", "prune"))]
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
         let (core, operation) = (&self.core, "delete_expired");
         let rows = core.list().map_or_else(|| core.rows_for(operation), Ok)?;
@@ -301,10 +501,10 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 /// Returns `true` for the session that an operation is for.
 pub(crate) type IsMeant<'a> = dyn Fn(&Record) -> bool + Send + Sync + 'a;
 
-/// A change of data whose type is forgotten.
+/// A change of data, without its type.
 pub(crate) type AnyChange<'a> = dyn FnMut(&mut Data) + Send + 'a;
 
-/// Makes a change of data whose type is forgotten. Its latest result is there once the change has landed.
+/// Makes a change of data, without its type. `result` holds the latest result once the change is written.
 pub(crate) fn any_change<T: 'static, R>(
     mut change: impl FnMut(&mut T) -> R,
     result: &mut Option<R>,
@@ -456,7 +656,7 @@ impl Core {
 /// The effect of a save on the session's expiry.
 #[derive(Clone, Copy)]
 enum Expiry {
-    /// As a commit of the request has it.
+    /// The save has the effect of a commit of the request.
     OfRequest {
         extends: bool,
     },

@@ -1,4 +1,4 @@
-//! Whom sessions are for, and the cookie or header that carries them: fixed, or chosen for each request.
+//! The audience of sessions, and the cookie or header that carries them: fixed, or chosen for each request.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::{
 pub(crate) struct Tenant {
     pub(crate) scope: Arc<Scope>,
     pub(crate) carrier: Carrier,
-    /// It is the tenant of a request, not the one outside of requests.
+    /// `true` for the tenant of a request, `false` outside of requests.
     pub(super) is_of_request: bool,
 }
 
 impl Settings {
-    /// Makes the tenant of a request, or the one outside of requests.
+    /// Makes the tenant of a request, or without `parts` the tenant outside of requests.
     pub(super) fn tenant(&self, parts: Option<&Parts>) -> Result<Tenant, ConfigError> {
-        const LEAVE_OUT: &str = "leave the option out";
+        const LEAVE_OUT: &str = "give a name, or leave the option out";
         let (option, way_out, audience) = match (parts, &self.audience_for) {
             (Some(parts), Some(choose)) => {
-                ("audience_for", "return one for every request", choose(parts))
+                ("audience_for", "return a name for every request", choose(parts))
             }
             _ => ("audience", LEAVE_OUT, self.audience.clone()),
         };
@@ -37,7 +37,7 @@ impl Settings {
         for (option, way_out, name) in [(option, way_out, &*audience), ("kind", LEAVE_OUT, kind)] {
             if name.is_empty() {
                 return Err(ConfigError::new(format!(
-                    "`.{option}(..)`: an empty name tells nothing apart; {way_out}"
+                    "`.{option}(..)`: the name is empty; {way_out}"
                 )));
             }
         }
@@ -52,7 +52,7 @@ impl Settings {
         Ok(Tenant { scope: Scope::new(&audience, kind), carrier, is_of_request: parts.is_some() })
     }
 
-    /// Makes today's cookie and the former ones.
+    /// Makes the current cookie and the former cookies.
     fn cookies(
         &self,
         parts: Option<&Parts>,
@@ -79,10 +79,10 @@ impl Settings {
         });
         let is_known = formers.len() < count && self.cookie_for.is_none();
         let problem = if is_known && lacks_partitioned {
-            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned"
+            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned"
         } else if is_known && !self.insecure_http {
-            "`.former_cookie(..)` has the name, Domain, Path and Partitioned of today's cookie or of another former \
-             one; remove it"
+            "`.former_cookie(..)` has the name, Domain, Path and Partitioned of the current cookie or of another \
+             former cookie; remove it"
         } else {
             // `insecure_http` takes away the prefix by which two names may differ.
             return Ok((template, formers));
@@ -92,20 +92,20 @@ impl Settings {
 }
 
 impl Core {
-    /// Refuses an operation that is of one tenant where none was chosen.
+    /// Refuses an operation that needs a tenant if no tenant was chosen.
     pub(super) fn check_tenant(&self, operation: &'static str) -> Result<(), SessionError> {
         if self.audience_for.is_none() || self.tenant.is_of_request {
             return Ok(());
         }
         Err(SessionError::Config(ConfigError::new(format!(
-            "`{operation}` needs a tenant, which `.audience_for(..)` chooses for a request; call it on \
+            "`{operation}` needs a tenant, since `.audience_for(..)` is set; call it on \
              `manager.for_request(..)`"
         ))))
     }
 }
 
-/// Returns what follows a plain id: a hash of the cookie's attributes, or nothing where only its name tells it from
-/// others.
+/// Returns the text that follows a plain id: a hash of the cookie's Domain, Path and Partitioned, or nothing if these
+/// are the defaults.
 fn suffix_of(identity: &str) -> String {
     identity.split_once(';').map_or_else(String::new, |(_, attributes)| {
         let hash: [u8; 32] = Sha256::digest(attributes).into();

@@ -20,8 +20,8 @@ use crate::{
 /// More sessions of one request than this are not looked up, since each may cost a load.
 const MAX_CLAIMS: usize = 16;
 
-/// More tokens than this are not opened for each cookie, today's or a former one. No browser keeps as many cookies of
-/// one site, so none of another's making can hide a session.
+/// More tokens than this are not opened for each cookie, the current one or a former one. No browser keeps so many
+/// cookies of one site, so cookies that an attacker adds cannot hide a session.
 const MAX_TRIES: usize = 256;
 
 /// The bytes of the id, the time of issue and the expiry, which stand before a record.
@@ -29,11 +29,11 @@ const AROUND_RECORD: usize = ID_BYTES + 8 + 8;
 
 /// The tokens of a request.
 pub(super) struct Tokens {
-    /// Any came, valid or not.
+    /// A token came, valid or not.
     pub(super) arrived: bool,
     /// A response that sets the token also removes former cookies.
     pub(super) removes_formers: bool,
-    /// Those that could be a session.
+    /// The tokens that may name a session.
     pub(super) claims: Vec<Claim>,
 }
 
@@ -117,7 +117,7 @@ impl Core {
         Ok(Claim { id, former_key, in_former_cookie, carried })
     }
 
-    /// Reads what follows the id in a token that carries its data.
+    /// Reads the part after the id in a token that carries its data.
     ///
     /// The token ends no later than today's rules allow, so that the revocation list can forget its id.
     fn read_data(&self, mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
@@ -131,7 +131,7 @@ impl Core {
                 let end = issued_at.saturating_add(self.ttl_of(&record));
                 Ok((issued_at, record.with_expires_at(expires_at.min(end))))
             }
-            // An expired one holds nothing that a newer node still needs.
+            // No node needs the data of an expired token.
             Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
             Err(_) => Err(BadToken::Malformed),
         }

@@ -1,4 +1,4 @@
-//! Carrying a decision out: the row first, then what the client is told.
+//! Carrying a decision out: first the row, then the token of the client.
 
 use super::{
     basis::{Basis, Incoming},
@@ -22,8 +22,8 @@ use crate::{
 const MAX_DRAWS: usize = 4;
 
 impl Core {
-    /// Does what was decided: the row first, then what the client is told. Returns what the request goes on
-    /// with, or `None` if nothing was done.
+    /// Carries a decision out: first the row, then the token of the client. Returns the next basis of the request,
+    /// or `None` if nothing was done.
     ///
     /// The futures of its steps are boxed one by one: past a kilobyte allocators leave their fast path.
     pub(super) async fn carry_out(

@@ -1,4 +1,4 @@
-//! The session of a request. It is loaded once, all guards share it, and only one guard commits at a time.
+//! The session of a request. It is loaded once, all its `Session`s share it, and only one of them commits at a time.
 
 mod dropped;
 
@@ -18,10 +18,10 @@ use crate::{
     warnings,
 };
 
-/// The session of a request, shared by all its guards.
+/// The session of a request, shared by all its `Session`s.
 pub(crate) struct Cell {
     pub(crate) core: Core,
-    /// Set by the one load, however many extractors.
+    /// Set by the first extractor. The others use it.
     state: OnceCell<Mutex<State>>,
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
@@ -30,26 +30,26 @@ pub(crate) struct Cell {
 
 struct State {
     basis: Arc<Basis>,
-    /// Data of the basis that a guard gave back unchanged, for the next one.
+    /// Data of the basis that a `Session` gave back unchanged, for the next `Session`.
     spare: Option<Box<Draft>>,
-    /// Changes of guards that were dropped uncommitted. They wait until they can be folded into the basis.
+    /// Changes of `Session`s that were dropped uncommitted. They wait until they can be folded into the basis.
     ///
-    /// Here and below, the number says how many copies of the request there were when the guard was extracted.
+    /// Here and below, the number counts the copies of the request at the time of the extraction.
     waiting: VecDeque<(u32, Box<Draft>)>,
     /// The basis as it was before each folded change that a retry may have to undo.
     folded: Vec<(u32, Arc<Basis>)>,
-    /// Why changes of dropped guards cannot be committed together.
+    /// The reason why changes of dropped `Session`s cannot be committed together.
     refused: Option<(u32, SessionError)>,
-    /// A commit of changes of dropped guards began, and it is not known whether they are stored.
+    /// A commit of changes of dropped `Session`s began, and it is not known whether they are stored.
     is_in_doubt: bool,
     /// The layer has committed this session.
     is_over: bool,
-    /// The session was read, so that its response depends on it.
+    /// The session was read, so the response depends on it.
     is_read: bool,
     /// A `SessionCommit` was made for the latest outcome.
     is_promised: bool,
     is_delivered: bool,
-    /// A token went into a response already, and may have to come out of it again.
+    /// A token is in a response already, and may have to be removed from it.
     is_sent: bool,
 }
 
@@ -66,7 +66,7 @@ impl Cell {
         Self { core, state, turn, fate }
     }
 
-    /// Loads the session, once in a request, and hands its data out.
+    /// Loads the session once in a request, and returns a copy of its data.
     pub(crate) fn hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
         Box::pin(async {
             let state = self.state.get_or_try_init(|| self.load(parts)).await;
@@ -101,17 +101,17 @@ impl Cell {
         }))
     }
 
-    /// Locks the state; `None` if the session was never opened, so that no guard of it exists.
+    /// Locks the state; `None` if the session was never opened, so that no `Session` of it exists.
     fn state(&self) -> Option<MutexGuard<'_, State>> {
         self.state.get().map(lock)
     }
 
-    /// Returns what the latest commit of the request came to, and what dropped guards left.
+    /// Returns the outcome of the latest commit of the request, with the changes of dropped `Session`s.
     pub(crate) fn basis(&self) -> Result<Arc<Basis>, SessionError> {
         self.state().map(|state| state.basis.clone()).ok_or(SessionError::Closed)
     }
 
-    /// Commits a guard's draft. Returns `None` if there is nothing to do.
+    /// Commits the draft of a `Session`. Returns `None` if there is nothing to do.
     pub(crate) fn commit(&self, draft: Box<Draft>) -> Option<BoxFuture<'_, ()>> {
         if !draft.is_touched() && self.core.rests(&draft.basis) {
             self.give_back(draft);
@@ -163,7 +163,7 @@ impl Cell {
     }
 
     /// Waits until no other commit of this session is under way, as long as a write waits for other
-    /// requests. An unchanged guard does not wait.
+    /// requests. An unchanged `Session` does not wait.
     async fn turn(&self, is_changed: bool) -> Result<Option<Turn<'_, ()>>, SessionError> {
         let turn = match self.turn.try_lock() {
             Ok(turn) => turn,
@@ -176,7 +176,7 @@ impl Cell {
         if self.fate.is(Fate::CLOSING) { Err(SessionError::Closed) } else { Ok(Some(turn)) }
     }
 
-    /// Makes what a commit came to the current basis; the caller has the turn.
+    /// Makes the outcome of a commit the current basis; the caller has the turn.
     fn finish(&self, committed: Option<Basis>) -> Result<(), SessionError> {
         let Some(mut state) = self.state().filter(|_| !self.fate.is(Fate::CLOSED)) else {
             return Err(SessionError::Closed);
@@ -189,7 +189,7 @@ impl Cell {
         Ok(())
     }
 
-    /// Keeps unchanged data for the next guard.
+    /// Keeps unchanged data for the next `Session`.
     fn give_back(&self, draft: Box<Draft>) {
         if let Some(mut state) = self.state()
             && Arc::ptr_eq(&state.basis, &draft.basis)
@@ -209,7 +209,7 @@ impl Cell {
         self.core.warn(warning, Some(&basis.incoming.route), None);
     }
 
-    /// Changes the stored session now; `basis` is what the guard was handed out of.
+    /// Changes the stored session now; `basis` is the basis of the draft.
     pub(crate) fn update<'a>(
         &'a self,
         basis: &'a Basis,
@@ -235,7 +235,7 @@ impl Cell {
     pub(crate) fn coming_id(&self, draft: &mut Draft) -> Result<SessionId, SessionError> {
         let mut basis = self.basis()?;
         if draft.basis.identity > basis.identity {
-            // A commit under way does not know yet that a dropped guard ends the session.
+            // A commit under way does not know yet that a dropped `Session` ends the session.
             basis = draft.basis.clone();
         }
         let id = self.core.coming_id(&basis, &mut draft.intents);

@@ -48,8 +48,8 @@ use crate::{
 ///
 /// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 631 bytes for each
 /// session, and by 666 bytes for each session with an owner. The bound counts 448 bytes and the payload for each
-/// session, so the default holds about 388,000 of these sessions. To measure it again, run `cargo run --release
-/// --features testing --example memory_per_session`.
+/// session, so the default holds about 388,000 of these sessions. To measure it again, run `cargo bench
+/// --manifest-path benches/Cargo.toml --bench memory`.
 ///
 /// # Expiry
 ///

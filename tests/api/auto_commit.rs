@@ -459,7 +459,7 @@ async fn changes_that_exclude_each_other_replace_the_response(mode: Mode) {
     browser.get("/").await.expect_error(StatusCode::CONFLICT).expect_no_cookie();
     let lines = log.take();
     assert!(
-        matches!(&lines[..], [line] if line.contains("two `Session` guards of one request")),
+        matches!(&lines[..], [line] if line.contains("two `Session`s of one request")),
         "{lines:?}"
     );
 }

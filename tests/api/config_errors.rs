@@ -97,8 +97,8 @@ fn a_limit_that_no_session_or_no_browser_can_keep_is_refused() {
 #[test]
 fn a_header_that_http_uses_for_something_else_is_refused() {
     let with = |name| cookie_mode().transport(Transport::header(name));
-    let text = "`.transport(..)`: this header has a meaning of its own; use `Transport::cookie()`, \
-                `::bearer()` or a header such as `x-session`";
+    let text = "`.transport(..)`: HTTP uses this header for another purpose; use `Transport::cookie()`, \
+                `Transport::bearer()` or a header such as `x-session`";
     for name in
         [header::COOKIE, header::SET_COOKIE, header::AUTHORIZATION, header::LOCATION, header::HOST]
     {
@@ -111,7 +111,7 @@ fn a_header_that_http_uses_for_something_else_is_refused() {
 fn a_header_is_named_by_a_text_too() {
     let with = |name: &str| cookie_mode().transport(Transport::header(name));
     assert!(with("X-Session").build().is_ok());
-    let text = "`.transport(..)`: this is no header name; use letters, digits and `-`";
+    let text = "`.transport(..)`: the text is not a header name; use letters, digits and `-`";
     for name in ["", "x session", "x-\r\nsession", "sitzung-ü"] {
         expect_refusal(with(name), text);
     }
@@ -119,7 +119,7 @@ fn a_header_is_named_by_a_text_too() {
 
 #[test]
 fn options_that_mean_nothing_are_refused() {
-    let empty = "an empty name tells nothing apart; leave the option out";
+    let empty = "the name is empty; give a name, or leave the option out";
     let cases = [
         (cookie_mode().max_payload(0), "`.max_payload(..)` must be above 0 bytes".to_owned()),
         (cookie_mode().schema_version(0), "`.schema_version(..)` must be at least 1".to_owned()),
@@ -166,7 +166,7 @@ fn options_that_lack_what_they_need_are_refused() {
         ),
         (
             cookie_mode().remove_unpartitioned(true),
-            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
+            "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned",
         ),
     ];
     for (manager, text) in cases {

@@ -128,6 +128,6 @@ async fn data_that_does_not_decode_leaves_no_trace_in_errors() {
     let error = SessionError::from(StoreError::Corrupt);
     assert_eq!(format!("{error:?}"), "Store(Corrupt)");
     let shown = format!("{error} {:?}", error.source().map(ToString::to_string));
-    let source = "Some(\"the stored session is unreadable\")";
+    let source = "Some(\"the stored session is damaged, or this crate did not write it\")";
     assert_eq!(shown, format!("the session could not be loaded or stored {source}"));
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use axum::Router;
 use axum_typed_session::{
-    Fingerprint, SessionEventKind, SessionManagerBuilder, StoreKey, testing::ManualClock,
+    Fingerprint, Key, MemoryStore, SessionEventKind, SessionManagerBuilder, StoreKey,
+    cookie::Cookie, testing::ManualClock,
 };
 use http::StatusCode;
 
@@ -58,6 +59,64 @@ async fn the_events_of_a_session_share_its_fingerprint() {
     clock.advance(DAY);
     expired.clone().get("/").await;
     assert_eq!(log.take_kinds(), [(SessionEventKind::Expired, Some(session))]);
+}
+
+/// What changes between the response that set the cookie and the request that brings it back.
+type Change = fn(SessionManagerBuilder<Login>) -> SessionManagerBuilder<Login>;
+
+/// The guide lists these for a cookie that the browser sends and the application does not accept.
+const REFUSALS: [(&str, Change, Change, &str); 8] = [
+    ("another key", |is| is, |is| is.keys(Key::generate()), "unknown_key"),
+    ("another audience", |is| is, |is| is.audience("shop"), "invalid_token"),
+    ("another kind", |is| is, |is| is.kind("SignedIn"), "invalid_token"),
+    ("another path", |is| is.cookie(at("/")), |is| is.cookie(at("/shop")), "invalid_token"),
+    ("a rule", |is| is, |is| is.validate_data(|_| false), "invalid"),
+    ("a store that was emptied", in_memory, in_memory, "missed"),
+    ("another key, a store", stored_and_sealed, stored_and_sealed, "unknown_key"),
+    ("another kind, a store", in_memory, |is| in_memory(is.kind("SignedIn")), "invalid_token"),
+];
+
+fn at(path: &'static str) -> Cookie<'static> {
+    Cookie::build("session").path(path).build()
+}
+
+fn in_memory(manager: SessionManagerBuilder<Login>) -> SessionManagerBuilder<Login> {
+    manager.store(MemoryStore::new())
+}
+
+fn stored_and_sealed(manager: SessionManagerBuilder<Login>) -> SessionManagerBuilder<Login> {
+    in_memory(manager.keys(Key::generate()))
+}
+
+#[tokio::test]
+async fn the_event_says_why_a_cookie_that_came_back_is_no_session() {
+    for (name, before, after, event) in REFUSALS {
+        let mut browser = Browser::new(app(before(logins(&ManualClock::new()))));
+        browser.post("/note?a").await;
+        let (log, clock) = (EventLog::default(), ManualClock::new());
+        let mut browser = browser.at(&app(after(logins(&clock).on_event(log.hook()))));
+        browser.get("/").await;
+        assert_eq!(log.take(), [event], "{name}");
+    }
+}
+
+/// Browsers keep cookies for all ports of a host.
+#[tokio::test]
+async fn two_applications_under_one_cookie_name_replace_each_others_sessions() {
+    let [(_, _, one), (_, log, other), (_, own_log, own)] =
+        ["__Host-session", "__Host-session", "__Host-shop"].map(|name| {
+            listening(|manager| manager.keys(Key::generate()).cookie(Cookie::new(name, "")))
+        });
+    let mut browser = Browser::new(one);
+    browser.post("/note?a").await;
+    let mut browser = browser.at(&other);
+    browser.post("/note?b").await;
+    assert_eq!(log.take(), ["unknown_key", "created"]);
+    let mut browser = browser.at(&own);
+    browser.post("/note?c").await;
+    assert_eq!(own_log.take(), ["created"], "a name of its own");
+    let names: Vec<_> = browser.jar.keys().collect();
+    assert_eq!(names, ["__Host-session", "__Host-shop"]);
 }
 
 #[tokio::test]

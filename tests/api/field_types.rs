@@ -380,7 +380,7 @@ async fn the_warning_of_a_conflict_names_the_field_and_nothing_of_the_data() {
     let lines: Vec<_> = lines.iter().filter(|line| line.contains("pointer=")).collect();
     assert_eq!(lines.len(), 4);
     for (line, pointer) in lines.iter().zip(["/order", "/order", "/teams", "/teams"]) {
-        let ways_out = ["`Counter`", "`Latest`", "`Set`", "`Once`", "`session.update`"];
+        let ways_out = ["`Counter`", "`Latest`", "`Set`", "`Once`", "`session.update(..)`"];
         assert!(ways_out.iter().all(|way_out| line.contains(way_out)), "{line}");
         assert!(line.contains(&format!("pointer=\"{pointer}\"")), "{line}");
         // The line begins with the time, which may hold any digits.

@@ -675,7 +675,7 @@ async fn a_name_belongs_to_one_manager_of_a_request() {
         let text = send(&app, Request::get("/text")).await.body;
         assert_eq!(
             text,
-            "two session managers of one request use the cookie \"old\"; give one of them another `.cookie(..)`, \
+            "two session managers in one request use the cookie \"old\"; give one of them another `.cookie(..)`, \
              `.former_cookie(..)` or `.transport(..)`"
         );
     }
@@ -714,8 +714,8 @@ fn former_cookies_that_make_no_sense_are_refused() {
     for (template, problem) in cases {
         expect_refusal(with(template), &format!("`.former_cookie(..)`: {problem}"));
     }
-    let twice = "`.former_cookie(..)` has the name, Domain, Path and Partitioned of today's cookie or of another former \
-                 one; remove it";
+    let twice = "`.former_cookie(..)` has the name, Domain, Path and Partitioned of the current cookie or of another \
+                 former cookie; remove it";
     let today = named("__Host-session").same_site(SameSite::Strict).http_only(false);
     expect_refusal(with(today), twice);
     expect_refusal(with(named("old")).former_cookie(named("old").secure(false)), twice);
@@ -728,7 +728,7 @@ fn former_cookies_that_make_no_sense_are_refused() {
     expect_refusal(moved().remove_unpartitioned(true), twice);
     expect_refusal(
         with(named("old")).remove_unpartitioned(true),
-        "`.remove_unpartitioned(..)` needs a `.cookie(..)` with Partitioned",
+        "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned",
     );
     let text = "`.former_cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`";
     for transport in [Transport::bearer(), Transport::header("x-session")] {

@@ -143,9 +143,8 @@ async fn keys_that_differ_in_any_byte_open_nothing_of_each_other() {
 
 #[test]
 fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
-    const WEAK: &str =
-        "a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`";
-    const TWICE: &str = "a key stands twice in `.keys(..)`; list each key once";
+    const WEAK: &str = "a key in `.keys(..)` is not random; make a key with `openssl rand -hex 64`";
+    const TWICE: &str = "`.keys(..)` contains a key twice; list each key once";
     let good = Key::generate();
     let weak = |bytes: &[u8]| Key::from(bytes);
     let half = &Key::generate().master()[..32].to_vec();

@@ -91,7 +91,7 @@ fn a_text_that_is_no_list_of_keys_in_hex_is_refused_without_being_shown() {
     const SOURCE: &str = "the text of `KeyRing::from_hex(..)`";
     let digits = hex(&bytes());
     let no_hex = "is not hex with an even number of digits";
-    let too_short = |bytes| format!("has {bytes} bytes where 64 or more are needed");
+    let too_short = |bytes| format!("has {bytes} bytes and needs 64 or more");
     let cases = [
         (1, digits[..64].to_owned(), too_short(32)),
         (1, digits[..126].to_owned(), too_short(63)),
@@ -123,9 +123,8 @@ fn a_text_that_is_no_list_of_keys_in_hex_is_refused_without_being_shown() {
 #[test]
 fn weak_keys_and_keys_that_stand_twice_in_a_list_are_refused_by_build() {
     let (digits, zeros) = (hex(&bytes()), "00".repeat(64));
-    let weak =
-        "a key in `.keys(..)` is weak; make one of 64 random bytes, such as `Key::generate()`";
-    let twice = "a key stands twice in `.keys(..)`; list each key once";
+    let weak = "a key in `.keys(..)` is not random; make a key with `openssl rand -hex 64`";
+    let twice = "`.keys(..)` contains a key twice; list each key once";
     let cases = [
         (zeros.clone(), weak),
         (format!("{digits},{zeros}"), weak),
@@ -148,7 +147,7 @@ proptest! {
         let texts = [
             format!("the text of `KeyRing::from_hex(..)` is empty{how}"),
             format!("key  {source} is not hex with an even number of digits{how}"),
-            format!("key  {source} has  bytes where  or more are needed{how}"),
+            format!("key  {source} has  bytes and needs  or more{how}"),
         ];
         prop_assert!(texts.contains(&error), "{}", error);
     }
@@ -223,7 +222,7 @@ async fn a_variable_holds_keys_in_hex_or_in_base64_of_any_alphabet() {
 fn a_variable_that_holds_no_keys_is_refused_without_being_shown() {
     let (digits, base64) = (hex(&bytes()), STANDARD.encode(bytes()));
     let neither = "is neither hex with an even number of digits nor base64 on one line";
-    let too_short = |bytes| format!("has {bytes} bytes where 64 or more are needed");
+    let too_short = |bytes| format!("has {bytes} bytes and needs 64 or more");
     let mut cases = vec![
         // The commonest mistake, 32 bytes in hex, is not taken for 48 bytes in base64; nor are 63 bytes for 94.
         (1, OsString::from(&digits[..64]), too_short(32)),

@@ -26,6 +26,7 @@ mod cookie_lifetimes;
 mod cookie_template;
 mod created_sessions;
 mod csrf;
+mod data_methods;
 mod debug_output;
 mod double_clicks;
 mod dropped_requests;

@@ -226,8 +226,8 @@ async fn the_refusal_says_what_to_look_for_and_nothing_of_the_data() {
     let source = error.source().unwrap();
     assert_eq!(
         source.to_string(),
-        "the session data would not read back, so it was not saved; look for a float that is NaN or infinite, \
-         nesting of more than 127 levels, and `skip_serializing_if` without `#[serde(default)]`"
+        "the session data does not read back from its own encoding, so it was not saved; look for a float that is NaN \
+         or infinite, for more than 127 levels of nesting, and for `skip_serializing_if` without `#[serde(default)]`"
     );
     assert!(source.source().is_none());
 }

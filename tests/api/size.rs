@@ -147,7 +147,7 @@ fn expect_warning(log: &Log, bytes: usize) {
     for part in [
         "WARN",
         "proxy_buffer_size",
-        "less in the session",
+        "less data in the session",
         "`.store(..)`",
         "`.max_cookie_bytes(..)`",
         &format!("take {bytes} bytes"),

@@ -1,8 +1,10 @@
 //! Managers come from the router's state, whatever its shape.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
-    extract::{FromRef, Request},
+    extract::{FromRef, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -55,6 +57,7 @@ fn carts(mode: Mode) -> SessionManager<Cart> {
 in_both_modes! {
     the_manager_alone_is_a_state,
     one_field_of_the_state_is_the_manager,
+    a_state_in_an_arc_is_a_state,
     two_session_types_in_one_handler_each_have_their_cookie,
     nested_routers_have_states_of_their_own,
 }
@@ -76,6 +79,38 @@ async fn one_field_of_the_state_is_the_manager(mode: Mode) {
     let mut browser = Browser::new(Router::new().route("/", get(count)).with_state(state));
     browser.get("/").await.expect(StatusCode::OK, "1");
     browser.get("/").await.expect(StatusCode::OK, "2");
+}
+
+async fn a_state_in_an_arc_is_a_state(mode: Mode) {
+    /// Not `Clone`: the `Arc` is.
+    #[derive(FromRef)]
+    struct AppState {
+        visits: SessionManager<Visits>,
+        carts: SessionManager<Cart>,
+        #[from_ref(skip)]
+        greeting: String,
+    }
+    async fn greet(
+        State(state): State<Arc<AppState>>,
+        State(visits): State<SessionManager<Visits>>,
+        session: Option<Session<Visits>>,
+    ) -> Result<impl IntoResponse, SessionError> {
+        let guard = match session {
+            Some(session) => session.commit().await?,
+            None => visits.no_session(),
+        };
+        Ok((guard, state.greeting.clone()))
+    }
+    let state = AppState { visits: visits(mode), carts: carts(mode), greeting: "hello".to_owned() };
+    let app = Router::new()
+        .route("/", get(count))
+        .route("/both", get(count_and_buy))
+        .route("/greet", get(greet));
+    let mut browser = Browser::new(app.with_state(Arc::new(state)));
+    browser.get("/greet").await.expect(StatusCode::OK, "hello");
+    browser.get("/").await.expect(StatusCode::OK, "1");
+    browser.get("/both").await.expect(StatusCode::OK, "2 10");
+    browser.get("/greet").await.expect(StatusCode::OK, "hello");
 }
 
 #[derive(Clone, FromRef)]

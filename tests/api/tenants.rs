@@ -230,7 +230,7 @@ async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
             assert_eq!(
                 error.unwrap().to_string(),
                 format!(
-                    "`{operation}` needs a tenant, which `.audience_for(..)` chooses for a request; call it on \
+                    "`{operation}` needs a tenant, since `.audience_for(..)` is set; call it on \
                      `manager.for_request(..)`"
                 )
             );
@@ -455,10 +455,7 @@ const BAD: [(&str, &str); 5] = [
         "`.cookie_for(..)`: the name must have at least one character, and only letters, digits and !#$%&'*+-.^_`|~",
     ),
     ("prefix", "`.cookie_for(..)`: the prefix `__Host-` needs Path=/"),
-    (
-        "empty",
-        "`.audience_for(..)`: an empty name tells nothing apart; return one for every request",
-    ),
+    ("empty", "`.audience_for(..)`: the name is empty; return a name for every request"),
 ];
 
 #[tokio::test]

@@ -1,14 +1,15 @@
 //! Two processes of `examples/cart.rs` on one engine, visited over real sockets.
 
 use std::{
-    env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Barrier,
+    sync::{Barrier, LazyLock},
     thread,
 };
+
+use super::examples::program_of;
 
 /// The key of all processes, drawn once.
 const SESSION_KEY: &str = "f46f5232d876b2fd7576740aec1301e9f4a51e14834c9296a5fa0d6b083111b0\
@@ -21,12 +22,10 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Starts the example, which `cargo test` has built beside this test.
+    /// Starts the example.
     pub fn open(store: &str) -> Self {
-        let tests = env::current_exe().unwrap();
-        let program: PathBuf = tests.ancestors().nth(2).unwrap().join("examples/cart");
-        assert!(program.is_file(), "run `cargo build --all-features --examples` first");
-        let process = Command::new(program)
+        static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| program_of("cart"));
+        let process = Command::new(&*PROGRAM)
             .env("SESSION_KEY", SESSION_KEY)
             .env("SESSION_STORE", store)
             .env("PORT", "0")
@@ -39,7 +38,7 @@ impl Shop {
         let mut output = BufReader::new(shop.process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://");
-        let address = address.expect("a shop that opens; is the example built anew?");
+        let address = address.expect("a shop that opens");
         address.clone_into(&mut shop.address);
         shop
     }
@@ -61,7 +60,7 @@ impl Shop {
         Answer {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             cookie: cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned()),
-            body: body.to_owned(),
+            body: body.trim_end().to_owned(),
         }
     }
 }
@@ -205,7 +204,7 @@ fn a_logout_everywhere_ends_what_began_anywhere(shops: &Shops) {
     let cookies = [0, 1].map(|shop| log_in(&shops[shop], &enter(&shops[1 - shop]), "eve"));
     let everywhere = ("/logout-everywhere", String::new());
     let answers = at_once(shops, &cookies[0], &[add("a"), everywhere, add("b"), add("c")]);
-    assert_eq!(answers[1].body, "2 sessions ended");
+    assert_eq!(answers[1].body, "sessions ended: 2");
     for shop in shops {
         for cookie in &cookies {
             assert_eq!(shop.visit("GET", "/me", cookie, "").status, 401);

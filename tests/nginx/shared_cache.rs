@@ -13,7 +13,7 @@ use axum_typed_session::{
 
 use crate::{
     CACHE, Nginx,
-    readme::{Login, Visits, index, login, logout, me},
+    readme::{Login, Visits, home, index, sign_in, sign_out},
     with_nginx,
 };
 
@@ -97,9 +97,9 @@ fn app(site: Site) -> Router {
         .layer(AutoCommitLayer::new());
     Router::new()
         .route("/", get(index))
-        .route("/logout", post(logout))
-        .route("/login", post(login))
-        .route("/me", get(me))
+        .route("/logout", post(sign_out))
+        .route("/login", post(sign_in))
+        .route("/me", get(home))
         .route("/wrapped", get(wrapped))
         .route("/of-two-types", get(of_two_types))
         .route("/missing", get(missing))
@@ -124,7 +124,7 @@ fn visit(nginx: &Nginx) {
     let visitors = [(&*ada, "ada"), (&*bob, "bob"), ("", "nobody"), (&*ada, "ada"), ("", "nobody")];
     let fails = |name: &str| if name == "ada" { "please try again" } else { name }.to_owned();
     let greets = |name: &str| match name {
-        "nobody" => "who are you?".to_owned(),
+        "nobody" => "hello visitor".to_owned(),
         name => format!("hello {name}"),
     };
     let pages: [(_, Greeting); 7] = [
@@ -159,7 +159,7 @@ fn count_visits(nginx: &Nginx) {
     for round in 1..=3 {
         for cookies in &mut people {
             let answer = nginx.get("/", cookies);
-            assert_eq!(answer.body, format!("{round} visits"), "{}", answer.head);
+            assert_eq!(answer.body, format!("{round} visits\n"), "{}", answer.head);
             if let [cookie] = &answer.cookies[..] {
                 cookies.clone_from(cookie);
             }
@@ -167,8 +167,8 @@ fn count_visits(nginx: &Nginx) {
     }
     let [one, other] = &people;
     assert_eq!(nginx.send("POST", "/logout", one, "").cookies, ["__Host-session="]);
-    assert_eq!(nginx.get("/", "").body, "1 visits");
-    assert_eq!(nginx.get("/", other).body, "4 visits");
+    assert_eq!(nginx.get("/", "").body, "1 visits\n");
+    assert_eq!(nginx.get("/", other).body, "4 visits\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

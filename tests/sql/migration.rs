@@ -105,7 +105,7 @@ fn expect_missing_index(migrated: Result<(), StoreError>) {
         panic!("{migrated:?}");
     };
     let text = source.to_string();
-    assert!(text.contains("no index on `expires_at` or"), "{text}");
+    assert!(text.contains("lacks its index on `expires_at` or"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

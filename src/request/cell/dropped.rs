@@ -1,4 +1,4 @@
-//! Guards that are dropped uncommitted: their changes wait, and the layer commits them together.
+//! `Session`s that are dropped uncommitted: their changes wait, and the layer commits them together.
 
 use super::{Cell, Fate};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Cell {
-    /// Takes the draft back of a dropped guard, which was extracted when there were so many copies of the request.
+    /// Takes the draft of a dropped `Session` back. `copies` counts the copies of the request at its extraction.
     pub(crate) fn take_back(&self, copies: u32, mut draft: Box<Draft>, is_read: bool) {
         if self.fate.is(Fate::POISONED) {
             return;
@@ -24,7 +24,7 @@ impl Cell {
         }
         let state = self.state().filter(|state| self.fate.is(Fate::LAYERED) && !state.is_over);
         let Some(mut state) = state else {
-            // Nobody will commit it, so no other guard may: the handler may have failed.
+            // The handler may have failed, so no other `Session` may commit this change.
             if !self.fate.excuses() {
                 self.warn(warnings::DROPPED_CHANGE, &draft.basis);
             }
@@ -32,13 +32,13 @@ impl Cell {
         };
         state.waiting.push_back((copies, draft));
         drop(state);
-        // A commit under way folds it in when it is through.
+        // A commit under way folds it in at its end.
         if let Ok(_turn) = self.turn.try_lock() {
             self.fold_waiting();
         }
     }
 
-    /// Folds what dropped guards left into the basis; the caller has the turn.
+    /// Folds the changes of dropped `Session`s into the basis; the caller has the turn.
     pub(super) fn fold_waiting(&self) {
         self.forget_doubtful();
         loop {
@@ -55,7 +55,7 @@ impl Cell {
                 match folded {
                     Ok(folded) => {
                         if draft.intents.destroy {
-                            // No retry takes an end back, and nobody misses changes of a session that ends.
+                            // No retry takes an end back, and changes of a session that ends are not needed.
                             state.folded.clear();
                             state.refused.take_if(|_| current.ending.is_none());
                         } else if copies > 0 || !state.folded.is_empty() {
@@ -69,7 +69,7 @@ impl Cell {
         }
     }
 
-    /// Gives up changes of dropped guards that may be stored already, so that nobody commits them twice.
+    /// Drops changes of dropped `Session`s that may be stored already, so that they are not committed twice.
     pub(super) fn forget_doubtful(&self) {
         let Some(mut state) = self.state().filter(|state| state.is_in_doubt) else {
             return;
@@ -82,10 +82,10 @@ impl Cell {
         state.refused.get_or_insert((oldest.unwrap_or_default(), SessionError::Conflict));
     }
 
-    /// Forgets what guards left that were extracted after a copy of the request was made. Commits, ends of the
-    /// session and what other guards left before stay.
+    /// Forgets the changes of dropped `Session`s that were extracted after a copy of the request was made. Commits,
+    /// ends of the session and earlier changes stay.
     pub(crate) fn forget_since(&self, copy: u32) {
-        // What a commit under way takes with it stays too.
+        // The changes in a commit under way stay too.
         let Ok(_turn) = self.turn.try_lock() else {
             return;
         };
@@ -106,7 +106,7 @@ impl Cell {
         }
     }
 
-    /// Commits what guards left; if it is not wanted, only the ends of sessions.
+    /// Commits the changes of dropped `Session`s; if they are not `wanted`, only the ends of sessions.
     pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
         // A commit that a spawned task began is waited for.
         let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
@@ -131,8 +131,8 @@ impl Cell {
         result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
     }
 
-    /// Returns what the layer has still to commit. If nothing is left, guards that are dropped from now on are
-    /// too late.
+    /// Returns the next draft that the layer has to commit. If there is none, `Session`s that are dropped from now
+    /// on are too late.
     fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Box<Draft>>, SessionError> {
         loop {
             self.fold_waiting();

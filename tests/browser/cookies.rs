@@ -1,10 +1,6 @@
-//! What a real browser makes of the cookies: Chromium, headless, over a real socket.
-#![allow(unreachable_pub, reason = "`pub` there is what test modules share")]
+//! Which cookies Chromium keeps and sends, on hosts of any name. It visits a page whose script writes down what it saw.
 
-#[path = "common/logs.rs"]
-mod logs;
-
-use std::{env, path::Path, process::Stdio, sync::LazyLock, time::Duration};
+use std::{env, process::Stdio, sync::LazyLock, time::Duration};
 
 use axum::{
     Router,
@@ -16,15 +12,13 @@ use axum_typed_session::{
     cookie::{Cookie, SameSite},
 };
 use http::{HeaderMap, header, request::Parts};
-use logs::Log;
 use tokio::process::Command;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::{browser::chromium, logs::Log};
+
 /// Releases and tenants share one key, so that nothing else keeps them apart.
 static KEY: LazyLock<Key> = LazyLock::new(Key::generate);
-
-const CHROMIUM: [&str; 3] =
-    ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 /// A script that visits like a person and writes down what it saw.
 const PAGE: &str = r"<!doctype html><pre id=out></pre><script>
@@ -137,16 +131,6 @@ async fn what_chromium_sees(chromium: &str, app: Router, host: &str) -> String {
     let page = String::from_utf8(output.unwrap().unwrap().stdout).unwrap();
     let seen = page.split_once("<pre id=\"out\">").and_then(|(_, rest)| rest.split_once("</pre>"));
     seen.map(|(seen, _)| seen.to_owned()).unwrap_or(page)
-}
-
-/// The browser's path; without one the test says so, and fails where the whole suite must run.
-fn chromium() -> Option<&'static str> {
-    let found = CHROMIUM.into_iter().find(|path| Path::new(path).exists());
-    if found.is_none() {
-        assert!(env::var("CI").is_err(), "no Chromium: install Debian's package `chromium`");
-        eprintln!("SKIPPED: browser tests need Chromium; install Debian's package `chromium`");
-    }
-    found
 }
 
 #[tokio::test]

@@ -1,0 +1,8 @@
+use axum::response::IntoResponse;
+use axum_typed_session::{Session, SessionError};
+
+async fn index(session: Session<u32>) -> Result<impl IntoResponse, SessionError> {
+    Ok((session.commit()?, "hello"))
+}
+
+fn main() {}

@@ -1,0 +1,13 @@
+use axum::{Router, routing::get};
+use axum_typed_session::{Session, SessionCommit, SessionError, SessionManager};
+
+#[axum::debug_handler]
+async fn index(session: Session<u32>) -> Result<SessionCommit, SessionError> {
+    session.commit().await
+}
+
+fn app(sessions: SessionManager<u32>) -> Router {
+    Router::new().route("/", get(index)).with_state(sessions)
+}
+
+fn main() {}

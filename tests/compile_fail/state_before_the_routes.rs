@@ -1,0 +1,12 @@
+use axum::{Router, routing::get};
+use axum_typed_session::{Session, SessionCommit, SessionError, SessionManager};
+
+async fn index(session: Session<u32>) -> Result<SessionCommit, SessionError> {
+    session.commit().await
+}
+
+fn app(sessions: SessionManager<u32>) -> Router {
+    Router::new().with_state(sessions).route("/", get(index))
+}
+
+fn main() {}
