@@ -41,7 +41,7 @@ use super::{
 /// # Connection poolers
 ///
 /// The driver prepares each statement once for each connection, by name. A pooler in transaction mode must support
-/// this: `PgBouncer` does so from version 1.21 with `max_prepared_statements` above 0. With an older `PgBouncer`, use
+/// this: PgBouncer does so from version 1.21 with `max_prepared_statements` above 0. With an older PgBouncer, use
 /// session mode. The pool option `statement_cache_capacity(0)` does not help, because the driver then prepares a
 /// new named statement for every query and never closes it.
 ///
