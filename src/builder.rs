@@ -432,8 +432,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// sessions of all of them.
     ///
     /// [`keys`](Self::keys), [`kind`](Self::kind) and [`audience`](Self::audience) must be those of the earlier
-    /// release. Remove the option after the [`absolute_timeout`](Self::absolute_timeout): no session of the former
-    /// cookie is left then.
+    /// release. Remove the option after the longest absolute timeout
+    /// ([`max_absolute_timeout`](Self::max_absolute_timeout)): no session of the former cookie is left then.
     ///
     /// # Example
     ///
@@ -498,10 +498,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sends the cookie over plain http, for development. Default: `false`.
     ///
-    /// The cookie then has no `Secure` and no prefix `__Host-` or `__Secure-`. Most browsers keep the default
-    /// cookie on `http://localhost`. At every other host, browsers drop a `Secure` cookie that comes over plain
-    /// http. If a new session is sent to such a browser, a WARN names the host, once for each host and for at most
-    /// ten hosts. See [`cookie_not_kept`](crate::guide::cookie_not_kept).
+    /// The cookie then has no `Secure` and no prefix `__Host-` or `__Secure-`. Chromium keeps the default cookie at
+    /// `http://localhost`, and some browsers do not. At other hosts, browsers drop a `Secure` cookie that comes
+    /// over plain http. If a new session is sent to such a browser, a WARN names the host, once for each host and
+    /// for at most ten hosts. See [`cookie_not_kept`](crate::guide::cookie_not_kept).
     ///
     /// # Example
     ///
@@ -899,9 +899,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 
     /// Sets the function that makes the id of a new session. Default: 32 random bytes from the operating system.
     ///
-    /// `generate` runs when a new session is saved and when a session gets a new id. [`SessionManager::create`] has
-    /// no request, so it does not call `generate` and always uses the default. An id that is already in use is
-    /// [`SessionError::IdInUse`]. See [`security`](crate::guide::security).
+    /// `generate` runs when a new session is saved and when a session gets a new id. If every id that it returns is
+    /// in use, the commit is [`SessionError::IdInUse`]. [`SessionManager::create`] has no request, so it does not
+    /// call `generate` and always uses the default. See [`security`](crate::guide::security).
     ///
     /// # Example
     ///
