@@ -278,6 +278,30 @@ fn what_tells_two_types_apart_needs_no_warning() {
     assert_eq!(warnings("another transport", |one| one, header), none, "another transport");
 }
 
+/// A plain id is not bound to the cookie or header that it was sent in.
+#[test]
+fn managers_without_keys_that_accept_each_others_ids_are_a_warning() {
+    let build = |audience: &str, builder: One| {
+        builder.audience(audience).store(MemoryStore::new()).build().unwrap()
+    };
+    let builder = SessionManager::<shop::Member>::builder;
+    let cookie = || builder().cookie(Cookie::new("__Host-admin", ""));
+    let cases = [
+        ("keyless bearer", builder().transport(Transport::bearer()), "x-session-token"),
+        ("keyless cookies", cookie(), "__Host-admin"),
+    ];
+    for (audience, other, name) in cases {
+        let log = Log::start();
+        let managers = [build(audience, builder()), build(audience, other)];
+        expect_one_warning(&log.take_all(), ["__Host-session", name, ".keys("]);
+        drop(managers);
+    }
+    let log = Log::start();
+    let managers = [build("one has keys", builder()), build("one has keys", cookie().keys(key()))];
+    assert_eq!(log.take_all(), <[&str; 0]>::default());
+    drop(managers);
+}
+
 #[test]
 fn several_managers_of_one_type_need_no_warning() {
     let log = Log::start();
