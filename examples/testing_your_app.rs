@@ -299,7 +299,7 @@ mod tests {
         Ok(())
     }
 
-    /// What `on_event` tells an audit log.
+    /// `on_event` is where an application writes an audit log.
     #[tokio::test]
     async fn a_login_is_on_record() -> Result<(), Box<dyn Error>> {
         let log = Arc::new(Mutex::new(Vec::new()));

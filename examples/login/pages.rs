@@ -13,7 +13,7 @@ use crate::{
     session::{self, Login, now},
 };
 
-/// What surrounds the content of a page.
+/// The parts that all pages share: the theme, the user, a message and the CSRF token.
 #[derive(Default)]
 pub struct Frame {
     theme: Theme,

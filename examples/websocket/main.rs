@@ -55,7 +55,7 @@ struct Login {
     sent: u32,
 }
 
-/// Where the lines of all users go.
+/// The channel that carries the lines of all users.
 type Room = broadcast::Sender<Utf8Bytes>;
 
 #[derive(Clone, FromRef)]

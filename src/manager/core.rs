@@ -269,7 +269,7 @@ impl Core {
             let (Some(other), Some(tenant)) = (other.upgrade(), tenant.upgrade()) else {
                 continue;
             };
-            // A sealed id is bound to the name of its cookie or header. A plain id is not.
+            // A plain id is not bound to the kind of its transport.
             let both_plain = self.sealer.is_none() && other.sealer.is_none();
             if self.audience != other.audience
                 || self.events.kind != other.events.kind

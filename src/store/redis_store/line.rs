@@ -1,4 +1,4 @@
-//! One connection of the driver, and the signs that a new connection would work better.
+//! A connection of the driver. It recognizes the errors after which the store should connect again.
 
 use std::{
     io,
