@@ -36,9 +36,10 @@ pub async fn form(
     if session.user.is_some() {
         return Ok(Redirect::to(next).into_response());
     }
-    let problem = match refused {
-        true => "The form was too old, or the browser keeps no cookies. Please try again.",
-        false => "",
+    let problem = if refused {
+        "The form was too old, or the browser keeps no cookies. Please try again."
+    } else {
+        ""
     };
     let frame = Frame::with_form(&mut session, &jar)?;
     Ok(pages::sign_in(&frame, next, problem).into_response())

@@ -419,7 +419,7 @@ async fn a_user_who_is_signed_in_stays_so_until_sign_out() {
 
 #[test]
 fn the_key_is_read_from_hex() {
-    let hex: String = (0..64).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = (0..64).fold(String::new(), |hex, byte: u8| format!("{hex}{byte:02x}"));
     let bytes: Vec<u8> = (0..64).collect();
     assert_eq!(key_from_hex(&format!("{hex}\n")).unwrap().master(), bytes);
     for text in ["", &hex[..126], &"+f".repeat(64), &"correct horse ".repeat(10)] {
