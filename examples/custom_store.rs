@@ -157,21 +157,19 @@ impl SessionStore for RedbStore {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
-        let (key, record) = (*key.as_bytes(), record.clone());
+        let (key, record, expected) = (*key.as_bytes(), record.clone(), write.expected());
         self.write(move |rows| {
-            match (live(&rows.sessions, key)?, write) {
+            match (live(&rows.sessions, key)?, expected) {
                 // An earlier try of this save arrived, and only its answer was lost.
                 (Some(row), _) if row.version() == record.version() => {
                     return Ok(SaveOutcome::Saved);
                 }
-                (Some(row), Write::Update { expected }) if row.version() == expected => {}
-                (Some(row), Write::Create | Write::Update { .. }) => {
-                    return Ok(SaveOutcome::Conflict(row));
-                }
-                (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
-                (None, Write::Create) => {}
+                (Some(row), Some(expected)) if row.version() == expected => {}
+                (Some(row), _) => return Ok(SaveOutcome::Conflict(row)),
+                (None, Some(_)) => return Ok(SaveOutcome::Gone),
+                (None, None) => {}
             }
             rows.put(key, &record)?;
             Ok(SaveOutcome::Saved)

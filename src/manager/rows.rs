@@ -28,7 +28,7 @@ impl Rows<'_> {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         self.bounded("save", self.store.save(key, record, write)).await
     }
@@ -38,7 +38,7 @@ impl Rows<'_> {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         match self.save(key, record, write).await {
             Err(StoreError::Timeout { .. } | StoreError::Unavailable(_)) => {
@@ -76,7 +76,7 @@ impl Rows<'_> {
         result
     }
 
-    /// Writes over the row at `expected`. If another write came first, `again` makes the next record from the row
+    /// Writes over the row that was `loaded`. If another write came first, `again` makes the next record from the row
     /// that the other write left, or returns `None` if that row can stay.
     ///
     /// Returns the record that the row holds then. The inner error is a tombstone, or `None` if there is no row.
@@ -88,12 +88,12 @@ impl Rows<'_> {
         &self,
         key: &StoreKey,
         mut record: Record,
-        mut expected: Version,
+        mut loaded: Record,
         mut again: impl FnMut(&Record) -> Result<Option<Record>, SessionError>,
     ) -> Result<Result<Record, Option<Record>>, SessionError> {
         let mut pauses = Pauses::start();
         loop {
-            let write = Write::Update { expected };
+            let write = Write::Update { loaded: &loaded };
             let save: SaveOutcome = if record.tombstone {
                 self.save_twice(key, &record, write).await?
             } else {
@@ -109,9 +109,8 @@ impl Rows<'_> {
                 Some(theirs) if !theirs.tombstone => theirs,
                 other => return Ok(Err(other)),
             };
-            expected = theirs.version;
             match again(&theirs)? {
-                Some(next) => record = next,
+                Some(next) => (record, loaded) = (next, theirs),
                 None => return Ok(Ok(theirs)),
             }
         }

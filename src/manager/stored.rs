@@ -612,14 +612,14 @@ impl Core {
         let Some(next) = self.changed(&mut session, expiry)? else {
             return Ok(session);
         };
-        let expected = session.record.version;
+        let loaded = session.record.clone();
         let again = |theirs: &Record| {
             let theirs = self.stored(key, Ok(Some(theirs.clone())), is_meant)?;
             session = theirs.ok_or_else(|| self.gone(Some(key)))?;
             change(&mut *session.data);
             self.changed(&mut session, expiry)
         };
-        let written = rows.overwrite(&key, next, expected, again).await?;
+        let written = rows.overwrite(&key, next, loaded, again).await?;
         let record = written.map_err(|_| self.gone(Some(key)))?;
         if record.version != session.record.version {
             self.report(Kind::Saved, || key);

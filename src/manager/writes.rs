@@ -184,8 +184,8 @@ impl Core {
         let key = || save.live.id.key();
         let record = if let Some(rows) = self.rows() {
             let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
-            let (record, version) = (self.row_of(rows, save).await?, save.live.record.version);
-            let written = rows.overwrite(key(), record, version, again).await?;
+            let (record, loaded) = (self.row_of(rows, save).await?, save.live.record.clone());
+            let written = rows.overwrite(key(), record, loaded, again).await?;
             written.map_err(|_| self.gone(Some(*key())))?
         } else {
             let record = self.record_of(save)?;
@@ -224,13 +224,13 @@ impl Core {
         let end = save.now.saturating_add(self.tombstone_life());
         let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)))?;
         let mut replaced = save.live.record.clone();
-        let version = replaced.version;
         let again = |theirs: &Record| {
             record = self.reconciled(save, theirs)?;
             replaced = theirs.clone();
             Ok(Some(tombstone.clone()))
         };
-        let refused = match rows.overwrite(&old, tombstone.clone(), version, again).await {
+        let loaded = save.live.record.clone();
+        let refused = match rows.overwrite(&old, tombstone.clone(), loaded, again).await {
             Ok(Ok(_)) => None,
             Ok(Err(Some(theirs))) if self.may_follow(rows, save, &theirs).await? => None,
             Ok(Err(_)) => Some(self.gone(Some(old))),
@@ -244,7 +244,7 @@ impl Core {
             return Err(error);
         }
         record.version = Version::random().map_err(SessionError::Random)?;
-        let write = Write::Update { expected: first.version };
+        let write = Write::Update { loaded: &first };
         match rows.save_twice(&new, &record, write).await {
             Ok(SaveOutcome::Saved) => Ok(Live::new(id, record)),
             // The save set an absolute timeout that is over already.
@@ -252,7 +252,7 @@ impl Core {
             // Every session of the owner was ended meanwhile.
             Ok(SaveOutcome::Conflict(_) | SaveOutcome::Gone) => Err(self.gone(Some(old))),
             Err(error) => {
-                let write = Write::Update { expected: tombstone.version };
+                let write = Write::Update { loaded: &tombstone };
                 if let Ok(SaveOutcome::Saved) = rows.save_twice(&old, &replaced, write).await {
                     // The session lives on under its old id, unless it was ended under the new one.
                     let mut removed = rows.destroy_at(&new, first.version).await;

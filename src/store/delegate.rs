@@ -42,7 +42,7 @@
 /// #[async_trait::async_trait]
 /// impl<S: SessionStore> SessionStore for Largest<S> {
 ///     async fn save(
-///         &self, key: &StoreKey, record: &Record, write: Write,
+///         &self, key: &StoreKey, record: &Record, write: Write<'_>,
 ///     ) -> Result<SaveOutcome, StoreError> {
 ///         self.bytes.fetch_max(record.payload().len(), Relaxed);
 ///         self.inner.save(key, record, write).await
@@ -60,8 +60,8 @@ macro_rules! delegate_session_store {
     (all except $($own:ident),* => $($to:tt)+) => {
         $crate::__delegate_session_store! {
             @to [$($to)+] @except [$($own)*]
-            load save destroy touch destroy_at delete_expired indexes_owners survives_restart find_by_owner
-            destroy_by_owner
+            load save destroy touch destroy_at delete_expired take_expired returns_expired list lists_sessions
+            indexes_owners survives_restart find_by_owner destroy_by_owner
         }
     };
     ($($method:ident),+ => $($to:tt)+) => {
@@ -91,6 +91,10 @@ macro_rules! __delegate_session_store {
     (@unless [touch $($own:ident)*] touch $to:tt) => {};
     (@unless [destroy_at $($own:ident)*] destroy_at $to:tt) => {};
     (@unless [delete_expired $($own:ident)*] delete_expired $to:tt) => {};
+    (@unless [take_expired $($own:ident)*] take_expired $to:tt) => {};
+    (@unless [returns_expired $($own:ident)*] returns_expired $to:tt) => {};
+    (@unless [list $($own:ident)*] list $to:tt) => {};
+    (@unless [lists_sessions $($own:ident)*] lists_sessions $to:tt) => {};
     (@unless [indexes_owners $($own:ident)*] indexes_owners $to:tt) => {};
     (@unless [survives_restart $($own:ident)*] survives_restart $to:tt) => {};
     (@unless [find_by_owner $($own:ident)*] find_by_owner $to:tt) => {};
@@ -105,8 +109,12 @@ macro_rules! __delegate_session_store {
     };
     (@unless [] save $to:tt) => {
         $crate::__delegate_session_store! {
-            @fn save $to ['key 'record]
-            (key: &'key $crate::store::StoreKey, record: &'record $crate::store::Record, write: $crate::store::Write)
+            @fn save $to ['key 'record 'loaded]
+            (
+                key: &'key $crate::store::StoreKey,
+                record: &'record $crate::store::Record,
+                write: $crate::store::Write<'loaded>
+            )
             -> $crate::store::SaveOutcome
         }
     };
@@ -129,14 +137,33 @@ macro_rules! __delegate_session_store {
     (@unless [] delete_expired $to:tt) => {
         $crate::__delegate_session_store! { @fn delete_expired $to [] (limit: u32) -> u64 }
     };
-    (@unless [] indexes_owners [[$self:ident] [$store:expr] $($around:tt)*]) => {
-        fn indexes_owners(&$self) -> bool {
-            $crate::store::SessionStore::indexes_owners($store)
+    (@unless [] take_expired $to:tt) => {
+        $crate::__delegate_session_store! {
+            @fn take_expired $to [] (limit: u32)
+            -> ::std::vec::Vec<($crate::store::StoreKey, $crate::store::Record)>
         }
     };
-    (@unless [] survives_restart [[$self:ident] [$store:expr] $($around:tt)*]) => {
-        fn survives_restart(&$self) -> bool {
-            $crate::store::SessionStore::survives_restart($store)
+    (@unless [] list $to:tt) => {
+        $crate::__delegate_session_store! {
+            @fn list $to ['after] (after: ::core::option::Option<&'after $crate::store::Cursor>, limit: u32)
+            -> $crate::store::KeyPage
+        }
+    };
+    (@unless [] returns_expired $to:tt) => {
+        $crate::__delegate_session_store! { @can returns_expired $to }
+    };
+    (@unless [] lists_sessions $to:tt) => {
+        $crate::__delegate_session_store! { @can lists_sessions $to }
+    };
+    (@unless [] indexes_owners $to:tt) => {
+        $crate::__delegate_session_store! { @can indexes_owners $to }
+    };
+    (@unless [] survives_restart $to:tt) => {
+        $crate::__delegate_session_store! { @can survives_restart $to }
+    };
+    (@can $method:ident [[$self:ident] [$store:expr] $($around:tt)*]) => {
+        fn $method(&$self) -> bool {
+            $crate::store::SessionStore::$method($store)
         }
     };
     (@unless [] find_by_owner $to:tt) => {

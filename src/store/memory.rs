@@ -246,7 +246,7 @@ impl SessionStore for MemoryStore {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         self.shared.start_sweeping();
         let now = self.shared.now();
@@ -254,7 +254,7 @@ impl SessionStore for MemoryStore {
         rows.sweep(now, SWEPT_PER_SAVE);
         let held = match (rows.live(key, now), write) {
             (Some(row), _) if row.version() == record.version() => return Ok(SaveOutcome::Saved),
-            (Some(row), Write::Update { expected }) if row.version() == expected => size(row),
+            (Some(row), Write::Update { loaded }) if row.version() == loaded.version() => size(row),
             (Some(row), Write::Create | Write::Update { .. }) => {
                 return Ok(SaveOutcome::Conflict(row.clone()));
             }

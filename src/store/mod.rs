@@ -10,6 +10,7 @@
 mod cleanup;
 mod delegate;
 mod memory;
+mod page;
 mod record;
 #[cfg(feature = "redis")]
 mod redis_store;
@@ -35,6 +36,7 @@ pub use self::sql::{SqlStore, engine::SqlEngine};
 pub use self::{
     cleanup::{Cleanup, CleanupTask},
     memory::{MemoryStore, MemoryStoreBuilder},
+    page::{Cursor, KeyPage},
     record::{Record, Version},
 };
 use crate::id::random;
@@ -52,15 +54,26 @@ pub use redis;
 pub use sqlx;
 
 /// The state of the stored session that a write expects, for [`SessionStore::save`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
     /// No session is stored under the key.
     Create,
-    /// A session is stored under the key, in exactly this version.
+    /// A session is stored under the key, in the version of `loaded`.
     Update {
-        /// The version that was loaded.
-        expected: Version,
+        /// The record as it was loaded. The version alone decides. An engine that compares the whole row instead
+        /// must also accept a row that [`touch`](SessionStore::touch) gave a later expiry.
+        loaded: &'a Record,
     },
+}
+
+impl Write<'_> {
+    /// Returns the version that the row must have. Returns `None` if there must be no row.
+    pub fn expected(&self) -> Option<Version> {
+        match self {
+            Self::Create => None,
+            Self::Update { loaded } => Some(loaded.version),
+        }
+    }
 }
 
 /// The result of a write, from [`SessionStore::save`], [`touch`](SessionStore::touch) and
@@ -123,7 +136,7 @@ pub enum SaveOutcome {
 /// |---|---|---|
 /// | none, or an expired row | write, `Saved` | `Gone` |
 /// | at the version of the record | `Saved` | `Saved` |
-/// | at `expected` | `Conflict` with that row | write, `Saved` |
+/// | at the version of `loaded` | `Conflict` with that row | write, `Saved` |
 /// | at any other version | `Conflict` with that row | `Conflict` with that row |
 ///
 /// A write replaces the whole row, including expiry and owner. The new expiry may be earlier than the old expiry. A
@@ -165,7 +178,7 @@ pub trait SessionStore: Send + Sync + 'static {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError>;
 
     /// Removes the row under `key`. If there is no row, the result is `Ok` too.
@@ -203,10 +216,10 @@ pub trait SessionStore: Send + Sync + 'static {
         if record.expires_at() >= expires_at {
             return Ok(SaveOutcome::Saved);
         }
-        let mut touched = record.with_expires_at(expires_at);
+        let mut touched = record.clone().with_expires_at(expires_at);
         // With the same version the save would answer "already saved", so the record needs a new one.
         touched.version = Version::random().map_err(StoreError::unavailable)?;
-        self.save(key, &touched, Write::Update { expected: version }).await
+        self.save(key, &touched, Write::Update { loaded: &record }).await
     }
 
     /// Removes the row under `key` if it is at `version`.
@@ -248,6 +261,51 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
         let _ = limit;
         Ok(0)
+    }
+
+    /// Deletes at most `limit` expired rows and returns them, tombstones too. Default: unsupported.
+    ///
+    /// A row that [`Record::from_bytes`] cannot read is deleted and left out. The result is empty only if
+    /// no expired row is left.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::Unsupported`] if [`returns_expired`](Self::returns_expired) is `false`, which is the default.
+    /// - [`StoreError::Unavailable`] if the engine fails.
+    async fn take_expired(&self, limit: u32) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let _ = limit;
+        Err(StoreError::Unsupported { operation: "take_expired" })
+    }
+
+    /// Returns `true` if [`take_expired`](Self::take_expired) is supported. Default: `false`.
+    fn returns_expired(&self) -> bool {
+        false
+    }
+
+    /// Returns the keys of live rows in pages of about `limit` keys. Default: unsupported.
+    ///
+    /// `after` is the [`next`](KeyPage::next) of the page before; `None` begins with the first page. The engine
+    /// chooses the order.
+    ///
+    /// - A row that is stored from the first page to the last page is listed at least once, while other rows come
+    ///   and go. An engine may list a row twice.
+    /// - A page may have fewer keys than `limit`, even none, and still have a next page.
+    /// - The memory that a page needs depends on `limit`, not on the number of rows.
+    /// - Tombstones may be listed.
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::Unsupported`] if [`lists_sessions`](Self::lists_sessions) is `false`, which is the default.
+    /// - [`StoreError::Unavailable`] if the engine fails.
+    #[doc(alias("scan", "iterate", "all", "keys"))]
+    async fn list(&self, after: Option<&Cursor>, limit: u32) -> Result<KeyPage, StoreError> {
+        let _ = (after, limit);
+        Err(StoreError::Unsupported { operation: "list" })
+    }
+
+    /// Returns `true` if [`list`](Self::list) is supported. Default: `false`.
+    fn lists_sessions(&self) -> bool {
+        false
     }
 
     /// Returns `true` if the store can find sessions by their owner. Default: `false`.

@@ -57,8 +57,10 @@ pub enum Operation {
     Touch,
     /// [`SessionStore::destroy`] and [`SessionStore::destroy_at`].
     Destroy,
-    /// [`SessionStore::delete_expired`].
+    /// [`SessionStore::delete_expired`] and [`SessionStore::take_expired`].
     DeleteExpired,
+    /// [`SessionStore::list`].
+    List,
     /// [`SessionStore::find_by_owner`].
     FindByOwner,
     /// [`SessionStore::destroy_by_owner`].
@@ -74,6 +76,7 @@ impl Operation {
             Self::Touch,
             Self::Destroy,
             Self::DeleteExpired,
+            Self::List,
             Self::FindByOwner,
             Self::DestroyByOwner,
         ]
@@ -87,7 +90,8 @@ impl Operation {
             "save" => Self::Save,
             "touch" => Self::Touch,
             "destroy" | "destroy_at" => Self::Destroy,
-            "delete_expired" => Self::DeleteExpired,
+            "delete_expired" | "take_expired" => Self::DeleteExpired,
+            "list" => Self::List,
             "find_by_owner" => Self::FindByOwner,
             _ => Self::DestroyByOwner,
         }

@@ -31,7 +31,7 @@ fn public_types_are_send_and_sync() {
     shared::<SessionId>();
     shared::<(StoreKey, OwnerKey, Fingerprint, Version, Timestamp, IdleTimeout)>();
     shared::<(Key, KeyRing, Transport, SessionEvent, ConflictPolicy)>();
-    shared::<(Record, Write, SaveOutcome, MemoryStore, Box<dyn SessionStore>)>();
+    shared::<(Record, Write<'_>, SaveOutcome, MemoryStore, Box<dyn SessionStore>)>();
     shared::<(AutoCommitLayer, AutoCommitService<()>, ManualClock)>();
 }
 

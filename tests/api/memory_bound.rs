@@ -141,12 +141,12 @@ async fn a_session_that_grows_ends_others_and_never_itself() {
         bounded.create(number, &bounded.session()).await.unwrap();
     }
     let larger = bounded.session().payload(vec![0; 2 * PAYLOAD]).build();
-    let write = Write::Update { expected: grows.version() };
+    let write = Write::Update { loaded: &grows };
     let saved = bounded.store.save(&key(0), &larger, write).await.unwrap();
     assert_eq!(saved, SaveOutcome::Saved);
     assert_eq!(bounded.keys().await, [0, 2]);
 
-    let write = Write::Update { expected: larger.version() };
+    let write = Write::Update { loaded: &larger };
     let too_large = bounded.session().payload(vec![0; 4 * PAYLOAD]).build();
     assert_full(bounded.store.save(&key(0), &too_large, write).await);
     assert_eq!(bounded.keys().await, [0, 2]);
@@ -160,7 +160,7 @@ async fn a_full_store_still_takes_updates_that_do_not_grow() {
     bounded.create(1, &bounded.session().owner(ADA)).await.unwrap();
     for _ in 0..3 {
         let next = bounded.session().owner(ADA).build();
-        let write = Write::Update { expected: last.version() };
+        let write = Write::Update { loaded: &last };
         let saved = bounded.store.save(&key(0), &next, write).await.unwrap();
         assert_eq!(saved, SaveOutcome::Saved);
         last = next;
@@ -185,7 +185,7 @@ async fn a_session_that_gets_an_owner_no_longer_makes_room() {
     let bounded = Bounded::to(2);
     let anonymous = bounded.create(0, &bounded.session()).await.unwrap();
     let login = bounded.session().owner(ADA).build();
-    let write = Write::Update { expected: anonymous.version() };
+    let write = Write::Update { loaded: &anonymous };
     let saved = bounded.store.save(&key(0), &login, write).await.unwrap();
     assert_eq!(saved, SaveOutcome::Saved);
     for number in 1..4 {

@@ -139,9 +139,9 @@ impl Flawed {
         record.clone()
     }
 
-    fn decide(&self, key: &StoreKey, record: &Record, write: Write) -> Option<SaveOutcome> {
+    fn decide(&self, key: &StoreKey, record: &Record, write: Write<'_>) -> Option<SaveOutcome> {
         let mut row = self.rows().get(key).cloned();
-        let revives = self.is(Flaw::UpdateRevivesExpiredRows) && write != Write::Create;
+        let revives = self.is(Flaw::UpdateRevivesExpiredRows) && write.expected().is_some();
         if !revives {
             row = row.filter(|row| self.is_live(row));
         }
@@ -160,7 +160,7 @@ impl Flawed {
                 None
             }
             (Some(_), Write::Update { .. }) if self.is(Flaw::UpdateIgnoresTheVersion) => None,
-            (Some(row), Write::Update { expected }) if row.version() == expected => None,
+            (Some(row), Write::Update { loaded }) if row.version() == loaded.version() => None,
             (Some(_), _) if self.is(Flaw::ConflictHasNoRecordOfItsOwn) => {
                 Some(SaveOutcome::Conflict(record.clone()))
             }
@@ -193,7 +193,7 @@ impl SessionStore for Flawed {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         let key = self.key(key);
         let one_at_a_time = if self.is(Flaw::SaveIsTwoSteps) {

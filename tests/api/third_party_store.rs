@@ -59,7 +59,7 @@ impl SessionStore for Table {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         let mut rows = self.rows()?;
         let current = rows.get(key.as_bytes()).filter(|row| row.is_live());
@@ -67,7 +67,8 @@ impl SessionStore for Table {
             (Some(row), _) if row.version == *record.version().as_bytes() => {
                 return Ok(SaveOutcome::Saved);
             }
-            (Some(row), Write::Update { expected }) if row.version == *expected.as_bytes() => {}
+            (Some(row), Write::Update { loaded })
+                if row.version == *loaded.version().as_bytes() => {}
             (Some(row), _) => return Ok(SaveOutcome::Conflict(row.record()?)),
             (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
             (None, Write::Create) => {}

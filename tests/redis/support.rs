@@ -298,8 +298,8 @@ pub fn record() -> RecordBuilder {
     RecordBuilder::new()
 }
 
-pub fn update(from: &Record) -> Write {
-    Write::Update { expected: from.version() }
+pub fn update(from: &Record) -> Write<'_> {
+    Write::Update { loaded: from }
 }
 
 #[track_caller]

@@ -31,9 +31,8 @@ async fn log_in<E: Engine>(store: &SqlStore<E>, key: StoreKey) -> Record {
 /// Does what a session does that gets a new id.
 async fn regenerate<E: Engine>(store: &SqlStore<E>, old: (StoreKey, &Record), new: StoreKey) {
     log_in(store, new).await;
-    let expected = old.1.version();
     let tombstone = RecordBuilder::new().tombstone().build();
-    let retired = store.save(&old.0, &tombstone, Write::Update { expected });
+    let retired = store.save(&old.0, &tombstone, Write::Update { loaded: &old.1 });
     if retired.await.unwrap() != SaveOutcome::Saved {
         store.destroy(&new).await.unwrap();
     }

@@ -67,8 +67,7 @@ async fn a_damaged_row_is_corrupt_and_stays<E: Engine>(database: Database<E>) {
         let loaded = database.store.load(&KEY).await;
         assert_matches!(loaded, Err(StoreError::Corrupt), "{damage}");
         let other = RecordBuilder::new().build();
-        let expected = other.version();
-        for write in [Write::Create, Write::Update { expected }] {
+        for write in [Write::Create, Write::Update { loaded: &other }] {
             let saved = database.store.save(&KEY, &RecordBuilder::new().build(), write).await;
             assert_matches!(saved, Err(StoreError::Corrupt), "{damage}");
         }
@@ -156,7 +155,7 @@ async fn a_test_moves_time<E: Engine>(database: Database<E>) {
     assert_eq!(store.delete_expired(1).await.unwrap(), 0);
     clock.advance(MILLISECOND);
     assert!(store.load(&KEY).await.unwrap().is_none());
-    let gone = Write::Update { expected: record.version() };
+    let gone = Write::Update { loaded: &record };
     let update = store.save(&KEY, &RecordBuilder::new().build(), gone).await;
     assert_eq!(update.unwrap(), SaveOutcome::Gone);
     assert_eq!(store.delete_expired(0).await.unwrap(), 0);

@@ -169,8 +169,8 @@ fn what_is_counted_is_what_is_there() {
             2 => record.tombstone = !record.tombstone,
             _ => {}
         }
-        let expected = held.version();
-        let saved = poll_once(store.save(&store_key(key), &record, Write::Update { expected }));
+        let saved =
+            poll_once(store.save(&store_key(key), &record, Write::Update { loaded: &held }));
         assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
         assert_eq!(store.shared.rows().by_key[&store_key(key)].as_ref(), &record);
         check(&store.shared.rows());

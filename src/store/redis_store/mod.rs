@@ -299,15 +299,13 @@ impl RedisStore {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
         head: usize,
     ) -> Result<Reply, StoreError> {
         let row = row::encode(record);
         let ttl = self.ttl(record.expires_at());
-        let expected = match &write {
-            Write::Create => &[][..],
-            Write::Update { expected } => expected.as_bytes(),
-        };
+        let expected = write.expected();
+        let expected = expected.as_ref().map_or(&[][..], |version| version.as_bytes());
         let head = head.to_string();
         let arguments = [&row, ttl.as_bytes(), expected, head.as_bytes()];
         let key = self.row_key(key);
@@ -341,7 +339,7 @@ impl SessionStore for RedisStore {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         // Without an entry in the index of its owner, a row would survive `destroy_by_owner`. Row and index lie on
         // different nodes of a cluster, so no script can write both, and the entry is written first. An update can

@@ -250,7 +250,7 @@ impl<E: SqlEngine> SqlStore<E> {
     async fn write(
         &self,
         key: &StoreKey,
-        write: Write,
+        expected: Option<Version>,
         own: Option<Version>,
         attempts: &[Statement],
         values: &[Value<'_>],
@@ -261,14 +261,12 @@ impl<E: SqlEngine> SqlStore<E> {
                     return Ok(SaveOutcome::Saved);
                 }
             }
-            match (self.load(key).await?, write) {
+            match (self.load(key).await?, expected) {
                 (Some(row), _) if Some(row.version()) == own => return Ok(SaveOutcome::Saved),
-                (Some(row), Write::Update { expected }) if row.version() == expected => {}
-                (Some(row), Write::Create | Write::Update { .. }) => {
-                    return Ok(SaveOutcome::Conflict(row));
-                }
-                (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
-                (None, Write::Create) => {}
+                (Some(row), expected) if Some(row.version()) == expected => {}
+                (Some(row), _) => return Ok(SaveOutcome::Conflict(row)),
+                (None, Some(_)) => return Ok(SaveOutcome::Gone),
+                (None, None) => {}
             }
         }
         Err(StoreError::unavailable(Unsettled))
@@ -287,7 +285,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         &self,
         key: &StoreKey,
         record: &Record,
-        write: Write,
+        write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         let version = record.version();
         // A tombstone belongs to no owner.
@@ -300,15 +298,14 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
             bytes(&data),
             bytes(key.as_bytes()),
         ];
-        let attempts = match &write {
-            Write::Create => &self.statements.create,
-            Write::Update { expected } => {
-                values.push(bytes(expected.as_bytes()));
-                &self.statements.update
-            }
+        let expected = write.expected();
+        values.extend(expected.as_ref().map(|expected| bytes(expected.as_bytes())));
+        let attempts = match expected {
+            None => &self.statements.create,
+            Some(_) => &self.statements.update,
         };
         values.push(self.now());
-        self.write(key, write, Some(version), attempts, &values).await
+        self.write(key, expected, Some(version), attempts, &values).await
     }
 
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
@@ -325,8 +322,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
     ) -> Result<SaveOutcome, StoreError> {
         let values =
             [millis(expires_at), bytes(key.as_bytes()), bytes(version.as_bytes()), self.now()];
-        let write = Write::Update { expected: version };
-        self.write(key, write, None, &self.statements.touch, &values).await
+        self.write(key, Some(version), None, &self.statements.touch, &values).await
     }
 
     async fn destroy_at(
@@ -335,8 +331,7 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
         let values = [bytes(key.as_bytes()), bytes(version.as_bytes()), self.now()];
-        let write = Write::Update { expected: version };
-        self.write(key, write, None, &self.statements.destroy_at, &values).await
+        self.write(key, Some(version), None, &self.statements.destroy_at, &values).await
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {

@@ -42,8 +42,8 @@ impl StoreUnderTest {
 }
 
 /// Makes an update of the row as it is now.
-pub(super) fn update(current: &Record) -> Write {
-    Write::Update { expected: current.version() }
+pub(super) fn update(current: &Record) -> Write<'_> {
+    Write::Update { loaded: current }
 }
 
 pub(super) fn an_hour_after(record: &Record) -> Timestamp {

@@ -26,7 +26,7 @@ const INCREMENTS: usize = 25;
 /// Of several concurrent creates of one key, exactly one is `Saved`. The others are `Conflict` with its row.
 pub async fn concurrent_creates_save_one(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
-        one_of_many_is_saved(store, any_key(), Write::Create).await;
+        one_of_many_is_saved(store, any_key(), None).await;
     }
 }
 
@@ -36,17 +36,21 @@ pub async fn concurrent_updates_of_a_version_save_one(store: &StoreUnderTest) {
     for _ in 0..ROUNDS {
         let base = store.record().payload("base").build();
         let key = store.created(&base).await;
-        one_of_many_is_saved(store, key, update(&base)).await;
+        one_of_many_is_saved(store, key, Some(base)).await;
     }
 }
 
-async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, write: Write) {
-    let doing = format!("{WRITERS} concurrent writes of {write:?}");
+async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, base: Option<Record>) {
+    let write = if base.is_some() { "updates" } else { "creates" };
+    let doing = format!("{WRITERS} concurrent {write}");
     let records: Vec<Record> =
         (0..WRITERS).map(|writer| store.record().payload(writer.to_string()).build()).collect();
     let writes = records.iter().map(|record| {
-        let (store, record) = (store.shared(), record.clone());
-        async move { store.save(&key, &record, write).await }
+        let (store, record, base) = (store.shared(), record.clone(), base.clone());
+        async move {
+            let write = base.as_ref().map_or(Write::Create, update);
+            store.save(&key, &record, write).await
+        }
     });
     let mut winners = Vec::new();
     let mut losers = Vec::new();
@@ -163,12 +167,12 @@ pub async fn touch_undoes_no_racing_update(store: &StoreUnderTest) {
         let key = store.created(&base).await;
         let later = an_hour_after(&base);
         let tasks = (0..4).map(|task| {
-            let (store, next, expected) = (store.shared(), next.clone(), base.version());
+            let (store, next, loaded) = (store.shared(), next.clone(), base.clone());
             async move {
                 if task == 0 {
-                    store.save(&key, &next, Write::Update { expected }).await
+                    store.save(&key, &next, Write::Update { loaded: &loaded }).await
                 } else {
-                    store.touch(&key, expected, later).await
+                    store.touch(&key, loaded.version(), later).await
                 }
             }
         });
@@ -289,7 +293,7 @@ impl Regenerated {
         store: &StoreUnderTest,
         other: impl Future<Output = R> + Send + 'static,
     ) -> (R, SaveOutcome) {
-        let (old, new, expected) = (self.old, self.new, self.row.version());
+        let (old, new, loaded) = (self.old, self.new, self.row.clone());
         let moved = store.record().owner(self.owner).build();
         let tombstone = store.record().tombstone().build();
         let shared = store.shared();
@@ -298,7 +302,7 @@ impl Regenerated {
                 shared.save(&new, &moved, Write::Create).await,
                 "creating the new row of a session",
             );
-            let outcome = shared.save(&old, &tombstone, Write::Update { expected });
+            let outcome = shared.save(&old, &tombstone, Write::Update { loaded: &loaded });
             answered(outcome.await, "replacing a session's old row by a tombstone")
         };
         in_parallel_with(other, regenerating).await
