@@ -1,8 +1,8 @@
-use std::borrow::Cow;
+use sqlx::pool::PoolOptions;
 
 use super::{
     SqlStore,
-    engine::{Dialect, engine},
+    engine::{Connect, ConnectOptions, Dialect, Reason, engine},
 };
 
 /// Keeps sessions in a table of PostgreSQL 12 or later.
@@ -65,6 +65,7 @@ engine!(
         // bounds both.
         before_schema: "SELECT pg_advisory_xact_lock(7310590843221180259);\n\
              SET LOCAL lock_timeout = '1s';\n",
+        in_memory: None,
         quote: '"',
         has_schemas: true,
         numbers_values: true,
@@ -80,17 +81,74 @@ engine!(
         delete_expired: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} WHERE expires_at <= {now} \
              ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED))",
+        returns_deleted: true,
         // After a wait for a row, its owner is compared again: a row that became a tombstone stays.
         destroy_by_owner: "DELETE FROM {table} WHERE session_key = ANY (ARRAY(\
              SELECT session_key FROM {table} \
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)) AND owner = ?",
-        // serialization_failure, deadlock_detected, lock_not_available
-        is_transient: |error| {
-            matches!(error.code(), Some(Cow::Borrowed("40001" | "40P01" | "55P03")))
+        reason: |error| match error.code().as_deref() {
+            // serialization_failure, deadlock_detected, lock_not_available
+            Some("40001" | "40P01" | "55P03") => Reason::Transient,
+            // read_only_sql_transaction
+            Some("25006") => Reason::ReadOnly,
+            // undefined_table
+            Some("42P01") => Reason::MissingTable,
+            // invalid_sql_statement_name, duplicate_prepared_statement
+            Some("26000" | "42P05") => Reason::Statement,
+            // protocol_violation, with which poolers report much else
+            Some("08P01") if error.message().starts_with("bind message") => Reason::Statement,
+            _ => Reason::of_class(error),
         },
-        // read_only_sql_transaction
-        is_read_only: |error| error.code().as_deref() == Some("25006"),
-        is_missing_table: |error| error.code().as_deref() == Some("42P01"),
         is_remote: true,
     }
 );
+
+impl Connect for sqlx::Postgres {
+    const SCHEMES: &[&str] = &["postgres", "postgresql"];
+    const URL: &str = "postgres://[user[:password]@]host[:port]/database";
+
+    fn adapt(
+        _: &str,
+        options: ConnectOptions<Self>,
+        pool: PoolOptions<Self>,
+    ) -> (ConnectOptions<Self>, PoolOptions<Self>) {
+        // PgBouncer refuses a connection that sets this, and no column is a float.
+        (options.extra_float_digits(None), pool)
+    }
+
+    fn address(options: &ConnectOptions<Self>) -> String {
+        match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Prepares no statement under a name, for a pooler in transaction mode such as PgBouncer before 1.21.
+    ///
+    /// Every statement then runs in a transaction of its own, during which the pooler keeps the connection to the
+    /// server. It takes four round trips instead of one: `BEGIN`, the statement, its values, `COMMIT`. The values are
+    /// never part of the SQL, so no log of the server or the driver shows session data.
+    ///
+    /// A pool of the application must also leave out a setting that PgBouncer refuses, with
+    /// `PgConnectOptions::extra_float_digits(None)`. [`connect`](SqlStore::connect) leaves it out.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::PostgresStore;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = PostgresStore::connect("postgres://pgbouncer:6432/app").await?;
+    /// let store = store.without_prepared_statements();
+    /// store.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("pgbouncer", "pooler", "persistent", "supavisor", "statement_cache_capacity"))]
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.names_statements = false;
+        self
+    }
+}

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
-use super::engine::{SqlEngine, Value};
+use super::engine::{Query, SqlEngine, Value};
 use crate::error::ConfigError;
 
 /// The name in the schema files.
@@ -81,13 +81,10 @@ impl Statement {
         Self { sql: safe(sql), values }
     }
 
-    pub(super) fn sql(&self) -> SqlStr {
-        self.sql.clone()
-    }
-
-    /// Returns the values this statement takes: the first so many.
-    pub(super) fn takes<'v, 'a>(&self, values: &'v [Value<'a>]) -> &'v [Value<'a>] {
-        values.get(..self.values).unwrap_or(values)
+    /// Adds the values that the statement takes: the first so many.
+    pub(super) fn with<'a>(&self, values: &'a [Value<'a>], is_named: bool) -> Query<'a> {
+        let values = values.get(..self.values).unwrap_or(values);
+        Query { sql: self.sql.clone(), values: Some(values), is_named }
     }
 }
 
@@ -101,6 +98,7 @@ pub(super) struct Statements {
     pub(super) table: String,
     pub(super) schema: String,
     pub(super) count_indices: Statement,
+    pub(super) in_memory: Option<Statement>,
     pub(super) migration: SqlStr,
     pub(super) load: Statement,
     /// Tried in order until one takes effect.
@@ -110,6 +108,11 @@ pub(super) struct Statements {
     pub(super) destroy: Statement,
     pub(super) destroy_at: Vec<Statement>,
     pub(super) delete_expired: Statement,
+    /// Deletes the expired rows that it returns, or only finds them if there is a `delete_found`.
+    pub(super) take_expired: Statement,
+    /// Deletes one expired row, unless another node has deleted or replaced it.
+    pub(super) delete_found: Option<Statement>,
+    pub(super) list: Statement,
     pub(super) find_by_owner: Statement,
     pub(super) destroy_by_owner: Statement,
     pub(super) is_owner_left: Statement,
@@ -123,8 +126,21 @@ impl Statements {
         let schema = schema::<E>(name);
         let count_indices = dialect.count_indices.replace("{name}", name.name);
         let count_indices = count_indices.replace("{schema}", name.schema.unwrap_or_default());
+        let columns = "session_key, version, expires_at, data";
+        let (take_expired, delete_found) = if dialect.returns_deleted {
+            (format!("{} RETURNING {columns}", dialect.delete_expired), None)
+        } else {
+            let find = format!(
+                "SELECT {columns} FROM {{table}} \
+                 WHERE expires_at <= {{now}} ORDER BY expires_at LIMIT ?"
+            );
+            let delete = "DELETE FROM {table} \
+                          WHERE session_key = ? AND version = ? AND expires_at <= {now}";
+            (find, Some(delete))
+        };
         Self {
             count_indices: statement(&count_indices),
+            in_memory: dialect.in_memory.map(statement),
             migration: safe(format!("{}{schema}", dialect.before_schema)),
             load: statement(
                 "SELECT version, expires_at, data FROM {table} \
@@ -146,6 +162,12 @@ impl Statements {
                  WHERE session_key = ? AND version = ? AND expires_at > {now}",
             )],
             delete_expired: statement(dialect.delete_expired),
+            take_expired: statement(&take_expired),
+            delete_found: delete_found.map(statement),
+            list: statement(
+                "SELECT session_key FROM {table} \
+                 WHERE session_key > ? AND expires_at > {now} ORDER BY session_key LIMIT ?",
+            ),
             find_by_owner: statement(
                 "SELECT session_key FROM {table} WHERE owner = ? AND expires_at > {now}",
             ),
