@@ -62,6 +62,7 @@ impl fmt::Debug for Dialect {
 
 /// Why the database refused a statement, as far as the store handles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "no engine has all of them, and each engine stands behind its feature")]
 pub(super) enum Reason {
     /// The statement had no effect and may succeed when it is repeated: after a deadlock, a serialization failure or a
     /// lock time-out.

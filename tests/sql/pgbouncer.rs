@@ -1,0 +1,165 @@
+//! PostgreSQL behind PgBouncer in transaction mode, as Debian ships it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use axum::{Router, response::IntoResponse, routing::post};
+use axum_typed_session::{
+    MemoryStore, PostgresStore, Session, SessionError, SessionManager, SessionStore as _,
+    StoreError, StoreKey, session_store_conformance,
+    testing::{ManualClock, conformance::StoreUnderTest},
+};
+use http::{Request, StatusCode};
+use sqlx::{
+    Postgres,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{
+    browser,
+    cancellation::cancellation_over,
+    concurrency::concurrency_over,
+    engines::{Database, Private, Remote, User, text},
+    servers::{find, free_port},
+    world::{Backend, Opened},
+};
+
+/// Starts a pooler that uses so many connections to the server on this port.
+pub fn start(postgres: u16, connections: u32) -> Option<Private> {
+    // Not on everyone's path.
+    let program = PathBuf::from("/usr/sbin/pgbouncer");
+    let program = Some(program).filter(|program| program.is_file());
+    let program = program.or_else(|| find("pgbouncer", "PgBouncer"))?;
+
+    let user = User::named("postgres");
+    let folder = user.folder("pgbouncer");
+    let port = free_port(0);
+    let users = folder.join("users");
+    fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+    let settings = folder.join("pgbouncer.ini");
+    let text_of_settings = format!(
+        "[databases]\n* = host=127.0.0.1 port={postgres}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+         auth_type = trust\nauth_file = {}\n\
+         pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 1000\n",
+        text(&users)
+    );
+    fs::write(&settings, text_of_settings).unwrap();
+    let command = user.command(&program, &[&text(&settings)]);
+    Some(Private::start(folder, port, command))
+}
+
+/// A pooler that tests share, in front of the server that all tests share.
+struct Pooled {
+    /// A table, and a connection around the pooler.
+    database: Database<Postgres>,
+    /// The store on this table, through the pooler.
+    store: PostgresStore,
+    port: u16,
+}
+
+impl Pooled {
+    async fn fresh() -> Option<Self> {
+        static POOLER: OnceLock<Option<Private>> = OnceLock::new();
+        let database = Database::<Postgres>::fresh().await?;
+        let server = Postgres::port(&database.pool);
+        let port = POOLER.get_or_init(|| start(server, 4)).as_ref()?.port;
+        let store = PostgresStore::connect(Postgres::url(port)).await.unwrap();
+        let store = store.table_name(&database.table).unwrap().without_prepared_statements();
+        store.migrate().await.unwrap();
+        Some(Self { database, store, port })
+    }
+}
+
+impl Backend for Pooled {
+    async fn open(&self, clock: &ManualClock) -> Opened {
+        let database = Arc::new(Database::in_pool(self.database.pool.clone()).await);
+        let store = self.store.clone().table_name(&database.table).unwrap().clock(clock.clone());
+        Opened::new(store, move || {
+            let database = database.clone();
+            async move { usize::try_from(database.rows().await).unwrap() }
+        })
+    }
+}
+
+concurrency_over!(concurrency_through_pgbouncer, Pooled::fresh().await);
+cancellation_over!(cancellation_through_pgbouncer, Pooled::fresh().await);
+
+async fn through_pgbouncer() -> StoreUnderTest {
+    match Pooled::fresh().await {
+        Some(pooled) => StoreUnderTest::new(pooled.store),
+        None => StoreUnderTest::new(MemoryStore::new()),
+    }
+}
+
+session_store_conformance!(conformance_through_pgbouncer, through_pgbouncer().await);
+
+/// Sends a hundred requests at once and returns how many were answered with 503.
+async fn refused_of_a_hundred(store: PostgresStore) -> usize {
+    async fn count(mut session: Session<u32>) -> Result<impl IntoResponse, SessionError> {
+        *session += 1;
+        session.commit().await
+    }
+    let sessions = SessionManager::<u32>::builder().store(store).build().unwrap();
+    let app = Router::new().route("/", post(count)).with_state(sessions);
+    let requests = (0..100).map(|_| {
+        let app = app.clone();
+        tokio::spawn(async move { browser::send(&app, Request::post("/")).await.status })
+    });
+    let mut refused = 0;
+    for request in requests.collect::<Vec<_>>() {
+        match request.await.unwrap() {
+            StatusCode::OK => {}
+            StatusCode::SERVICE_UNAVAILABLE => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_requests_through_a_pooler_all_succeed() {
+    let Some(pooled) = Pooled::fresh().await else {
+        return;
+    };
+    assert_eq!(refused_of_a_hundred(pooled.store.clone()).await, 0);
+    // So a hundred requests reach the pooler at once.
+    let pool = PgPoolOptions::new().max_connections(100);
+    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(pooled.port);
+    let options = options.username("postgres").extra_float_digits(None);
+    let store = PostgresStore::new(pool.connect_with(options).await.unwrap());
+    let store = store.table_name(&pooled.database.table).unwrap();
+    let unprepared = store.clone().without_prepared_statements();
+    assert_eq!(refused_of_a_hundred(unprepared).await, 0);
+    // The test above can fail: this is what the option is for.
+    assert!(refused_of_a_hundred(store).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_in_transaction_mode_is_told_by_its_error() {
+    let Some(pooled) = Pooled::fresh().await else {
+        return;
+    };
+    let store = PostgresStore::connect(Postgres::url(pooled.port)).await.unwrap();
+    let store = store.table_name(&pooled.database.table).unwrap();
+    let loads = (0..100).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { store.load(&StoreKey::from_bytes([number; 32])).await })
+    });
+    let mut errors = 0;
+    for load in loads.collect::<Vec<_>>() {
+        match load.await.unwrap() {
+            Ok(found) => assert!(found.is_none()),
+            Err(StoreError::Unavailable(error)) => {
+                errors += 1;
+                let text = error.to_string();
+                assert!(text.contains("call `without_prepared_statements()`"), "{text}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(errors > 0);
+}
