@@ -10,7 +10,7 @@ use axum::{Router, response::IntoResponse, routing::post};
 use axum_typed_session::{
     MemoryStore, PostgresStore, Session, SessionError, SessionManager, SessionStore as _,
     StoreError, StoreKey, session_store_conformance,
-    testing::{ManualClock, conformance::StoreUnderTest},
+    testing::{ManualClock, RecordBuilder, conformance::StoreUnderTest},
 };
 use http::{Request, StatusCode};
 use sqlx::{
@@ -22,7 +22,7 @@ use crate::{
     browser,
     cancellation::cancellation_over,
     concurrency::concurrency_over,
-    engines::{Database, Private, Remote, User, text},
+    engines::{Database, Private, Remote, User, create, text},
     servers::{find, free_port},
     world::{Backend, Opened},
 };
@@ -162,4 +162,25 @@ async fn a_pooler_in_transaction_mode_is_told_by_its_error() {
         }
     }
     assert!(errors > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_the_server_change_no_value() {
+    let Some(database) = Database::<Postgres>::fresh().await else {
+        return;
+    };
+    let settings = "SET bytea_output = 'escape'; SET standard_conforming_strings = off; \
+                    SET backslash_quote = off";
+    let odd = Database::<Postgres>::prepared(settings).await.unwrap();
+    let store = odd.store.without_prepared_statements();
+    let store = store.table_name(&database.table).unwrap();
+    for number in 0..=u8::MAX {
+        let key = StoreKey::from_bytes([number; 32]);
+        let payload: Vec<_> = (0..number).map(|byte| byte.wrapping_mul(97)).collect();
+        let record = RecordBuilder::new().payload(payload).build();
+        create(&store, key, &record).await;
+        // Both ways read and write the same bytes.
+        assert_eq!(store.load(&key).await.unwrap(), Some(record.clone()));
+        assert_eq!(database.store.load(&key).await.unwrap(), Some(record));
+    }
 }

@@ -1,6 +1,6 @@
 //! Stores with a pool of their own.
 
-use std::{str::FromStr as _, time::Duration};
+use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _, pool::PoolOptions};
 use tokio::{runtime::Handle, time::timeout};
@@ -27,16 +27,15 @@ const MOST_CONNECTIONS: u32 = 10;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqlConnectError {
-    /// The text is not the URL of a database of this engine.
+    /// The text is not the URL of a database of this engine. The driver's error is left out, since it may show a part
+    /// of the URL.
     #[error(
-        "this is not the URL of a database of this store; write {form}, and percent-encode special characters of a \
-         user, a password or a file, such as `%23` for `#`"
+        "this is not the URL of a database of this store; write {form} with options that the driver knows, and \
+         percent-encode special characters of a user, a password or a file, such as `%23` for `#`"
     )]
     Url {
         /// How such a URL is written.
         form: &'static str,
-        /// The driver's error.
-        source: BoxError,
     },
 
     /// The URL or the server asks for TLS, and this build of `sqlx` has no TLS. Add a feature such as `tls-rustls` to
@@ -156,8 +155,7 @@ impl<E: SqlEngine> SqlStore<E> {
     #[doc(alias("lazy", "retry", "startup"))]
     pub fn connect_lazy(url: impl AsRef<str>) -> Result<Self, SqlConnectError> {
         let url = url.as_ref();
-        let options =
-            parse::<E>(url).map_err(|source| SqlConnectError::Url { form: E::URL, source })?;
+        let options = parse::<E>(url)?;
         // The pool would panic.
         if Handle::try_current().is_err() {
             return Err(SqlConnectError::NoRuntime);
@@ -169,14 +167,11 @@ impl<E: SqlEngine> SqlStore<E> {
     }
 }
 
-fn parse<E: SqlEngine>(url: &str) -> Result<ConnectOptions<E>, BoxError> {
+fn parse<E: SqlEngine>(url: &str) -> Result<ConnectOptions<E>, SqlConnectError> {
     // The drivers ignore the scheme, and SQLite would make a file of the name.
-    match url.split_once(':') {
-        Some((scheme, _)) if E::SCHEMES.contains(&scheme) => {
-            ConnectOptions::<E>::from_str(url).map_err(BoxError::from)
-        }
-        _ => Err(format!("the URL does not begin with `{}:`", E::SCHEMES.join(":` or `")).into()),
-    }
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let options = if E::SCHEMES.contains(&scheme) { url.parse().ok() } else { None };
+    options.ok_or(SqlConnectError::Url { form: E::URL })
 }
 
 fn refused<E: SqlEngine>(options: &ConnectOptions<E>, error: sqlx::Error) -> SqlConnectError {

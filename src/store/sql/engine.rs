@@ -102,11 +102,8 @@ pub(super) enum Value<'a> {
 #[derive(Debug)]
 pub struct Query<'a> {
     pub(super) sql: SqlStr,
-    /// Nothing for a script, which holds several statements without values.
+    /// Nothing for a script: statements whose text is complete, which the connection does not prepare.
     pub(super) values: Option<&'a [Value<'a>]>,
-    /// Whether the connection keeps the statement prepared under a name. Otherwise the statement has no name and runs
-    /// in a transaction of its own, because a pooler keeps a connection to the server only that long.
-    pub(super) is_named: bool,
 }
 
 /// Runs statements; `sqlx` wants a concrete database for that.
@@ -198,19 +195,8 @@ macro_rules! run {
         let result = match $query.values {
             None => sqlx::raw_sql($query.sql).$method(connection).await,
             Some(values) => {
-                let statement = sqlx::query::<Self>($query.sql).persistent($query.is_named);
-                let statement = $crate::store::sql::engine::bind!(statement, values);
-                if $query.is_named {
-                    statement.$method(connection).await
-                } else {
-                    async {
-                        let mut transaction = sqlx::Connection::begin(connection).await?;
-                        let done = statement.$method(&mut *transaction).await?;
-                        transaction.commit().await?;
-                        Ok(done)
-                    }
-                    .await
-                }
+                let statement = sqlx::query::<Self>($query.sql);
+                $crate::store::sql::engine::bind!(statement, values).$method(connection).await
             }
         };
         lease.judged_by(result)

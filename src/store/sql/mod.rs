@@ -81,8 +81,8 @@ pub struct SqlStore<E: SqlEngine> {
     pool: Pool<E>,
     statements: Arc<Statements>,
     clock: Option<Arc<dyn Clock>>,
-    /// Whether connections keep statements prepared.
-    names_statements: bool,
+    /// Whether connections prepare statements and keep them.
+    prepares: bool,
     /// Set when the table is known to be there, if `migrate_lazy` makes it.
     migrated: Option<Arc<OnceCell<()>>>,
 }
@@ -104,7 +104,7 @@ impl<E: SqlEngine> SqlStore<E> {
             pool,
             statements: Arc::new(Statements::new::<E>(&TableName::default())),
             clock: None,
-            names_statements: true,
+            prepares: true,
             migrated: None,
         }
     }
@@ -174,7 +174,7 @@ impl<E: SqlEngine> SqlStore<E> {
             return Ok(());
         }
         let sql = &self.statements.migration;
-        let script = || Query { sql: sql.clone(), values: None, is_named: false };
+        let script = || Query { sql: sql.clone(), values: None };
         self.repeating(|| E::execute(&self.pool, script())).await?;
         if self.is_migrated().await? {
             return Ok(());
@@ -222,7 +222,7 @@ impl<E: SqlEngine> SqlStore<E> {
     ) -> Result<u64, StoreError> {
         self.make_table().await?;
         self.repeating(|| async {
-            match E::execute(&self.pool, statement.with(values, self.names_statements)).await {
+            match E::execute(&self.pool, self.query(statement, values)).await {
                 // An insert found a row, and this dialect reports it only as an error.
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(0),
                 result => result,
@@ -246,8 +246,11 @@ impl<E: SqlEngine> SqlStore<E> {
         statement: &Statement,
         values: &[Value<'_>],
     ) -> Result<Vec<E::Row>, StoreError> {
-        let query = || statement.with(values, self.names_statements);
-        self.repeating(|| E::rows(&self.pool, query())).await
+        self.repeating(|| E::rows(&self.pool, self.query(statement, values))).await
+    }
+
+    fn query<'a>(&self, statement: &Statement, values: &'a [Value<'a>]) -> Query<'a> {
+        if self.prepares { statement.with(values) } else { statement.script_with(values) }
     }
 
     async fn make_table(&self) -> Result<(), StoreError> {
@@ -286,7 +289,7 @@ impl<E: SqlEngine> Clone for SqlStore<E> {
             pool: self.pool.clone(),
             statements: self.statements.clone(),
             clock: self.clock.clone(),
-            names_statements: self.names_statements,
+            prepares: self.prepares,
             migrated: self.migrated.clone(),
         }
     }

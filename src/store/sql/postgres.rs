@@ -1,4 +1,4 @@
-use sqlx::pool::PoolOptions;
+use sqlx::{ConnectOptions as _, pool::PoolOptions};
 
 use super::{
     SqlStore,
@@ -112,8 +112,9 @@ impl Connect for sqlx::Postgres {
         options: ConnectOptions<Self>,
         pool: PoolOptions<Self>,
     ) -> (ConnectOptions<Self>, PoolOptions<Self>) {
-        // PgBouncer refuses a connection that sets this, and no column is a float.
-        (options.extra_float_digits(None), pool)
+        // PgBouncer refuses a connection that sets the digits, and no column is a float. Statements of
+        // `without_prepared_statements` hold session data, which does not belong into a log.
+        (options.extra_float_digits(None).disable_statement_logging(), pool)
     }
 
     fn address(options: &ConnectOptions<Self>) -> String {
@@ -125,14 +126,21 @@ impl Connect for sqlx::Postgres {
 }
 
 impl PostgresStore {
-    /// Prepares no statement under a name, for a pooler in transaction mode such as PgBouncer before 1.21.
+    /// Prepares no statements, for a pooler in transaction mode such as PgBouncer before 1.21.
     ///
-    /// Every statement then runs in a transaction of its own, during which the pooler keeps the connection to the
-    /// server. It takes four round trips instead of one: `BEGIN`, the statement, its values, `COMMIT`. The values are
-    /// never part of the SQL, so no log of the server or the driver shows session data.
+    /// Such a pooler sends each transaction through another connection to the server, so a statement that was
+    /// prepared before is missing there, or is another one. The store then writes its values into the SQL, as base64.
+    /// It still takes one round trip for each statement, and parses each statement anew.
+    ///
+    /// # Security
+    ///
+    /// The SQL of a save holds the data of the session. The server shows it in `pg_stat_activity`, and in its log if it
+    /// logs the statement. The driver logs statements at the level `debug`, and slow ones as warnings. The pool of
+    /// [`connect`](SqlStore::connect) does not; for a pool of the application, call
+    /// `ConnectOptions::disable_statement_logging()`.
     ///
     /// A pool of the application must also leave out a setting that PgBouncer refuses, with
-    /// `PgConnectOptions::extra_float_digits(None)`. [`connect`](SqlStore::connect) leaves it out.
+    /// `PgConnectOptions::extra_float_digits(None)`.
     ///
     /// # Example
     ///
@@ -148,7 +156,7 @@ impl PostgresStore {
     /// ```
     #[doc(alias("pgbouncer", "pooler", "persistent", "supavisor", "statement_cache_capacity"))]
     pub fn without_prepared_statements(mut self) -> Self {
-        self.names_statements = false;
+        self.prepares = false;
         self
     }
 }
