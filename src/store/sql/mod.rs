@@ -32,14 +32,25 @@ use crate::{
     error::{ConfigError, StoreError},
 };
 
-/// Keeps sessions in a table of the application's database, through the application's own pool.
+/// Keeps sessions in a table of a SQL database.
 ///
 /// Use it under one of its three names, which also document the setup, the table and the size for each engine:
 /// [`SqliteStore`](crate::SqliteStore), [`PostgresStore`](crate::PostgresStore) and
 /// [`MySqlStore`](crate::MySqlStore). Cloning is cheap. [`stores`](crate::guide::stores) compares all stores.
 ///
-/// The pool must come from [`store::sqlx`](crate::store#reexports), the version of `sqlx` that this crate uses.
-/// For TLS and other options, set the features of your own `sqlx` dependency.
+/// # The pool and the table
+///
+/// | method | pool | if the database is down at the start |
+/// |---|---|---|
+/// | [`connect`](Self::connect) | one of the store's own | an error |
+/// | [`connect_lazy`](Self::connect_lazy) | one of the store's own | the store connects later |
+/// | [`new`](Self::new) | the application's | as the application made it |
+///
+/// The pool of an application must come from [`store::sqlx`](crate::store#reexports), the version of `sqlx` that this
+/// crate uses. For TLS, set a feature of your own `sqlx` dependency.
+///
+/// [`migrate`](Self::migrate) makes the table at the start. [`migrate_lazy`](Self::migrate_lazy) makes it before the
+/// first operation.
 ///
 /// # Which clock decides
 ///
@@ -61,12 +72,13 @@ use crate::{
 /// | load | 1 `SELECT` by primary key |
 /// | save, touch, `destroy_at` | 1, and 1 `SELECT` if another writer came first |
 /// | save of a new session | as above, and on MySQL 1 more if it replaces an expired row |
-/// | destroy, `find_by_owner`, a batch of `delete_expired` | 1 |
+/// | destroy, `find_by_owner`, a batch of `delete_expired`, a page of `list` | 1 |
+/// | a batch of `take_expired` | 1; on MySQL, 1 `SELECT` and 1 `DELETE` for each row |
 /// | `destroy_by_owner` | 1 for each 50,000 sessions, then 1 `SELECT`; all of it again if sessions are left |
 ///
 /// Every statement is a transaction of its own, so you may drop a future at any point: the row is then either
 /// wholly old or wholly new. If a statement ends in a deadlock, a serialization failure or a lock time-out, the
-/// store repeats it, at most eight times with growing pauses.
+/// store repeats it, at most eight times with growing pauses, and for about one second.
 ///
 /// All isolation levels work, with one exception: at `READ UNCOMMITTED` of MySQL, `destroy_by_owner` can miss a
 /// session that gets a new id at the same time. Connections must be in autocommit mode, which is the default of
@@ -95,10 +107,10 @@ const REPEATS: u32 = 8;
 const REPEAT_WITHIN: Duration = Duration::from_secs(1);
 
 impl<E: SqlEngine> SqlStore<E> {
-    /// Makes a store that uses the table `typed_sessions`. It does not connect.
+    /// Makes a store that uses the table `typed_sessions`, through a pool of the application. It does not connect.
     ///
     /// Call [`migrate`](Self::migrate) at the start of the application. [`SqliteStore`](crate::SqliteStore) shows
-    /// an example.
+    /// an example. Without a pool of your own, use [`connect`](Self::connect).
     pub fn new(pool: Pool<E>) -> Self {
         Self {
             pool,
@@ -141,9 +153,9 @@ impl<E: SqlEngine> SqlStore<E> {
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    /// use axum_typed_session::{PostgresStore, store::sqlx::PgPool};
+    /// use axum_typed_session::PostgresStore;
     ///
-    /// let store = PostgresStore::new(PgPool::connect("postgres://localhost/app").await?);
+    /// let store = PostgresStore::connect("postgres://localhost/app").await?;
     /// println!("{}", store.schema_sql());
     /// # Ok(())
     /// # }
@@ -162,7 +174,8 @@ impl<E: SqlEngine> SqlStore<E> {
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] if the engine refuses, such as because of missing rights, or if an index is
-    /// missing and another index or table has its name.
+    /// missing and another index or table has its name. With SQLite also if the database is in memory and the pool
+    /// would lose it.
     ///
     /// # Cancellation
     ///

@@ -13,11 +13,11 @@ use super::{
 /// # Example
 ///
 /// ```no_run
-/// use axum_typed_session::{MySqlStore, store::{Cleanup, sqlx::MySqlPool}};
+/// use axum_typed_session::{MySqlStore, store::Cleanup};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let pool = MySqlPool::connect("mysql://app@localhost/app").await?;
-/// let store = MySqlStore::new(pool).table_name("app.sessions")?;
+/// let store = MySqlStore::connect("mysql://app@localhost/app").await?;
+/// let store = store.table_name("app.sessions")?;
 /// store.migrate().await?;
 /// let cleanup = Cleanup::new(store.clone()).spawn();
 /// # Ok(())

@@ -14,10 +14,10 @@ use super::{
 /// ```no_run
 /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
 /// # struct Visits { count: u32 }
-/// use axum_typed_session::{PostgresStore, SessionManager, store::{Cleanup, sqlx::PgPool}};
+/// use axum_typed_session::{PostgresStore, SessionManager, store::Cleanup};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = PostgresStore::new(PgPool::connect("postgres://localhost/app").await?);
+/// let store = PostgresStore::connect("postgres://localhost/app").await?;
 /// store.migrate().await?;
 /// let cleanup = Cleanup::new(store.clone()).spawn();
 /// let sessions = SessionManager::<Visits>::builder().store(store).build()?;
@@ -42,8 +42,10 @@ use super::{
 ///
 /// The driver prepares each statement once for each connection, by name. A pooler in transaction mode must support
 /// this: PgBouncer does so from version 1.21 with `max_prepared_statements` above 0. With an older PgBouncer, use
-/// session mode. The pool option `statement_cache_capacity(0)` does not help, because the driver then prepares a
-/// new named statement for every query and never closes it.
+/// session mode, or [`without_prepared_statements`](Self::without_prepared_statements). Without either, 96 of 100
+/// requests at once were 503 behind PgBouncer 1.18, and 0 of 100 with it. The pool option
+/// `statement_cache_capacity(0)` does not help, because the driver then prepares a new named statement for every query
+/// and never closes it.
 ///
 /// # The table
 ///
@@ -130,7 +132,9 @@ impl PostgresStore {
     ///
     /// Such a pooler sends each transaction through another connection to the server, so a statement that was
     /// prepared before is missing there, or is another one. The store then writes its values into the SQL, as base64.
-    /// It still takes one round trip for each statement, and parses each statement anew.
+    /// It still takes one round trip for each statement. The server parses each statement anew: in
+    /// `tests/sql/pgbouncer.rs`, a load takes 0.26 ms with prepared statements, 0.43 ms without, and 0.52 ms through
+    /// PgBouncer.
     ///
     /// # Security
     ///

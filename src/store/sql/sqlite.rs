@@ -17,12 +17,24 @@ use super::{
 ///
 /// # Example
 ///
-/// For a file, use the write-ahead log, in which readers do not wait for writers. Set a busy time-out below
-/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it.
+/// ```no_run
+/// use axum_typed_session::{SqliteStore, store::Cleanup};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = SqliteStore::connect("sqlite:sessions.db").await?;
+/// store.migrate().await?;
+/// let cleanup = Cleanup::new(store.clone()).spawn();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`connect`](SqlStore::connect) creates the file if it is missing. If you make a pool yourself, use the write-ahead
+/// log, in which readers do not wait for writers. Set a busy time-out below
+/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it:
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use axum_typed_session::{SqliteStore, store::{Cleanup, sqlx::sqlite}};
+/// use axum_typed_session::{SqliteStore, store::sqlx::sqlite};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let options = sqlite::SqliteConnectOptions::new()
@@ -32,14 +44,13 @@ use super::{
 ///     .synchronous(sqlite::SqliteSynchronous::Normal)
 ///     .busy_timeout(Duration::from_secs(1));
 /// let store = SqliteStore::new(sqlite::SqlitePool::connect_with(options).await?);
-/// store.migrate().await?;
-/// let cleanup = Cleanup::new(store.clone()).spawn();
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// A database in memory ends with its connection. Give its pool `max_connections(1)` and
-/// `test_before_acquire(false)`, and set neither `idle_timeout` nor `max_lifetime`.
+/// A database in memory ends with its connection. `SqliteStore::connect("sqlite::memory:")` keeps the connection. A
+/// pool of your own needs `max_connections(1)`, `test_before_acquire(false)`, `idle_timeout(None)` and
+/// `max_lifetime(None)`; with other settings, [`migrate`](SqlStore::migrate) is an error.
 ///
 /// # Size and upkeep
 ///
