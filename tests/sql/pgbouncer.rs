@@ -16,15 +16,16 @@ use axum_typed_session::{
 };
 use http::{Request, StatusCode};
 use sqlx::{
-    Postgres,
+    PgPool, Postgres,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     browser,
     cancellation::cancellation_over,
     concurrency::concurrency_over,
-    engines::{Database, Private, Remote, User, create, text},
+    engines::{Database, Private, Remote, User, create, options, text},
     servers::{find, free_port},
     world::{Backend, Opened},
 };
@@ -54,6 +55,13 @@ pub fn start(postgres: u16, connections: u32) -> Option<Private> {
     Some(Private::start(folder, port, command))
 }
 
+/// Makes a pool as an application does.
+async fn connect(port: u16, pool: PgPoolOptions) -> PgPool {
+    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+    let options = options.username("postgres").extra_float_digits(None);
+    pool.connect_with(options).await.unwrap()
+}
+
 /// A pooler that tests share, in front of the server that all tests share.
 struct Pooled {
     /// A table, and a connection around the pooler.
@@ -61,18 +69,26 @@ struct Pooled {
     /// The store on this table, through the pooler.
     store: PostgresStore,
     port: u16,
+    /// Tests that send many requests do so one after the other, or they would share the pooler's few connections
+    /// until a request gives up.
+    #[expect(dead_code, reason = "kept for its end")]
+    turn: MutexGuard<'static, ()>,
 }
 
 impl Pooled {
     async fn fresh() -> Option<Self> {
         static POOLER: OnceLock<Option<Private>> = OnceLock::new();
+        static TURN: Mutex<()> = Mutex::const_new(());
         let database = Database::<Postgres>::fresh().await?;
         let server = Postgres::port(&database.pool);
         let port = POOLER.get_or_init(|| start(server, 4)).as_ref()?.port;
-        let store = PostgresStore::connect(Postgres::url(port)).await.unwrap();
-        let store = store.table_name(&database.table).unwrap().without_prepared_statements();
+        // As patient as the pools of the other suites.
+        let pool = connect(port, options()).await;
+        let store = PostgresStore::new(pool).table_name(&database.table).unwrap();
+        let store = store.without_prepared_statements();
         store.migrate().await.unwrap();
-        Some(Self { database, store, port })
+        let turn = TURN.lock().await;
+        Some(Self { database, store, port, turn })
     }
 }
 
@@ -129,10 +145,8 @@ async fn a_hundred_requests_through_a_pooler_all_succeed() {
     };
     assert_eq!(refused_of_a_hundred(pooled.store.clone()).await, 0);
     // So a hundred requests reach the pooler at once.
-    let pool = PgPoolOptions::new().max_connections(100);
-    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(pooled.port);
-    let options = options.username("postgres").extra_float_digits(None);
-    let store = PostgresStore::new(pool.connect_with(options).await.unwrap());
+    let pool = connect(pooled.port, options().max_connections(100)).await;
+    let store = PostgresStore::new(pool);
     let store = store.table_name(&pooled.database.table).unwrap();
     let unprepared = store.clone().without_prepared_statements();
     assert_eq!(refused_of_a_hundred(unprepared).await, 0);
