@@ -72,8 +72,8 @@ pub(super) enum Reason {
     MissingTable,
     /// A column or a constraint refuses a value. The text of the engine may show the value.
     Value,
-    /// The server knows no prepared statement of this name, or knows another one. Behind a pooler, the connection to the
-    /// server is not the one on which the statement was prepared.
+    /// The server knows no prepared statement of this name, or knows another one. Behind a pooler, the connection to
+    /// the server is not the one on which the statement was prepared.
     Statement,
     /// A file cannot be opened.
     File,
