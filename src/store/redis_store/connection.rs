@@ -41,8 +41,8 @@ struct Shared {
 struct State {
     /// `None` until the first connection is made.
     line: Option<Arc<Line>>,
-    /// The time of the last attempt to make a line.
-    attempted: Instant,
+    /// The time of the last attempt to replace a line that still worked.
+    replaced: Option<Instant>,
     /// The pause after the last attempt.
     pause: Duration,
     /// The error of the last attempt.
@@ -67,12 +67,8 @@ impl Connection {
     }
 
     fn new(line: Option<Line>, target: Option<Target>) -> Self {
-        let state = State {
-            line: line.map(Arc::new),
-            attempted: Instant::now(),
-            pause: FIRST_PAUSE,
-            failure: None,
-        };
+        let state =
+            State { line: line.map(Arc::new), replaced: None, pause: FIRST_PAUSE, failure: None };
         Self(Arc::new(Shared {
             state: watch::Sender::new(state),
             target,
@@ -146,7 +142,7 @@ impl Connection {
         let may_be_replaced = || {
             let state = self.0.state.borrow();
             let is_present = state.line.as_ref().is_some_and(|present| Arc::ptr_eq(present, line));
-            is_present && state.attempted.elapsed() >= RENEWAL_PAUSE
+            is_present && state.replaced.is_none_or(|at| at.elapsed() >= RENEWAL_PAUSE)
         };
         if line.is_due() || (line.is_doubtful() && may_be_replaced()) {
             self.renew();
@@ -191,7 +187,7 @@ impl Shared {
             self.state.send_modify(|state| {
                 // The sentinels were asked only whether the line is up to date, not whether it works.
                 if old.primary().is_none() {
-                    state.attempted = Instant::now();
+                    state.replaced = Some(Instant::now());
                 }
             });
             return Duration::ZERO;
@@ -217,7 +213,9 @@ impl State {
 
     /// Takes the new line, if there is one and it is better than the present one.
     fn end_attempt(&mut self, attempt: Result<Line, RedisConnectError>) {
-        self.attempted = Instant::now();
+        if self.usable_line().is_some() {
+            self.replaced = Some(Instant::now());
+        }
         match attempt {
             Ok(new) => {
                 self.pause = FIRST_PAUSE;

@@ -1,6 +1,6 @@
 //! Credentials that the application gives anew for each connection, such as tokens that expire.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{
     Stream, StreamExt as _,
@@ -63,18 +63,20 @@ impl Credentials {
                 }
             }
         });
-        answer.await.unwrap_or_else(|_| Err(failure("the application's provider panicked")))
+        answer.await.unwrap_or_else(|error| Err(failure(error)))
     }
 }
 
 impl Shared {
     async fn ask(&self) -> RedisResult<BasicAuth> {
-        match timeout(TIMEOUT, (self.provider)()).await {
-            Ok(Ok((user, password))) => Ok(BasicAuth::new(user, password)),
-            Ok(Err(error)) => Err(failure(error)),
-            Err(_elapsed) => Err(failure(format!(
-                "the application's provider did not answer within {TIMEOUT:?}"
-            ))),
+        let answer = AssertUnwindSafe(async { (self.provider)().await }).catch_unwind();
+        match timeout(TIMEOUT, answer).await {
+            Ok(Ok(Ok((user, password)))) => Ok(BasicAuth::new(user, password)),
+            Ok(Ok(Err(error))) => Err(failure(error)),
+            Ok(Err(_panic)) => Err(failure("the function that returns them panicked")),
+            Err(_elapsed) => {
+                Err(failure(format!("the function that returns them took longer than {TIMEOUT:?}")))
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Sentinels {
     sentinels: Vec<Sentinel>,
     /// How to connect to the primary, with the name of the service as its host.
     server: ConnectionInfo,
+    /// The last primary that they named.
+    known: Mutex<Option<Address>>,
 }
 
 struct Sentinel {
@@ -51,16 +53,12 @@ pub(super) struct Primary {
 impl Primary {
     /// Returns `true` if it is time to ask the sentinels again.
     pub(super) fn is_due(&self) -> bool {
-        self.confirmed().elapsed() > DUE
+        lock(&self.confirmed).elapsed() > DUE
     }
 
     /// Returns `true` if the sentinels may have replaced this primary.
     pub(super) fn is_outdated(&self) -> bool {
-        self.confirmed().elapsed() > OUTDATED
-    }
-
-    fn confirmed(&self) -> MutexGuard<'_, Instant> {
-        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.confirmed).elapsed() > OUTDATED
     }
 }
 
@@ -74,7 +72,8 @@ impl Sentinels {
             let client = Client::open(sentinel)?;
             Ok(Sentinel { client, connection: Mutex::default() })
         });
-        Ok(Self { service, sentinels: sentinels.collect::<RedisResult<_>>()?, server })
+        let sentinels = sentinels.collect::<RedisResult<_>>()?;
+        Ok(Self { service, sentinels, server, known: Mutex::default() })
     }
 
     /// Connects to the primary, and returns an error if the server is none.
@@ -97,22 +96,18 @@ impl Sentinels {
         }
     }
 
-    /// Returns `true` if the sentinels still name this primary, or if none of them answers.
+    /// Returns `true` if the sentinels still name this primary.
     pub(super) async fn confirm(&self, primary: &Primary) -> bool {
         let asked = Instant::now();
-        match self.primary().await {
-            Ok(address) if address != primary.address => return false,
-            Ok(_) => {}
-            Err(error) => {
-                let service = &self.service;
-                tracing::debug!(%error, service, "no sentinel answers; a failover would go unnoticed");
-            }
+        let is_confirmed = self.primary().await.is_ok_and(|address| address == primary.address);
+        if is_confirmed {
+            *lock(&primary.confirmed) = asked;
         }
-        *primary.confirmed() = asked;
-        true
+        is_confirmed
     }
 
-    /// Asks the sentinels for the primary until a majority has answered. The latest configuration wins.
+    /// Asks the sentinels for the primary until a majority has answered. The latest configuration wins. If none
+    /// answers, the primary is the last that they named.
     async fn primary(&self) -> RedisResult<Address> {
         let mut answers: FuturesUnordered<_> =
             self.sentinels.iter().map(|sentinel| sentinel.primary(&self.service)).collect();
@@ -130,7 +125,13 @@ impl Sentinels {
                 Err(error) => failure = error,
             }
         }
-        latest.map(|(_epoch, address)| address).ok_or(failure)
+        let mut known = lock(&self.known);
+        if let Some((_epoch, address)) = latest {
+            *known = Some(address);
+        } else {
+            tracing::debug!(error = %failure, "no sentinel answers; a failover would go unnoticed");
+        }
+        known.clone().ok_or(failure)
     }
 
     fn server_at(&self, address: &Address) -> ConnectionInfo {
@@ -159,7 +160,7 @@ impl Sentinel {
 
     async fn ask(&self, service: &str) -> RedisResult<(u64, Address)> {
         // Taken, so that a connection without an answer is not used again.
-        let open = self.connection().take();
+        let open = lock(&self.connection).take();
         if let Some(connection) = open
             && let Ok(answer) = self.ask_over(connection, service).await
         {
@@ -181,14 +182,14 @@ impl Sentinel {
         questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
         let (master, address): (HashMap<String, String>, Address) =
             questions.query_async(&mut connection).await?;
-        *self.connection() = Some(connection);
+        *lock(&self.connection) = Some(connection);
         let epoch = master.get("config-epoch").and_then(|epoch| epoch.parse().ok());
         Ok((epoch.unwrap_or_default(), address))
     }
+}
 
-    fn connection(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failure(reason: impl Into<BoxError>) -> RedisError {
