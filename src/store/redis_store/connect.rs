@@ -68,7 +68,7 @@ impl RedisConnectError {
     pub(super) fn is_unauthenticated(&self) -> bool {
         match self {
             Self::Refused { source, .. } => source.downcast_ref().is_some_and(is_unauthenticated),
-            _ => false,
+            Self::Url(_) | Self::Tls | Self::Timeout { .. } => false,
         }
     }
 }

@@ -144,9 +144,9 @@ use crate::{
 /// newest 1,000 logins first, continues as far as the time allows, and then reports an error.
 ///
 /// If a server becomes a replica, or does not answer three commands in a row, the store resolves its name or asks the
-/// sentinels again, and connects again, at most once a second. The operating system probes an idle connection after five seconds, and
-/// closes a dead connection five seconds later. On a cluster, 24 commands run at the same time, and one command
-/// without an answer is enough to ask the cluster which node serves which slots.
+/// sentinels again, and connects again, at most once a second. The operating system probes an idle connection after
+/// five seconds, and closes a dead connection five seconds later. On a cluster, 24 commands run at the same time, and
+/// one command without an answer is enough to ask the cluster which node serves which slots.
 #[doc(alias("valkey", "fred", "RedisSessionStore", "elasticache"))]
 #[derive(Clone)]
 pub struct RedisStore {

@@ -29,7 +29,7 @@ const OUTDATED: Duration = Duration::from_millis(1500);
 /// The sentinels of one service.
 pub(super) struct Sentinels {
     service: String,
-    sentinels: Vec<Sentinel>,
+    nodes: Vec<Sentinel>,
     /// How to connect to the primary, with the name of the service as its host.
     server: ConnectionInfo,
     /// The last primary that they named.
@@ -64,16 +64,18 @@ impl Primary {
 
 impl Sentinels {
     pub(super) fn new(sentinels: Vec<ConnectionInfo>, server: ConnectionInfo) -> RedisResult<Self> {
-        let service = match server.addr() {
-            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
-            _ => return Err(failure("the URL of the service has no host")),
+        let (ConnectionAddr::Tcp(service, _) | ConnectionAddr::TcpTls { host: service, .. }) =
+            server.addr()
+        else {
+            return Err(failure("the URL of the service has no host"));
         };
+        let service = service.clone();
         let sentinels = sentinels.into_iter().map(|sentinel| {
             let client = Client::open(sentinel)?;
             Ok(Sentinel { client, connection: Mutex::default() })
         });
-        let sentinels = sentinels.collect::<RedisResult<_>>()?;
-        Ok(Self { service, sentinels, server, known: Mutex::default() })
+        let nodes = sentinels.collect::<RedisResult<_>>()?;
+        Ok(Self { service, nodes, server, known: Mutex::default() })
     }
 
     /// Connects to the primary, and returns an error if the server is none.
@@ -85,15 +87,12 @@ impl Sentinels {
         let address = self.primary().await?;
         let server = Client::open(self.server_at(&address))?;
         let mut connection = server.get_multiplexed_async_connection_with_config(config).await?;
-        match redis::cmd("ROLE").query_async(&mut connection).await? {
-            Role::Primary { .. } => {
-                Ok((connection, Primary { address, confirmed: Mutex::new(asked) }))
-            }
-            _ => {
-                let (host, port) = address;
-                Err(failure(format!("the sentinels name {host}:{port}, which is a replica")))
-            }
+        let role = redis::cmd("ROLE").query_async(&mut connection).await?;
+        if matches!(role, Role::Primary { .. }) {
+            return Ok((connection, Primary { address, confirmed: Mutex::new(asked) }));
         }
+        let (host, port) = address;
+        Err(failure(format!("the sentinels name {host}:{port}, which is a replica")))
     }
 
     /// Returns `true` if the sentinels still name this primary.
@@ -110,8 +109,8 @@ impl Sentinels {
     /// answers, the primary is the last that they named.
     async fn primary(&self) -> RedisResult<Address> {
         let mut answers: FuturesUnordered<_> =
-            self.sentinels.iter().map(|sentinel| sentinel.primary(&self.service)).collect();
-        let (mut latest, mut missing) = (None, self.sentinels.len() / 2 + 1);
+            self.nodes.iter().map(|sentinel| sentinel.primary(&self.service)).collect();
+        let (mut latest, mut missing) = (None, self.nodes.len() / 2 + 1);
         let mut failure = failure("there is no sentinel to ask");
         while let Some(answer) = answers.next().await {
             match answer {
@@ -136,15 +135,13 @@ impl Sentinels {
 
     fn server_at(&self, address: &Address) -> ConnectionInfo {
         let (host, port) = address.clone();
-        let address = match self.server.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
+        let address =
+            if let ConnectionAddr::TcpTls { insecure, tls_params, .. } = self.server.addr() {
+                let (insecure, tls_params) = (*insecure, tls_params.clone());
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            } else {
+                ConnectionAddr::Tcp(host, port)
+            };
         self.server.clone().set_addr(address)
     }
 }
