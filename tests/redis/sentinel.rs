@@ -466,7 +466,7 @@ async fn pretend(configuration: Arc<Mutex<(u64, u16)>>) -> String {
                         }
                         answers += "*2\r\n";
                         for word in words {
-                            answers += &format!("${}\r\n{word}\r\n", word.len());
+                            answers.extend(["$", &word.len().to_string(), "\r\n", word, "\r\n"]);
                         }
                     }
                     stream.write_all(answers.as_bytes()).await.unwrap();
