@@ -24,7 +24,7 @@ use async_trait::async_trait;
 pub(crate) use self::delegate::delegate_session_store;
 pub(crate) use self::record::{take, take_timestamp};
 #[cfg(feature = "redis")]
-pub use self::redis_store::{RedisConnectError, RedisStore};
+pub use self::redis_store::{RedisConnectError, RedisStore, RedisStoreBuilder};
 #[cfg(feature = "mysql")]
 pub use self::sql::mysql::MySqlStore;
 #[cfg(feature = "postgres")]
