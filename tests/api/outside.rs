@@ -442,7 +442,7 @@ async fn a_handle_notices_the_end_of_its_session_within_five_seconds() {
             tokio::time::sleep(NOTICED * 10 + SECOND).await;
             match end {
                 "destroy" => world.sessions.destroy(handle.key()).await.unwrap(),
-                "a new id" => drop(world.run(&mut browser, change(|data| data.regenerate())).await),
+                "a new id" => drop(world.run(&mut browser, change(Session::regenerate)).await),
                 "another owner" => {
                     let login = |data: &mut Data| data.user = Some("bob".to_owned());
                     world.sessions.update(handle.key(), login).await.unwrap();
