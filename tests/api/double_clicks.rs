@@ -181,12 +181,15 @@ async fn two_logouts_at_once_that_destroy_the_session_both_succeed() {
     for kind in KINDS {
         let sessions = kind.sessions(&ManualClock::new());
         let browser = ada(&sessions).await;
-        let Overlapped { slow, slow_browser, quick_browser } =
-            overlap(&browser, |session: &mut Session<Form>| session.destroy(), async |browser| {
+        let Overlapped { slow, slow_browser, quick_browser } = overlap(
+            &browser,
+            |session: &mut Session<Form>| session.destroy(),
+            async |browser| {
                 let destroy = |session: &mut Session<Form>| session.destroy();
                 assert_eq!(change(browser, destroy).await.status, StatusCode::OK);
-            })
-            .await;
+            },
+        )
+        .await;
         assert_eq!(slow.status, StatusCode::OK, "{kind:?}");
         for browser in [slow_browser, quick_browser, browser] {
             assert_eq!(user(&browser).await, None, "{kind:?}");
