@@ -31,6 +31,7 @@
 //! | `SESSION_STORE` | feature |
 //! |---|---|
 //! | `redis://127.0.0.1`, or the URLs of several nodes of a cluster between commas | `redis` |
+//! | `memcached://127.0.0.1`, which cannot end all sessions of a user at once | `memcached` |
 //! | `sqlite:sessions.db`, a file that is created if it is missing | `sqlite` |
 //! | `postgres://user:password@127.0.0.1/shop` | `postgres` |
 //! | `mysql://user:password@127.0.0.1/shop` | `mysql` |
@@ -47,6 +48,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+#[cfg(feature = "memcached")]
+use axum_typed_session::MemcachedStore;
 #[cfg(feature = "mysql")]
 use axum_typed_session::MySqlStore;
 #[cfg(feature = "postgres")]
@@ -200,6 +203,8 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         "memory" => Ok(Arc::new(MemoryStore::new())),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => redis(url).await,
+        #[cfg(feature = "memcached")]
+        "memcached" => Ok(Arc::new(MemcachedStore::connect(url).await?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             // The mode `rwc` creates a missing file.
@@ -210,12 +215,12 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         "postgres" => sql(PostgresStore::new(connect(url).await?)).await,
         #[cfg(feature = "mysql")]
         "mysql" => sql(MySqlStore::new(connect(url).await?)).await,
-        "redis" | "rediss" | "sqlite" | "postgres" | "mysql" => {
+        "redis" | "rediss" | "memcached" | "sqlite" | "postgres" | "mysql" => {
             let feature = scheme.replace("rediss", "redis-rustls");
             Err(format!("SESSION_STORE: build with `--features {feature}` for `{scheme}:`").into())
         }
-        _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `sqlite:`, `postgres://` or \
-                  `mysql://`"
+        _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `memcached://`, `sqlite:`, \
+                  `postgres://` or `mysql://`"
             .into()),
     }
 }
@@ -356,6 +361,7 @@ mod tests {
     async fn a_store_that_is_not_built_in_names_its_feature() {
         let stores = [
             ("redis://127.0.0.1", "redis", cfg!(feature = "redis")),
+            ("memcached://127.0.0.1", "memcached", cfg!(feature = "memcached")),
             ("sqlite:file.db", "sqlite", cfg!(feature = "sqlite")),
             ("postgres://127.0.0.1", "postgres", cfg!(feature = "postgres")),
             ("mysql://127.0.0.1", "mysql", cfg!(feature = "mysql")),
@@ -364,7 +370,7 @@ mod tests {
             let error = open_store(url).await.err().unwrap().to_string();
             assert!(error.contains(&format!("--features {feature}")), "{error}");
         }
-        let error = open_store("memcached://127.0.0.1").await.err().unwrap().to_string();
+        let error = open_store("mongodb://127.0.0.1").await.err().unwrap().to_string();
         assert!(error.starts_with("SESSION_STORE must be"), "{error}");
     }
 

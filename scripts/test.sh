@@ -27,6 +27,7 @@ install_missing() {
 # Debian keeps the programs of each PostgreSQL release off the path.
 postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1 || true)
 install_missing cc gcc chromium chromium chromedriver chromium-driver redis-server redis-server \
+    memcached memcached \
     "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server nginx nginx node nodejs npm npm
 
 say "the declared rust-version"

@@ -3,7 +3,6 @@
 use std::{path::Path, time::Duration};
 
 use async_memcached::{Client, Error};
-use http::uri::Authority;
 
 use crate::error::BoxError;
 
@@ -67,16 +66,13 @@ impl Server {
     }
 }
 
-/// Reads `host[:port]` with or without a slash at its end.
+/// Reads `host[:port]` with or without a slash at its end. The driver opens IPv4 sockets only.
 fn authority(text: &str) -> Option<String> {
     let text = text.strip_suffix('/').unwrap_or(text);
-    let authority: Authority = text.parse().ok()?;
-    let host = authority.host();
-    let port = match text.strip_prefix(host)?.strip_prefix(':') {
-        Some(port) => port.parse().ok()?,
-        None if text == host => DEFAULT_PORT,
-        None => return None,
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (text, DEFAULT_PORT),
     };
-    // An IPv6 address begins with a bracket. The driver opens IPv4 sockets only.
-    (!host.is_empty() && !host.starts_with('[')).then(|| format!("{host}:{port}"))
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (!host.is_empty() && host.bytes().all(is_of_a_name)).then(|| format!("{host}:{port}"))
 }

@@ -148,10 +148,11 @@ impl Connections {
 }
 
 impl Command {
+    /// Returns `None` if there is no row, or if the row is not as the command expects.
     async fn send(&self, client: &mut Client, key: &str) -> Result<Option<MetaValue>, Error> {
         let token = |token| format!("C{token}");
         let answer = match self {
-            Self::Get => client.meta_get(key, false, None, Some(&["v", "c"])).await,
+            Self::Get => return client.meta_get(key, false, None, Some(&["v", "c"])).await,
             Self::Set { row, ttl, condition } => {
                 let ttl = format!("T{ttl}");
                 let condition = match condition {
@@ -167,11 +168,11 @@ impl Command {
             }
         };
         match answer {
-            // A server that was asked for the token sends one with a refusal too, and the driver then returns a value.
+            // Servers send a token with a refusal too, and the driver then returns a value.
             Ok(Some(MetaValue { status: Some(status), .. })) if is_refusal(&status) => Ok(None),
-            Ok(None) if !matches!(self, Self::Get) => Ok(Some(MetaValue::default())),
             Err(Error::Protocol(status)) if is_refusal(&status) => Ok(None),
-            answer => answer,
+            Ok(value) => Ok(Some(value.unwrap_or_default())),
+            Err(error) => Err(error),
         }
     }
 }
