@@ -13,7 +13,7 @@ use crate::{
 };
 
 concurrency_over!(concurrency, shared());
-cancellation_over!(cancellation, shared());
+cancellation_over!(cancellation without an index, shared());
 model_over!(three_clients_see_what_the_model_says, 20, shared());
 
 impl Backend for &'static Memcached {

@@ -82,12 +82,12 @@ async fn connect_refuses_a_server_that_is_down_and_connect_lazy_waits_for_it() {
 #[tokio::test]
 async fn connect_gives_up_on_a_server_that_hangs() {
     let memcached = or_skip!(Memcached::start());
-    memcached.signal("STOP");
+    memcached.hang();
     let started = Instant::now();
     let error = MemcachedStore::connect(memcached.url()).await.unwrap_err();
     assert_matches!(&error, MemcachedConnectError::Timeout { .. });
     assert!(started.elapsed() < 6 * SECOND, "{:?}", started.elapsed());
-    memcached.signal("CONT");
+    memcached.go_on();
 }
 
 /// Answers every command with the same bytes.

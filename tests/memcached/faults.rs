@@ -76,12 +76,12 @@ async fn a_server_that_hangs_is_unavailable_and_its_unanswered_write_may_be_repe
     let (old, dropped, landed) = (record().build(), record().build(), record().build());
     let key = created(&store, &old).await;
 
-    memcached.signal("STOP");
+    memcached.hang();
     is_unavailable(&store, &any_key(), &old).await;
     unavailable(bounded("save", store.save(&key, &landed, update(&old))).await);
     // What the core does: it drops the call.
     timeout(SECOND / 20, store.save(&any_key(), &dropped, Write::Create)).await.unwrap_err();
-    memcached.signal("CONT");
+    memcached.go_on();
 
     saved(bounded("save again", store.save(&key, &landed, update(&old))).await);
     assert_eq!(store.load(&key).await.unwrap(), Some(landed));

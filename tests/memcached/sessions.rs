@@ -75,14 +75,14 @@ async fn a_server_that_hangs_is_503_in_time_and_the_session_is_there_afterwards(
     let memcached = or_skip!(Memcached::start());
     let app = app(memcached.store().await, &Gate::new());
     let cookie = send(&app, "/", None).await.1.unwrap();
-    memcached.signal("STOP");
+    memcached.hang();
     for cookie in [None, Some(&*cookie)] {
         let started = Instant::now();
         let (status, cookie, _) = send(&app, "/", cookie).await;
         assert_eq!((status, cookie), (DOWN, None));
         assert!(started.elapsed() < 3 * SECOND, "{:?}", started.elapsed());
     }
-    memcached.signal("CONT");
+    memcached.go_on();
     let (status, _, body) = send(&app, "/", Some(&cookie)).await;
     assert_eq!((status, &*body), (StatusCode::OK, "2"));
 }

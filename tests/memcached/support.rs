@@ -1,6 +1,7 @@
 //! memcached servers, and what tests ask them directly.
 
 use std::{
+    fs,
     io::{self, Read as _, Write as _},
     net::TcpStream,
     path::PathBuf,
@@ -17,7 +18,7 @@ pub use crate::browser::{DAY, SECOND};
 use crate::{
     common::assert_matches,
     proxy::Proxy,
-    servers::{self, Server, comes_true},
+    servers::{self, Server, comes_true, wait_until},
 };
 
 /// A memcached server of this test alone, or one that tests share without disturbing each other.
@@ -72,8 +73,21 @@ impl Memcached {
         }
     }
 
-    pub fn signal(&self, signal: &str) {
-        self.server.as_ref().expect("a running server").signal(signal);
+    /// Lets the process hang, and returns when its last thread does.
+    pub fn hang(&self) {
+        let server = self.server.as_ref().expect("a running server");
+        server.signal("STOP");
+        let threads = PathBuf::from(format!("/proc/{}/task", server.pid()));
+        let hangs = |thread: io::Result<fs::DirEntry>| {
+            let status = thread.and_then(|thread| fs::read_to_string(thread.path().join("status")));
+            status.is_ok_and(|status| status.contains("State:\tT"))
+        };
+        wait_until("all threads to hang", || fs::read_dir(&threads).unwrap().all(hangs));
+    }
+
+    /// Lets the process go on after [`hang`](Self::hang).
+    pub fn go_on(&self) {
+        self.server.as_ref().expect("a running server").signal("CONT");
     }
 
     pub fn url(&self) -> String {
@@ -142,7 +156,7 @@ impl Memcached {
 impl Drop for Memcached {
     fn drop(&mut self) {
         if self.server.is_none() {
-            let _ = std::fs::remove_dir_all(&self.folder);
+            let _ = fs::remove_dir_all(&self.folder);
         }
     }
 }
