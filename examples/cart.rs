@@ -34,6 +34,7 @@
 //! | `memcached://127.0.0.1`, which cannot end all sessions of a user at once | `memcached` |
 //! | `sqlite:sessions.db`, a file that is created if it is missing | `sqlite` |
 //! | `postgres://user:password@127.0.0.1/shop` | `postgres` |
+//! | `pgbouncer://user:password@127.0.0.1:6432/shop`, PostgreSQL behind a pooler in transaction mode | `postgres` |
 //! | `mysql://user:password@127.0.0.1/shop` | `mysql` |
 //!
 //! This program asks for no password. The example `login` shows how to check it. `PORT` sets the port, and
@@ -206,17 +207,19 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         #[cfg(feature = "memcached")]
         "memcached" => Ok(Arc::new(MemcachedStore::connect(url).await?)),
         #[cfg(feature = "sqlite")]
-        "sqlite" => {
-            // The mode `rwc` creates a missing file.
-            let url = if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") };
-            sql(SqliteStore::new(connect(&url).await?)).await
-        }
+        "sqlite" => sql(SqliteStore::connect(url).await?).await,
         #[cfg(feature = "postgres")]
-        "postgres" => sql(PostgresStore::new(connect(url).await?)).await,
+        "postgres" => sql(PostgresStore::connect(url).await?).await,
+        #[cfg(feature = "postgres")]
+        "pgbouncer" => {
+            let store = PostgresStore::connect(url.replacen("pgbouncer", "postgres", 1)).await?;
+            sql(store.without_prepared_statements()).await
+        }
         #[cfg(feature = "mysql")]
-        "mysql" => sql(MySqlStore::new(connect(url).await?)).await,
-        "redis" | "rediss" | "memcached" | "sqlite" | "postgres" | "mysql" => {
+        "mysql" => sql(MySqlStore::connect(url).await?).await,
+        "redis" | "rediss" | "memcached" | "sqlite" | "postgres" | "pgbouncer" | "mysql" => {
             let feature = scheme.replace("rediss", "redis-rustls");
+            let feature = feature.replace("pgbouncer", "postgres");
             Err(format!("SESSION_STORE: build with `--features {feature}` for `{scheme}:`").into())
         }
         _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `memcached://`, `sqlite:`, \
@@ -233,21 +236,6 @@ async fn redis(urls: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
     } else {
         RedisStore::connect(urls).await?
     }))
-}
-
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-async fn connect<DB: sqlx::Database>(url: &str) -> Result<sqlx::Pool<DB>, Box<dyn Error>> {
-    let pool = sqlx::pool::PoolOptions::new().acquire_timeout(std::time::Duration::from_secs(5));
-    let pool = pool.connect(url).await;
-    pool.map_err(|error| {
-        // A pool tries again while no server listens there. Its error then says nothing about the server.
-        let problem = if matches!(error, sqlx::Error::PoolTimedOut) {
-            "no answer within 5 seconds".to_owned()
-        } else {
-            error.to_string()
-        };
-        format!("SESSION_STORE: cannot connect to the database: {problem}").into()
-    })
 }
 
 /// Creates the table if it is missing, and deletes expired sessions as long as the program runs.
@@ -364,6 +352,7 @@ mod tests {
             ("memcached://127.0.0.1", "memcached", cfg!(feature = "memcached")),
             ("sqlite:file.db", "sqlite", cfg!(feature = "sqlite")),
             ("postgres://127.0.0.1", "postgres", cfg!(feature = "postgres")),
+            ("pgbouncer://127.0.0.1", "postgres", cfg!(feature = "postgres")),
             ("mysql://127.0.0.1", "mysql", cfg!(feature = "mysql")),
         ];
         for (url, feature, _) in stores.into_iter().filter(|(_, _, is_built)| !is_built) {

@@ -28,7 +28,8 @@ install_missing() {
 postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1 || true)
 install_missing cc gcc chromium chromium chromedriver chromium-driver redis-server redis-server \
     memcached memcached \
-    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server nginx nginx node nodejs npm npm
+    "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server \
+    /usr/sbin/pgbouncer pgbouncer nginx nginx node nodejs npm npm
 
 say "the declared rust-version"
 # `sqlx` needs a newer one, so the features that bring it are left out.

@@ -38,7 +38,7 @@ pub use self::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use self::sql::sqlite::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub use self::sql::{SqlStore, engine::SqlEngine};
+pub use self::sql::{SqlStore, connect::SqlConnectError, engine::SqlEngine};
 pub use self::{
     cleanup::{Cleanup, CleanupTask},
     memory::{MemoryStore, MemoryStoreBuilder},
