@@ -222,9 +222,11 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
             let feature = feature.replace("pgbouncer", "postgres");
             Err(format!("SESSION_STORE: build with `--features {feature}` for `{scheme}:`").into())
         }
-        _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `memcached://`, `sqlite:`, \
+        _ => Err(
+            "SESSION_STORE must be `memory`, or begin with `redis://`, `memcached://`, `sqlite:`, \
                   `postgres://` or `mysql://`"
-            .into()),
+                .into(),
+        ),
     }
 }
 

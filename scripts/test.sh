@@ -33,7 +33,7 @@ install_missing cc gcc chromium chromium chromedriver chromium-driver redis-serv
 
 say "the declared rust-version"
 # `sqlx` needs a newer one, so the features that bring it are left out.
-older=(--locked --features redis-rustls,testing)
+older=(--locked --features redis-rustls,memcached,testing)
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if cargo "+$rust_version" --version >/dev/null 2>&1; then
     cargo "+$rust_version" check "${older[@]}"

@@ -322,6 +322,8 @@ pub trait SessionStore: Send + Sync + 'static {
     }
 
     /// Returns `true` if rows survive a restart of this process. Default: `true`.
+    ///
+    /// A cache returns `false`, because it may delete rows that have not expired.
     fn survives_restart(&self) -> bool {
         true
     }

@@ -14,11 +14,16 @@ use crate::{
 #[tokio::test]
 async fn the_urls_of_a_server_are_accepted() {
     let memcached = or_skip!(shared());
-    for url in [memcached.url(), memcached.url() + "/", format!("memcached://localhost:{}", memcached.port)] {
+    for url in [
+        memcached.url(),
+        memcached.url() + "/",
+        format!("memcached://localhost:{}", memcached.port),
+    ] {
         let store = MemcachedStore::connect(&url).await.unwrap();
         created(&store, &record().build()).await;
     }
-    for url in ["memcached://cache.example", "memcached://10.0.0.1/", "unix:///run/memcached.sock"] {
+    for url in ["memcached://cache.example", "memcached://10.0.0.1/", "unix:///run/memcached.sock"]
+    {
         MemcachedStore::connect_lazy(url).unwrap();
     }
 }

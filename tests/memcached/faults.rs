@@ -13,8 +13,8 @@ use crate::{
     common::assert_matches,
     servers::eventually,
     support::{
-        DAY, Memcached, SECOND, any_key, created, gone, or_skip, record, saved, shared, unavailable,
-        update,
+        DAY, Memcached, SECOND, any_key, created, gone, or_skip, record, saved, shared,
+        unavailable, update,
     },
 };
 
@@ -100,7 +100,9 @@ async fn a_connection_that_the_server_closed_is_not_noticed() {
     let first = record().build();
     let key = created(&store, &first).await;
     let closed = || memcached.stat("", "idle_kicks");
-    let wait = async |kicks| eventually("an idle connection to be closed", async || closed() >= kicks).await;
+    let wait = async |kicks| {
+        eventually("an idle connection to be closed", async || closed() >= kicks).await
+    };
 
     wait(1).await;
     assert_eq!(store.load(&key).await.unwrap().as_ref(), Some(&first));

@@ -25,7 +25,8 @@ fn record_of(bytes: usize) -> RecordBuilder {
 async fn the_longest_row_is_kept_whole_and_a_longer_one_is_refused_and_changes_nothing() {
     let memcached = or_skip!(shared());
     let longest_prefix = "p".repeat(200);
-    for store in [memcached.store().await, memcached.store().await.prefix(longest_prefix).unwrap()] {
+    for store in [memcached.store().await, memcached.store().await.prefix(longest_prefix).unwrap()]
+    {
         let longest = record_of(LONGEST_PAYLOAD).build();
         let key = created(&store, &longest).await;
         assert!(store.load(&key).await.unwrap().as_ref() == Some(&longest));
@@ -128,7 +129,8 @@ async fn a_foreign_value_is_corrupt_and_stays() {
 #[tokio::test]
 async fn prefixes_keep_applications_apart() {
     let memcached = or_skip!(shared());
-    let [ours, theirs] = [memcached.store().await, memcached.store().await.prefix("shop:").unwrap()];
+    let [ours, theirs] =
+        [memcached.store().await, memcached.store().await.prefix("shop:").unwrap()];
     let row = record().build();
     let key = created(&ours, &row).await;
     assert_eq!(theirs.load(&key).await.unwrap(), None);

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use axum::{Router, response::IntoResponse, routing::get};
 use axum_typed_session::{
-    MemcachedStore, Session, SessionError, SessionManager, testing::Gate,
+    Key, MemcachedStore, Session, SessionError, SessionManager, testing::Gate,
 };
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     browser,
+    common::logs::Log,
     support::{Memcached, SECOND, created, or_skip, record},
 };
 
@@ -37,7 +38,11 @@ fn app(store: MemcachedStore, gate: &Gate) -> Router {
 }
 
 /// Sends a request and returns its status, the cookie it sets and the body.
-async fn send(app: &Router, path: &str, cookie: Option<&str>) -> (StatusCode, Option<String>, String) {
+async fn send(
+    app: &Router,
+    path: &str,
+    cookie: Option<&str>,
+) -> (StatusCode, Option<String>, String) {
     let mut request = Request::get(path);
     if let Some(cookie) = cookie {
         request = request.header(header::COOKIE, cookie);
@@ -45,6 +50,16 @@ async fn send(app: &Router, path: &str, cookie: Option<&str>) -> (StatusCode, Op
     let answer = browser::send(app, request).await;
     let pair = answer.pair();
     (answer.status, pair, answer.body)
+}
+
+#[test]
+fn build_warns_of_a_list_of_ended_ids_that_may_be_evicted() {
+    let list = MemcachedStore::connect_lazy("memcached://127.0.0.1").unwrap();
+    let builder = SessionManager::<Visits>::builder().keys(Key::generate()).revocations(list);
+    let log = Log::start();
+    builder.build().unwrap();
+    let lines = log.take().concat();
+    assert!(lines.contains("a restart loses the list"), "{lines}");
 }
 
 const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;

@@ -208,7 +208,8 @@ fn store_error(error: Error) -> StoreError {
 /// Returns the error of the driver, or a better text.
 fn explain(error: Error) -> BoxError {
     if let Error::Protocol(Status::Error(ErrorKind::NonexistentCommand)) = error {
-        return "the server does not know the meta commands; memcached 1.6 or later is needed".into();
+        return "the server does not know the meta commands; memcached 1.6 or later is needed"
+            .into();
     }
     error.into()
 }

@@ -59,8 +59,8 @@ use crate::{
 ///   ended session valid again. [`build`](crate::SessionManagerBuilder::build) warns about it.
 /// - **No index.** [`sessions_of`](crate::SessionManager::sessions_of) and
 ///   [`destroy_all_of`](crate::SessionManager::destroy_all_of) are [`StoreError::Unsupported`]. So are
-///   [`list`](SessionStore::list) and [`take_expired`](SessionStore::take_expired), since memcached cannot list its
-///   keys reliably and does not hand out expired rows.
+///   [`list`](SessionStore::list) and [`take_expired`](SessionStore::take_expired): no command of memcached lists keys
+///   in pages or returns expired rows.
 /// - **1 MiB.** A session of more than 1,048,064 bytes is refused before it is sent. The default
 ///   [`max_payload`](crate::SessionManagerBuilder::max_payload) is far below.
 ///
@@ -259,15 +259,15 @@ impl MemcachedStore {
         &self,
         found: Option<Found>,
         expected: Option<Version>,
-    ) -> Result<Option<Found>, SaveOutcome> {
+    ) -> Result<Option<Found>, Box<SaveOutcome>> {
         let live = found.as_ref().is_some_and(|found| self.is_live(&found.record));
         match (found, expected) {
             (found, None) if !live => Ok(found),
             (Some(found), Some(version)) if live && found.record.version() == version => {
                 Ok(Some(found))
             }
-            (Some(found), _) if live => Err(SaveOutcome::Conflict(found.record)),
-            _ => Err(SaveOutcome::Gone),
+            (Some(found), _) if live => Err(Box::new(SaveOutcome::Conflict(found.record))),
+            _ => Err(Box::new(SaveOutcome::Gone)),
         }
     }
 
@@ -279,7 +279,7 @@ impl MemcachedStore {
         &self,
         key: &StoreKey,
         first: Option<Command>,
-        next: impl Fn(Option<Found>) -> Result<Command, SaveOutcome> + Send + Sync,
+        next: impl Fn(Option<Found>) -> Result<Command, Box<SaveOutcome>> + Send + Sync,
     ) -> Result<(SaveOutcome, Option<u64>), StoreError> {
         let key = self.row_key(key);
         let (mut known, mut lost) = (first, None);
@@ -289,8 +289,10 @@ impl MemcachedStore {
                 None => match (next(self.read(&key).await?), lost) {
                     // The lost write may have taken effect, and another save may have replaced its row. With a
                     // conflict, the caller would merge the same change a second time.
-                    (Err(SaveOutcome::Conflict(_)), Some(lost)) => return Err(lost),
-                    (Err(outcome), _) => return Ok((outcome, None)),
+                    (Err(outcome), Some(lost)) if matches!(*outcome, SaveOutcome::Conflict(_)) => {
+                        return Err(lost);
+                    }
+                    (Err(outcome), _) => return Ok((*outcome, None)),
                     (Ok(command), earlier) => {
                         lost = earlier;
                         command
@@ -345,7 +347,7 @@ impl SessionStore for MemcachedStore {
                 found.record.version() == record.version() && self.is_live(&found.record)
             };
             if found.as_ref().is_some_and(is_saved) {
-                return Err(SaveOutcome::Saved);
+                return Err(Box::new(SaveOutcome::Saved));
             }
             let replaced = self.replaced(found, expected)?;
             let condition =
@@ -375,7 +377,7 @@ impl SessionStore for MemcachedStore {
             Some(Found { record, token }) if record.expires_at() < expires_at => {
                 Ok(self.set(&record.with_expires_at(expires_at), Condition::Token(token)))
             }
-            _ => Err(SaveOutcome::Saved),
+            _ => Err(Box::new(SaveOutcome::Saved)),
         };
         let (outcome, token) = self.write(key, None, next).await?;
         if let Some(token) = token {
@@ -393,7 +395,7 @@ impl SessionStore for MemcachedStore {
         let first = self.shared.tokens.live(version, self.now()).map(delete);
         let next = |found| match self.replaced(found, Some(version))? {
             Some(found) => Ok(delete(found.token)),
-            None => Err(SaveOutcome::Gone),
+            None => Err(Box::new(SaveOutcome::Gone)),
         };
         let (outcome, _) = self.write(key, first, next).await?;
         Ok(outcome)
@@ -433,7 +435,8 @@ mod tests {
     fn the_server_keeps_a_row_until_it_has_expired_for_sure() {
         const DAY: u64 = 24 * 60 * 60;
         let now = 1_900_000_000_000;
-        let at = |millis| ttl(Timestamp::from_unix_millis(millis), Timestamp::from_unix_millis(now));
+        let at =
+            |millis| ttl(Timestamp::from_unix_millis(millis), Timestamp::from_unix_millis(now));
         // Expired, in a millisecond, in an hour.
         assert_eq!([at(0), at(now + 1), at(now + 3_600_000)], [60, 61, 3_660]);
         // The slack included, thirty days are the last that the server counts down.

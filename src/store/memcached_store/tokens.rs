@@ -42,7 +42,11 @@ impl Tokens {
     }
 
     /// Versions are random, so their first bytes choose the slot.
-    fn with_slot<R>(&self, version: Version, use_it: impl FnOnce(&mut Option<Known>) -> R) -> Option<R> {
+    fn with_slot<R>(
+        &self,
+        version: Version,
+        use_it: impl FnOnce(&mut Option<Known>) -> R,
+    ) -> Option<R> {
         let [first, second, ..] = *version.as_bytes();
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slots.get_mut(usize::from(u16::from_be_bytes([first, second])) % SLOTS).map(use_it)

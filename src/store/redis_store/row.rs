@@ -1,7 +1,7 @@
 //! The head of a row, which its save script compares.
 
-pub(super) use crate::store::row::{decode, encode};
 use crate::store::Record;
+pub(super) use crate::store::row::{decode, encode};
 
 /// Returns how many bytes of a record come before its payload. They hold the owner and the absolute end.
 pub(super) fn head_len(record: &Record) -> usize {
