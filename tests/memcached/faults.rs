@@ -101,7 +101,7 @@ async fn a_connection_that_the_server_closed_is_not_noticed() {
     let key = created(&store, &first).await;
     let closed = || memcached.stat("", "idle_kicks");
     let wait = async |kicks| {
-        eventually("an idle connection to be closed", async || closed() >= kicks).await
+        eventually("an idle connection to be closed", async || closed() >= kicks).await;
     };
 
     wait(1).await;

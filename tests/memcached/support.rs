@@ -110,7 +110,7 @@ impl Memcached {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(10 * SECOND))?;
         stream.write_all(format!("{command}\r\n").as_bytes())?;
-        let (mut answer, mut buffer) = (Vec::new(), [0; 65_536]);
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
         while !ends.iter().any(|end| answer.ends_with(end.as_bytes())) {
             match stream.read(&mut buffer)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
