@@ -135,6 +135,8 @@ pub mod guide;
 pub use cookie;
 pub use time;
 
+#[cfg(feature = "memcached")]
+pub use crate::store::MemcachedStore;
 #[cfg(feature = "mysql")]
 pub use crate::store::MySqlStore;
 #[cfg(feature = "postgres")]
