@@ -149,13 +149,11 @@ impl Rows<'_> {
                 Some(theirs) if !theirs.tombstone => theirs,
                 other => return Ok(Err(other)),
             };
-            match again(&theirs)? {
-                Some(next) => (*record, newer) = (next, Some(Box::new(theirs))),
-                None => {
-                    *record = theirs;
-                    return Ok(Ok(()));
-                }
-            }
+            let Some(next) = again(&theirs)? else {
+                *record = theirs;
+                return Ok(Ok(()));
+            };
+            (*record, newer) = (next, Some(Box::new(theirs)));
         }
     }
 }
@@ -172,8 +170,8 @@ impl Core {
         };
         let (context, payload) = (sealer.row_context(key), &record.payload);
         let write = |bytes: &mut Vec<u8>| bytes.extend_from_slice(payload);
-        let sealed = sealer.seal_bytes(&context, payload.len(), write);
-        let payload = sealed.map_err(StoreError::Unavailable)?.into();
+        let bytes = sealer.seal_bytes(&context, payload.len(), write);
+        let payload = bytes.map_err(StoreError::Unavailable)?.into();
         Ok(Cow::Owned(Record { payload, is_sealed: true, opened_from: None, ..record.clone() }))
     }
 

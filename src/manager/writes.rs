@@ -232,7 +232,7 @@ impl Core {
         };
         let (mut mark, loaded) = (tombstone.clone(), &save.live.record);
         let refused = match rows.overwrite(&old, &mut mark, loaded, again).await {
-            Ok(Ok(_)) => None,
+            Ok(Ok(())) => None,
             Ok(Err(Some(theirs))) if self.may_follow(rows, save, &theirs).await? => None,
             Ok(Err(_)) => Some(self.gone(Some(old))),
             // The tombstone may be there, so the new row stays. It ends by itself.

@@ -30,7 +30,7 @@ pub(crate) use self::delegate::delegate_session_store;
 pub use self::memcached_store::{MemcachedConnectError, MemcachedStore};
 pub(crate) use self::record::{take, take_timestamp};
 #[cfg(feature = "redis")]
-pub use self::redis_store::{RedisConnectError, RedisStore};
+pub use self::redis_store::{RedisConnectError, RedisStore, RedisStoreBuilder};
 #[cfg(feature = "mysql")]
 pub use self::sql::mysql::MySqlStore;
 #[cfg(feature = "postgres")]

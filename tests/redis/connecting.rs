@@ -10,14 +10,11 @@ use redis::{aio::ConnectionManager, cluster::ClusterClient, cmd};
 
 use crate::{
     servers,
-    support::{
-        Redis, SECOND, any_key, any_owner, created, or_skip, record, saved, shared, shared_cluster,
-        update,
-    },
+    support::{Redis, SECOND, any_key, created, or_skip, record, saved, shared, shared_cluster},
 };
 
 /// What an operator reads: the error and its sources, in one line.
-fn line(error: &dyn Error) -> String {
+pub fn line(error: &dyn Error) -> String {
     let sources = std::iter::successors(Some(error), |&error| error.source());
     let texts: Vec<_> = sources.map(ToString::to_string).collect();
     texts.join(": ")
@@ -33,6 +30,15 @@ async fn a_bad_url_is_one_line_without_its_password() {
         "redis://user:hunter2@local host/",
         "redis://user:hunter2@localhost:99999/",
         "redis://user:hunter2@localhost/notanumber",
+        // Passwords that end the host: one is a port until there, and the last would be a server elsewhere.
+        "redis://user:hunter2/5@localhost",
+        "redis://user:hunter2?5@localhost",
+        "redis://user:hunter2#5@localhost",
+        "redis://:hunter2/5@localhost",
+        "redis://user:5/hunter2@localhost",
+        "redis://user:5?hunter2@localhost",
+        "redis://user:5#hunter2@localhost",
+        "redis://user:hunter2%ff@localhost",
     ] {
         let error = RedisStore::connect(url).await.expect_err(url);
         let text = line(&error);
@@ -41,9 +47,17 @@ async fn a_bad_url_is_one_line_without_its_password() {
             "{url}: {text}"
         );
         assert!(!format!("{text} {error:?}").contains("hunter2"), "{url}: {text}");
+        assert!(text.contains("percent-encode"), "{url}: {text}");
         assert_eq!(text.lines().count(), 1);
-        let error = RedisStore::connect_cluster([url]).await.expect_err(url);
-        assert!(line(&error).starts_with("this is not the URL"), "{url}");
+        let others = [
+            RedisStore::connect_lazy(url).expect_err(url),
+            RedisStore::connect_cluster([url]).await.expect_err(url),
+            RedisStore::connect_sentinel([url], "redis://shop").await.expect_err(url),
+            RedisStore::connect_sentinel(["redis://localhost"], url).await.expect_err(url),
+        ];
+        for error in others {
+            assert_eq!(line(&error), text);
+        }
     }
 }
 
@@ -83,6 +97,33 @@ async fn a_server_that_never_answers_is_given_up() {
     assert!(started.elapsed() < 6 * SECOND, "{:?}", started.elapsed());
 }
 
+/// Every character that a URL gives a meaning to.
+#[tokio::test]
+async fn a_password_is_what_its_percent_encoding_says() {
+    let redis = or_skip!(Redis::start());
+    let password = "p%/?#@: &+\u{e4}";
+    redis.ask::<()>(cmd("ACL").arg(&[
+        "SETUSER",
+        "shop",
+        "on",
+        &format!(">{password}"),
+        "~*",
+        "+@all",
+    ]));
+    let encoded = "p%25%2F%3F%23%40%3A%20%26%2B%C3%A4";
+    let url = format!("redis://shop:{encoded}@127.0.0.1:{}", redis.port);
+    created(&RedisStore::connect(url).await.unwrap(), &record().build()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_password_is_told_at_once() {
+    let redis = or_skip!(Redis::start());
+    redis.ask::<()>(cmd("CONFIG").arg(&["SET", "requirepass", "right"]));
+    let error = RedisStore::connect(redis.url()).await.expect_err("no password");
+    let text = line(&error);
+    assert!(text.contains("NOAUTH"), "{text}");
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_told_and_not_shown() {
     let redis = or_skip!(Redis::start());
@@ -93,54 +134,6 @@ async fn a_wrong_password_is_told_and_not_shown() {
     let store = RedisStore::connect(url("right")).await.expect("a connection");
     assert!(!format!("{store:?}").contains("right"));
     assert_eq!(store.load(&any_key()).await.unwrap(), None);
-}
-
-/// The rights that the documentation lists.
-const RIGHTS: &str = "~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange \
-                      +zrem +zremrangebyscore +eval +evalsha";
-const CLUSTER_RIGHTS: &str = "+cluster|slots +asking +ping";
-
-fn add_user(redis: &Redis, rights: &str) -> String {
-    let mut user = cmd("ACL");
-    user.arg("SETUSER").arg("shop").arg("on").arg(">secret");
-    user.arg(rights.split_whitespace().collect::<Vec<_>>());
-    redis.ask::<()>(&user);
-    format!("redis://shop:secret@127.0.0.1:{}", redis.port)
-}
-
-async fn can_do_everything(store: &RedisStore) {
-    let (key, owner) = (any_key(), any_owner());
-    let (first, second) = (record().owner(owner).build(), record().owner(any_owner()).build());
-    let later = second.expires_at().saturating_add(SECOND);
-    saved(store.save(&key, &first, Write::Create).await);
-    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
-    saved(store.save(&key, &second, update(&first)).await);
-    saved(store.touch(&key, second.version(), later).await);
-    assert!(store.load(&key).await.unwrap().is_some());
-    let owner = second.owner().unwrap();
-    assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 1);
-    store.destroy(&key).await.unwrap();
-    saved(store.save(&key, &first, Write::Create).await);
-    saved(store.destroy_at(&key, first.version()).await);
-}
-
-#[tokio::test]
-async fn a_user_with_the_documented_rights_can_do_everything() {
-    let redis = or_skip!(Redis::start());
-    let url = add_user(&redis, RIGHTS);
-    can_do_everything(&RedisStore::connect(url).await.expect("a connection")).await;
-}
-
-#[tokio::test]
-async fn a_user_with_the_documented_rights_can_do_everything_on_a_cluster() {
-    let cluster = or_skip!(shared_cluster());
-    let rights = format!("{RIGHTS} {CLUSTER_RIGHTS}");
-    let nodes = cluster.masters.iter();
-    let urls: Vec<_> = nodes.map(|node| add_user(node, &rights)).collect();
-    let store = RedisStore::connect_cluster(urls).await.expect("a connection");
-    for _ in 0..20 {
-        can_do_everything(&store).await;
-    }
 }
 
 #[tokio::test]
@@ -207,7 +200,10 @@ mod tls {
 
     use super::*;
 
+    use crate::sentinel::{Sentinel, Watched};
+
     const URL: &str = "AXUM_TYPED_SESSION_TLS_URL";
+    const SENTINEL_URL: &str = "AXUM_TYPED_SESSION_TLS_SENTINEL_URL";
 
     fn openssl(folder: &Path, arguments: &str) {
         let status = Command::new("openssl")
@@ -252,6 +248,19 @@ mod tls {
             ("--tls-auth-clients", "no".to_owned()),
         ]));
         let url = format!("rediss://localhost:{port}");
+        let settings = [
+            ("tls-cert-file", file("server.pem")),
+            ("tls-key-file", file("server.key")),
+            ("tls-ca-cert-file", file("ca.pem")),
+            ("tls-auth-clients", "no".to_owned()),
+            ("tls-replication", "yes".to_owned()),
+            ("tls-port", servers::free_port(0).to_string()),
+            ("sentinel resolve-hostnames", "yes".to_owned()),
+            ("sentinel announce-hostnames", "yes".to_owned()),
+        ];
+        let tls_port = settings[5].1.clone();
+        let address = format!("localhost {port}");
+        let sentinel = Sentinel::start_with(&redis.program(), &address, 1, &settings);
         // The system does not know the authority.
         let text = line(&RedisStore::connect(&url).await.expect_err("a stranger"));
         assert!(text.contains("certificate"), "{text}");
@@ -260,11 +269,13 @@ mod tls {
             .args(["--exact", "--ignored", "connecting::tls::over_tls"])
             .env("SSL_CERT_FILE", file("ca.pem"))
             .env(URL, &url)
+            .env(SENTINEL_URL, format!("rediss://localhost:{tls_port}"))
             .output()
             .unwrap();
         let output = String::from_utf8_lossy(&trusting.stdout);
         assert!(trusting.status.success() && output.contains("1 passed"), "{output}");
-        assert_eq!(redis.keys().len(), 1);
+        assert_eq!(redis.keys().len(), 2);
+        drop(sentinel);
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -273,8 +284,13 @@ mod tls {
     async fn over_tls() {
         let Ok(url) = env::var(URL) else { return };
         let store = RedisStore::connect(url).await.expect("a connection");
-        let (key, record) = (any_key(), record().build());
-        saved(store.save(&key, &record, Write::Create).await);
-        assert_eq!(store.load(&key).await.unwrap(), Some(record));
+        let (key, row) = (any_key(), record().build());
+        saved(store.save(&key, &row, Write::Create).await);
+        assert_eq!(store.load(&key).await.unwrap(), Some(row.clone()));
+        let service = Watched::service_url().replace("redis:", "rediss:");
+        let store = RedisStore::connect_sentinel([env::var(SENTINEL_URL).unwrap()], service).await;
+        let store = store.expect("a connection");
+        assert_eq!(store.load(&key).await.unwrap(), Some(row));
+        created(&store, &record().build()).await;
     }
 }

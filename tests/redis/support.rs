@@ -86,6 +86,11 @@ impl Redis {
         self.server.as_ref().expect("a running server").signal(signal);
     }
 
+    /// The program of the server.
+    pub fn program(&self) -> String {
+        self.program.display().to_string()
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

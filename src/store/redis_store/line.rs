@@ -11,11 +11,13 @@ use std::{
 
 use redis::{
     Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
-    aio::ConnectionManager,
+    aio::{ConnectionLike, ConnectionManager, MultiplexedConnection},
     cluster_async::ClusterConnection,
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 use tokio::{sync::Semaphore, time::Instant};
+
+use super::{connect, sentinel::Primary};
 
 /// How many commands a cluster's connection carries at once; the others wait their turn.
 ///
@@ -47,10 +49,18 @@ pub(super) struct Line {
     unanswered: AtomicU32,
     /// A cluster redirected a command, so the driver asks which node serves which slots.
     was_redirected: AtomicBool,
+    /// The connection to one server has ended, or the server wants another password.
+    is_broken: AtomicBool,
 }
 
 enum Wire {
-    Node(ConnectionManager),
+    Node {
+        connection: MultiplexedConnection,
+        /// What the sentinels said, if they named the server.
+        primary: Option<Primary>,
+    },
+    /// A connection that the application made, and that the driver renews.
+    Managed(ConnectionManager),
     Cluster {
         connection: ClusterConnection,
         /// Closed when the line is replaced.
@@ -64,8 +74,19 @@ enum Wire {
 type Masters = Vec<(i64, i64, Value)>;
 
 impl Line {
-    pub(super) fn node(manager: ConnectionManager) -> Self {
-        Self::new(Wire::Node(manager))
+    pub(super) fn node(connection: MultiplexedConnection) -> Self {
+        Self::new(Wire::Node { connection, primary: None })
+    }
+
+    pub(super) fn primary_of_sentinels(
+        connection: MultiplexedConnection,
+        primary: Primary,
+    ) -> Self {
+        Self::new(Wire::Node { connection, primary: Some(primary) })
+    }
+
+    pub(super) fn managed(manager: ConnectionManager) -> Self {
+        Self::new(Wire::Managed(manager))
     }
 
     /// Takes the connection of a cluster that is never replaced, even if a replica takes over.
@@ -87,18 +108,21 @@ impl Line {
     }
 
     fn new(wire: Wire) -> Self {
-        Self { wire, unanswered: AtomicU32::new(0), was_redirected: AtomicBool::new(false) }
+        Self {
+            wire,
+            unanswered: AtomicU32::new(0),
+            was_redirected: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
+        }
     }
 
     /// Sends a command; `None` if the line was closed before it was the command's turn.
     pub(super) async fn send(&self, command: &Cmd) -> Option<RedisResult<Value>> {
         match &self.wire {
-            Wire::Node(manager) => {
-                let waiting = Waiting::on(self);
-                let answer = command.query_async(&mut manager.clone()).await;
-                waiting.end(&answer);
-                Some(answer.map_err(|error| self.judge(error)))
+            Wire::Node { connection, .. } => {
+                Some(self.send_over(&mut connection.clone(), command).await)
             }
+            Wire::Managed(manager) => Some(self.send_over(&mut manager.clone(), command).await),
             Wire::Cluster { connection, turns, .. } => {
                 let _turn = turns.acquire().await.ok()?;
                 let mut cluster = connection.clone();
@@ -118,14 +142,27 @@ impl Line {
         }
     }
 
-    /// Notes errors that only a new connection can fix: the server became a replica, or the driver keeps an old
-    /// refusal of the password instead of trying again.
+    async fn send_over(
+        &self,
+        connection: &mut impl ConnectionLike,
+        command: &Cmd,
+    ) -> RedisResult<Value> {
+        let waiting = Waiting::on(self);
+        let answer = command.query_async(connection).await;
+        waiting.end(&answer);
+        answer.map_err(|error| self.judge(error))
+    }
+
+    /// Notes errors that only a new connection can fix: this one has ended, the server became a replica, or it wants
+    /// another password.
     fn judge(&self, error: RedisError) -> RedisError {
         let kind = error.kind();
         let is_moved = kind == ErrorKind::Server(ServerErrorKind::Moved);
-        let is_read_only = kind == ErrorKind::Server(ServerErrorKind::ReadOnly);
-        if is_moved || is_read_only || kind == ErrorKind::AuthenticationFailed {
+        if is_moved || kind == ErrorKind::Server(ServerErrorKind::ReadOnly) {
             self.unanswered.store(NODE_PATIENCE, Ordering::Relaxed);
+        }
+        if error.is_unrecoverable_error() || connect::is_unauthenticated(&error) {
+            self.is_broken.store(true, Ordering::Relaxed);
         }
         if is_moved {
             return RedisError::from(io::Error::other(NOT_ALONE));
@@ -133,11 +170,34 @@ impl Line {
         error
     }
 
+    /// Returns `true` if no command can be carried out over this connection again.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.wire, Wire::Node { .. }) && self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if a command may be sent.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.is_broken() && !self.primary().is_some_and(Primary::is_outdated)
+    }
+
+    /// Returns `true` if it is time to ask the sentinels again.
+    pub(super) fn is_due(&self) -> bool {
+        self.primary().is_some_and(Primary::is_due)
+    }
+
+    pub(super) fn primary(&self) -> Option<&Primary> {
+        match &self.wire {
+            Wire::Node { primary, .. } => primary.as_ref(),
+            Wire::Managed(_) | Wire::Cluster { .. } => None,
+        }
+    }
+
     /// Returns `true` if a new connection might answer where this one does not, or if a cluster has changed.
     pub(super) fn is_doubtful(&self) -> bool {
         let unanswered = self.unanswered.load(Ordering::Relaxed);
         match self.wire {
-            Wire::Node(_) => unanswered >= NODE_PATIENCE,
+            Wire::Node { .. } => unanswered >= NODE_PATIENCE,
+            Wire::Managed(_) => false,
             Wire::Cluster { .. } => {
                 unanswered >= CLUSTER_PATIENCE || self.was_redirected.load(Ordering::Relaxed)
             }
@@ -202,7 +262,7 @@ impl<'a> Waiting<'a> {
             return;
         }
         self.is_answered = true;
-        let is_node = matches!(self.line.wire, Wire::Node(_));
+        let is_node = matches!(self.line.wire, Wire::Node { .. });
         // Writing only where there is something to write leaves the counter in every core's cache.
         if is_node && answer.is_ok() && self.line.unanswered.load(Ordering::Relaxed) > 0 {
             self.line.unanswered.store(0, Ordering::Relaxed);

@@ -1,11 +1,14 @@
 //! The store in Redis, Valkey or a cluster of either, which many processes share.
 
+mod builder;
 mod connect;
 mod connection;
+mod credentials;
 mod line;
 mod owners;
 mod row;
 mod scripts;
+mod sentinel;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -15,9 +18,8 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-pub use self::connect::RedisConnectError;
+pub use self::{builder::RedisStoreBuilder, connect::RedisConnectError};
 use self::{
-    connect::Target,
     connection::Connection,
     line::Line,
     scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
@@ -30,13 +32,16 @@ use crate::{
     store::{Record, Version},
 };
 
-/// Keeps sessions in Redis or Valkey, on one server or a cluster. All nodes of an application share it.
+/// Keeps sessions in Redis or Valkey, on one server, behind Redis Sentinel or on a cluster. All nodes of an application
+/// share it.
 ///
 /// Cloning is cheap, and clones share their connection. [`stores`](crate::guide::stores) compares all stores. Redis
 /// deletes expired sessions by itself, so no [`Cleanup`](crate::store::Cleanup) is needed.
 ///
 /// While the server is down, every operation is a [`StoreError::Unavailable`]: after a third of a second if no
-/// server listens, and after a second if the server does not answer. The store reconnects by itself.
+/// server listens, and after a second if the server does not answer. The store connects again by itself: one attempt
+/// at a time for all operations, with pauses that grow to a sixth of a second. After a refused password the pause is a
+/// second.
 ///
 /// # Example
 ///
@@ -67,7 +72,11 @@ use crate::{
 /// - **Replicas.** Replication is asynchronous, so a failover may lose the last acknowledged writes, also a
 ///   destroy. `min-replicas-to-write` bounds how many. The store reads from primaries only.
 /// - **Rights.** `~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange +zrem
-///   +zremrangebyscore +eval +evalsha`, and on a cluster also `+cluster|slots +asking +ping`.
+///   +zremrangebyscore +eval +evalsha +ping +select`, on a cluster also `+cluster|slots +asking`, and with Redis
+///   Sentinel also `+role`. Only a URL with a database other than 0 needs `+select`. The user of the sentinels
+///   themselves needs `+sentinel|master +sentinel|get-master-addr-by-name`.
+/// - **Passwords.** In a URL, percent-encode `%`, `/`, `?`, `#` and `@` in user and password. For a password that
+///   changes while the application runs, use [`RedisStoreBuilder::credentials`].
 /// - **TLS.** Use a `rediss://` URL and the feature `redis-rustls`. It trusts the certificates of the system, or of
 ///   the file that `SSL_CERT_FILE` names. For other certificates, make the connection yourself and use
 ///   [`from_connection_manager`](Self::from_connection_manager).
@@ -82,6 +91,24 @@ use crate::{
 /// - A node that hangs slows down the other nodes: commands to them took up to 1.9 seconds under load.
 /// - A failover may lose the entry of a session in the index of its owner, but not the session itself.
 ///   `destroy_all_of` then misses the session until it ends or gets a new id.
+///
+/// # Redis Sentinel
+///
+/// [`connect_sentinel`](Self::connect_sentinel) asks the sentinels which server is the primary, and follows them when
+/// they promote a replica.
+///
+/// - The store asks whenever it connects, and twice a second while it is used. The answer of the latest configuration
+///   among a majority of the sentinels wins. The server must then say itself that it is a primary.
+/// - No command is sent to a primary that the sentinels have not confirmed for 1.5 seconds. So a primary that hung or
+///   was cut off, and was replaced meanwhile, gets no command when it is back. If no sentinel answers at all, the
+///   store stays with the primary that it has, and a failover goes unnoticed.
+/// - Until a replica is promoted, every operation is a [`StoreError::Unavailable`].
+/// - Redis loses the writes that the old primary acknowledged and the new primary had not received, as in every
+///   failover. A primary that is cut off together with the application, away from all sentinels, goes on to take
+///   writes that are lost later. `min-replicas-to-write 1` and `min-replicas-max-lag 10` on all servers end that
+///   after 10 seconds.
+/// - With `rediss://`, a certificate must be valid for the host that the sentinels name. For names instead of
+///   addresses, set `resolve-hostnames yes` and `announce-hostnames yes` on the sentinels.
 ///
 /// # Expiry
 ///
@@ -116,10 +143,10 @@ use crate::{
 /// on one server, and for 130,000 on a cluster. If there are more, `destroy_all_of` destroys the sessions among the
 /// newest 1,000 logins first, continues as far as the time allows, and then reports an error.
 ///
-/// If a server becomes a replica, or does not answer three commands in a row, the store resolves its name again and
-/// connects again, at most once a second. The operating system probes an idle connection after five seconds, and
-/// closes a dead connection five seconds later. On a cluster, 24 commands run at the same time, and one command
-/// without an answer is enough to ask the cluster which node serves which slots.
+/// If a server becomes a replica, or does not answer three commands in a row, the store resolves its name or asks the
+/// sentinels again, and connects again, at most once a second. The operating system probes an idle connection after
+/// five seconds, and closes a dead connection five seconds later. On a cluster, 24 commands run at the same time, and
+/// one command without an answer is enough to ask the cluster which node serves which slots.
 #[doc(alias("valkey", "fred", "RedisSessionStore", "elasticache"))]
 #[derive(Clone)]
 pub struct RedisStore {
@@ -134,7 +161,7 @@ const LONGEST_TTL: Duration = Duration::from_millis(1 << 52);
 
 impl RedisStore {
     /// Connects to one server. The URL is such as `redis://user:password@host:6379/0`, where all but the host is
-    /// optional.
+    /// optional. Special characters of user and password must be percent-encoded, such as `%23` for `#`.
     ///
     /// See the example of [`RedisStore`].
     ///
@@ -148,8 +175,31 @@ impl RedisStore {
     ///
     /// You may drop the future at any point. Nothing is stored.
     pub async fn connect(url: impl AsRef<str>) -> Result<Self, RedisConnectError> {
-        let target = Target::node(url.as_ref())?;
-        Connection::to(target).await.map(Self::new)
+        RedisStoreBuilder::server(url).connect().await
+    }
+
+    /// Makes a store for the URL that [`connect`](Self::connect) takes, and connects when an operation first needs it.
+    ///
+    /// So the application starts while the server is down. Until the server is up, each operation is a
+    /// [`StoreError::Unavailable`] after a third of a second, or after at most one second if the server does not
+    /// answer. Then the store works without a restart. For a cluster or Redis Sentinel, use
+    /// [`RedisStoreBuilder::connect_lazy`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::RedisStore;
+    ///
+    /// let store = RedisStore::connect_lazy("redis://127.0.0.1:6379")?;
+    /// # Ok::<(), axum_typed_session::store::RedisConnectError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RedisConnectError`] if the text is not the URL of a Redis server.
+    #[doc(alias("lazy", "retry", "startup"))]
+    pub fn connect_lazy(url: impl AsRef<str>) -> Result<Self, RedisConnectError> {
+        RedisStoreBuilder::server(url).connect_lazy()
     }
 
     /// Connects to a cluster, by the URLs of some of its nodes. The store finds the other nodes.
@@ -176,8 +226,42 @@ impl RedisStore {
     pub async fn connect_cluster<U: AsRef<str>>(
         urls: impl IntoIterator<Item = U>,
     ) -> Result<Self, RedisConnectError> {
-        let target = Target::cluster(urls)?;
-        Connection::to(target).await.map(Self::new)
+        RedisStoreBuilder::cluster(urls).connect().await
+    }
+
+    /// Connects to the primary of a service that Redis Sentinel watches.
+    ///
+    /// The first argument has the URLs of the sentinels, each with its port, and with user and password if the
+    /// sentinels have them. The second argument is a URL as of a server, with the name of the service as its host.
+    /// Its user, password and database are those of the servers, and `rediss://` means that the servers have TLS.
+    /// The section [Redis Sentinel](Self#redis-sentinel) says how the store behaves.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use axum_typed_session::RedisStore;
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sentinels = ["redis://10.0.0.1:26379", "redis://10.0.0.2:26379", "redis://10.0.0.3:26379"];
+    /// let store = RedisStore::connect_sentinel(sentinels, "redis://user:password@mymaster").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RedisConnectError`] if a text is not the URL of a Redis server, if no sentinel knows the service, or if its
+    /// primary does not answer within 5 seconds.
+    ///
+    /// # Cancellation
+    ///
+    /// You may drop the future at any point. Nothing is stored.
+    #[doc(alias("failover", "high availability", "mymaster"))]
+    pub async fn connect_sentinel<U: AsRef<str>>(
+        sentinels: impl IntoIterator<Item = U>,
+        service: impl AsRef<str>,
+    ) -> Result<Self, RedisConnectError> {
+        RedisStoreBuilder::sentinel(sentinels, service).connect().await
     }
 
     /// Uses a connection to one server that the application made, with its own time-outs and retries.
@@ -199,7 +283,7 @@ impl RedisStore {
     /// # }
     /// ```
     pub fn from_connection_manager(manager: ConnectionManager) -> Self {
-        Self::new(Connection::new(Line::node(manager), None))
+        Self::new(Connection::over(Line::managed(manager)))
     }
 
     /// Uses a connection to a cluster that the application made.
@@ -224,7 +308,7 @@ impl RedisStore {
     /// # }
     /// ```
     pub fn from_cluster_connection(cluster: ClusterConnection) -> Self {
-        Self::new(Connection::new(Line::cluster(cluster), None))
+        Self::new(Connection::over(Line::cluster(cluster)))
     }
 
     fn new(connection: Connection) -> Self {
