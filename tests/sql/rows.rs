@@ -94,7 +94,7 @@ async fn a_foreign_key_is_corrupt<E: Engine>(database: Database<E>) {
 
 async fn a_row_of_a_newer_format_is_newer_and_stays<E: Engine>(database: Database<E>) {
     create(&database.store, KEY, &RecordBuilder::new().build()).await;
-    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("03ffff"))).await;
+    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("1fffff"))).await;
     assert_matches!(database.store.load(&KEY).await, Err(StoreError::Newer));
     let other = RecordBuilder::new().build();
     assert_matches!(database.store.save(&KEY, &other, Write::Create).await, Err(StoreError::Newer));
@@ -107,7 +107,7 @@ async fn a_damaged_row_is_nobodys_session<E: Engine>(database: Database<E>) {
     create(&database.store, KEY, &RecordBuilder::new().payload("5").build()).await;
     assert_eq!(*manager.load(KEY).await.unwrap().unwrap(), 5);
 
-    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("03ffff"))).await;
+    database.execute(&format!("UPDATE {{t}} SET data = {}", E::blob("1fffff"))).await;
     let newer = manager.load(KEY).await;
     let is_newer = matches!(newer, Err(SessionError::Newer));
     assert!(is_newer, "{newer:?}");
