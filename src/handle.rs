@@ -11,9 +11,10 @@ use crate::{
     error::SessionError,
     id::StoreKey,
     manager::{Core, DataOptions, SessionManager, StoredSession},
+    store::Record,
 };
 
-/// The longest time between two looks of [`SessionHandle::ended`] at the store.
+/// How often [`SessionHandle::ended`] asks the store.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// Access to a stored session after the response, for web sockets, streams and jobs.
@@ -114,9 +115,9 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
 
     /// Waits until the session has ended: by a sign-out, by expiry, or because it has a new id or another owner.
     ///
-    /// It asks the store every five seconds, and at the expiry. So it returns at most five seconds, and the time of
-    /// one store call, after the end, on every node and with every store. A store that does not answer is asked
-    /// again, since that is no end of the session.
+    /// It asks the store every five seconds. So it returns at most five seconds, and the time of one store call, after
+    /// the end, on every node and with every store. A store that fails is asked again, because the session has not
+    /// ended then.
     ///
     /// # Example
     ///
@@ -140,21 +141,10 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
     #[doc(alias("closed", "wait", "notify"))]
     pub async fn ended(&self) {
         let core = &self.manager.core;
-        loop {
-            let mut pause = BETWEEN_LOOKS;
-            match self.load().await {
-                Ok(session) => {
-                    let left = session.expires_at() - core.clock.now();
-                    // Just after the expiry, when the session has surely ended.
-                    let left = left + time::Duration::milliseconds(1);
-                    let left = left.try_into().unwrap_or_default();
-                    pause = pause.min(left).max(Duration::from_millis(1));
-                }
-                Err(SessionError::Gone) => return,
-                // The store is down, or a newer node wrote the session. Neither ends it.
-                Err(_) => {}
-            }
-            tokio::time::sleep(pause).await;
+        let is_meant = |record: &Record| record.epoch == self.epoch;
+        // Neither a store that is down nor a session that a newer node wrote has ended.
+        while !matches!(core.load_if("ended", self.key, &is_meant).await, Ok(None)) {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
         }
     }
 
