@@ -29,7 +29,8 @@ use super::{
 /// ```
 ///
 /// [`connect`](SqlStore::connect) creates the file if it is missing. If you make a pool yourself, use the write-ahead
-/// log, in which readers do not wait for writers. Set a busy time-out below
+/// log, in which readers do not wait for writers. Keep `synchronous` at `Full`: with `Normal`, a power failure can lose
+/// the last writes, and bring a session back after its sign-out. Set a busy time-out below
 /// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it:
 ///
 /// ```no_run
@@ -41,7 +42,7 @@ use super::{
 ///     .filename("sessions.db")
 ///     .create_if_missing(true)
 ///     .journal_mode(sqlite::SqliteJournalMode::Wal)
-///     .synchronous(sqlite::SqliteSynchronous::Normal)
+///     .synchronous(sqlite::SqliteSynchronous::Full)
 ///     .busy_timeout(Duration::from_secs(1));
 /// let store = SqliteStore::new(sqlite::SqlitePool::connect_with(options).await?);
 /// # Ok(())
@@ -138,7 +139,8 @@ impl Connect for sqlx::Sqlite {
         }
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
+            // With less, a power failure could bring a session back after its sign-out.
+            .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
         // The driver's default mode opens a file that is there.
         let options = if modes.is_empty() { options.create_if_missing(true) } else { options };
