@@ -271,8 +271,12 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Deletes at most `limit` expired rows and returns them, tombstones too. Default: unsupported.
     ///
-    /// A row that [`Record::from_bytes`] cannot read is deleted and left out. The result is empty only if
-    /// no expired row is left.
+    /// A row that [`Record::from_bytes`] cannot read is deleted and left out. The result is empty only if no expired row
+    /// is left.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, rows may be deleted that nobody gets.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use crate::id::StoreKey;
 pub struct KeyPage {
     /// The keys of this page, in no particular order.
     pub keys: Vec<StoreKey>,
-    /// Where the next page begins. `None` after the last page.
+    /// The place at which the next page begins. It is `None` after the last page.
     pub next: Option<Cursor>,
 }
 

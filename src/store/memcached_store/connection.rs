@@ -30,13 +30,13 @@ pub(super) enum Command {
     Delete { token: Option<u64> },
 }
 
-/// What a write expects of the row.
+/// The state of the row that a write expects.
 pub(super) enum Condition {
     Absent,
     Token(u64),
 }
 
-/// What the server says of a command that it carried out.
+/// The answer to a command that the server carried out.
 pub(super) struct Answer {
     /// The row that was read; empty after a write.
     pub(super) row: Vec<u8>,

@@ -214,7 +214,7 @@ impl Client {
     }
 }
 
-/// What holds for every connection to one server.
+/// Returns the settings of every connection to one server.
 pub(super) fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECTION_TIMEOUT))

@@ -240,6 +240,7 @@ impl State {
         }
     }
 }
+
 /// Returns `true` if the command was certainly not carried out: no server was reached, or the server refused it.
 fn was_turned_away(error: &RedisError) -> bool {
     error.is_connection_refusal()

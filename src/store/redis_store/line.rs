@@ -56,7 +56,7 @@ pub(super) struct Line {
 enum Wire {
     Node {
         connection: MultiplexedConnection,
-        /// What the sentinels said, if they named the server.
+        /// The answer of the sentinels, if they named the server.
         primary: Option<Primary>,
     },
     /// A connection that the application made, and that the driver renews.

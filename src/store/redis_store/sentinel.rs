@@ -28,8 +28,8 @@ const OUTDATED: Duration = Duration::from_millis(1500);
 
 /// So long after a sentinel named a primary, an older answer of the others is ignored.
 ///
-/// One sentinel promotes a replica and tells the others, at the latest after two seconds. An operator who sets up a
-/// service anew lets the epochs begin anew.
+/// The sentinel that promotes a replica tells the other sentinels within two seconds. The time has a bound because the
+/// epochs begin at zero again if an operator sets up the service again.
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// The sentinels of one service.

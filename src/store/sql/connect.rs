@@ -56,7 +56,7 @@ pub enum SqlConnectError {
     Refused {
         /// Host and port, or the path of a socket or a file.
         address: String,
-        /// What the database or the driver says.
+        /// The error of the database or of the driver.
         source: BoxError,
     },
 

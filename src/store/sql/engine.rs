@@ -152,7 +152,7 @@ pub trait Connect: Database {
     fn address(options: &ConnectOptions<Self>) -> String;
 }
 
-/// What a connection is made from.
+/// The options from which the driver makes a connection.
 pub(super) type ConnectOptions<E> = <<E as Database>::Connection as Connection>::Options;
 
 macro_rules! engine {
