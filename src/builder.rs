@@ -263,8 +263,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// The data is encrypted with XAES-256-GCM, with a key that is derived from the keys for this purpose alone. It
     /// is bound to the key of its row, so data that is copied to another row does not open. The next save of a
-    /// session encrypts data from before the option was set, and replaces data that a former key encrypted. Without
-    /// the option, encrypted data can still be read. Data grows by 45 bytes.
+    /// session encrypts data from before the option was set. The next commit encrypts data of a
+    /// [former key](KeyRing::accept_former) again, even if the request only reads. Without the option, encrypted data
+    /// can still be read. Data grows by 45 bytes.
     ///
     /// # Security
     ///
@@ -273,7 +274,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///   [`keys`](Self::keys), so names cannot be tried out; without keys, they can.
     /// - It does not protect against writers of the store. They can delete a row, put an earlier row of the same
     ///   session back, or write a row that is not encrypted.
-    /// - Once a key is removed from the [`KeyRing`], sessions that were not used since are lost.
+    /// - A session is lost if its key is removed from the [`KeyRing`] before a request commits the session with the new
+    ///   key. Keep a former key for as long as the longest idle timeout.
     ///
     /// # Example
     ///

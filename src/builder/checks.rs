@@ -61,7 +61,7 @@ impl TokenOptions {
         let settings = Settings {
             sealer: self.keys.as_ref().map(seal).transpose()?,
             row_sealer: keys_of_rows.map(Sealer::for_rows).transpose()?,
-            owner_secrets: owner_keys.into_iter().flatten().map(|key| key.secret).collect(),
+            owner_keys: owner_keys.unwrap_or_default(),
             warnings: Warnings::default(),
             saves: AtomicU64::new(0),
             options,
@@ -126,7 +126,7 @@ impl TokenOptions {
         } else if options.remove_unpartitioned && !is_cookie {
             "`.remove_unpartitioned(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.encrypt_rows && !(has_store && self.keys.is_some()) {
-            "`.encrypt_rows(..)` needs `.store(..)` and `.keys(..)`; without a store, the cookie is encrypted"
+            "`.encrypt_rows(..)` encrypts the data in a store, so it needs `.store(..)` and `.keys(..)`"
         } else if options.max_payload == 0 {
             "`.max_payload(..)` must be above 0 bytes"
         } else if options.schema == 0 {

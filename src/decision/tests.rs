@@ -40,18 +40,9 @@ impl Case {
     fn decided(&self) -> (RowAction<'_>, bool) {
         let Self { origin, intents, policy, .. } = self;
         let Self { changed, data_in_token, extends, now, .. } = *self;
-        let (has_list, rekeys) = (false, false);
-        let situation = Situation {
-            origin,
-            intents,
-            changed,
-            data_in_token,
-            has_list,
-            rekeys,
-            extends,
-            policy,
-            now,
-        };
+        let has_list = false;
+        let situation =
+            Situation { origin, intents, changed, data_in_token, has_list, extends, policy, now };
         let mut is_prepared = false;
         let decided = decide(&situation, || {
             is_prepared = true;

@@ -10,7 +10,6 @@ use axum::response::Response;
 use cookie::Cookie;
 use http::request::Parts;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::{ConflictPolicy, any_data::DataType, rows::Rows, tenant::Tenant};
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, StoreKey, random},
+    keys::DerivedKey,
     seal::Sealer,
     store::{Record, SessionStore, Version},
     transport::Transport,
@@ -43,8 +43,8 @@ pub(crate) struct Settings {
     pub(crate) sealer: Option<Sealer>,
     /// Opens the payloads of rows, and seals them if `encrypt_rows` is set.
     pub(crate) row_sealer: Option<Sealer>,
-    /// The secrets with which names of owners are hashed, the one for new rows first. None in a token.
-    pub(crate) owner_secrets: Vec<Zeroizing<[u8; 32]>>,
+    /// The keys with which names of owners are hashed, the one for new rows first. None in a token.
+    pub(crate) owner_keys: Vec<DerivedKey>,
     pub(crate) warnings: Warnings,
     /// Counts saves. Some of them are read back as a check.
     pub(crate) saves: AtomicU64,

@@ -134,23 +134,25 @@ impl Core {
     }
 
     pub(super) fn owner_of(&self, data: &Data) -> Option<OwnerKey> {
-        self.data.owner(data).and_then(|name| self.owner_keys(&name).next())
+        self.data.owner(data).and_then(|name| self.hashes_of(&name).next())
     }
 
-    /// Returns the hashes of an owner's name: the one for new rows, and those of earlier keys.
-    pub(super) fn owner_keys<'a>(&'a self, name: &'a str) -> impl Iterator<Item = OwnerKey> + 'a {
-        let (scope, secrets) = (&self.tenant.scope, &self.owner_secrets);
-        let unkeyed = secrets.is_empty().then(|| scope.owner(name));
-        unkeyed.into_iter().chain(secrets.iter().map(|secret| scope.keyed_owner(secret, name)))
+    /// Returns the hashes of an owner's name: the one for new rows, and those of the other keys.
+    pub(super) fn hashes_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = OwnerKey> + 'a {
+        let (scope, keys) = (&self.tenant.scope, &self.owner_keys);
+        let unkeyed = keys.is_empty().then(|| scope.owner(name));
+        unkeyed.into_iter().chain(keys.iter().map(|key| scope.keyed_owner(&key.secret, name)))
     }
 
-    /// Replaces the owner of a record by the hash for new rows, if it is a hash of the same name by another key.
+    /// Replaces the owner of a record by the hash for new rows, if another key hashed the same name.
     pub(super) fn rekey_owner(&self, record: &mut Record, data: &Data) {
-        if self.owner_secrets.len() > 1
-            && let Some(name) = self.data.owner(data)
-            && self.owner_keys(&name).any(|owner| record.owner == Some(owner))
-        {
-            record.owner = self.owner_keys(&name).next();
+        let Some(stored) = record.owner.filter(|_| self.owner_keys.len() > 1) else { return };
+        let Some(name) = self.data.owner(data) else { return };
+        let mut hashes = self.hashes_of(&name).zip(&self.owner_keys);
+        let Some((current, _)) = hashes.next() else { return };
+        if let Some((_, key)) = hashes.find(|(hash, _)| *hash == stored) {
+            record.opened_from().is_outdated |= key.is_former;
+            record.owner = Some(current);
         }
     }
 

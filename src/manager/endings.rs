@@ -105,23 +105,23 @@ impl Core {
         let pauses = Pauses::start();
         loop {
             let outcome = match version {
-                Some(version) => rows.destroy_at(&key, version).await?,
-                None => match rows.load(&key).await {
-                    Ok(Some(record)) => SaveOutcome::Conflict(record),
-                    Ok(None) => SaveOutcome::Gone,
-                    // Data that cannot be read can still be removed.
-                    Err(StoreError::Corrupt | StoreError::Newer) => {
-                        rows.destroy(&key).await?;
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error.into()),
-                },
+                Some(version) => rows.destroy_at(&key, version).await,
+                None => rows
+                    .load(&key)
+                    .await
+                    .map(|row| row.map_or(SaveOutcome::Gone, SaveOutcome::Conflict)),
             };
             version = match outcome {
-                SaveOutcome::Saved | SaveOutcome::Gone => return Ok(None),
-                SaveOutcome::Conflict(theirs) if theirs.tombstone => return Ok(Some(theirs)),
-                SaveOutcome::Conflict(theirs) if is_meant(&theirs) => Some(theirs.version),
-                SaveOutcome::Conflict(_) => return Err(self.gone(Some(key))),
+                Ok(SaveOutcome::Saved | SaveOutcome::Gone) => return Ok(None),
+                Ok(SaveOutcome::Conflict(theirs)) if theirs.tombstone => return Ok(Some(theirs)),
+                Ok(SaveOutcome::Conflict(theirs)) if is_meant(&theirs) => Some(theirs.version),
+                Ok(SaveOutcome::Conflict(_)) => return Err(self.gone(Some(key))),
+                // Data that cannot be read can still be removed.
+                Err(StoreError::Corrupt | StoreError::Newer) => {
+                    rows.destroy(&key).await?;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
             };
             pauses.check()?;
         }

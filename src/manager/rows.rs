@@ -1,7 +1,8 @@
 //! Store calls, each bounded in time and reported when it fails, and writes that compete with other requests.
 
-use std::{borrow::Cow, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::core::Core;
@@ -34,8 +35,9 @@ impl Rows<'_> {
         record: &Record,
         write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
-        let is_opened = matches!(write, Write::Update { loaded } if loaded.opened_from.is_some());
-        let saved = if self.core.encrypt_rows || is_opened {
+        let is_opened = |record: &Record| record.opened_from.is_some();
+        let replaces_opened = matches!(write, Write::Update { loaded } if is_opened(loaded));
+        let saved = if self.core.encrypt_rows || replaces_opened || is_opened(record) {
             Box::pin(self.save_sealed(key, record, write)).await
         } else {
             self.bounded("save", self.store.save(key, record, write)).await
@@ -43,7 +45,7 @@ impl Rows<'_> {
         self.opened(key, saved)
     }
 
-    /// Saves where the store has, or gets, an encrypted payload.
+    /// Saves where the store has, or gets, other bytes than the records.
     async fn save_sealed(
         &self,
         key: &StoreKey,
@@ -51,11 +53,16 @@ impl Rows<'_> {
         write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         let record = self.core.sealed(key, record)?;
-        let loaded = match write {
-            Write::Update { loaded } => Some(self.core.as_stored(loaded)),
+        let mut loaded = match write {
+            Write::Update { loaded } => Some(loaded.as_stored()),
             Write::Create => None,
         };
-        let write = loaded.as_deref().map_or(Write::Create, |loaded| Write::Update { loaded });
+        // This request has sealed and saved it, and does not know those bytes. The version alone tells.
+        if let Some(loaded) = loaded.as_mut().filter(|loaded| record.is_sealed && !loaded.is_sealed)
+        {
+            loaded.payload = Bytes::new();
+        }
+        let write = loaded.as_ref().map_or(Write::Create, |loaded| Write::Update { loaded });
         self.bounded("save", self.store.save(key, &record, write)).await
     }
 
@@ -160,37 +167,26 @@ impl Rows<'_> {
 
 impl Core {
     /// Returns a record as the store gets it: with an encrypted payload, if `encrypt_rows` is set.
-    fn sealed<'a>(
-        &self,
-        key: &StoreKey,
-        record: &'a Record,
-    ) -> Result<Cow<'a, Record>, StoreError> {
-        let Some(sealer) = self.row_sealer.as_ref().filter(|_| self.encrypt_rows) else {
-            return Ok(Cow::Borrowed(record));
-        };
-        let (context, payload) = (sealer.row_context(key), &record.payload);
-        let write = |bytes: &mut Vec<u8>| bytes.extend_from_slice(payload);
-        let bytes = sealer.seal_bytes(&context, payload.len(), write);
-        let payload = bytes.map_err(StoreError::Unavailable)?.into();
-        Ok(Cow::Owned(Record { payload, is_sealed: true, opened_from: None, ..record.clone() }))
-    }
-
-    /// Returns a record that was loaded as the store has it. A payload that the store does not have is left out.
-    fn as_stored<'a>(&self, record: &'a Record) -> Cow<'a, Record> {
-        if record.opened_from.is_none() && !self.encrypt_rows {
-            return Cow::Borrowed(record);
+    fn sealed(&self, key: &StoreKey, record: &Record) -> Result<Record, StoreError> {
+        let mut record = Record { opened_from: None, ..record.clone() };
+        if let Some(sealer) = self.row_sealer.as_ref().filter(|_| self.encrypt_rows) {
+            let (context, payload) = (sealer.row_context(key), &record.payload);
+            let write = |bytes: &mut Vec<u8>| bytes.extend_from_slice(payload);
+            let bytes = sealer.seal_bytes(&context, payload.len(), write);
+            record.payload = bytes.map_err(StoreError::Unavailable)?.into();
+            record.is_sealed = true;
         }
-        let payload = record.opened_from.as_deref().cloned().unwrap_or_default();
-        Cow::Owned(Record { payload, is_sealed: true, opened_from: None, ..record.clone() })
+        Ok(record)
     }
 
     /// Opens the encrypted payload of a record of a store.
-    fn opened(&self, key: &StoreKey, record: Record) -> Result<Record, StoreError> {
+    fn opened(&self, key: &StoreKey, mut record: Record) -> Result<Record, StoreError> {
         let sealer = self.row_sealer.as_ref().ok_or(StoreError::Corrupt)?;
         let opened = sealer.open_bytes(&sealer.row_context(key), record.payload.to_vec(), &mut 1);
-        let payload = opened.map_err(|_| StoreError::Corrupt)?.plaintext;
-        let opened_from = Some(Box::new(record.payload));
-        Ok(Record { payload, is_sealed: false, opened_from, ..record })
+        let opened = opened.map_err(|_| StoreError::Corrupt)?;
+        record.opened_from().is_outdated = opened.former_key;
+        (record.payload, record.is_sealed) = (opened.plaintext, false);
+        Ok(record)
     }
 }
 

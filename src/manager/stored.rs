@@ -1,6 +1,6 @@
 //! Operations on stored sessions outside a request, and `update`, which also serves requests.
 
-use std::{cmp::Reverse, fmt, ops::Deref};
+use std::{cmp::Reverse, collections::BTreeSet, fmt, ops::Deref};
 
 use http::request::Parts;
 use time::OffsetDateTime;
@@ -350,13 +350,16 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let rows = self.core.rows_for(operation)?;
         // The index may name a session whose owner has changed meanwhile.
         let is_meant = |record: &Record| record.owner.is_some_and(|of| owners.contains(&of));
-        let mut sessions = Vec::new();
+        let mut keys = BTreeSet::new();
         for owner in &owners {
             let find = rows.bounded("find_by_owner", rows.store.find_by_owner(owner));
-            for key in find.await? {
-                let session = self.core.load_if(operation, key, &is_meant).await?;
-                sessions.extend(session.and_then(StoredSession::typed));
-            }
+            // A node with other keys may move a session from one hash to the next meanwhile.
+            keys.extend(find.await?);
+        }
+        let mut sessions = Vec::new();
+        for key in keys {
+            let session = self.core.load_if(operation, key, &is_meant).await?;
+            sessions.extend(session.and_then(StoredSession::typed));
         }
         sessions.sort_by_key(|session| Reverse(session.record.created_at()));
         Ok(sessions)
@@ -518,7 +521,7 @@ impl Core {
     /// Returns the hashes by which the store may know an owner.
     fn owners(&self, operation: &'static str, owner: &str) -> Result<Vec<OwnerKey>, SessionError> {
         self.check_tenant(operation)?;
-        Ok(self.owner_keys(owner).collect())
+        Ok(self.hashes_of(owner).collect())
     }
 
     async fn destroy_by_owner(

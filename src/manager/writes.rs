@@ -162,21 +162,31 @@ impl Core {
         Ok(self.tenant.scope.id(*incoming.early_id().get_or_insert(secret)))
     }
 
-    /// Moves a row's expiry; `None` if another request changed the row first: its cookie counts.
+    /// Moves a row's expiry, or writes the row with today's keys; `None` if another request changed the row first: its
+    /// cookie counts.
     async fn touch(
         &self,
         live: &Live,
         expires_at: Timestamp,
     ) -> Result<Option<Box<Live>>, SessionError> {
+        let (key, loaded) = (live.key(), &live.record);
+        let mut record = loaded.clone().with_expires_at(expires_at);
         if let Some(rows) = self.rows() {
-            let (key, version) = (live.key(), live.record.version());
-            let touch = rows.bounded("touch", rows.store.touch(&key, version, expires_at));
-            if touch.await? != SaveOutcome::Saved {
+            let outcome = if loaded.is_outdated() {
+                record = self.with_latest_expiry(rows, live, record).await?;
+                record.version = Version::random().map_err(SessionError::Random)?;
+                record.opened_from = None;
+                rows.save(&key, &record, Write::Update { loaded }).await?
+            } else {
+                let touch = rows.store.touch(&key, loaded.version(), expires_at);
+                rows.bounded("touch", touch).await?
+            };
+            if outcome != SaveOutcome::Saved {
                 return Ok(None);
             }
         }
-        self.report(Kind::Touched, || live.key());
-        Ok(Some(live.with(live.record.clone().with_expires_at(expires_at))))
+        self.report(Kind::Touched, || key);
+        Ok(Some(live.with(record)))
     }
 
     pub(super) async fn update_row(&self, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
@@ -294,12 +304,25 @@ impl Core {
     /// Makes the row of a save. One that keeps the expiry does not take back what `rolling` gave the row meanwhile,
     /// which most stores note without a new version.
     async fn row_of(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Record, SessionError> {
-        let (record, found) = (self.record_of(save)?, &save.live.record);
-        let keeps = !save.extends && record.expires_at() == found.expires_at();
-        if !keeps || self.policy.rolling == Rolling::Off {
+        let record = self.record_of(save)?;
+        if save.extends {
+            Ok(record)
+        } else {
+            self.with_latest_expiry(rows, save.live, record).await
+        }
+    }
+
+    async fn with_latest_expiry(
+        &self,
+        rows: Rows<'_>,
+        live: &Live,
+        record: Record,
+    ) -> Result<Record, SessionError> {
+        let found = &live.record;
+        if record.expires_at() != found.expires_at() || self.policy.rolling == Rolling::Off {
             return Ok(record);
         }
-        let row = Box::pin(rows.load(save.live.id.key())).await?;
+        let row = Box::pin(rows.load(live.id.key())).await?;
         Ok(match row.filter(|row| row.version == found.version) {
             Some(row) => record.with_expires_at(row.expires_at()),
             None => record,

@@ -72,8 +72,18 @@ pub struct Record {
     /// The payload is encrypted, as [`encrypt_rows`](crate::SessionManagerBuilder::encrypt_rows) makes it for stores.
     pub(crate) is_sealed: bool,
     pub(crate) payload: Bytes,
-    /// The sealed payload that this payload was opened from.
-    pub(crate) opened_from: Option<Box<Bytes>>,
+    /// The parts that the store has in another form than this record.
+    pub(crate) opened_from: Option<Box<OpenedFrom>>,
+}
+
+/// The parts of a stored record that keys have sealed or hashed, as the store has them.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct OpenedFrom {
+    pub(crate) payload: Bytes,
+    pub(crate) is_sealed: bool,
+    pub(crate) owner: Option<OwnerKey>,
+    /// A former key sealed the payload or hashed the owner, so the next commit has to save the record.
+    pub(crate) is_outdated: bool,
 }
 
 impl Record {
@@ -167,6 +177,30 @@ impl Record {
     #[cfg(feature = "redis")]
     pub(crate) const MOST_BYTES_OF_HEAD: usize = Self::FIXED_BYTES + 8 + 32 + 8 + 4;
 
+    /// Returns the record as the store has it.
+    pub(crate) fn as_stored(&self) -> Self {
+        let mut record = Self { opened_from: None, ..self.clone() };
+        if let Some(from) = self.opened_from.as_deref().cloned() {
+            (record.payload, record.is_sealed, record.owner) =
+                (from.payload, from.is_sealed, from.owner);
+        }
+        record
+    }
+
+    /// Notes the stored form of a record of which a part is about to be replaced.
+    pub(crate) fn opened_from(&mut self) -> &mut OpenedFrom {
+        let (payload, is_sealed) = (&self.payload, self.is_sealed);
+        self.opened_from.get_or_insert_with(|| {
+            let payload = payload.clone();
+            Box::new(OpenedFrom { payload, is_sealed, owner: self.owner, is_outdated: false })
+        })
+    }
+
+    /// Returns `true` if a former key sealed or hashed a part of the record.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.opened_from.as_ref().is_some_and(|from| from.is_outdated)
+    }
+
     pub(crate) fn encoded_len(&self) -> usize {
         let idle_timeout = if self.lifetime.idle_timeout.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };
@@ -233,7 +267,10 @@ impl Record {
     }
 
     fn read(version: Version, expires_at: Timestamp, rest: &mut Bytes) -> Option<Self> {
-        let [_format, flags, codec] = take(rest)?;
+        let [format, flags, codec] = take(rest)?;
+        if format < 3 && flags & (SEALED | KIND) != 0 {
+            return None;
+        }
         let schema = u32::from_be_bytes(take(rest)?);
         let created_at = take_timestamp(rest)?;
         let absolute_end = take_timestamp(rest)?;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum_typed_session::{
-    Key, KeyRing, MemoryStore, SessionManager, SessionManagerBuilder, SessionStore as _, StoreKey,
-    store::{Record, Write},
-    testing::ManualClock,
+    ConflictPolicy, Key, KeyRing, MemoryStore, SessionManager, SessionManagerBuilder,
+    SessionStore as _, StoreKey,
+    store::{Record, SaveOutcome, Version, Write},
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use http::StatusCode;
 
@@ -159,6 +160,89 @@ async fn a_row_of_a_former_key_is_encrypted_again_at_the_next_commit_keeping_its
 }
 
 #[tokio::test]
+async fn what_a_node_that_is_behind_in_a_rotation_saves_is_written_with_todays_key() {
+    let (world, old, new) = (World::new(), Key::generate(), Key::generate());
+    let behind = world.encrypting(KeyRing::new(old.clone()).accept_next(new.clone()));
+    let ahead = world.encrypting(KeyRing::new(new.clone()).accept_former(old));
+    // The cookie has the new key from the start, and the row gets the old key.
+    let mut browser = Browser::new(router(ahead.clone()));
+    browser.post("/user?ann").await.expect(StatusCode::OK, "");
+    let [session] = &ahead.sessions_of("ann").await.unwrap()[..] else { panic!("one session") };
+    let key = session.key();
+    browser = browser.at(&router(behind));
+    browser.post("/note?later").await.expect(StatusCode::OK, "later").expect_no_cookie();
+
+    // A request that only reads is enough.
+    browser = browser.at(&router(ahead));
+    let version = world.row(key).await.version();
+    browser.post("/commit").await.expect(StatusCode::OK, "later").expect_no_cookie();
+    assert_ne!(world.row(key).await.version(), version);
+    let version = world.row(key).await.version();
+    browser.post("/commit").await.expect(StatusCode::OK, "later").expect_no_cookie();
+    assert_eq!(world.row(key).await.version(), version, "once");
+
+    let last = world.encrypting(new);
+    browser.at(&router(last.clone())).get("/").await.expect(StatusCode::OK, "later");
+    assert_eq!(last.destroy_all_of("ann").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_only_reads_fails_for_no_write_with_todays_key() {
+    for meanwhile in ["/note?later", "/destroy", "/regenerate"] {
+        let (world, old, new) = (World::new(), Key::generate(), Key::generate());
+        let store = FaultyStore::new(world.store.clone());
+        let builder = |keys: KeyRing| world.builder(keys).encrypt_rows(true).store(store.clone());
+        let mut browser = Browser::new(router(builder(old.clone().into()).build().unwrap()));
+        browser.post("/user?ann").await.expect(StatusCode::OK, "");
+
+        let both = builder(KeyRing::new(new).accept_former(old));
+        let both = both.on_conflict(ConflictPolicy::Reject).build().unwrap();
+        let mut reader = browser.at(&router(both));
+        let mut other = reader.clone();
+        let gate = Gate::new();
+        store.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
+        let acts = async {
+            gate.reached(1).await;
+            let status = other.post(meanwhile).await.status;
+            gate.open();
+            status
+        };
+        let (read, acted) = tokio::join!(reader.post("/commit"), acts);
+        assert_eq!((read.status, acted), (StatusCode::OK, StatusCode::OK), "{meanwhile}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_ends_a_session_that_nobody_can_open() {
+    let world = World::new();
+    let store = FaultyStore::new(world.store.clone());
+    let sessions = world.builder(Key::generate()).encrypt_rows(true).store(store.clone());
+    let sessions = sessions.build().unwrap();
+    let mut browser = Browser::new(router(sessions.clone()));
+    browser.post("/user?ann").await.expect(StatusCode::OK, "");
+    let [session] = &sessions.sessions_of("ann").await.unwrap()[..] else { panic!("one session") };
+    let key = session.key();
+
+    let gate = Gate::new();
+    store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
+    let signs_out = browser.post("/destroy");
+    let replaces = async {
+        gate.reached(1).await;
+        let row = world.row(key).await;
+        let mut bytes = row.to_bytes();
+        *bytes.last_mut().unwrap() ^= 1;
+        let version = Version::from_bytes([9; 16]);
+        let foreign = Record::from_bytes(version, row.expires_at(), bytes).unwrap();
+        let write = Write::Update { loaded: &row };
+        assert_eq!(store.save(&key, &foreign, write).await.unwrap(), SaveOutcome::Saved);
+        gate.open();
+    };
+    let (signed_out, ()) = tokio::join!(signs_out, replaces);
+    signed_out.expect(StatusCode::OK, "");
+    assert!(store.load(&key).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn sessions_of_an_owner_are_found_under_every_key_of_the_ring() {
     let (world, old, new) = (World::new(), Key::generate(), Key::generate());
     let before = world.plain(KeyRing::new(old.clone()).accept_next(new.clone()));
@@ -232,7 +316,7 @@ async fn a_node_without_the_key_of_a_row_sees_no_session_and_keeps_the_row() {
 #[test]
 fn encrypt_rows_needs_a_store_and_keys() {
     let clock = ManualClock::new();
-    let text = "`.encrypt_rows(..)` needs `.store(..)` and `.keys(..)`; without a store, the cookie is encrypted";
+    let text = "`.encrypt_rows(..)` encrypts the data in a store, so it needs `.store(..)` and `.keys(..)`";
     expect_refusal(logins(&clock).encrypt_rows(true), text);
     expect_refusal(without_keys(&clock).store(MemoryStore::new()).encrypt_rows(true), text);
 }
