@@ -5,10 +5,12 @@ mod connect;
 mod connection;
 mod credentials;
 mod line;
+mod list;
 mod owners;
 mod row;
 mod scripts;
 mod sentinel;
+mod writes;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,14 +24,15 @@ pub use self::{builder::RedisStoreBuilder, connect::RedisConnectError};
 use self::{
     connection::Connection,
     line::Line,
-    scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
+    scripts::{Reply, SAVED, Scripts, SourceAndName},
+    writes::Abilities,
 };
 use super::{SaveOutcome, SessionStore, Write};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    store::{Record, Version},
+    store::{Cursor, KeyPage, Record, Version},
 };
 
 /// Keeps sessions in Redis or Valkey, on one server, behind Redis Sentinel or on a cluster. All nodes of an application
@@ -72,7 +75,7 @@ use crate::{
 /// - **Replicas.** Replication is asynchronous, so a failover may lose the last acknowledged writes, also a
 ///   destroy. `min-replicas-to-write` bounds how many. The store reads from primaries only.
 /// - **Rights.** `~axum-typed-session:* +get +set +del +getrange +setrange +pexpire +pttl +zadd +zrange +zrem
-///   +zremrangebyscore +eval +evalsha +ping +select`, on a cluster also `+cluster|slots +asking`, and with Redis
+///   +zremrangebyscore +scan +eval +evalsha +ping +select`, on a cluster also `+cluster|slots +asking`, and with Redis
 ///   Sentinel also `+role`. Only a URL with a database other than 0 needs `+select`. The user of the sentinels
 ///   themselves needs `+sentinel|master +sentinel|get-master-addr-by-name`.
 /// - **Passwords.** In a URL, percent-encode `%`, `/`, `?`, `#` and `@` in user and password. For a password that
@@ -152,6 +155,7 @@ use crate::{
 pub struct RedisStore {
     connection: Connection,
     scripts: Arc<Scripts>,
+    abilities: Arc<Abilities>,
     prefix: Arc<str>,
     clock: Arc<dyn Clock>,
 }
@@ -315,6 +319,7 @@ impl RedisStore {
         Self {
             connection,
             scripts: Arc::new(Scripts::new()),
+            abilities: Arc::default(),
             prefix: Arc::from("axum-typed-session:"),
             clock: Arc::new(SystemClock),
         }
@@ -352,13 +357,18 @@ impl RedisStore {
     }
 
     fn row_key(&self, key: &StoreKey) -> Vec<u8> {
-        [self.prefix.as_bytes(), b"row:", key.as_bytes()].concat()
+        self.row_key_of(key.as_bytes())
     }
 
-    /// Returns how long `instant` is away, in milliseconds as the server reads them.
-    fn ttl(&self, instant: Timestamp) -> String {
+    fn row_key_of(&self, bytes: &[u8]) -> Vec<u8> {
+        [self.prefix.as_bytes(), b"row:", bytes].concat()
+    }
+
+    /// Returns how long `instant` is away, in milliseconds that the server accepts.
+    fn ttl(&self, instant: Timestamp) -> u64 {
         let left = instant.saturating_since(self.clock.now().into());
-        left.min(LONGEST_TTL).as_millis().to_string()
+        let left = left.min(LONGEST_TTL).as_millis();
+        u64::try_from(left).unwrap_or(u64::MAX)
     }
 
     async fn run(
@@ -367,7 +377,7 @@ impl RedisStore {
         key: &[u8],
         arguments: &[&[u8]],
     ) -> Result<Reply, StoreError> {
-        let reply = script.run(&self.connection, key, arguments).await;
+        let reply = script.run(&self.connection, key, arguments, None).await;
         reply.map_err(store_error)
     }
 
@@ -375,25 +385,6 @@ impl RedisStore {
         let value = self.connection.call(command, &mut None).await;
         // The driver's own error would quote the reply, which may be session data.
         redis::from_redis_value(value.map_err(store_error)?).map_err(|_| unexpected_reply())
-    }
-
-    /// Runs the save script. The script declines if the first `head` bytes of the record in the row differ from
-    /// `record`.
-    async fn save_row(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        write: Write<'_>,
-        head: usize,
-    ) -> Result<Reply, StoreError> {
-        let row = row::encode(record);
-        let ttl = self.ttl(record.expires_at());
-        let expected = write.expected();
-        let expected = expected.as_ref().map_or(&[][..], |version| version.as_bytes());
-        let head = head.to_string();
-        let arguments = [&row, ttl.as_bytes(), expected, head.as_bytes()];
-        let key = self.row_key(key);
-        self.run(&self.scripts.save, &key, &arguments).await
     }
 
     /// Removes a row. Returns `true` if there was a row.
@@ -427,22 +418,15 @@ impl SessionStore for RedisStore {
     ) -> Result<SaveOutcome, StoreError> {
         // Without an entry in the index of its owner, a row would survive `destroy_by_owner`. Row and index lie on
         // different nodes of a cluster, so no script can write both, and the entry is written first. An update can
-        // skip the entry if the owner stays the same, and only the row knows its present owner. So the script writes
-        // only if the head of the record, which holds owner and absolute end, is the head in the row: an earlier
-        // save wrote the entry then. If the script declines, the entry is written and the script runs again without
-        // that condition. A head that differs for another reason costs the same extra commands and does no harm.
-        if let Some(owner) = record.owner() {
-            if let Write::Update { .. } = write {
-                let head = row::head_len(record);
-                let reply = self.save_row(key, record, write, head).await?;
-                if reply.value != Value::Int(DECLINED) {
-                    return outcome(reply);
-                }
-            }
+        // skip it if the row that was loaded had the same entry: the write of that row wrote it.
+        let owner = record.owner();
+        if let Some(owner) = owner
+            && !has_same_entry(record, write)
+        {
             self.index(&owner, key, record.absolute_end()).await?;
         }
-        let reply = self.save_row(key, record, write, 0).await?;
-        if let (Some(owner), true) = (record.owner(), reply.lost.is_some()) {
+        let reply = self.write(&self.row_key(key), record, write).await.map_err(store_error)?;
+        if let (Some(owner), true) = (owner, reply.lost.is_some()) {
             // Another request may have ended the row of the first try and removed its entry before the second try.
             self.index(&owner, key, record.absolute_end()).await?;
         }
@@ -460,7 +444,7 @@ impl SessionStore for RedisStore {
         version: Version,
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        let ttl = self.ttl(expires_at);
+        let ttl = self.ttl(expires_at).to_string();
         let expires_at = expires_at.as_unix_millis().to_be_bytes();
         let arguments = [version.as_bytes(), &expires_at[..], ttl.as_bytes()];
         let key = self.row_key(key);
@@ -474,6 +458,14 @@ impl SessionStore for RedisStore {
     ) -> Result<SaveOutcome, StoreError> {
         let (key, version) = (self.row_key(key), version.as_bytes());
         outcome(self.run(&self.scripts.destroy, &key, &[version]).await?)
+    }
+
+    async fn list(&self, after: Option<&Cursor>, limit: u32) -> Result<KeyPage, StoreError> {
+        self.page(after, limit).await
+    }
+
+    fn lists_sessions(&self) -> bool {
+        true
     }
 
     fn indexes_owners(&self) -> bool {
@@ -493,7 +485,13 @@ impl SessionStore for RedisStore {
     }
 }
 
-/// Reads the answer of a script that writes a row.
+/// Returns `true` if the row to replace has the entry that the record needs in the index of its owner.
+fn has_same_entry(record: &Record, write: Write<'_>) -> bool {
+    let entry = |record: &Record| (record.owner(), record.absolute_end());
+    matches!(write, Write::Update { loaded } if entry(loaded) == entry(record))
+}
+
+/// Reads the reply to a write of a row.
 fn outcome(reply: Reply) -> Result<SaveOutcome, StoreError> {
     match (reply.value, reply.lost) {
         (Value::Int(SAVED), _) => Ok(SaveOutcome::Saved),

@@ -30,9 +30,9 @@ pub(super) fn decode(row: Vec<u8>) -> Result<Record, StoreError> {
     )
 }
 
-/// Returns how many bytes of a record come before its payload. They hold the owner and the absolute end.
-pub(super) fn head_len(record: &Record) -> usize {
-    record.encoded_len() - record.payload().len()
+/// Returns `true` if both rows begin with the same version.
+pub(super) fn is_same_version(one: &[u8], other: &[u8]) -> bool {
+    one.first_chunk::<16>().is_some_and(|version| other.starts_with(version))
 }
 
 /// The last byte of a row that can come before its payload, which [`decode`] does without.

@@ -1,0 +1,95 @@
+//! The writes of a row.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::{Cmd, RedisError, Value};
+
+use super::{
+    RedisStore, row,
+    scripts::{Reply, SAVED},
+};
+use crate::store::{Record, Write};
+
+/// What the store has learned of its server.
+///
+/// Valkey 8.1 and Redis 8.4 compare and replace a value in one plain command, `SET .. IFEQ`. A server that does not
+/// know it refuses the first update, and the store uses its script from then on.
+#[derive(Default)]
+pub(super) struct Abilities {
+    lacks_ifeq: AtomicBool,
+}
+
+impl RedisStore {
+    /// Writes a row if the present row is as `write` expects. The reply is that of the scripts, whatever command runs.
+    pub(super) async fn write(
+        &self,
+        key: &[u8],
+        record: &Record,
+        write: Write<'_>,
+    ) -> Result<Reply, RedisError> {
+        let (row, ttl) = (row::encode(record), self.ttl(record.expires_at()));
+        match write {
+            Write::Create => self.create(key, &row, ttl).await,
+            Write::Update { loaded } => self.update(key, &row, ttl, loaded).await,
+        }
+    }
+
+    /// Writes a row where none is. A row that is over already is not written.
+    async fn create(&self, key: &[u8], row: &[u8], ttl: u64) -> Result<Reply, RedisError> {
+        let mut lost = None;
+        loop {
+            if ttl > 0 {
+                let set = set_if(key, row, ttl, &[b"NX"]);
+                if self.connection.call(&set, &mut lost).await? != Value::Nil {
+                    return Ok(Reply { value: Value::Int(SAVED), lost });
+                }
+            }
+            let mut get = redis::cmd("GET");
+            get.arg(key);
+            let value = match self.connection.call(&get, &mut None).await? {
+                // The row in the way ended meanwhile.
+                Value::Nil if ttl > 0 => continue,
+                Value::Nil => Value::Int(SAVED),
+                // An earlier try took effect.
+                Value::BulkString(found) if row::is_same_version(&found, row) => Value::Int(SAVED),
+                found => found,
+            };
+            return Ok(Reply { value, lost });
+        }
+    }
+
+    /// Replaces the row that was loaded.
+    async fn update(
+        &self,
+        key: &[u8],
+        row: &[u8],
+        ttl: u64,
+        loaded: &Record,
+    ) -> Result<Reply, RedisError> {
+        let mut lost = None;
+        if ttl > 0 && !self.abilities.lacks_ifeq.load(Ordering::Relaxed) {
+            let set = set_if(key, row, ttl, &[b"IFEQ", &row::encode(loaded)]);
+            match self.connection.call(&set, &mut lost).await {
+                // Another row or another expiry, or none: the script compares the version alone and says which.
+                Ok(Value::Nil) => {}
+                Ok(_) => return Ok(Reply { value: Value::Int(SAVED), lost }),
+                // A syntax error, so the command was not carried out.
+                Err(error) if error.code() == Some("ERR") => {
+                    self.abilities.lacks_ifeq.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (expected, ttl) = (loaded.version(), ttl.to_string());
+        let arguments = [expected.as_bytes(), row, ttl.as_bytes()];
+        self.scripts.update.run(&self.connection, key, &arguments, lost).await
+    }
+}
+
+/// `SET` with a condition.
+fn set_if(key: &[u8], row: &[u8], ttl: u64, condition: &[&[u8]]) -> Cmd {
+    let size = condition.iter().map(|argument| argument.len()).sum::<usize>();
+    let mut set = Cmd::with_capacity(5 + condition.len(), key.len() + row.len() + size + 32);
+    set.arg("SET").arg(key).arg(row).arg(condition).arg("PX").arg(ttl);
+    set
+}
