@@ -31,8 +31,10 @@
 //! | `SESSION_STORE` | feature |
 //! |---|---|
 //! | `redis://127.0.0.1`, or the URLs of several nodes of a cluster between commas | `redis` |
+//! | `memcached://127.0.0.1`, which cannot end all sessions of a user at once | `memcached` |
 //! | `sqlite:sessions.db`, a file that is created if it is missing | `sqlite` |
 //! | `postgres://user:password@127.0.0.1/shop` | `postgres` |
+//! | `pgbouncer://user:password@127.0.0.1:6432/shop`, PostgreSQL behind a pooler in transaction mode | `postgres` |
 //! | `mysql://user:password@127.0.0.1/shop` | `mysql` |
 //!
 //! This program asks for no password. The example `login` shows how to check it. `PORT` sets the port, and
@@ -47,6 +49,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+#[cfg(feature = "memcached")]
+use axum_typed_session::MemcachedStore;
 #[cfg(feature = "mysql")]
 use axum_typed_session::MySqlStore;
 #[cfg(feature = "postgres")]
@@ -200,23 +204,29 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         "memory" => Ok(Arc::new(MemoryStore::new())),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => redis(url).await,
+        #[cfg(feature = "memcached")]
+        "memcached" => Ok(Arc::new(MemcachedStore::connect(url).await?)),
         #[cfg(feature = "sqlite")]
-        "sqlite" => {
-            // The mode `rwc` creates a missing file.
-            let url = if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") };
-            sql(SqliteStore::new(connect(&url).await?)).await
-        }
+        "sqlite" => sql(SqliteStore::connect(url).await?).await,
         #[cfg(feature = "postgres")]
-        "postgres" => sql(PostgresStore::new(connect(url).await?)).await,
+        "postgres" => sql(PostgresStore::connect(url).await?).await,
+        #[cfg(feature = "postgres")]
+        "pgbouncer" => {
+            let store = PostgresStore::connect(url.replacen("pgbouncer", "postgres", 1)).await?;
+            sql(store.without_prepared_statements()).await
+        }
         #[cfg(feature = "mysql")]
-        "mysql" => sql(MySqlStore::new(connect(url).await?)).await,
-        "redis" | "rediss" | "sqlite" | "postgres" | "mysql" => {
+        "mysql" => sql(MySqlStore::connect(url).await?).await,
+        "redis" | "rediss" | "memcached" | "sqlite" | "postgres" | "pgbouncer" | "mysql" => {
             let feature = scheme.replace("rediss", "redis-rustls");
+            let feature = feature.replace("pgbouncer", "postgres");
             Err(format!("SESSION_STORE: build with `--features {feature}` for `{scheme}:`").into())
         }
-        _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `sqlite:`, `postgres://` or \
-                  `mysql://`"
-            .into()),
+        _ => Err(
+            "SESSION_STORE must be `memory`, or begin with `redis://`, `memcached://`, `sqlite:`, \
+                  `postgres://` or `mysql://`"
+                .into(),
+        ),
     }
 }
 
@@ -228,21 +238,6 @@ async fn redis(urls: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> {
     } else {
         RedisStore::connect(urls).await?
     }))
-}
-
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-async fn connect<DB: sqlx::Database>(url: &str) -> Result<sqlx::Pool<DB>, Box<dyn Error>> {
-    let pool = sqlx::pool::PoolOptions::new().acquire_timeout(std::time::Duration::from_secs(5));
-    let pool = pool.connect(url).await;
-    pool.map_err(|error| {
-        // A pool tries again while no server listens there. Its error then says nothing about the server.
-        let problem = if matches!(error, sqlx::Error::PoolTimedOut) {
-            "no answer within 5 seconds".to_owned()
-        } else {
-            error.to_string()
-        };
-        format!("SESSION_STORE: cannot connect to the database: {problem}").into()
-    })
 }
 
 /// Creates the table if it is missing, and deletes expired sessions as long as the program runs.
@@ -356,15 +351,17 @@ mod tests {
     async fn a_store_that_is_not_built_in_names_its_feature() {
         let stores = [
             ("redis://127.0.0.1", "redis", cfg!(feature = "redis")),
+            ("memcached://127.0.0.1", "memcached", cfg!(feature = "memcached")),
             ("sqlite:file.db", "sqlite", cfg!(feature = "sqlite")),
             ("postgres://127.0.0.1", "postgres", cfg!(feature = "postgres")),
+            ("pgbouncer://127.0.0.1", "postgres", cfg!(feature = "postgres")),
             ("mysql://127.0.0.1", "mysql", cfg!(feature = "mysql")),
         ];
         for (url, feature, _) in stores.into_iter().filter(|(_, _, is_built)| !is_built) {
             let error = open_store(url).await.err().unwrap().to_string();
             assert!(error.contains(&format!("--features {feature}")), "{error}");
         }
-        let error = open_store("memcached://127.0.0.1").await.err().unwrap().to_string();
+        let error = open_store("mongodb://127.0.0.1").await.err().unwrap().to_string();
         assert!(error.starts_with("SESSION_STORE must be"), "{error}");
     }
 

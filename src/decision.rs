@@ -12,7 +12,7 @@
 //! outdated⁷, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
 //! that the old id was replaced by. ⁵ by `rolling`, unless `extend_if` says that the request extends nothing.
 //! ⁶ rotate where a revocation list is asked and the save changes how long the session lives after a save. ⁷ a former
-//! key sealed it, or a former cookie carried it.
+//! key sealed it, or a former cookie carried it. In a store, data or an owner under a former key is updated then.
 //! `destroy` wins over every other intent, and removes the cookie if one arrived.
 //! On a new session `regenerate` alone does nothing.
 //!
@@ -128,6 +128,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) data_in_token: bool,
     /// Every token of an id has to live equally long, so that the revocation list knows when to forget the id.
     pub(crate) has_list: bool,
+    /// The row holds what a former key sealed or hashed.
+    pub(crate) rekeys: bool,
     /// The request extends its session.
     pub(crate) extends: bool,
     pub(crate) policy: &'a ExpiryPolicy,
@@ -208,15 +210,16 @@ pub(crate) fn decide<'a>(
     situation: &Situation<'a>,
     prepare: impl FnOnce() -> Result<Prepared, SessionError>,
 ) -> Result<(RowAction<'a>, bool), SessionError> {
-    let Situation { origin, intents, changed, data_in_token, extends, policy, now, .. } =
-        *situation;
+    let Situation { origin, intents, changed, data_in_token, policy, now, .. } = *situation;
     let timeouts = intents.timeouts;
     let asks_first_save = changed || intents.force_save || timeouts.set_any();
     let asks_save = asks_first_save || timeouts != TimeoutChanges::default();
     Ok(match origin {
         _ if intents.destroy => (RowAction::Destroy, false),
-        Origin::Loaded(live) if asks_save || intents.regenerate => {
+        Origin::Loaded(live) if asks_save || intents.regenerate || situation.rekeys => {
             let prepared = prepare()?;
+            // To write the same data with a new key is no use of the session.
+            let extends = situation.extends && (asks_save || intents.regenerate);
             let owner = prepared.owner;
             let lifetime = lifetime_after_save(policy, &live.record, owner, intents, extends, now);
             let save = Save { live, prepared, intents, lifetime, extends, now };
@@ -229,7 +232,7 @@ pub(crate) fn decide<'a>(
         Origin::Loaded(live) => {
             let (stored, owned) = (&live.record.lifetime, live.record.owner.is_some());
             match policy.extended(stored, now, owned, data_in_token) {
-                Some(expires_at) if extends => {
+                Some(expires_at) if situation.extends => {
                     let lifetime = Lifetime { expires_at, ..*stored };
                     let told = data_in_token || tells(policy, live, &lifetime);
                     (RowAction::Touch(live, expires_at), told)

@@ -3,6 +3,7 @@
 use std::{
     any::{Any, type_name},
     fmt,
+    time::Duration,
 };
 
 use crate::{
@@ -12,6 +13,9 @@ use crate::{
     manager::{Core, DataOptions, SessionManager, StoredSession},
 };
 
+/// The longest time between two looks of [`SessionHandle::ended`] at the store.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+
 /// Access to a stored session after the response, for web sockets, streams and jobs.
 ///
 /// [`Session::handle`](crate::Session::handle) returns it, and after a commit
@@ -19,8 +23,8 @@ use crate::{
 /// [store](crate::SessionManagerBuilder::store). It never creates a session, extends its life or sets a cookie.
 ///
 /// [`load`](Self::load) and [`update`](Self::update) return [`SessionError::Gone`] once the session has ended, was
-/// cleared, or has a new id or another owner. An open connection gets no message when its session ends. So load the
-/// session again before each step that needs the sign-in, such as each message of a socket.
+/// cleared, or has a new id or another owner. So load the session again before each step that needs the sign-in, such
+/// as each message of a socket. [`ended`](Self::ended) waits for the end of the session, to close a connection.
 /// [`guide::websockets`](crate::guide::websockets) shows this.
 ///
 /// # Example
@@ -106,6 +110,52 @@ impl<T: Send + Sync + 'static> SessionHandle<T> {
         change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
         self.manager.update_if(self.key, &|record| record.epoch == self.epoch, change).await
+    }
+
+    /// Waits until the session has ended: by a sign-out, by expiry, or because it has a new id or another owner.
+    ///
+    /// It asks the store every five seconds, and at the expiry. So it returns at most five seconds, and the time of
+    /// one store call, after the end, on every node and with every store. A store that does not answer is asked
+    /// again, since that is no end of the session.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::SessionHandle;
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// # async fn serve_messages() {}
+    ///
+    /// async fn socket(handle: SessionHandle<Login>) {
+    ///     tokio::select! {
+    ///         () = serve_messages() => {}
+    ///         () = handle.ended() => println!("signed out, so the socket closes"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, nothing has changed.
+    #[doc(alias("closed", "wait", "notify"))]
+    pub async fn ended(&self) {
+        let core = &self.manager.core;
+        loop {
+            let mut pause = BETWEEN_LOOKS;
+            match self.load().await {
+                Ok(session) => {
+                    let left = session.expires_at() - core.clock.now();
+                    // Just after the expiry, when the session has surely ended.
+                    let left = left + time::Duration::milliseconds(1);
+                    let left = left.try_into().unwrap_or_default();
+                    pause = pause.min(left).max(Duration::from_millis(1));
+                }
+                Err(SessionError::Gone) => return,
+                // The store is down, or a newer node wrote the session. Neither ends it.
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Ends the session. If it has already ended, the call succeeds.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -25,17 +26,25 @@ pub(crate) struct Scope {
     owner: Sha256,
     /// Audience and kind, each behind its length.
     names: Vec<u8>,
+    kind: u32,
 }
 
 impl Scope {
     pub(crate) fn new(audience: &str, kind: &str) -> Arc<Self> {
         let names = with_lengths([audience, kind]);
         let start = |label| Sha256::new_with_prefix(with_lengths([label])).chain_update(&names);
+        let kind: [u8; 32] = start("axum-typed-session v1 kind").finalize().into();
         Arc::new(Self {
             id: start("axum-typed-session v1 id"),
             owner: start("axum-typed-session v1 owner"),
+            kind: kind.first_chunk().map_or(0, |tag| u32::from_be_bytes(*tag)) | 1,
             names,
         })
+    }
+
+    /// Returns a number for the audience and the kind, which rows hold. It is not 0.
+    pub(crate) fn kind(&self) -> u32 {
+        self.kind
     }
 
     pub(crate) fn id(self: &Arc<Self>, secret: [u8; ID_BYTES]) -> SessionId {
@@ -49,6 +58,15 @@ impl Scope {
 
     pub(crate) fn owner(&self, owner: &str) -> OwnerKey {
         OwnerKey(self.owner.clone().chain_update(owner).finalize().into())
+    }
+
+    /// As [`owner`](Self::owner), with a secret, so that a dump of a store cannot be searched for names.
+    pub(crate) fn keyed_owner(&self, secret: &[u8; 32], owner: &str) -> OwnerKey {
+        let hash = self.owner(owner);
+        #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mac =
+            <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");
+        OwnerKey(mac.chain_update(hash.0).finalize().into_bytes().into())
     }
 }
 

@@ -1,11 +1,12 @@
-//! Sealed tokens. A client holds a token, and cannot read it, change it or use it for another purpose.
+//! Sealed tokens and stored data. A client holds a token, and cannot read it, change it or use it for another
+//! purpose. A store holds sealed data, and cannot do so either.
 //!
 //! ```text
 //! encrypted  version u8 = 1 | key id [u8; 4] | nonce [u8; 24] | ciphertext | tag [u8; 16]
 //! signed     version u8 = 1 | key id [u8; 4] | plaintext | tag [u8; 32]
 //! ```
 //!
-//! A token is written in base64url without padding. Encryption is XAES-256-GCM. It derives a key for each message
+//! A token is written in base64url without padding; stored data stays binary and is always encrypted. Encryption is XAES-256-GCM. It derives a key for each message
 //! from half of its 192-bit nonce, so random nonces are safe at any volume. Signing is HMAC-SHA256. The
 //! configuration chooses between the two; a token never does. The associated data binds version, audience, kind,
 //! transport, cookie or header, and mode. It need not bind the key id, which only chooses the key.
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::{
     cookies::NAME_VALUE_LIMIT,
     error::{BoxError, ConfigError},
-    id::{random, with_lengths},
+    id::{StoreKey, random, with_lengths},
     keys::KeyRing,
 };
 
@@ -78,12 +79,12 @@ impl Sealer {
         signed: bool,
         data_in_token: bool,
     ) -> Result<Self, ConfigError> {
-        let (purpose, adjective, overhead) = if signed {
-            ("sign", "signed", MAC_BYTES)
-        } else {
-            ("encrypt", "encrypted", NONCE_BYTES + GCM_TAG_BYTES)
-        };
-        let mode = format!("{adjective} {}", if data_in_token { "data" } else { "id" });
+        let purpose = if signed { "sign" } else { "encrypt" };
+        let keys = Self::keys(ring, purpose, signed)?;
+        Ok(Self { keys, ..Self::of_mode(signed, if data_in_token { "data" } else { "id" }) })
+    }
+
+    fn keys(ring: &KeyRing, purpose: &str, signed: bool) -> Result<Vec<SealKey>, ConfigError> {
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
             id: key.id,
             is_former: key.is_former,
@@ -93,7 +94,19 @@ impl Sealer {
                 Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
             },
         });
-        Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead, mode })
+        Ok(keys.collect())
+    }
+
+    fn of_mode(signed: bool, content: &str) -> Self {
+        let (adjective, overhead) =
+            if signed { ("signed", MAC_BYTES) } else { ("encrypted", NONCE_BYTES + GCM_TAG_BYTES) };
+        let mode = format!("{adjective} {content}");
+        Self { keys: Vec::new(), overhead: HEADER_BYTES + overhead, mode }
+    }
+
+    /// Makes the sealer of stored data.
+    pub(crate) fn for_rows(ring: &KeyRing) -> Result<Self, ConfigError> {
+        Ok(Self { keys: Self::keys(ring, "row", false)?, ..Self::of_mode(false, "row") })
     }
 
     /// Makes the associated data that binds tokens to an audience, a kind, a transport and its cookie or header.
@@ -102,6 +115,11 @@ impl Sealer {
         let mut context = vec![VERSION];
         context.extend(with_lengths([audience, kind, transport, carrier, &self.mode]));
         context
+    }
+
+    /// Makes the associated data that binds stored data to its key.
+    pub(crate) fn row_context(&self, key: &StoreKey) -> Vec<u8> {
+        [&[VERSION], self.mode.as_bytes(), key.as_bytes()].concat()
     }
 
     /// Returns the length of the token that `plaintext` bytes become.
@@ -117,6 +135,19 @@ impl Sealer {
         len: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<String, BoxError> {
+        let token = self.seal_bytes(context, len, write)?;
+        let mut text = String::with_capacity(self.token_len(len));
+        URL_SAFE_NO_PAD.encode_string(token, &mut text);
+        Ok(text)
+    }
+
+    /// Seals what `write` appends, which is `len` bytes long, without the base64 of a token.
+    pub(crate) fn seal_bytes(
+        &self,
+        context: &[u8],
+        len: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Vec<u8>, BoxError> {
         let key = self.keys.first().ok_or("the key ring is empty")?;
         let mut token = Vec::with_capacity(self.overhead + len);
         token.push(VERSION);
@@ -138,9 +169,7 @@ impl Sealer {
                 token.extend_from_slice(&tag);
             }
         }
-        let mut text = String::with_capacity(self.token_len(len));
-        URL_SAFE_NO_PAD.encode_string(token, &mut text);
-        Ok(text)
+        Ok(token)
     }
 
     /// Opens a token. A token of a known key counts against `tries`, authentic or not.
@@ -159,6 +188,16 @@ impl Sealer {
         // An unzeroed buffer: zeroing costs time.
         let mut token = Vec::with_capacity(decoded_len_estimate(text.len()));
         URL_SAFE_NO_PAD.decode_vec(text, &mut token).map_err(|_| BadToken::Malformed)?;
+        self.open_bytes(context, token, tries)
+    }
+
+    /// Opens what [`seal_bytes`](Self::seal_bytes) made. It counts against `tries` like a token.
+    pub(crate) fn open_bytes(
+        &self,
+        context: &[u8],
+        token: Vec<u8>,
+        tries: &mut usize,
+    ) -> Result<Opened, BadToken> {
         let Some([VERSION, id @ ..]) = token.first_chunk::<HEADER_BYTES>() else {
             return Err(BadToken::Malformed);
         };

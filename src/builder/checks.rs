@@ -56,8 +56,12 @@ impl TokenOptions {
         check_durations(&options)?;
         self.check_combinations(&options)?;
         let seal = |ring| Sealer::new(ring, self.signed, self.home.is_none());
+        let keys_of_rows = self.keys.as_ref().filter(|_| self.home.is_some());
+        let owner_keys = keys_of_rows.map(|ring| ring.derive("owner")).transpose()?;
         let settings = Settings {
             sealer: self.keys.as_ref().map(seal).transpose()?,
+            row_sealer: keys_of_rows.map(Sealer::for_rows).transpose()?,
+            owner_secrets: owner_keys.into_iter().flatten().map(|key| key.secret).collect(),
             warnings: Warnings::default(),
             saves: AtomicU64::new(0),
             options,
@@ -72,7 +76,7 @@ impl TokenOptions {
         }
         if forgets {
             tracing::warn!(
-                "`.revocations(..)` keeps its list in the memory of this process, so a restart loses the list: if the keys \
+                "`.revocations(..)` keeps its list in memory, so a restart loses the list: if the keys \
                  stay the same, the cookies of ended sessions are valid again; use a store that survives a restart"
             );
         }
@@ -121,6 +125,8 @@ impl TokenOptions {
             "`.insecure_http(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.remove_unpartitioned && !is_cookie {
             "`.remove_unpartitioned(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
+        } else if options.encrypt_rows && !(has_store && self.keys.is_some()) {
+            "`.encrypt_rows(..)` needs `.store(..)` and `.keys(..)`; without a store, the cookie is encrypted"
         } else if options.max_payload == 0 {
             "`.max_payload(..)` must be above 0 bytes"
         } else if options.schema == 0 {

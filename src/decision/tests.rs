@@ -40,9 +40,18 @@ impl Case {
     fn decided(&self) -> (RowAction<'_>, bool) {
         let Self { origin, intents, policy, .. } = self;
         let Self { changed, data_in_token, extends, now, .. } = *self;
-        let has_list = false;
-        let situation =
-            Situation { origin, intents, changed, data_in_token, has_list, extends, policy, now };
+        let (has_list, rekeys) = (false, false);
+        let situation = Situation {
+            origin,
+            intents,
+            changed,
+            data_in_token,
+            has_list,
+            rekeys,
+            extends,
+            policy,
+            now,
+        };
         let mut is_prepared = false;
         let decided = decide(&situation, || {
             is_prepared = true;
@@ -269,7 +278,10 @@ fn live(owner: Option<OwnerKey>, lifetime: Lifetime) -> Box<Live> {
         owner,
         lifetime,
         epoch: 3,
+        kind: 0,
         tombstone: false,
+        is_sealed: false,
+        opened_from: None,
         payload: Bytes::new(),
     };
     Live::new(id, record)

@@ -61,6 +61,7 @@ impl Core {
             changed,
             data_in_token: self.data_in_token(),
             has_list: self.list().is_some(),
+            rekeys: basis.live().is_some_and(|live| self.is_outdated_in_store(live)),
             extends: basis.incoming.extends,
             policy: &self.policy,
             now,
@@ -76,6 +77,12 @@ impl Core {
         let committed = self.carry_out(&basis, &decision, identity, now).await?;
         self.warn_of_cut_timeouts(&intents.timeouts, committed.as_ref());
         Ok(committed)
+    }
+
+    /// Returns `true` if a store holds data or an owner of the session under a former key.
+    fn is_outdated_in_store(&self, live: &Live) -> bool {
+        let is_keyed = self.encrypt_rows || live.record.owner.is_some();
+        live.is_outdated && is_keyed && !self.owner_secrets.is_empty()
     }
 
     /// Warns of a timeout that is longer than the whole life that a session may have. If only the remaining time

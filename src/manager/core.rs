@@ -10,6 +10,7 @@ use axum::response::Response;
 use cookie::Cookie;
 use http::request::Parts;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{ConflictPolicy, any_data::DataType, rows::Rows, tenant::Tenant};
 use crate::{
@@ -40,6 +41,10 @@ pub(crate) struct Settings {
     pub(crate) options: Options,
     pub(crate) data: Box<dyn DataType>,
     pub(crate) sealer: Option<Sealer>,
+    /// Opens the payloads of rows, and seals them if `encrypt_rows` is set.
+    pub(crate) row_sealer: Option<Sealer>,
+    /// The secrets with which names of owners are hashed, the one for new rows first. None in a token.
+    pub(crate) owner_secrets: Vec<Zeroizing<[u8; 32]>>,
     pub(crate) warnings: Warnings,
     /// Counts saves. Some of them are read back as a check.
     pub(crate) saves: AtomicU64,
@@ -72,6 +77,7 @@ pub(crate) struct Options {
     pub(crate) migrate: Option<Box<Migrate>>,
     pub(crate) on_conflict: Option<ConflictPolicy>,
     pub(crate) max_payload: usize,
+    pub(crate) encrypt_rows: bool,
     pub(crate) max_cookie_bytes: Option<usize>,
     pub(crate) store_timeout: Option<Duration>,
     pub(crate) clock_skew: Duration,
@@ -173,7 +179,7 @@ impl Core {
     fn rows_in<'a>(&'a self, store: &'a Arc<dyn SessionStore>) -> Rows<'a> {
         // Not the `Arc`, which is a store too and would box every future once more.
         let store = store.as_ref();
-        Rows { store, timeout: self.store_timeout(), events: &self.events }
+        Rows { core: self, store, timeout: self.store_timeout() }
     }
 
     /// Makes the record of data that was prepared for a save.
@@ -191,7 +197,10 @@ impl Core {
             owner: prepared.owner,
             lifetime,
             epoch,
+            kind: if self.data_in_token() { 0 } else { self.tenant.scope.kind() },
             tombstone: false,
+            is_sealed: false,
+            opened_from: None,
             payload: prepared.payload.clone(),
         })
     }

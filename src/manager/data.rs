@@ -134,7 +134,24 @@ impl Core {
     }
 
     pub(super) fn owner_of(&self, data: &Data) -> Option<OwnerKey> {
-        self.data.owner(data).map(|name| self.tenant.scope.owner(&name))
+        self.data.owner(data).and_then(|name| self.owner_keys(&name).next())
+    }
+
+    /// Returns the hashes of an owner's name: the one for new rows, and those of earlier keys.
+    pub(super) fn owner_keys<'a>(&'a self, name: &'a str) -> impl Iterator<Item = OwnerKey> + 'a {
+        let (scope, secrets) = (&self.tenant.scope, &self.owner_secrets);
+        let unkeyed = secrets.is_empty().then(|| scope.owner(name));
+        unkeyed.into_iter().chain(secrets.iter().map(|secret| scope.keyed_owner(secret, name)))
+    }
+
+    /// Replaces the owner of a record by the hash for new rows, if it is a hash of the same name by another key.
+    pub(super) fn rekey_owner(&self, record: &mut Record, data: &Data) {
+        if self.owner_secrets.len() > 1
+            && let Some(name) = self.data.owner(data)
+            && self.owner_keys(&name).any(|owner| record.owner == Some(owner))
+        {
+            record.owner = self.owner_keys(&name).next();
+        }
     }
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand

@@ -203,7 +203,10 @@ impl Core {
                 idle_timeout: None,
             },
             epoch: 0,
+            kind: 0,
             tombstone: true,
+            is_sealed: false,
+            opened_from: None,
             payload: successor.map(Successor::payload).unwrap_or_default(),
         })
     }

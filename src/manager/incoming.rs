@@ -53,10 +53,12 @@ impl Core {
         let mut current = Vec::with_capacity(claims.len());
         for Claim { id, former_key, in_former_cookie, carried } in claims {
             let session = || id.store_key();
-            let (issued_at, stored) = match (carried, self.rows()) {
-                (Some((issued_at, record)), _) => (Some(issued_at), Ok(Some(record))),
-                (None, Some(rows)) => (None, rows.load(id.key()).await),
-                (None, None) => continue,
+            let (issued_at, stored) = if let Some((issued_at, record)) = carried {
+                (Some(issued_at), Ok(Some(record)))
+            } else if let Some(rows) = self.rows() {
+                (None, rows.load(id.key()).await)
+            } else {
+                continue;
             };
             let mut verdict = self.judge(&session, stored, now)?;
             if let (Verdict::Current(_), Some(list)) = (&verdict, self.list())
@@ -170,8 +172,9 @@ impl Core {
         let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, keep)).await?;
         let mut newest = None;
         let mut valid = 0;
-        for (_, live) in current {
-            let data = self.read(&|| live.key(), &live.record, Some(parts))?;
+        for (_, mut live) in current {
+            let Live { id, record, .. } = &mut live;
+            let data = self.read(&|| id.store_key(), record, Some(parts))?;
             valid += usize::from(data.is_some());
             match data {
                 Some(data) if newest.is_none() => {
@@ -193,11 +196,14 @@ impl Core {
     pub(super) fn read(
         &self,
         session: &dyn Fn() -> StoreKey,
-        record: &Record,
+        record: &mut Record,
         parts: Option<&Parts>,
     ) -> Result<Option<Box<Data>>, SessionError> {
         let kind = match self.decode(record) {
-            Ok(Some(data)) if self.data.is_valid(&*data, parts) => return Ok(Some(data)),
+            Ok(Some(data)) if self.data.is_valid(&*data, parts) => {
+                self.rekey_owner(record, &*data);
+                return Ok(Some(data));
+            }
             Ok(_) => Kind::Invalid,
             Err(error) => self.kind_of_damage(error, session)?,
         };

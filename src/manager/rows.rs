@@ -1,12 +1,13 @@
 //! Store calls, each bounded in time and reported when it fails, and writes that compete with other requests.
 
-use std::{future::Future, time::Duration};
+use std::{borrow::Cow, future::Future, time::Duration};
 
 use tokio::time::Instant;
 
+use super::core::Core;
 use crate::{
     error::{SessionError, StoreError},
-    event::{Events, SessionEventKind},
+    event::SessionEventKind,
     id::{StoreKey, random},
     store::{Record, SaveOutcome, SessionStore, Version, Write},
 };
@@ -14,14 +15,17 @@ use crate::{
 /// The rows of one store.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
+    pub(super) core: &'a Core,
     pub(super) store: &'a dyn SessionStore,
     pub(super) timeout: Duration,
-    pub(super) events: &'a Events,
 }
 
 impl Rows<'_> {
     pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.bounded("load", self.store.load(key)).await
+        match self.bounded("load", self.store.load(key)).await {
+            Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
+            loaded => loaded,
+        }
     }
 
     pub(super) async fn save(
@@ -30,7 +34,29 @@ impl Rows<'_> {
         record: &Record,
         write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("save", self.store.save(key, record, write)).await
+        let is_opened = matches!(write, Write::Update { loaded } if loaded.opened_from.is_some());
+        let saved = if self.core.encrypt_rows || is_opened {
+            Box::pin(self.save_sealed(key, record, write)).await
+        } else {
+            self.bounded("save", self.store.save(key, record, write)).await
+        };
+        self.opened(key, saved)
+    }
+
+    /// Saves where the store has, or gets, an encrypted payload.
+    async fn save_sealed(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write<'_>,
+    ) -> Result<SaveOutcome, StoreError> {
+        let record = self.core.sealed(key, record)?;
+        let loaded = match write {
+            Write::Update { loaded } => Some(self.core.as_stored(loaded)),
+            Write::Create => None,
+        };
+        let write = loaded.as_deref().map_or(Write::Create, |loaded| Write::Update { loaded });
+        self.bounded("save", self.store.save(key, &record, write)).await
     }
 
     /// Saves, and saves once more if the outcome is unknown: the second save finds the version of the first.
@@ -57,7 +83,21 @@ impl Rows<'_> {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
-        self.bounded("destroy", self.store.destroy_at(key, version)).await
+        let destroyed = self.bounded("destroy", self.store.destroy_at(key, version)).await;
+        self.opened(key, destroyed)
+    }
+
+    fn opened(
+        &self,
+        key: &StoreKey,
+        outcome: Result<SaveOutcome, StoreError>,
+    ) -> Result<SaveOutcome, StoreError> {
+        match outcome {
+            Ok(SaveOutcome::Conflict(record)) if record.is_sealed => {
+                self.core.opened(key, record).map(SaveOutcome::Conflict)
+            }
+            other => other,
+        }
     }
 
     /// Bounds a call in time: a store that does not answer counts as down.
@@ -71,15 +111,15 @@ impl Rows<'_> {
         if let Err(error) = &result
             && !matches!(error, StoreError::Corrupt | StoreError::Newer)
         {
-            self.events.report(SessionEventKind::StoreError { operation }, || None);
+            self.core.events.report(SessionEventKind::StoreError { operation }, || None);
         }
         result
     }
 
-    /// Writes over the row that was `loaded`. If another write came first, `again` makes the next record from the row
-    /// that the other write left, or returns `None` if that row can stay.
+    /// Writes `record` over the row that was loaded `first`. If another write came first, `again` makes the next
+    /// record from the row that the other write left, or returns `None` if that row can stay.
     ///
-    /// Returns the record that the row holds then. The inner error is a tombstone, or `None` if there is no row.
+    /// Then `record` is what the row holds. The inner error is a tombstone, or `None` if there is no row.
     ///
     /// # Errors
     ///
@@ -87,20 +127,20 @@ impl Rows<'_> {
     pub(super) async fn overwrite(
         &self,
         key: &StoreKey,
-        mut record: Record,
-        mut loaded: Record,
+        record: &mut Record,
+        first: &Record,
         mut again: impl FnMut(&Record) -> Result<Option<Record>, SessionError>,
-    ) -> Result<Result<Record, Option<Record>>, SessionError> {
-        let mut pauses = Pauses::start();
+    ) -> Result<Result<(), Option<Record>>, SessionError> {
+        let (mut pauses, mut newer) = (Pauses::start(), None::<Box<Record>>);
         loop {
-            let write = Write::Update { loaded: &loaded };
+            let write = Write::Update { loaded: newer.as_deref().unwrap_or(first) };
             let save: SaveOutcome = if record.tombstone {
-                self.save_twice(key, &record, write).await?
+                self.save_twice(key, record, write).await?
             } else {
-                self.save(key, &record, write).await?
+                self.save(key, record, write).await?
             };
             let theirs = match save {
-                SaveOutcome::Saved => return Ok(Ok(record)),
+                SaveOutcome::Saved => return Ok(Ok(())),
                 SaveOutcome::Gone => return Ok(Err(None)),
                 // Boxed, since every save would hold it and few are contended.
                 SaveOutcome::Conflict(theirs) => Box::pin(pauses.next(self, key, theirs)).await?,
@@ -109,11 +149,48 @@ impl Rows<'_> {
                 Some(theirs) if !theirs.tombstone => theirs,
                 other => return Ok(Err(other)),
             };
-            match again(&theirs)? {
-                Some(next) => (record, loaded) = (next, theirs),
-                None => return Ok(Ok(theirs)),
-            }
+            let Some(next) = again(&theirs)? else {
+                *record = theirs;
+                return Ok(Ok(()));
+            };
+            (*record, newer) = (next, Some(Box::new(theirs)));
         }
+    }
+}
+
+impl Core {
+    /// Returns a record as the store gets it: with an encrypted payload, if `encrypt_rows` is set.
+    fn sealed<'a>(
+        &self,
+        key: &StoreKey,
+        record: &'a Record,
+    ) -> Result<Cow<'a, Record>, StoreError> {
+        let Some(sealer) = self.row_sealer.as_ref().filter(|_| self.encrypt_rows) else {
+            return Ok(Cow::Borrowed(record));
+        };
+        let (context, payload) = (sealer.row_context(key), &record.payload);
+        let write = |bytes: &mut Vec<u8>| bytes.extend_from_slice(payload);
+        let bytes = sealer.seal_bytes(&context, payload.len(), write);
+        let payload = bytes.map_err(StoreError::Unavailable)?.into();
+        Ok(Cow::Owned(Record { payload, is_sealed: true, opened_from: None, ..record.clone() }))
+    }
+
+    /// Returns a record that was loaded as the store has it. A payload that the store does not have is left out.
+    fn as_stored<'a>(&self, record: &'a Record) -> Cow<'a, Record> {
+        if record.opened_from.is_none() && !self.encrypt_rows {
+            return Cow::Borrowed(record);
+        }
+        let payload = record.opened_from.as_deref().cloned().unwrap_or_default();
+        Cow::Owned(Record { payload, is_sealed: true, opened_from: None, ..record.clone() })
+    }
+
+    /// Opens the encrypted payload of a record of a store.
+    fn opened(&self, key: &StoreKey, record: Record) -> Result<Record, StoreError> {
+        let sealer = self.row_sealer.as_ref().ok_or(StoreError::Corrupt)?;
+        let opened = sealer.open_bytes(&sealer.row_context(key), record.payload.to_vec(), &mut 1);
+        let payload = opened.map_err(|_| StoreError::Corrupt)?.plaintext;
+        let opened_from = Some(Box::new(record.payload));
+        Ok(Record { payload, is_sealed: false, opened_from, ..record })
     }
 }
 

@@ -346,15 +346,17 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     #[doc(alias("devices", "list sessions"))]
     pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
         let operation = "sessions_of";
-        let owner = self.core.owner_key(operation, owner)?;
+        let owners = self.core.owners(operation, owner)?;
         let rows = self.core.rows_for(operation)?;
-        let find = rows.bounded("find_by_owner", rows.store.find_by_owner(&owner));
+        // The index may name a session whose owner has changed meanwhile.
+        let is_meant = |record: &Record| record.owner.is_some_and(|of| owners.contains(&of));
         let mut sessions = Vec::new();
-        for key in find.await? {
-            // The index may name a session whose owner has changed meanwhile.
-            let is_meant = |record: &Record| record.owner == Some(owner);
-            let session = self.core.load_if(operation, key, &is_meant).await?;
-            sessions.extend(session.and_then(StoredSession::typed));
+        for owner in &owners {
+            let find = rows.bounded("find_by_owner", rows.store.find_by_owner(owner));
+            for key in find.await? {
+                let session = self.core.load_if(operation, key, &is_meant).await?;
+                sessions.extend(session.and_then(StoredSession::typed));
+            }
         }
         sessions.sort_by_key(|session| Reverse(session.record.created_at()));
         Ok(sessions)
@@ -397,8 +399,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         key: impl Into<StoreKey>,
     ) -> Result<bool, SessionError> {
         let (operation, key) = ("destroy_of", key.into());
-        let owner = self.core.owner_key(operation, owner)?;
-        let is_meant = |record: &Record| record.owner == Some(owner);
+        let owners = self.core.owners(operation, owner)?;
+        let is_meant = |record: &Record| record.owner.is_some_and(|of| owners.contains(&of));
         if self.core.load_if(operation, key, &is_meant).await?.is_none() {
             return Ok(false);
         }
@@ -513,9 +515,10 @@ pub(crate) fn any_change<T: 'static, R>(
 }
 
 impl Core {
-    fn owner_key(&self, operation: &'static str, owner: &str) -> Result<OwnerKey, SessionError> {
+    /// Returns the hashes by which the store may know an owner.
+    fn owners(&self, operation: &'static str, owner: &str) -> Result<Vec<OwnerKey>, SessionError> {
         self.check_tenant(operation)?;
-        Ok(self.tenant.scope.owner(owner))
+        Ok(self.owner_keys(owner).collect())
     }
 
     async fn destroy_by_owner(
@@ -524,11 +527,17 @@ impl Core {
         owner: &str,
         keep: Option<StoreKey>,
     ) -> Result<u64, SessionError> {
-        let owner = self.owner_key(operation, owner)?;
+        let owners = self.owners(operation, owner)?;
         let mut rows = self.rows_for(operation)?;
         rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
-        let destroy = rows.store.destroy_by_owner(&owner, keep.as_ref());
-        Ok(rows.bounded("destroy_by_owner", destroy).await?)
+        let mut destroyed = 0;
+        // Twice, if there are several: a node with other keys may move a session from the next hash to one before.
+        let rounds = if owners.len() > 1 { 2 } else { 1 };
+        for owner in owners.iter().cycle().take(rounds * owners.len()) {
+            let destroy = rows.store.destroy_by_owner(owner, keep.as_ref());
+            destroyed += rows.bounded("destroy_by_owner", destroy).await?;
+        }
+        Ok(destroyed)
     }
 
     /// Loads a session as long as it is the one that `is_meant`; `None` if it has ended, was replaced, is damaged
@@ -565,10 +574,10 @@ impl Core {
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
-        let Verdict::Current(record) = self.judge(&|| key, row, self.now())? else {
+        let Verdict::Current(mut record) = self.judge(&|| key, row, self.now())? else {
             return Ok(None);
         };
-        let data = self.read(&|| key, &record, None)?.filter(|_| is_meant(&record));
+        let data = self.read(&|| key, &mut record, None)?.filter(|_| is_meant(&record));
         Ok(data.map(|data| StoredSession::new(key, record, data, self)))
     }
 
@@ -609,7 +618,7 @@ impl Core {
     ) -> Result<StoredSession<Box<Data>>, SessionError> {
         let key = session.key;
         change(&mut *session.data);
-        let Some(next) = self.changed(&mut session, expiry)? else {
+        let Some(mut record) = self.changed(&mut session, expiry)? else {
             return Ok(session);
         };
         let loaded = session.record.clone();
@@ -619,8 +628,8 @@ impl Core {
             change(&mut *session.data);
             self.changed(&mut session, expiry)
         };
-        let written = rows.overwrite(&key, next, loaded, again).await?;
-        let record = written.map_err(|_| self.gone(Some(key)))?;
+        let written = rows.overwrite(&key, &mut record, &loaded, again).await?;
+        written.map_err(|_| self.gone(Some(key)))?;
         if record.version != session.record.version {
             self.report(Kind::Saved, || key);
         }

@@ -127,6 +127,7 @@ impl Core {
             return Err(BadToken::Malformed);
         }
         match Record::from_bytes(UNVERSIONED, expires_at, rest) {
+            Ok(record) if record.is_sealed || record.kind != 0 => Err(BadToken::Malformed),
             Ok(record) => {
                 let end = issued_at.saturating_add(self.ttl_of(&record));
                 Ok((issued_at, record.with_expires_at(expires_at.min(end))))

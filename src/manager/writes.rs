@@ -184,9 +184,10 @@ impl Core {
         let key = || save.live.id.key();
         let record = if let Some(rows) = self.rows() {
             let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
-            let (record, loaded) = (self.row_of(rows, save).await?, save.live.record.clone());
-            let written = rows.overwrite(key(), record, loaded, again).await?;
-            written.map_err(|_| self.gone(Some(*key())))?
+            let mut record = self.row_of(rows, save).await?;
+            let written = rows.overwrite(key(), &mut record, &save.live.record, again).await?;
+            written.map_err(|_| self.gone(Some(*key())))?;
+            record
         } else {
             let record = self.record_of(save)?;
             self.check_fits(&record)?;
@@ -229,9 +230,9 @@ impl Core {
             replaced = theirs.clone();
             Ok(Some(tombstone.clone()))
         };
-        let loaded = save.live.record.clone();
-        let refused = match rows.overwrite(&old, tombstone.clone(), loaded, again).await {
-            Ok(Ok(_)) => None,
+        let (mut mark, loaded) = (tombstone.clone(), &save.live.record);
+        let refused = match rows.overwrite(&old, &mut mark, loaded, again).await {
+            Ok(Ok(())) => None,
             Ok(Err(Some(theirs))) if self.may_follow(rows, save, &theirs).await? => None,
             Ok(Err(_)) => Some(self.gone(Some(old))),
             // The tombstone may be there, so the new row stays. It ends by itself.

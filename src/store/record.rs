@@ -11,8 +11,9 @@ use crate::{
     id::{OwnerKey, bytes_for_stores, random},
 };
 
-/// The record format this release writes, and the newest it reads. Format 1 had no epoch.
-const FORMAT: u8 = 2;
+/// The record format this release writes, and the newest it reads. Format 1 had no epoch, format 2 no kind and no
+/// sealed payload.
+const FORMAT: u8 = 3;
 
 /// The last number for a format. Bytes that begin with a higher number, as every text does, are not a record.
 const LAST_FORMAT: u8 = 31;
@@ -65,8 +66,14 @@ pub struct Record {
     /// The number of the identity that the data belongs to. A new number is drawn when the user of the session may
     /// change, so that no change reaches the data of another user. Zero until then.
     pub(crate) epoch: u64,
+    /// Tells the sessions of one manager from others in the same store. Zero in tokens and tombstones.
+    pub(crate) kind: u32,
     pub(crate) tombstone: bool,
+    /// The payload is encrypted, as [`encrypt_rows`](crate::SessionManagerBuilder::encrypt_rows) makes it for stores.
+    pub(crate) is_sealed: bool,
     pub(crate) payload: Bytes,
+    /// The sealed payload that this payload was opened from.
+    pub(crate) opened_from: Option<Box<Bytes>>,
 }
 
 impl Record {
@@ -118,7 +125,8 @@ impl Record {
         self.tombstone
     }
 
-    /// Returns the session data, as the [`Codec`](crate::Codec) encoded it.
+    /// Returns the session data, as the [`Codec`](crate::Codec) encoded it, or encrypted by
+    /// [`encrypt_rows`](crate::SessionManagerBuilder::encrypt_rows).
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -144,6 +152,7 @@ impl Record {
     /// | 8, if flagged | idle timeout, in milliseconds |
     /// | 32, if flagged | owner |
     /// | 8, if flagged | epoch, which changes with the identity of the user |
+    /// | 4, if flagged | kind, which tells the sessions of different managers apart |
     /// | rest | payload |
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
@@ -158,7 +167,8 @@ impl Record {
         let idle_timeout = if self.lifetime.idle_timeout.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };
         let epoch = if self.epoch == 0 { 0 } else { 8 };
-        Self::FIXED_BYTES + idle_timeout + owner + epoch + self.payload.len()
+        let kind = if self.kind == 0 { 0 } else { 4 };
+        Self::FIXED_BYTES + idle_timeout + owner + epoch + kind + self.payload.len()
     }
 
     pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
@@ -171,7 +181,9 @@ impl Record {
                 | flag(idle_timeout.is_some(), IDLE_TIMEOUT)
                 | flag(self.epoch != 0, EPOCH)
                 | flag(idle_timeout.is_some_and(IdleTimeout::is_persistent), PERSISTENT)
-                | flag(self.lifetime.has_own_end, OWN_END),
+                | flag(self.lifetime.has_own_end, OWN_END)
+                | flag(self.is_sealed, SEALED)
+                | flag(self.kind != 0, KIND),
         );
         bytes.put_u8(self.codec);
         bytes.put_u32(self.schema);
@@ -185,6 +197,9 @@ impl Record {
         }
         if self.epoch != 0 {
             bytes.put_u64(self.epoch);
+        }
+        if self.kind != 0 {
+            bytes.put_u32(self.kind);
         }
         bytes.extend_from_slice(&self.payload);
     }
@@ -215,9 +230,6 @@ impl Record {
 
     fn read(version: Version, expires_at: Timestamp, rest: &mut Bytes) -> Option<Self> {
         let [_format, flags, codec] = take(rest)?;
-        if flags & !(TOMBSTONE | OWNER | IDLE_TIMEOUT | PERSISTENT | EPOCH | OWN_END) != 0 {
-            return None;
-        }
         let schema = u32::from_be_bytes(take(rest)?);
         let created_at = take_timestamp(rest)?;
         let absolute_end = take_timestamp(rest)?;
@@ -233,6 +245,7 @@ impl Record {
         };
         let owner = if flags & OWNER == 0 { None } else { Some(OwnerKey::from_bytes(take(rest)?)) };
         let epoch = if flags & EPOCH == 0 { 0 } else { u64::from_be_bytes(take(rest)?) };
+        let kind = if flags & KIND == 0 { 0 } else { u32::from_be_bytes(take(rest)?) };
         Some(Self {
             version,
             schema,
@@ -246,8 +259,11 @@ impl Record {
                 idle_timeout,
             },
             epoch,
+            kind,
             tombstone: flags & TOMBSTONE != 0,
+            is_sealed: flags & SEALED != 0,
             payload: std::mem::take(rest),
+            opened_from: None,
         })
     }
 }
@@ -258,6 +274,8 @@ const IDLE_TIMEOUT: u8 = 4;
 const PERSISTENT: u8 = 8;
 const EPOCH: u8 = 16;
 const OWN_END: u8 = 32;
+const SEALED: u8 = 64;
+const KIND: u8 = 128;
 
 /// Takes the next bytes off the front; `None` if there are too few.
 pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {

@@ -49,7 +49,10 @@ impl RecordBuilder {
                     idle_timeout: None,
                 },
                 epoch: 0,
+                kind: 0,
                 tombstone: false,
+                is_sealed: false,
+                opened_from: None,
                 payload: Bytes::new(),
             },
         }

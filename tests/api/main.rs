@@ -31,6 +31,7 @@ mod debug_output;
 mod double_clicks;
 mod dropped_requests;
 mod duplicate_cookies;
+mod encrypted_rows;
 mod error_responses;
 mod error_texts;
 mod events;

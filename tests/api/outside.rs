@@ -6,7 +6,10 @@ use axum_typed_session::{
     testing::{Fault, Gate, ManualClock, Operation},
 };
 use http::StatusCode;
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
     common::assert_matches,
@@ -422,4 +425,58 @@ async fn ending_everything_on_a_store_that_hangs_is_an_error_in_time() {
     let (ended, ()) = tokio::join!(world.sessions.destroy_all_of("ann"), later);
     assert_eq!(ended.unwrap(), 1);
     assert_eq!(world.rows().await, 0);
+}
+
+/// The longest time from the end of a session until `ended` returns.
+const NOTICED: Duration = Duration::from_secs(5);
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_notices_the_end_of_its_session_within_five_seconds() {
+    for end in ["destroy", "a new id", "another owner", "expiry", "every session of the owner"] {
+        let world = World::new();
+        let mut browser = world.browser_with(Data::of("ann")).await;
+        let handle = handle_of(&world, &mut browser).await;
+        let ended = tokio::time::timeout(HOUR, handle.ended());
+        let act = async {
+            // Between two looks at the store.
+            tokio::time::sleep(NOTICED * 10 + SECOND).await;
+            match end {
+                "destroy" => world.sessions.destroy(handle.key()).await.unwrap(),
+                "a new id" => drop(world.run(&mut browser, change(Session::regenerate)).await),
+                "another owner" => {
+                    let login = |data: &mut Data| data.user = Some("bob".to_owned());
+                    world.sessions.update(handle.key(), login).await.unwrap();
+                }
+                "expiry" => world.clock.advance(HOUR * 24),
+                _ => drop(world.sessions.destroy_all_of("ann").await.unwrap()),
+            }
+            tokio::time::Instant::now()
+        };
+        let (ended, at) = tokio::join!(ended, act);
+        ended.unwrap_or_else(|_| panic!("not noticed: {end}"));
+        assert!(at.elapsed() <= NOTICED, "{end}: after {:?}", at.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_is_no_end_for_a_handle_that_waits() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let handle = handle_of(&world, &mut browser).await;
+    world.store.inject(Operation::all(), Fault::Fail);
+    tokio::time::timeout(HOUR, handle.ended()).await.unwrap_err();
+    world.store.heal();
+    tokio::time::timeout(HOUR, handle.ended()).await.unwrap_err();
+    world.sessions.destroy(handle.key()).await.unwrap();
+    tokio::time::timeout(NOTICED, handle.ended()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_waits_asks_the_store_every_five_seconds() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let handle = handle_of(&world, &mut browser).await;
+    world.store.reset_calls();
+    tokio::time::timeout(NOTICED * 10 - SECOND, handle.ended()).await.unwrap_err();
+    assert_eq!(world.store.calls(Operation::all()), 10);
 }

@@ -287,12 +287,12 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         ),
         (
             "expired and of a newer format",
-            with(|text| (text.expires_at, text.format) = (MADE_AT, 3)),
+            with(|text| (text.expires_at, text.format) = (MADE_AT, 4)),
             old,
             Some(bad),
         ),
         ("a newer schema", with(|text| text.schema = 2), unavailable, Some("newer")),
-        ("a newer record format", with(|text| text.format = 3), unavailable, Some("newer")),
+        ("a newer record format", with(|text| text.format = 4), unavailable, Some("newer")),
     ];
     let log = EventLog::default();
     let app = app(logins(&then()).signed(true).on_event(log.hook()));
@@ -385,5 +385,5 @@ async fn rows_of_format_1_are_found_under_the_kind_of_0_1_and_saved_in_todays_fo
     browser.get("/").await.expect(StatusCode::OK, "golden");
     browser.post("/note?later").await.expect(StatusCode::OK, "later").expect_no_cookie();
     let saved = store.load(&key).await.unwrap().unwrap();
-    assert_eq!((saved.to_bytes()[0], saved.owner()), (2, row.owner()));
+    assert_eq!((saved.to_bytes()[0], saved.owner()), (3, row.owner()));
 }

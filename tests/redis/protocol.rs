@@ -263,7 +263,7 @@ async fn a_row_of_a_newer_format_is_newer_and_stays() {
     let redis = or_skip!(shared());
     let store = redis.store().await;
     let key = created(&store, &record().build()).await;
-    redis.ask::<()>(cmd("SETRANGE").arg(row_key(&key)).arg(24).arg(b"\x03"));
+    redis.ask::<()>(cmd("SETRANGE").arg(row_key(&key)).arg(24).arg(b"\x1f"));
     let row = redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key)));
     refuses(&store, &key, |error| matches!(error, StoreError::Newer)).await;
     assert_eq!(redis.ask::<Vec<u8>>(cmd("GET").arg(row_key(&key))), row);

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -21,7 +21,12 @@ use axum_typed_session::{
 };
 use http::StatusCode;
 use redis::{Client, Cmd, FromRedisValue, cmd};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::spawn_blocking,
+    time::sleep,
+};
 
 use crate::{
     browser::Browser,
@@ -59,8 +64,8 @@ impl Sentinel {
         let settings = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\n{}\
              sentinel monitor {SERVICE} {address} {quorum}\n\
-             sentinel down-after-milliseconds {SERVICE} 800\n\
-             sentinel failover-timeout {SERVICE} 4000\n",
+             sentinel down-after-milliseconds {SERVICE} 2000\n\
+             sentinel failover-timeout {SERVICE} 10000\n",
             folder.display(),
             settings.collect::<String>(),
         );
@@ -144,6 +149,16 @@ impl Watched {
             let offset = |server: &Redis, field| server.info("replication", field);
             offset(&self.primary, "master_repl_offset")
                 == offset(&self.replica, "slave_repl_offset")
+        });
+    }
+
+    /// Waits until a sentinel has made the old primary a replica, which ends its connections.
+    fn wait_for_the_old_primary(&self) {
+        wait_until("the old primary to follow", || {
+            let info = self.primary.connection().and_then(|mut connection| {
+                cmd("INFO").arg("replication").query::<String>(&mut connection)
+            });
+            info.is_ok_and(|info| info.contains("master_link_status:up"))
         });
     }
 
@@ -234,15 +249,16 @@ async fn a_primary_that_dies_loses_nothing_that_was_replicated_and_comes_back_as
         assert!(store.load(key).await.unwrap().is_some());
     }
 
+    let watched = Arc::new(watched);
+    meanwhile(&watched, Watched::wait_for_failover).await;
+    let mut watched = Arc::into_inner(watched).unwrap();
     // The old primary starts as a primary, with no data, until a sentinel makes it a replica.
     watched.primary.resume();
     let watched = Arc::new(watched);
     let stop = Arc::new(AtomicBool::new(false));
     let saving = tokio::spawn(save_until(stop.clone(), store.clone()));
     meanwhile(&watched, |watched| {
-        wait_until("the old primary to follow", || {
-            watched.primary.info("replication", "master_link_status") == "up"
-        });
+        watched.wait_for_the_old_primary();
     })
     .await;
     stop.store(true, Ordering::Relaxed);
@@ -267,9 +283,7 @@ async fn a_failover_that_an_operator_orders_costs_no_acknowledged_session_after_
         watched.sentinels[0].ask::<()>(cmd("SENTINEL").arg("FAILOVER").arg(SERVICE)).unwrap();
         watched.wait_for_failover();
         let failed_over = Instant::now();
-        wait_until("the old primary to follow", || {
-            watched.primary.info("replication", "master_link_status") == "up"
-        });
+        watched.wait_for_the_old_primary();
         failed_over
     })
     .await;
@@ -424,4 +438,72 @@ async fn a_sentinel_that_hangs_is_not_noticed() {
     let started = Instant::now();
     watched.store().await;
     assert!(started.elapsed() < SECOND / 2, "{:?}", started.elapsed());
+}
+
+/// Answers as a sentinel does, with a configuration that a test sets: epoch and port of the primary.
+async fn pretend(configuration: Arc<Mutex<(u64, u16)>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let configuration = configuration.clone();
+            tokio::spawn(async move {
+                let mut commands = [0; 4096];
+                while let Ok(len @ 1..) = stream.read(&mut commands).await {
+                    let (epoch, port) = *configuration.lock().unwrap();
+                    let port = port.to_string();
+                    let mut answers = String::new();
+                    for command in String::from_utf8_lossy(&commands[..len]).split('*').skip(1) {
+                        let mut words = vec!["127.0.0.1", &port];
+                        let epoch = epoch.to_string();
+                        match command.split("\r\n").nth(4) {
+                            Some("GET-MASTER-ADDR-BY-NAME") => {}
+                            Some("MASTER") => words = vec!["config-epoch", &epoch],
+                            _ => {
+                                answers += "+OK\r\n";
+                                continue;
+                            }
+                        }
+                        answers += "*2\r\n";
+                        for word in words {
+                            answers.extend(["$", &word.len().to_string(), "\r\n", word, "\r\n"]);
+                        }
+                    }
+                    stream.write_all(answers.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    url
+}
+
+/// One sentinel promotes a replica, and the others hear of it later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_that_do_not_know_of_a_failover_yet_do_not_lead_back() {
+    let (old, new) = (or_skip!(Redis::start()), or_skip!(Redis::start()));
+    let (before, after) = ((1, old.port), (2, new.port));
+    let sentinels = [before, before, before].map(|answer| Arc::new(Mutex::new(answer)));
+    let mut urls = Vec::new();
+    for sentinel in &sentinels {
+        urls.push(pretend(sentinel.clone()).await);
+    }
+    let store = RedisStore::connect_sentinel(urls, Watched::service_url()).await.unwrap();
+    assert!(has(&old, &created(&store, &record().build()).await));
+    // All know of it, then one does, and then that one does not answer in time.
+    for knowing in [3, 1, 0] {
+        for (number, sentinel) in sentinels.iter().enumerate() {
+            *sentinel.lock().unwrap() = if number < knowing { after } else { before };
+        }
+        sleep(2 * SECOND).await;
+        for _ in 0..10 {
+            let key = created(&store, &record().build()).await;
+            assert!(has(&new, &key), "{knowing} sentinels know");
+            sleep(SECOND / 10).await;
+        }
+    }
+    // None speaks of it any more: the operator has set up the service anew.
+    sleep(8 * SECOND).await;
+    created(&store, &record().build()).await;
+    sleep(SECOND).await;
+    assert!(has(&old, &created(&store, &record().build()).await));
 }

@@ -5,7 +5,7 @@ use axum_typed_session::{
     MemoryStore, SqliteStore, session_store_conformance,
     testing::{ManualClock, conformance::StoreUnderTest},
 };
-use sqlx::{MySql, Postgres, Sqlite, sqlite::SqlitePoolOptions};
+use sqlx::{MySql, Postgres, Sqlite};
 
 use crate::engines::{Database, Engine};
 
@@ -34,9 +34,7 @@ async fn by_another_clock<E: Engine>() -> StoreUnderTest {
 }
 
 async fn in_memory() -> StoreUnderTest {
-    let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
-    let pool = pool.connect("sqlite::memory:").await.unwrap();
-    let store = SqliteStore::new(pool);
+    let store = SqliteStore::connect("sqlite::memory:").await.unwrap();
     store.migrate().await.unwrap();
     StoreUnderTest::new(store)
 }

@@ -74,6 +74,9 @@ pub trait Remote: Engine {
 
     fn port(pool: &Pool<Self>) -> u16;
 
+    /// The URL with which the one who may do everything connects.
+    fn url(port: u16) -> String;
+
     /// SQL after which the server refuses to write, except for the admin of MySQL.
     const REFUSE_WRITES: &[&str];
 
@@ -155,7 +158,7 @@ pub struct Private {
 }
 
 impl Private {
-    fn start(folder: PathBuf, port: u16, command: Vec<String>) -> Self {
+    pub fn start(folder: PathBuf, port: u16, command: Vec<String>) -> Self {
         let mut private = Self { port, folder, command, server: None };
         private.restart();
         private
@@ -213,13 +216,13 @@ fn is_running(server: &Server) -> bool {
 }
 
 /// Whom a server runs as, which must not be root.
-struct User {
+pub struct User {
     /// Nothing to do unless the tests run as root.
     name_and_id: Option<(&'static str, u32)>,
 }
 
 impl User {
-    fn named(name: &'static str) -> Self {
+    pub fn named(name: &'static str) -> Self {
         let id = |whose: &[&str]| {
             let output = Command::new("id").arg("-u").args(whose).output().unwrap();
             let id = String::from_utf8(output.stdout).unwrap();
@@ -230,13 +233,13 @@ impl User {
     }
 
     /// Makes an empty folder that is the user's.
-    fn folder(&self, name: &str) -> PathBuf {
+    pub fn folder(&self, name: &str) -> PathBuf {
         let folder = servers::folder(name);
         std::os::unix::fs::chown(&folder, self.name_and_id.map(|(_, id)| id), None).unwrap();
         folder
     }
 
-    fn command(&self, program: &Path, arguments: &[&str]) -> Vec<String> {
+    pub fn command(&self, program: &Path, arguments: &[&str]) -> Vec<String> {
         let mut command = Vec::new();
         if let Some((name, _)) = self.name_and_id {
             command.extend(["setpriv", "--reuid", name, "--regid", name, "--clear-groups"]);
@@ -256,12 +259,12 @@ impl User {
     }
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
 /// A folder that is removed with everything in it.
-pub struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -383,6 +386,10 @@ impl Remote for Postgres {
         pool.connect_options().get_port()
     }
 
+    fn url(port: u16) -> String {
+        format!("postgres://{}@127.0.0.1:{port}/postgres", Self::ADMIN)
+    }
+
     // As a hot standby does.
     const REFUSE_WRITES: &[&str] =
         &["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
@@ -478,6 +485,10 @@ impl Remote for MySql {
 
     fn port(pool: &Pool<Self>) -> u16 {
         pool.connect_options().get_port()
+    }
+
+    fn url(port: u16) -> String {
+        format!("mysql://{}@127.0.0.1:{port}/sessions", Self::ADMIN)
     }
 
     const REFUSE_WRITES: &[&str] = &["SET GLOBAL read_only = ON"];

@@ -9,10 +9,14 @@ use common::{browser, cancellation, concurrency, model, proxy, servers, shops, w
 
 mod applications;
 mod conformance;
+mod connect;
 mod contention;
+mod errors;
 mod faults;
+mod late_start;
 mod migration;
 mod owners;
+mod pgbouncer;
 mod processes;
 mod rows;
 mod sizing;

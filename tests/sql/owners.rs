@@ -32,7 +32,7 @@ async fn log_in<E: Engine>(store: &SqlStore<E>, key: StoreKey) -> Record {
 async fn regenerate<E: Engine>(store: &SqlStore<E>, old: (StoreKey, &Record), new: StoreKey) {
     log_in(store, new).await;
     let tombstone = RecordBuilder::new().tombstone().build();
-    let retired = store.save(&old.0, &tombstone, Write::Update { loaded: &old.1 });
+    let retired = store.save(&old.0, &tombstone, Write::Update { loaded: old.1 });
     if retired.await.unwrap() != SaveOutcome::Saved {
         store.destroy(&new).await.unwrap();
     }

@@ -4,7 +4,7 @@ use sqlx::{MySql, Postgres};
 
 use crate::{
     engines::{Private, Remote, options},
-    servers,
+    pgbouncer, servers,
     shops::two_processes_lose_nothing,
 };
 
@@ -20,8 +20,19 @@ async fn two_processes_on_postgres_lose_nothing() {
     let Some(server) = ready::<Postgres>().await else {
         return;
     };
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", server.port);
+    let url = Postgres::url(server.port);
     two_processes_lose_nothing(&url);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_postgres_behind_pgbouncer_lose_nothing() {
+    let Some(server) = ready::<Postgres>().await else {
+        return;
+    };
+    if let Some(pooler) = pgbouncer::start(server.port, 4) {
+        let url = Postgres::url(pooler.port).replacen("postgres", "pgbouncer", 1);
+        two_processes_lose_nothing(&url);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,7 +40,7 @@ async fn two_processes_on_mariadb_lose_nothing() {
     let Some(server) = ready::<MySql>().await else {
         return;
     };
-    let url = format!("mysql://root@127.0.0.1:{}/sessions", server.port);
+    let url = MySql::url(server.port);
     two_processes_lose_nothing(&url);
 }
 
@@ -37,6 +48,6 @@ async fn two_processes_on_mariadb_lose_nothing() {
 fn two_processes_on_one_sqlite_file_lose_nothing() {
     let folder = servers::folder("shops");
     let file = folder.join("shop.db");
-    two_processes_lose_nothing(&format!("sqlite:{}?mode=rwc", file.display()));
+    two_processes_lose_nothing(&format!("sqlite:{}", file.display()));
     let _ = std::fs::remove_dir_all(folder);
 }

@@ -17,6 +17,7 @@ on_every_engine! {
     a_row_holds_neither_the_id_nor_the_owners_name
     a_damaged_row_is_corrupt_and_stays
     a_foreign_key_is_corrupt
+    expired_rows_that_cannot_be_read_are_deleted_and_left_out
     a_row_of_a_newer_format_is_newer_and_stays
     a_damaged_row_is_nobodys_session
     a_payload_is_never_cut
@@ -161,4 +162,26 @@ async fn a_test_moves_time<E: Engine>(database: Database<E>) {
     assert_eq!(store.delete_expired(0).await.unwrap(), 0);
     assert_eq!(store.delete_expired(1).await.unwrap(), 1);
     assert_eq!(database.rows().await, 0);
+}
+
+/// They fill more than a page, behind which one can be read.
+async fn expired_rows_that_cannot_be_read_are_deleted_and_left_out<E: Engine>(
+    database: Database<E>,
+) {
+    database.execute(&E::expired_rows("{t}", 7)).await;
+    let (key, live) = (StoreKey::from_bytes([1; 32]), StoreKey::from_bytes([2; 32]));
+    let record = RecordBuilder::new().build();
+    create(&database.store, key, &record).await;
+    create(&database.store, live, &record).await;
+    let expire = format!(
+        "UPDATE {{t}} SET expires_at = 1000 WHERE session_key = {}",
+        E::blob(&"01".repeat(32))
+    );
+    database.execute(&expire).await;
+    let taken = database.store.take_expired(2).await.unwrap();
+    assert_eq!(taken.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key]);
+    assert_eq!(taken[0].1.version(), record.version());
+    assert_eq!(database.store.take_expired(2).await.unwrap(), []);
+    assert_eq!(database.rows().await, 1);
+    assert_eq!(database.store.load(&live).await.unwrap(), Some(record));
 }

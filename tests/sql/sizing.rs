@@ -4,9 +4,9 @@
 //! cargo test --all-features --test sql -- --ignored sizing --nocapture
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum_typed_session::{StoreKey, store::OwnerKey, testing::RecordBuilder};
+use axum_typed_session::{SessionStore as _, StoreKey, store::OwnerKey, testing::RecordBuilder};
 use sqlx::{MySql, Postgres, Sqlite};
 
 use crate::engines::{Database, Engine, create};
@@ -47,6 +47,31 @@ async fn bytes_per_session<E: Engine>(size: &str) {
         E::NAME,
         bytes / i64::from(SESSIONS)
     );
+
+    let store = &database.store;
+    let (started, mut slowest) = (Instant::now(), Duration::ZERO);
+    let (mut listed, mut next) = (0, None);
+    loop {
+        let page_began = Instant::now();
+        let page = store.list(next.as_ref(), 1000).await.unwrap();
+        slowest = slowest.max(page_began.elapsed());
+        listed += page.keys.len();
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, usize::try_from(SESSIONS).unwrap());
+    println!(
+        "{}: listed in pages of 1000 in {:.1?}, the slowest page in {slowest:.1?}",
+        E::NAME,
+        started.elapsed()
+    );
+
+    database.execute("UPDATE {t} SET expires_at = 1").await;
+    let started = Instant::now();
+    let taken = store.take_expired(1000).await.unwrap();
+    println!("{}: took {} expired rows in {:.1?}", E::NAME, taken.len(), started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

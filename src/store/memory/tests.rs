@@ -37,7 +37,10 @@ fn record(expires_at: u64) -> Record {
             idle_timeout: None,
         },
         epoch: 0,
+        kind: 0,
         tombstone: false,
+        is_sealed: false,
+        opened_from: None,
         payload: Bytes::new(),
     }
 }
@@ -135,7 +138,10 @@ fn what_is_counted_is_what_is_there() {
         let record = Record {
             owner: (key % 3 == 0).then_some(ada),
             epoch: 0,
+            kind: 0,
             tombstone: key % 5 == 0,
+            is_sealed: false,
+            opened_from: None,
             payload: Bytes::from(vec![0; usize::from(key)]),
             ..record(u64::from(key))
         };

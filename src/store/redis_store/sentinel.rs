@@ -26,14 +26,20 @@ const DUE: Duration = Duration::from_millis(500);
 /// back. Sentinels discard these writes.
 const OUTDATED: Duration = Duration::from_millis(1500);
 
+/// So long after a sentinel named a primary, an older answer of the others is ignored.
+///
+/// One sentinel promotes a replica and tells the others, at the latest after two seconds. An operator who sets up a
+/// service anew lets the epochs begin anew.
+const MEMORY: Duration = Duration::from_secs(10);
+
 /// The sentinels of one service.
 pub(super) struct Sentinels {
     service: String,
     nodes: Vec<Sentinel>,
     /// How to connect to the primary, with the name of the service as its host.
     server: ConnectionInfo,
-    /// The last primary that they named.
-    known: Mutex<Option<Address>>,
+    /// The latest answer, and the time of it.
+    known: Mutex<Option<(Instant, Answer)>>,
 }
 
 struct Sentinel {
@@ -43,6 +49,9 @@ struct Sentinel {
 
 /// Host and port.
 type Address = (String, u16);
+
+/// The epoch of a sentinel's configuration, and the primary in it.
+type Answer = (u64, Address);
 
 /// A primary of which the sentinels said that it is one.
 pub(super) struct Primary {
@@ -105,8 +114,8 @@ impl Sentinels {
         is_confirmed
     }
 
-    /// Asks the sentinels for the primary until a majority has answered. The latest configuration wins. If none
-    /// answers, the primary is the last that they named.
+    /// Asks the sentinels for the primary until a majority has answered. The latest configuration wins, also one that
+    /// is known from before. If none answers, the primary is the last that they named.
     async fn primary(&self) -> RedisResult<Address> {
         let mut answers: FuturesUnordered<_> =
             self.nodes.iter().map(|sentinel| sentinel.primary(&self.service)).collect();
@@ -125,12 +134,15 @@ impl Sentinels {
             }
         }
         let mut known = lock(&self.known);
-        if let Some((_epoch, address)) = latest {
-            *known = Some(address);
-        } else {
-            tracing::debug!(error = %failure, "no sentinel answers; a failover would go unnoticed");
+        match (latest, &*known) {
+            (Some(latest), Some((at, newer))) if *newer > latest && at.elapsed() < MEMORY => {}
+            (Some(latest), _) => *known = Some((Instant::now(), latest)),
+            (None, _) => {
+                tracing::debug!(error = %failure, "no sentinel answers; a failover would go unnoticed");
+            }
         }
-        known.clone().ok_or(failure)
+        let (_at, (_epoch, address)) = known.clone().ok_or(failure)?;
+        Ok(address)
     }
 
     fn server_at(&self, address: &Address) -> ConnectionInfo {
@@ -147,15 +159,14 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    /// Returns the epoch of the sentinel's configuration, and the primary in it.
-    async fn primary(&self, service: &str) -> RedisResult<(u64, Address)> {
+    async fn primary(&self, service: &str) -> RedisResult<Answer> {
         match timeout(CONNECTION_TIMEOUT, self.ask(service)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(RedisError::from(io::Error::from(io::ErrorKind::TimedOut))),
         }
     }
 
-    async fn ask(&self, service: &str) -> RedisResult<(u64, Address)> {
+    async fn ask(&self, service: &str) -> RedisResult<Answer> {
         // Taken, so that a connection without an answer is not used again.
         let open = lock(&self.connection).take();
         if let Some(connection) = open
@@ -172,7 +183,7 @@ impl Sentinel {
         &self,
         mut connection: MultiplexedConnection,
         service: &str,
-    ) -> RedisResult<(u64, Address)> {
+    ) -> RedisResult<Answer> {
         // In one step, since during a failover the first answer has the old address beside the new epoch.
         let mut questions = redis::pipe();
         questions.cmd("SENTINEL").arg("MASTER").arg(service);

@@ -3,7 +3,11 @@
 
 use std::{fmt, time::Duration};
 
-use sqlx::{Database, Pool, SqlStr, error::DatabaseError, pool::PoolConnection};
+use sqlx::{
+    Connection, Database, Pool, SqlStr,
+    error::DatabaseError,
+    pool::{PoolConnection, PoolOptions},
+};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::error::StoreError;
@@ -12,7 +16,7 @@ use crate::error::StoreError;
 ///
 /// The engines are `sqlx::Sqlite` with the feature `sqlite`, `sqlx::Postgres` with `postgres`, and `sqlx::MySql`
 /// with `mysql`. The trait is sealed: other crates cannot implement it.
-pub trait SqlEngine: Database + Run {}
+pub trait SqlEngine: Database + Run + Connect {}
 
 /// The differences between the dialects.
 ///
@@ -23,6 +27,8 @@ pub struct Dialect {
     pub(super) schema: &'static str,
     /// Counts which of the columns `expires_at` and `owner` come first in an index of the table.
     pub(super) count_indices: &'static str,
+    /// Finds a row if the database is in memory, where it ends with its connection.
+    pub(super) in_memory: Option<&'static str>,
     /// Runs before the schema in the same transaction, so that nodes that start together take turns.
     pub(super) before_schema: &'static str,
     pub(super) quote: char,
@@ -38,14 +44,12 @@ pub struct Dialect {
     /// Makes the row or replaces an expired row. The statements are tried in order until one takes effect.
     pub(super) create: &'static [&'static str],
     pub(super) delete_expired: &'static str,
+    /// A `DELETE` can return the rows that it deletes.
+    pub(super) returns_deleted: bool,
     /// Removes at most so many rows of an owner, except one key.
     pub(super) destroy_by_owner: &'static str,
-    /// Returns `true` if the statement had no effect and may succeed when it is repeated: after a deadlock, a
-    /// serialization failure or a lock time-out.
-    pub(super) is_transient: fn(&dyn DatabaseError) -> bool,
-    /// Returns `true` if the server refuses to write, such as a former primary after a fail-over.
-    pub(super) is_read_only: fn(&dyn DatabaseError) -> bool,
-    pub(super) is_missing_table: fn(&dyn DatabaseError) -> bool,
+    /// Tells why a statement failed.
+    pub(super) reason: fn(&dyn DatabaseError) -> Reason,
     /// The engine runs on another machine, so a connection can go silent.
     pub(super) is_remote: bool,
 }
@@ -56,13 +60,50 @@ impl fmt::Debug for Dialect {
     }
 }
 
+/// Why the database refused a statement, as far as the store handles it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "no engine has all of them, and each engine stands behind its feature")]
+pub(super) enum Reason {
+    /// The statement had no effect and may succeed when it is repeated: after a deadlock, a serialization failure or a
+    /// lock time-out.
+    Transient,
+    /// The server refuses to write, such as a former primary after a fail-over.
+    ReadOnly,
+    MissingTable,
+    /// A column or a constraint refuses a value. The text of the engine may show the value.
+    Value,
+    /// The server knows no prepared statement of this name, or knows another one. Behind a pooler, the connection to
+    /// the server is not the one on which the statement was prepared.
+    Statement,
+    /// A file cannot be opened.
+    File,
+    Other,
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+impl Reason {
+    /// Knows the classes of `SQLSTATE` for a value that a column or a constraint refuses.
+    pub(super) fn of_class(error: &dyn DatabaseError) -> Self {
+        let code = error.code().unwrap_or_default();
+        if code.starts_with("22") || code.starts_with("23") { Self::Value } else { Self::Other }
+    }
+}
+
 /// A value of a statement.
 #[derive(Clone, Copy, Debug)]
-pub enum Value<'a> {
+pub(super) enum Value<'a> {
     /// For a binary column.
     Bytes(Option<&'a [u8]>),
     /// For an integer column.
     Integer(Option<i64>),
+}
+
+/// A statement with its values, as a connection runs it.
+#[derive(Debug)]
+pub struct Query<'a> {
+    pub(super) sql: SqlStr,
+    /// Nothing for a script: statements whose text is complete, which the connection does not prepare.
+    pub(super) values: Option<&'a [Value<'a>]>,
 }
 
 /// Runs statements; `sqlx` wants a concrete database for that.
@@ -73,22 +114,14 @@ pub trait Run: Database {
     /// Runs a statement and returns how many rows it took effect on.
     fn execute(
         pool: &Pool<Self>,
-        sql: SqlStr,
-        values: &[Value<'_>],
+        query: Query<'_>,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
     /// Runs a query.
     fn rows(
         pool: &Pool<Self>,
-        sql: SqlStr,
-        values: &[Value<'_>],
+        query: Query<'_>,
     ) -> impl Future<Output = Result<Vec<Self::Row>, sqlx::Error>> + Send;
-
-    /// Runs statements without values.
-    fn script(
-        pool: &Pool<Self>,
-        sql: SqlStr,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Reads a binary column; a column of another type is a damaged row.
     fn bytes(row: &Self::Row, column: &str) -> Result<Vec<u8>, StoreError>;
@@ -96,6 +129,31 @@ pub trait Run: Database {
     /// Reads an integer column.
     fn integer(row: &Self::Row, column: &str) -> Result<i64, StoreError>;
 }
+
+/// Makes pools for applications that have none.
+pub trait Connect: Database {
+    /// The schemes of URLs of this engine.
+    const SCHEMES: &[&str];
+
+    /// How a URL is written, for errors.
+    const URL: &str;
+
+    /// Adapts what a URL says to a table of sessions.
+    fn adapt(
+        url: &str,
+        options: ConnectOptions<Self>,
+        pool: PoolOptions<Self>,
+    ) -> (ConnectOptions<Self>, PoolOptions<Self>) {
+        let _ = url;
+        (options, pool)
+    }
+
+    /// Returns the server or the file, without user and password.
+    fn address(options: &ConnectOptions<Self>) -> String;
+}
+
+/// What a connection is made from.
+pub(super) type ConnectOptions<E> = <<E as Database>::Connection as Connection>::Options;
 
 macro_rules! engine {
     ($Database:ty, $dialect:expr) => {
@@ -106,30 +164,17 @@ macro_rules! engine {
 
             async fn execute(
                 pool: &sqlx::Pool<Self>,
-                sql: sqlx::SqlStr,
-                values: &[$crate::store::sql::engine::Value<'_>],
+                query: $crate::store::sql::engine::Query<'_>,
             ) -> Result<u64, sqlx::Error> {
-                let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
-                let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
-                let result = query.execute(lease.connection()).await;
-                Ok(lease.judged_by(result)?.rows_affected())
+                let done = $crate::store::sql::engine::run!(execute, pool, query);
+                Ok(done?.rows_affected())
             }
 
             async fn rows(
                 pool: &sqlx::Pool<Self>,
-                sql: sqlx::SqlStr,
-                values: &[$crate::store::sql::engine::Value<'_>],
+                query: $crate::store::sql::engine::Query<'_>,
             ) -> Result<Vec<Self::Row>, sqlx::Error> {
-                let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
-                let query = $crate::store::sql::engine::bind!(sqlx::query::<Self>(sql), values);
-                let result = query.fetch_all(lease.connection()).await;
-                lease.judged_by(result)
-            }
-
-            async fn script(pool: &sqlx::Pool<Self>, sql: sqlx::SqlStr) -> Result<(), sqlx::Error> {
-                let mut lease = $crate::store::sql::engine::Lease::new(pool).await?;
-                let result = sqlx::raw_sql(sql).execute(lease.connection()).await;
-                lease.judged_by(result).map(drop)
+                $crate::store::sql::engine::run!(fetch_all, pool, query)
             }
 
             fn bytes(row: &Self::Row, column: &str) -> Result<Vec<u8>, $crate::StoreError> {
@@ -143,6 +188,21 @@ macro_rules! engine {
     };
 }
 
+macro_rules! run {
+    ($method:ident, $pool:ident, $query:ident) => {{
+        let mut lease = $crate::store::sql::engine::Lease::new($pool).await?;
+        let connection = lease.connection();
+        let result = match $query.values {
+            None => sqlx::raw_sql($query.sql).$method(connection).await,
+            Some(values) => {
+                let statement = sqlx::query::<Self>($query.sql);
+                $crate::store::sql::engine::bind!(statement, values).$method(connection).await
+            }
+        };
+        lease.judged_by(result)
+    }};
+}
+
 macro_rules! bind {
     ($query:expr, $values:expr) => {
         $values.iter().fold($query, |query, value| match *value {
@@ -152,7 +212,7 @@ macro_rules! bind {
     };
 }
 
-pub(super) use {bind, engine};
+pub(super) use {bind, engine, run};
 
 /// A pooled connection whose return to the pool is bounded in time.
 ///
@@ -181,7 +241,8 @@ impl<E: SqlEngine> Lease<E> {
         result: Result<R, sqlx::Error>,
     ) -> Result<R, sqlx::Error> {
         let error = result.as_ref().err().and_then(sqlx::Error::as_database_error);
-        self.is_read_only |= error.is_some_and(E::DIALECT.is_read_only);
+        let reason = error.map(E::DIALECT.reason);
+        self.is_read_only |= reason == Some(Reason::ReadOnly);
         result
     }
 

@@ -2,7 +2,7 @@ use sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
 
 use super::{
     SqlStore,
-    engine::{Dialect, engine},
+    engine::{Connect, ConnectOptions, Dialect, Reason, engine},
 };
 
 /// Keeps sessions in a table of MySQL 5.7 or later, or of MariaDB 10.3 or later.
@@ -13,11 +13,11 @@ use super::{
 /// # Example
 ///
 /// ```no_run
-/// use axum_typed_session::{MySqlStore, store::{Cleanup, sqlx::MySqlPool}};
+/// use axum_typed_session::{MySqlStore, store::Cleanup};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let pool = MySqlPool::connect("mysql://app@localhost/app").await?;
-/// let store = MySqlStore::new(pool).table_name("app.sessions")?;
+/// let store = MySqlStore::connect("mysql://app@localhost/app").await?;
+/// let store = store.table_name("app.sessions")?;
 /// store.migrate().await?;
 /// let cleanup = Cleanup::new(store.clone()).spawn();
 /// # Ok(())
@@ -54,6 +54,7 @@ engine!(
              AND seq_in_index = 1 AND column_name IN ('expires_at', 'owner')",
         // One statement, which the engine makes atomic.
         before_schema: "",
+        in_memory: None,
         quote: '`',
         has_schemas: true,
         numbers_values: false,
@@ -68,16 +69,34 @@ engine!(
              WHERE session_key = ? AND expires_at <= {now}",
         ],
         delete_expired: "DELETE FROM {table} WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?",
+        returns_deleted: false,
         destroy_by_owner: "DELETE FROM {table} \
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?",
-        // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD
-        is_transient: |error| matches!(number(error), Some(1205 | 1213 | 1020)),
-        // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE
-        is_read_only: |error| matches!(number(error), Some(1290 | 1792 | 1836)),
-        is_missing_table: |error| number(error) == Some(1146),
+        reason: |error| match number(error) {
+            // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK, and MariaDB's ER_CHECKREAD
+            Some(1205 | 1213 | 1020) => Reason::Transient,
+            // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE
+            Some(1290 | 1792 | 1836) => Reason::ReadOnly,
+            Some(1146) => Reason::MissingTable,
+            // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD, which MySQL puts into no class of values.
+            Some(1366) => Reason::Value,
+            _ => Reason::of_class(error),
+        },
         is_remote: true,
     }
 );
+
+impl Connect for sqlx::MySql {
+    const SCHEMES: &[&str] = &["mysql", "mariadb"];
+    const URL: &str = "mysql://[user[:password]@]host[:port]/database";
+
+    fn address(options: &ConnectOptions<Self>) -> String {
+        match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        }
+    }
+}
 
 fn number(error: &dyn DatabaseError) -> Option<u16> {
     let error = error.try_downcast_ref::<MySqlDatabaseError>();

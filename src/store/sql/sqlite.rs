@@ -1,6 +1,13 @@
+use std::time::Duration;
+
+use sqlx::{
+    pool::PoolOptions,
+    sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+
 use super::{
     SqlStore,
-    engine::{Dialect, engine},
+    engine::{Connect, ConnectOptions, Dialect, Reason, engine},
 };
 
 /// Keeps sessions in a table of SQLite 3.37 or later, for applications on one machine.
@@ -10,12 +17,24 @@ use super::{
 ///
 /// # Example
 ///
-/// For a file, use the write-ahead log, in which readers do not wait for writers. Set a busy time-out below
-/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it.
+/// ```no_run
+/// use axum_typed_session::{SqliteStore, store::Cleanup};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = SqliteStore::connect("sqlite:sessions.db").await?;
+/// store.migrate().await?;
+/// let cleanup = Cleanup::new(store.clone()).spawn();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`connect`](SqlStore::connect) creates the file if it is missing. If you make a pool yourself, use the write-ahead
+/// log, in which readers do not wait for writers. Set a busy time-out below
+/// [`store_timeout`](crate::SessionManagerBuilder::store_timeout); the default of the driver is above it:
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use axum_typed_session::{SqliteStore, store::{Cleanup, sqlx::sqlite}};
+/// use axum_typed_session::{SqliteStore, store::sqlx::sqlite};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let options = sqlite::SqliteConnectOptions::new()
@@ -25,14 +44,13 @@ use super::{
 ///     .synchronous(sqlite::SqliteSynchronous::Normal)
 ///     .busy_timeout(Duration::from_secs(1));
 /// let store = SqliteStore::new(sqlite::SqlitePool::connect_with(options).await?);
-/// store.migrate().await?;
-/// let cleanup = Cleanup::new(store.clone()).spawn();
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// A database in memory ends with its connection. Give its pool `max_connections(1)` and
-/// `test_before_acquire(false)`, and set neither `idle_timeout` nor `max_lifetime`.
+/// A database in memory ends with its connection. `SqliteStore::connect("sqlite::memory:")` keeps the connection. A
+/// pool of your own needs `max_connections(1)`, `test_before_acquire(false)`, `idle_timeout(None)` and
+/// `max_lifetime(None)`; with other settings, [`migrate`](SqlStore::migrate) is an error.
 ///
 /// # Size and upkeep
 ///
@@ -56,6 +74,7 @@ engine!(
         count_indices: "SELECT COUNT(DISTINCT led.name) AS found \
              FROM pragma_index_list('{name}') AS list, pragma_index_info(list.name) AS led \
              WHERE led.seqno = 0 AND led.name IN ('expires_at', 'owner')",
+        in_memory: Some("SELECT 1 FROM pragma_database_list WHERE name = 'main' AND file = ''"),
         before_schema: "",
         quote: '"',
         // Attached databases belong to one connection, not to a pool.
@@ -71,17 +90,62 @@ engine!(
              WHERE held.expires_at <= {now}"],
         delete_expired: "DELETE FROM {table} WHERE rowid IN (\
              SELECT rowid FROM {table} WHERE expires_at <= {now} ORDER BY expires_at LIMIT ?)",
+        returns_deleted: true,
         destroy_by_owner: "DELETE FROM {table} WHERE rowid IN (\
              SELECT rowid FROM {table} \
              WHERE owner = ? AND session_key <> ? AND expires_at > {now} LIMIT ?)",
-        // SQLITE_BUSY and SQLITE_LOCKED, whose extended codes keep the primary one in the low byte.
-        is_transient: |error| {
-            let code = error.code().and_then(|code| code.parse::<i32>().ok());
-            code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+        // An extended code keeps the primary code in its low byte.
+        reason: |error| match error.code().and_then(|code| code.parse::<u32>().ok()) {
+            Some(code) => match code & 0xff {
+                // SQLITE_BUSY, SQLITE_LOCKED
+                5 | 6 => Reason::Transient,
+                // SQLITE_CANTOPEN
+                14 => Reason::File,
+                // SQLITE_CONSTRAINT, SQLITE_MISMATCH
+                19 | 20 => Reason::Value,
+                _ if error.message().starts_with("no such table") => Reason::MissingTable,
+                // Also a file that is read-only, which it is for the next connection too.
+                _ => Reason::Other,
+            },
+            None => Reason::Other,
         },
-        // A file that is read-only stays so for the next connection.
-        is_read_only: |_| false,
-        is_missing_table: |error| error.message().starts_with("no such table"),
         is_remote: false,
     }
 );
+
+/// Only one connection writes at a time, and more threads than cores read no faster.
+const MOST_CONNECTIONS: u32 = 4;
+
+/// Half of the default `store_timeout`, so that the log shows the store's own error.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Connect for sqlx::Sqlite {
+    const SCHEMES: &[&str] = &["sqlite"];
+    const URL: &str = "sqlite:file.db";
+
+    fn adapt(
+        url: &str,
+        options: ConnectOptions<Self>,
+        pool: PoolOptions<Self>,
+    ) -> (ConnectOptions<Self>, PoolOptions<Self>) {
+        let pool = pool.test_before_acquire(false);
+        let mut parameters = url.split(['?', '&']);
+        let file = parameters.next().unwrap_or_default();
+        let modes: Vec<_> = parameters.filter_map(|option| option.strip_prefix("mode=")).collect();
+        if file.ends_with(":memory:") || modes.contains(&"memory") {
+            let pool = pool.max_connections(1).idle_timeout(None).max_lifetime(None);
+            return (options, pool);
+        }
+        let options = options
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIMEOUT);
+        // The driver's default mode opens a file that is there.
+        let options = if modes.is_empty() { options.create_if_missing(true) } else { options };
+        (options, pool.max_connections(MOST_CONNECTIONS))
+    }
+
+    fn address(options: &ConnectOptions<Self>) -> String {
+        options.get_filename().display().to_string()
+    }
+}

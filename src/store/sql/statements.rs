@@ -1,10 +1,11 @@
 //! The SQL text of one store.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
-use super::engine::{SqlEngine, Value};
+use super::engine::{Query, SqlEngine, Value};
 use crate::error::ConfigError;
 
 /// The name in the schema files.
@@ -55,10 +56,11 @@ fn is_identifier(name: &str) -> bool {
         && rest.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
 }
 
-/// A statement and how many values it takes.
+/// A statement that takes values.
 pub(super) struct Statement {
     sql: SqlStr,
-    values: usize,
+    /// The text before, between and after the values.
+    pieces: Vec<String>,
 }
 
 impl Statement {
@@ -66,32 +68,51 @@ impl Statement {
         // The clock is the database's unless a value says otherwise.
         let now = format!("COALESCE(?, {})", E::DIALECT.now);
         let text = template.replace("{table}", table).replace("{now}", &now);
-        let mut pieces = text.split('?');
-        let mut sql = pieces.next().unwrap_or_default().to_owned();
-        let mut values = 0;
-        for piece in pieces {
-            values += 1;
-            // Writing to a string cannot fail.
-            let _ = if E::DIALECT.numbers_values {
-                write!(sql, "${values}{piece}")
-            } else {
-                write!(sql, "?{piece}")
-            };
-        }
-        Self { sql: safe(sql), values }
+        let pieces: Vec<_> = text.split('?').map(str::to_owned).collect();
+        let sql = joined(&pieces, |number| {
+            if E::DIALECT.numbers_values { format!("${number}") } else { "?".to_owned() }
+        });
+        Self { sql: safe(sql), pieces }
     }
 
-    pub(super) fn sql(&self) -> SqlStr {
-        self.sql.clone()
+    /// Adds the values that the statement takes: the first so many.
+    pub(super) fn with<'a>(&self, values: &'a [Value<'a>]) -> Query<'a> {
+        let values = values.get(..self.pieces.len() - 1).unwrap_or(values);
+        Query { sql: self.sql.clone(), values: Some(values) }
     }
 
-    /// Returns the values this statement takes: the first so many.
-    pub(super) fn takes<'v, 'a>(&self, values: &'v [Value<'a>]) -> &'v [Value<'a>] {
-        values.get(..self.values).unwrap_or(values)
+    /// Writes the values into the text, so that nothing has to be prepared. Only PostgreSQL understands it.
+    pub(super) fn script_with(&self, values: &[Value<'_>]) -> Query<'static> {
+        let value = |number: usize| values.get(number - 1).map_or_else(String::new, literal);
+        // The driver reads no other form. The setting ends with the implicit transaction of the script.
+        let sql = format!("SET LOCAL bytea_output = 'hex'; {}", joined(&self.pieces, value));
+        Query { sql: safe(sql), values: None }
     }
 }
 
-/// The text holds only SQL of this crate and a [`TableName`].
+/// Puts a text for each value between the pieces. Values count from 1.
+fn joined(pieces: &[String], value: impl Fn(usize) -> String) -> String {
+    let mut text = String::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        if number > 0 {
+            text += &value(number);
+        }
+        text += piece;
+    }
+    text
+}
+
+/// Has neither a quote nor a backslash inside of the quotes, so no setting of the server changes its meaning.
+fn literal(value: &Value<'_>) -> String {
+    match *value {
+        Value::Bytes(Some(bytes)) => format!("decode('{}', 'base64')", STANDARD.encode(bytes)),
+        Value::Integer(Some(integer)) => format!("CAST('{integer}' AS BIGINT)"),
+        Value::Bytes(None) => "CAST(NULL AS BYTEA)".to_owned(),
+        Value::Integer(None) => "CAST(NULL AS BIGINT)".to_owned(),
+    }
+}
+
+/// The text holds only SQL of this crate, a [`TableName`] and texts of [`literal`].
 fn safe(sql: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
 }
@@ -101,6 +122,7 @@ pub(super) struct Statements {
     pub(super) table: String,
     pub(super) schema: String,
     pub(super) count_indices: Statement,
+    pub(super) in_memory: Option<Statement>,
     pub(super) migration: SqlStr,
     pub(super) load: Statement,
     /// Tried in order until one takes effect.
@@ -110,6 +132,11 @@ pub(super) struct Statements {
     pub(super) destroy: Statement,
     pub(super) destroy_at: Vec<Statement>,
     pub(super) delete_expired: Statement,
+    /// Deletes the expired rows that it returns, or only finds them if there is a `delete_found`.
+    pub(super) take_expired: Statement,
+    /// Deletes one expired row, unless another node has deleted or replaced it.
+    pub(super) delete_found: Option<Statement>,
+    pub(super) list: Statement,
     pub(super) find_by_owner: Statement,
     pub(super) destroy_by_owner: Statement,
     pub(super) is_owner_left: Statement,
@@ -123,8 +150,21 @@ impl Statements {
         let schema = schema::<E>(name);
         let count_indices = dialect.count_indices.replace("{name}", name.name);
         let count_indices = count_indices.replace("{schema}", name.schema.unwrap_or_default());
+        let columns = "session_key, version, expires_at, data";
+        let (take_expired, delete_found) = if dialect.returns_deleted {
+            (format!("{} RETURNING {columns}", dialect.delete_expired), None)
+        } else {
+            let find = format!(
+                "SELECT {columns} FROM {{table}} \
+                 WHERE expires_at <= {{now}} ORDER BY expires_at LIMIT ?"
+            );
+            let delete = "DELETE FROM {table} \
+                          WHERE session_key = ? AND version = ? AND expires_at <= {now}";
+            (find, Some(delete))
+        };
         Self {
             count_indices: statement(&count_indices),
+            in_memory: dialect.in_memory.map(statement),
             migration: safe(format!("{}{schema}", dialect.before_schema)),
             load: statement(
                 "SELECT version, expires_at, data FROM {table} \
@@ -146,6 +186,12 @@ impl Statements {
                  WHERE session_key = ? AND version = ? AND expires_at > {now}",
             )],
             delete_expired: statement(dialect.delete_expired),
+            take_expired: statement(&take_expired),
+            delete_found: delete_found.map(statement),
+            list: statement(
+                "SELECT session_key FROM {table} \
+                 WHERE session_key > ? AND expires_at > {now} ORDER BY session_key LIMIT ?",
+            ),
             find_by_owner: statement(
                 "SELECT session_key FROM {table} WHERE owner = ? AND expires_at > {now}",
             ),

@@ -30,6 +30,7 @@ mod cancellation;
 mod expect;
 mod expiry;
 mod fields;
+mod listing;
 mod owners;
 mod parallel;
 mod races;
@@ -50,7 +51,9 @@ use std::{
 
 use time::OffsetDateTime;
 
-pub use self::{cancellation::*, expiry::*, fields::*, owners::*, races::*, touch::*, writes::*};
+pub use self::{
+    cancellation::*, expiry::*, fields::*, listing::*, owners::*, races::*, touch::*, writes::*,
+};
 use super::{RecordBuilder, random};
 use crate::{
     clock::Timestamp,
@@ -131,6 +134,15 @@ macro_rules! session_store_conformance {
                 destroy_by_owner_ends_every_session
                 destroy_by_owner_keeps_the_one_it_is_told_to
                 without_an_index_owners_are_unsupported
+                list_returns_every_live_row
+                list_hides_rows_that_are_gone
+                list_misses_no_row_while_others_come_and_go
+                list_takes_any_cursor_and_limit
+                without_a_list_it_is_unsupported
+                take_expired_returns_what_it_deletes
+                take_expired_leaves_live_rows
+                take_expired_gives_each_row_once
+                without_taking_expired_rows_it_is_unsupported
                 concurrent_creates_save_one
                 concurrent_updates_of_a_version_save_one
                 compare_and_swap_loses_nothing
