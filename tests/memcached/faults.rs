@@ -152,6 +152,16 @@ async fn a_write_whose_answer_is_lost_is_one_write() {
     assert_eq!(store.load(&key).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_save_of_the_version_that_the_row_has_changes_nothing() {
+    let store = or_skip!(shared()).store().await;
+    let row = record().build();
+    let key = created(&store, &row).await;
+    let shorter = row.clone().with_expires_at(row.created_at().saturating_add(600 * SECOND));
+    saved(store.save(&key, &shorter, update(&row)).await);
+    assert_eq!(store.load(&key).await.unwrap(), Some(row));
+}
+
 /// The first try landed, and another save came on top of it before the second: a conflict would have the
 /// caller apply its change to a row that has it already.
 #[tokio::test]
