@@ -1,4 +1,4 @@
-//! The writes of a row.
+//! The writes of a row. Each replies as the scripts do.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,9 +6,9 @@ use redis::{Cmd, RedisError, Value};
 
 use super::{
     RedisStore, row,
-    scripts::{Reply, SAVED},
+    scripts::{DECLINED, Reply, SAVED},
 };
-use crate::store::{Record, Write};
+use crate::store::Record;
 
 /// What the store has learned of its server.
 ///
@@ -20,26 +20,13 @@ pub(super) struct Abilities {
 }
 
 impl RedisStore {
-    /// Writes a row if the present row is as `write` expects. The reply is that of the scripts, whatever command runs.
-    pub(super) async fn write(
-        &self,
-        key: &[u8],
-        record: &Record,
-        write: Write<'_>,
-    ) -> Result<Reply, RedisError> {
-        let (row, ttl) = (row::encode(record), self.ttl(record.expires_at()));
-        match write {
-            Write::Create => self.create(key, &row, ttl).await,
-            Write::Update { loaded } => self.update(key, &row, ttl, loaded).await,
-        }
-    }
-
     /// Writes a row where none is. A row that is over already is not written.
-    async fn create(&self, key: &[u8], row: &[u8], ttl: u64) -> Result<Reply, RedisError> {
+    pub(super) async fn create(&self, key: &[u8], record: &Record) -> Result<Reply, RedisError> {
+        let (row, ttl) = (row::encode(record), self.ttl(record.expires_at()));
         let mut lost = None;
         loop {
             if ttl > 0 {
-                let set = set_if(key, row, ttl, &[b"NX"]);
+                let set = set_if(key, &row, ttl, &[b"NX"]);
                 if self.connection.call(&set, &mut lost).await? != Value::Nil {
                     return Ok(Reply { value: Value::Int(SAVED), lost });
                 }
@@ -50,27 +37,34 @@ impl RedisStore {
                 // The row in the way ended meanwhile.
                 Value::Nil if ttl > 0 => continue,
                 Value::Nil => Value::Int(SAVED),
-                // An earlier try took effect.
-                Value::BulkString(found) if row::is_same_version(&found, row) => Value::Int(SAVED),
+                Value::BulkString(found) if row::have_same_version(&found, &row) => {
+                    Value::Int(SAVED)
+                }
                 found => found,
             };
             return Ok(Reply { value, lost });
         }
     }
 
-    /// Replaces the row that was loaded.
-    async fn update(
+    /// Replaces the row that was loaded. Declines if the first `head` bytes of the record in the row differ from
+    /// `record`.
+    pub(super) async fn update(
         &self,
         key: &[u8],
-        row: &[u8],
-        ttl: u64,
+        record: &Record,
         loaded: &Record,
+        head: usize,
     ) -> Result<Reply, RedisError> {
+        let (row, old, ttl) =
+            (row::encode(record), row::encode(loaded), self.ttl(record.expires_at()));
         let mut lost = None;
+        if !row::have_same_head(&row, &old, head) {
+            return Ok(Reply { value: Value::Int(DECLINED), lost });
+        }
         if ttl > 0 && !self.abilities.lacks_ifeq.load(Ordering::Relaxed) {
-            let set = set_if(key, row, ttl, &[b"IFEQ", &row::encode(loaded)]);
+            let set = set_if(key, &row, ttl, &[b"IFEQ", &old]);
             match self.connection.call(&set, &mut lost).await {
-                // Another row or another expiry, or none: the script compares the version alone and says which.
+                // The row has another version or only another expiry, or there is none: the script tells.
                 Ok(Value::Nil) => {}
                 Ok(_) => return Ok(Reply { value: Value::Int(SAVED), lost }),
                 // A syntax error, so the command was not carried out.
@@ -80,8 +74,8 @@ impl RedisStore {
                 Err(error) => return Err(error),
             }
         }
-        let (expected, ttl) = (loaded.version(), ttl.to_string());
-        let arguments = [expected.as_bytes(), row, ttl.as_bytes()];
+        let (expected, ttl, head) = (loaded.version(), ttl.to_string(), head.to_string());
+        let arguments = [&expected.as_bytes()[..], &row, ttl.as_bytes(), head.as_bytes()];
         self.scripts.update.run(&self.connection, key, &arguments, lost).await
     }
 }
