@@ -64,8 +64,7 @@ use crate::{
 ///
 /// # Setting up the server
 ///
-/// Use Redis 6.2 or later, or Valkey 8 or later. The tests run on Redis 6.2, 7.0 and 8.2 and on Valkey 9.1. With
-/// Valkey 8.1 or later, or Redis 8.4 or later, a save costs the server a third.
+/// Use Redis 6.2 or later, or Valkey 8 or later. The tests run on Redis 6.2, 7.0 and 8.2, and on Valkey 9.1.
 ///
 /// - **Eviction.** Set `maxmemory-policy noeviction`. A full server then answers every write with
 ///   [`StoreError::Full`]. This includes a save that only extends a session, so with `rolling(true)` each commit is
@@ -126,10 +125,10 @@ use crate::{
 ///
 /// # Lists of all sessions
 ///
-/// A page is one `SCAN` and looks at up to 1,000 keys of the server, so a page can have few keys, or none, if the server
-/// holds much else. A `SCAN` goes on only at the server where it began: begin the list again if the server restarted, or
-/// if a replica took over, because later pages may miss sessions then. Expired sessions are never returned, because the
-/// server deletes them by itself.
+/// A page is one `SCAN`. It looks at up to 1,000 keys of the server, so a page has few keys or none if the server holds
+/// much else. Only the server where a `SCAN` began can continue it. If that server restarted, or if a replica took
+/// over, begin the list again, because later pages may miss sessions. Expired sessions are never handed out, because
+/// the server deletes them by itself.
 ///
 /// # Measured cost
 ///
@@ -148,15 +147,15 @@ use crate::{
 ///
 /// # How it works
 ///
-/// A load is a `GET`, a destroy is a `DEL`, and a new session is a `SET .. NX`. A save is a `SET .. IFEQ`, which Valkey 8.1
-/// and Redis 8.4 have. If the row is not the row that was loaded, a script runs after it, which compares the version.
-/// Other servers refuse the first `SET .. IFEQ`, and the store uses the script from then on. A touch is a script too. Each
-/// is one command on one key. If the server does not know a script, such as after a restart, the script is sent in full
-/// once.
+/// A load is a `GET`, a destroy is a `DEL`, and a new session is a `SET .. NX`. A save is a `SET .. IFEQ`, which Valkey
+/// has since 8.1 and Redis since 8.4. If the row is not the row that was loaded, a script runs then, which compares the
+/// version alone. Other servers refuse the first `SET .. IFEQ`, and the store uses the script from then on. A touch is
+/// a script too. Each is one command on one key. If the server does not know a script, such as after a restart, the
+/// script is sent in full once.
 ///
-/// With an [`owner`](crate::SessionManagerBuilder::owner), a sorted set lists the sessions of each owner. A login and an
-/// update that changes the owner send one more command. To list or destroy the sessions of
-/// an owner, the store sends one command, and then one for each login since
+/// With an [`owner`](crate::SessionManagerBuilder::owner), a sorted set lists the sessions of each owner. A login sends
+/// one more command, and so does an update that changes the owner. To list or destroy the sessions of an owner, the
+/// store sends one command, and then one for each login since
 /// [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout), 64 at a time. Within the default
 /// [`store_timeout`](crate::SessionManagerBuilder::store_timeout), this is enough for 300,000 logins of one owner
 /// on one server, and for 130,000 on a cluster. If there are more, `destroy_all_of` destroys the sessions among the

@@ -33,15 +33,14 @@ impl RedisStore {
             }
             let mut get = redis::cmd("GET");
             get.arg(key);
-            let value = match self.connection.call(&get, &mut None).await? {
+            let found = self.connection.call(&get, &mut None).await?;
+            if found == Value::Nil && ttl > 0 {
                 // The row in the way ended meanwhile.
-                Value::Nil if ttl > 0 => continue,
-                Value::Nil => Value::Int(SAVED),
-                Value::BulkString(found) if row::have_same_version(&found, &row) => {
-                    Value::Int(SAVED)
-                }
-                found => found,
-            };
+                continue;
+            }
+            let is_own =
+                matches!(&found, Value::BulkString(found) if row::have_same_version(found, &row));
+            let value = if is_own || found == Value::Nil { Value::Int(SAVED) } else { found };
             return Ok(Reply { value, lost });
         }
     }
