@@ -186,8 +186,8 @@ impl Server {
     fn info(&mut self, section: &str, field: &str) -> f64 {
         let info: String = redis::cmd("INFO").arg(section).query(&mut self.connection).unwrap();
         let fields = info.lines().filter_map(|line| line.trim().split_once(':'));
-        let values = fields.filter(|(name, _)| *name == field).map(|(_, value)| value);
-        values.last().unwrap().parse().unwrap()
+        let mut values = fields.filter(|(name, _)| *name == field).map(|(_, value)| value);
+        values.next().unwrap().parse().unwrap()
     }
 
     /// Commands that it has run, those within scripts included.

@@ -19,19 +19,47 @@ pub(super) fn have_same_version(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The last byte of a row that can come before its payload, which [`decode`] does without.
-pub(super) const LAST_OF_HEAD: usize = 24 + Record::LONGEST_HEAD - 1;
+pub(super) const LAST_OF_HEAD: usize = 24 + Record::MOST_BYTES_OF_HEAD - 1;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
     use super::*;
-    use crate::{IdleTimeout, store::OwnerKey, testing::RecordBuilder};
+    use crate::{
+        clock::Timestamp,
+        expiry::{IdleTimeout, Lifetime},
+        id::OwnerKey,
+        store::Version,
+    };
 
     #[test]
-    fn the_longest_head_is_a_row_without_a_payload() {
-        let builder = RecordBuilder::new().owner(OwnerKey::from_bytes([7; 32]));
-        let mut record =
-            builder.idle_timeout(IdleTimeout::Persistent(std::time::Duration::MAX)).build();
-        (record.epoch, record.kind, record.is_sealed) = (1, 1, true);
-        assert_eq!(encode(&record).len(), LAST_OF_HEAD + 1);
+    fn the_head_of_every_record_is_read_without_its_payload() {
+        let time = Timestamp::from_unix_millis(1);
+        let record = Record {
+            version: Version::from_bytes([1; 16]),
+            schema: 1,
+            codec: 1,
+            owner: Some(OwnerKey::from_bytes([2; 32])),
+            lifetime: Lifetime {
+                created_at: time,
+                expires_at: time,
+                absolute_end: time,
+                has_own_end: true,
+                idle_timeout: Some(IdleTimeout::Persistent(Duration::from_secs(1))),
+            },
+            epoch: 3,
+            kind: 4,
+            tombstone: false,
+            is_sealed: true,
+            payload: Bytes::from_static(b"payload"),
+            opened_from: None,
+        };
+        let row = encode(&record);
+        assert_eq!(row.len(), LAST_OF_HEAD + 1 + record.payload().len());
+        let head = decode(row[..=LAST_OF_HEAD].to_vec()).unwrap();
+        assert_eq!((head.owner(), head.is_tombstone()), (record.owner(), false));
     }
 }
