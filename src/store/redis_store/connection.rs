@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     connect::{self, RESPONSE_TIMEOUT, RedisConnectError, Target},
-    line::Line,
+    line::{Address, Line, Primaries},
 };
 
 /// How long a command is sent again if no server carried it out, because a slot moves or a server still loads its
@@ -87,13 +87,23 @@ impl Connection {
         command: &Cmd,
         lost: &mut Option<RedisError>,
     ) -> RedisResult<Value> {
+        self.call_at(command, None, lost).await
+    }
+
+    /// Does the same. On a cluster, the command goes to the node instead of the primary of its key.
+    pub(super) async fn call_at(
+        &self,
+        command: &Cmd,
+        node: Option<&Address>,
+        lost: &mut Option<RedisError>,
+    ) -> RedisResult<Value> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
             let line = self.line(started).await?;
             // The caller of an earlier command may have dropped it.
             self.look_after(&line);
-            let Some(answer) = line.send(command).await else {
+            let Some(answer) = line.send(command, node).await else {
                 continue;
             };
             let error = match answer {
@@ -111,6 +121,11 @@ impl Connection {
                 return Err(error);
             }
         }
+    }
+
+    /// Returns the primaries that together have all keys.
+    pub(super) async fn primaries(&self) -> RedisResult<Primaries> {
+        self.line(Instant::now()).await?.primaries().await
     }
 
     /// Returns a line over which a command may be sent, and waits for it if there is none.

@@ -1,6 +1,8 @@
 //! A connection of the driver. It recognizes the errors after which the store should connect again.
 
 use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -42,6 +44,10 @@ const LONG: Duration = Duration::from_millis(250);
 const NOT_ALONE: &str = "this server is a node of a cluster and does not hold this key; connect with \
                          `RedisStore::connect_cluster`";
 
+/// The driver falls back to the address of the node that answers, which it does not tell.
+const NO_ADDRESS: &str = "the nodes of this cluster announce no addresses, so its sessions cannot be listed; see \
+                          `cluster-preferred-endpoint-type`";
+
 /// A connection to one server or to a cluster.
 pub(super) struct Line {
     wire: Wire,
@@ -72,6 +78,17 @@ enum Wire {
 
 /// Ranges of slots: first slot, last slot and the name of the node that serves them.
 type Masters = Vec<(i64, i64, Value)>;
+
+/// The primaries that together have all keys.
+pub(super) struct Primaries {
+    /// The one server has no address.
+    pub(super) addresses: Vec<Option<Address>>,
+    /// Changes if slots of the cluster move.
+    pub(super) fingerprint: u64,
+}
+
+/// Host and port of a node, as the driver knows it.
+pub(super) type Address = (String, u16);
 
 impl Line {
     pub(super) fn node(connection: MultiplexedConnection) -> Self {
@@ -116,8 +133,13 @@ impl Line {
         }
     }
 
-    /// Sends a command; `None` if the line was closed before it was the command's turn.
-    pub(super) async fn send(&self, command: &Cmd) -> Option<RedisResult<Value>> {
+    /// Sends a command, on a cluster to the node, or else to the primary of the command's key. Returns `None` if the
+    /// line was closed before it was the command's turn.
+    pub(super) async fn send(
+        &self,
+        command: &Cmd,
+        node: Option<&Address>,
+    ) -> Option<RedisResult<Value>> {
         match &self.wire {
             Wire::Node { connection, .. } => {
                 Some(self.send_over(&mut connection.clone(), command).await)
@@ -127,7 +149,11 @@ impl Line {
                 let _turn = turns.acquire().await.ok()?;
                 let mut cluster = connection.clone();
                 let waiting = Waiting::on(self);
-                let answer = match command.query_async(&mut cluster).await {
+                let sent = match node {
+                    Some(node) => cluster.route_command(command.clone(), to(node)).await,
+                    None => command.query_async(&mut cluster).await,
+                };
+                let answer = match sent {
                     Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
                         ask(cluster, command, error).await
                     }
@@ -227,6 +253,16 @@ impl Line {
         }
     }
 
+    /// Returns the primaries. A cluster is asked for them.
+    pub(super) async fn primaries(&self) -> RedisResult<Primaries> {
+        match &self.wire {
+            Wire::Node { .. } | Wire::Managed(_) => {
+                Ok(Primaries { addresses: vec![None], fingerprint: 0 })
+            }
+            Wire::Cluster { connection, .. } => primaries(connection.clone()).await,
+        }
+    }
+
     /// Returns `true` if this line leads elsewhere than `old`, or to the same server over a new connection.
     pub(super) fn improves(&self, old: &Self) -> bool {
         match (&self.wire, &old.wire) {
@@ -290,22 +326,52 @@ fn is_redirection(error: &RedisError) -> bool {
 }
 
 /// Asks any node of a cluster which node serves which slots.
-async fn masters(mut cluster: ClusterConnection) -> RedisResult<Masters> {
+async fn masters(cluster: ClusterConnection) -> RedisResult<Masters> {
+    let ranges = ranges(cluster).await?;
+    // Each node may know the others under other hosts.
+    Ok(ranges.into_iter().map(|(first, last, [.., name])| (first, last, name)).collect())
+}
+
+/// Asks any node of a cluster for the primaries, in the order of their first slots.
+async fn primaries(cluster: ClusterConnection) -> RedisResult<Primaries> {
+    let (mut addresses, mut known) = (Vec::new(), HashSet::new());
+    let mut hasher = DefaultHasher::new();
+    for (first, last, [host, port, name]) in ranges(cluster).await? {
+        let name = format!("{name:?}");
+        (first, last, &name).hash(&mut hasher);
+        if known.insert(name) {
+            let host: Option<String> = redis::from_redis_value(host)?;
+            let host = host.filter(|host| !host.is_empty());
+            let host = host.ok_or_else(|| RedisError::from(io::Error::other(NO_ADDRESS)))?;
+            addresses.push(Some((host, redis::from_redis_value(port)?)));
+        }
+    }
+    Ok(Primaries { addresses, fingerprint: hasher.finish() })
+}
+
+/// The first slot, the last slot, and host, port and name of the primary.
+type Range = (i64, i64, [Value; 3]);
+
+async fn ranges(mut cluster: ClusterConnection) -> RedisResult<Vec<Range>> {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     let anyone = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
     let ranges = cluster.route_command(command, anyone).await?;
     let ranges: Vec<Vec<Value>> = redis::from_redis_value(ranges)?;
-    let masters = ranges.iter().filter_map(|range| match &range[..] {
-        [Value::Int(first), Value::Int(last), Value::Array(master), ..] => {
-            // Host, port and name; each node may know the others under other hosts.
-            Some((*first, *last, master.get(2)?.clone()))
+    let ranges = ranges.iter().filter_map(|range| match &range[..] {
+        [Value::Int(first), Value::Int(last), Value::Array(primary), ..] => {
+            Some((*first, *last, primary.first_chunk()?.clone()))
         }
         _ => None,
     });
-    let mut masters: Masters = masters.collect();
-    masters.sort_unstable_by_key(|(first, ..)| *first);
-    Ok(masters)
+    let mut ranges: Vec<Range> = ranges.collect();
+    ranges.sort_unstable_by_key(|(first, ..)| *first);
+    Ok(ranges)
+}
+
+fn to((host, port): &Address) -> RoutingInfo {
+    let node = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
+    RoutingInfo::SingleNode(node)
 }
 
 /// Follows the redirection for a slot that is being moved. The key is already on the other node, or does not exist

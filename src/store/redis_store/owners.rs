@@ -40,7 +40,7 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         let past = Timestamp::from(self.clock.now()).as_unix_millis();
         let past = past.saturating_sub(1000 * CLOCK_SKEW.as_secs()).to_string();
-        let ttl = self.ttl(end.saturating_add(CLOCK_SKEW));
+        let ttl = self.ttl(end.saturating_add(CLOCK_SKEW)).to_string();
         let end = end.as_unix_millis().to_string();
         let arguments = [key.as_bytes(), end.as_bytes(), past.as_bytes(), ttl.as_bytes()];
         let index = self.index_key(owner);
