@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, SystemClock},
     codec::{Codec, JSON_TAG, JsonCodec},
     error::{BoxError, SessionError, StoreError},
-    event::{Events, SessionEvent},
+    event::{EndReason, Events, SessionEvent},
     expiry::{ExpiryPolicy, IdleTimeout, Rolling},
     keys::KeyRing,
     manager::{ConflictPolicy, DataOptions, Home, Options, SessionManager},
@@ -75,6 +75,7 @@ where
                 migrate: None,
                 on_conflict: None,
                 max_payload: 64 * 1024,
+                max_sessions_per_owner: None,
                 encrypt_rows: false,
                 max_cookie_bytes: None,
                 store_timeout: None,
@@ -89,6 +90,7 @@ where
                 validate_data: Box::new(|_| true),
                 before_save: None,
                 owner: Box::new(|_| None),
+                on_end: None,
             },
         }
     }
@@ -847,6 +849,39 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
+    /// Sets how many sessions an [`owner`](Self::owner) may have. The next login ends the oldest of them. Default: 100,
+    /// where the store [indexes owners](SessionStore::indexes_owners).
+    ///
+    /// After several logins at once, exactly the newest sessions remain. A login asks the store for the sessions of its
+    /// owner, and loads them if they are too many. If the store fails at that, the login succeeds, and the next login
+    /// ends the surplus. A session that a newer version of the application wrote is not ended.
+    ///
+    /// # Security
+    ///
+    /// OWASP ASVS 5.0, 7.1.2, asks for a documented limit of concurrent sessions. With 1, a login ends the session on
+    /// every other device. Without a limit, one account could fill the store: a store in memory never drops a session
+    /// of a user who is signed in.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    ///
+    /// let sessions = SessionManager::<Login>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .owner(|login| login.user.clone())
+    ///     .max_sessions_per_owner(5)
+    ///     .build()?;
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("concurrent sessions", "single session", "max_sessions", "limit"))]
+    pub fn max_sessions_per_owner(mut self, limit: u32) -> Self {
+        self.options.max_sessions_per_owner = Some(limit);
+        self
+    }
+
     /// Sets the application that the sessions belong to. Default: `axum-typed-session`.
     ///
     /// A token or an id of another audience opens no session. Set the audience if several applications share keys
@@ -1244,6 +1279,50 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     #[doc(alias("metrics", "audit", "log"))]
     pub fn on_event(mut self, on_event: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
         self.options.events.hook = Some(Box::new(on_event));
+        self
+    }
+
+    /// Sets a function that is called with the data of a session when it has ended, for an audit log, or to show that a
+    /// user went offline. Default: none.
+    ///
+    /// | end of the session | called |
+    /// |---|---|
+    /// | sign-out, in a store or in a cookie | by the commit |
+    /// | `destroy`, `destroy_of`, `destroy_all_of`, `destroy_others_of` of the [manager](SessionManager) | by the call |
+    /// | [`max_sessions_per_owner`](Self::max_sessions_per_owner) | by the login that ends it |
+    /// | expiry in SQLite, PostgreSQL, MySQL and [`MemoryStore`](crate::MemoryStore) | by a [`Cleanup`](crate::store::Cleanup) with [`report_to`](crate::store::Cleanup::report_to), or by [`delete_expired`](SessionManager::delete_expired) |
+    /// | expiry in Redis, memcached and cookies | never: the server or the browser deletes the session by itself |
+    /// | a session that a full store dropped, that cannot be read, or that [`SessionManager::destroy`] adds to a revocation list | never: the data is not known |
+    ///
+    /// It is called at least once. It may be called twice, or for a session that lives on, if the store failed or the
+    /// request was dropped while the session was ended. A new id is not an end, nor is a change of the owner. If the
+    /// process ends between the deletion of an expired session and the call, there is no call.
+    ///
+    /// The function must not block and must not panic: send the data into a channel, and work in another task.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// use axum_typed_session::{MemoryStore, SessionManager};
+    /// use tokio::sync::mpsc;
+    ///
+    /// let (ended, mut audit) = mpsc::unbounded_channel();
+    /// let sessions = SessionManager::<Login>::builder()
+    ///     .store(MemoryStore::new())
+    ///     .on_end(move |login, why| _ = ended.send((login.user, why)))
+    ///     .build()?;
+    /// # let task = async move {
+    /// while let Some((user, why)) = audit.recv().await {
+    ///     println!("the session of {user:?} ended: {why:?}");
+    /// }
+    /// # };
+    /// # Ok::<(), axum_typed_session::ConfigError>(())
+    /// ```
+    #[doc(alias("on_destroy", "on_expire", "on_logout", "offline", "audit"))]
+    pub fn on_end(mut self, on_end: impl Fn(T, EndReason) + Send + Sync + 'static) -> Self {
+        self.data.on_end = Some(Box::new(on_end));
         self
     }
 

@@ -3,13 +3,14 @@
 use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use http::request::Parts;
 
 use crate::{
     error::SessionError,
     handle::SessionHandle,
     id::{SessionId, StoreKey},
     manager::{Basis, SessionManager},
-    request::Cell,
+    request::{Cell, RequestSessions},
 };
 
 /// The *guard* of a session: [`Session::commit`](crate::Session::commit) returns it, and it puts the session's
@@ -187,6 +188,50 @@ impl<T> SessionManager<T> {
     /// ```
     pub fn no_session(&self) -> SessionCommit {
         SessionCommit(Arc::new(Cell::new(self.core.clone(), Arc::default())))
+    }
+
+    /// Ends the session of a request, also if this node cannot read it. Returns the guard, which removes the cookie.
+    ///
+    /// After an update of the application was taken back, some sessions have data of the newer version. An extractor
+    /// answers 503 ([`SessionError::Newer`]) then, so that no older node replaces the data. So a sign-out with
+    /// [`Session::destroy`](crate::Session::destroy) answers 503 too. This method signs out all the same. In every
+    /// other case it does what that `destroy` and its commit do.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{extract::State, http::request::Parts, response::{IntoResponse, Redirect}};
+    /// use axum_typed_session::{SessionError, SessionManager};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// async fn sign_out(
+    ///     State(sessions): State<SessionManager<Login>>,
+    ///     parts: Parts,
+    /// ) -> Result<impl IntoResponse, SessionError> {
+    ///     Ok((sessions.destroy_in(&parts).await?, Redirect::to("/")))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`SessionError::Store`] unless it is certain that the session has ended. The cookie stays then.
+    /// - [`SessionError::Newer`] if the token itself has a format that only a newer release of this crate can read.
+    /// - All other errors of [`commit`](crate::Session::commit).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the session may have ended or not. It is safe to call again.
+    #[doc(alias("logout", "sign out"))]
+    pub async fn destroy_in(&self, parts: &Parts) -> Result<SessionCommit, SessionError> {
+        let cell = RequestSessions::seen_in(&parts.extensions).cell(&self.core, parts)?;
+        let mut draft = Box::pin(cell.hand_out_to_end(parts)).await?;
+        draft.intents.destroy = true;
+        if let Some(commit) = cell.commit(draft) {
+            commit.await?;
+        }
+        cell.promise();
+        Ok(SessionCommit(cell))
     }
 }
 

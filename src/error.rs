@@ -41,6 +41,13 @@ pub enum StoreError {
     #[error("a newer release of axum-typed-session wrote the stored session; upgrade this node")]
     Newer,
 
+    /// The session has expired, and its row is not deleted yet.
+    ///
+    /// [`load`](crate::SessionStore::load) may return it instead of `None`, so that the event of the session is
+    /// [`Expired`](crate::SessionEventKind::Expired) and not [`Missed`](crate::SessionEventKind::Missed).
+    #[error("the stored session has expired")]
+    Expired,
+
     /// The store does not implement an optional operation.
     #[error("this session store does not implement `{operation}`")]
     Unsupported {

@@ -101,6 +101,19 @@ pub enum SessionEventKind {
     },
 }
 
+/// The reason why a session ended, for [`on_end`](crate::SessionManagerBuilder::on_end), which has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The application ended it: by a sign-out of its own, of all sessions of its owner, or by an admin.
+    Destroyed,
+    /// Its time was over.
+    Expired,
+    /// Its owner signed in once more, and had more sessions than
+    /// [`max_sessions_per_owner`](crate::SessionManagerBuilder::max_sessions_per_owner) allows.
+    OverLimit,
+}
+
 impl SessionEventKind {
     /// Returns the name in snake case, such as `invalid_token`. The example of [`SessionEvent`] uses it.
     pub const fn name(&self) -> &'static str {

@@ -122,6 +122,11 @@ impl RequestSessions {
         &sessions.registry
     }
 
+    /// Returns the registry of a request that this code cannot change.
+    pub(crate) fn seen_in(extensions: &Extensions) -> Arc<Registry> {
+        extensions.get::<Self>().map(|sessions| sessions.registry.clone()).unwrap_or_default()
+    }
+
     /// Makes the caller the layer that commits; `None` if an outer layer already commits.
     ///
     /// A retry outside of the layer sends copies of a request whose registry an earlier attempt has closed.

@@ -45,7 +45,7 @@ pub async fn devices(
     mut session: Session<Login>,
 ) -> Result<impl IntoResponse, SessionError> {
     let this = session.key();
-    let mut devices = sessions.sessions_of(&user).await?;
+    let mut devices = sessions.sessions_of(&user).await?.sessions;
     devices.sort_by_key(|device| (Some(device.key()) != this, -*device.last_seen));
     let devices: Vec<Device> = devices
         .iter()

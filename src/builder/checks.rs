@@ -86,6 +86,15 @@ impl TokenOptions {
         Ok(core)
     }
 
+    /// Returns `true` if the store finds the sessions of an owner, or if it is known only with a request.
+    fn indexes_owners(&self) -> bool {
+        match &self.home {
+            Some(Home::Store(store)) => store.indexes_owners(),
+            Some(Home::StoreFor(_)) => true,
+            Some(Home::Token(_)) | None => false,
+        }
+    }
+
     fn check_combinations(&self, options: &Options) -> Result<(), ConfigError> {
         let has_store = self.home.is_some();
         let has_list = self.revocations.is_some();
@@ -127,6 +136,12 @@ impl TokenOptions {
             "`.remove_unpartitioned(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.encrypt_rows && !(has_store && self.keys.is_some()) {
             "`.encrypt_rows(..)` encrypts the data in a store, so it needs `.store(..)` and `.keys(..)`"
+        } else if options.max_sessions_per_owner.is_some()
+            && !(options.owner_is_told && self.indexes_owners())
+        {
+            "`.max_sessions_per_owner(..)` needs `.owner(..)`, and a `.store(..)` that indexes owners"
+        } else if options.max_sessions_per_owner == Some(0) {
+            "`.max_sessions_per_owner(..)` must be at least 1"
         } else if options.max_payload == 0 {
             "`.max_payload(..)` must be above 0 bytes"
         } else if options.schema == 0 {

@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use http::request::Parts;
 use serde_json::Value;
 
-use crate::{codec::Codec, error::BoxError, merge::Shape};
+use crate::{codec::Codec, error::BoxError, event::EndReason, merge::Shape};
 
 /// The data of a session.
 pub(crate) type Data = dyn Any + Send + Sync;
@@ -24,6 +24,9 @@ pub(crate) trait DataType: Any + Send + Sync {
     fn owner(&self, data: &Data) -> Option<String>;
     /// Returns how these documents merge.
     fn shape(&self, documents: [&Value; 3]) -> Shape;
+    /// Returns `true` if there is an `on_end`.
+    fn is_told_ends(&self) -> bool;
+    fn tell_end(&self, data: Box<Data>, why: EndReason);
 }
 
 /// The options that depend on the data type.
@@ -35,12 +38,14 @@ pub(crate) struct DataOptions<T> {
     pub(crate) validate_data: Box<ValidateData<T>>,
     pub(crate) before_save: Option<Box<BeforeSave<T>>>,
     pub(crate) owner: Box<Owner<T>>,
+    pub(crate) on_end: Option<Box<OnEnd<T>>>,
 }
 
 type Validate<T> = dyn Fn(&Parts, &T) -> bool + Send + Sync;
 type ValidateData<T> = dyn Fn(&T) -> bool + Send + Sync;
 type BeforeSave<T> = dyn Fn(&mut T) + Send + Sync;
 type Owner<T> = dyn Fn(&T) -> Option<String> + Send + Sync;
+type OnEnd<T> = dyn Fn(T, EndReason) + Send + Sync;
 
 impl<T: Send + Sync + 'static> DataType for DataOptions<T> {
     fn default(&self) -> Box<Data> {
@@ -76,5 +81,15 @@ impl<T: Send + Sync + 'static> DataType for DataOptions<T> {
 
     fn shape(&self, documents: [&Value; 3]) -> Shape {
         (self.shape)(documents)
+    }
+
+    fn is_told_ends(&self) -> bool {
+        self.on_end.is_some()
+    }
+
+    fn tell_end(&self, data: Box<Data>, why: EndReason) {
+        if let (Some(on_end), Ok(data)) = (&self.on_end, data.downcast()) {
+            on_end(*data, why);
+        }
     }
 }

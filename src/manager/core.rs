@@ -77,6 +77,7 @@ pub(crate) struct Options {
     pub(crate) migrate: Option<Box<Migrate>>,
     pub(crate) on_conflict: Option<ConflictPolicy>,
     pub(crate) max_payload: usize,
+    pub(crate) max_sessions_per_owner: Option<u32>,
     pub(crate) encrypt_rows: bool,
     pub(crate) max_cookie_bytes: Option<usize>,
     pub(crate) store_timeout: Option<Duration>,
@@ -102,6 +103,8 @@ pub(crate) enum Home {
 
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
+const MAX_SESSIONS_PER_OWNER: u32 = 100;
+
 impl Options {
     /// Returns `true` if a newer version of the application wrote a record.
     pub(super) fn is_newer(&self, record: &Record) -> bool {
@@ -110,6 +113,11 @@ impl Options {
 
     pub(super) fn store_timeout(&self) -> Duration {
         self.store_timeout.unwrap_or(STORE_TIMEOUT)
+    }
+
+    pub(super) fn max_sessions_per_owner(&self) -> usize {
+        let limit = self.max_sessions_per_owner.unwrap_or(MAX_SESSIONS_PER_OWNER);
+        usize::try_from(limit).unwrap_or(usize::MAX)
     }
 }
 

@@ -143,7 +143,8 @@ impl Core {
         let (now, carrier) = (self.now(), &self.tenant.carrier);
         let prepared = self.prepare(data, None)?;
         let lifetime = self.policy.begun(now, TimeoutChanges::default(), prepared.owner.is_some());
-        let live = self.begin(None, &prepared, lifetime).await?;
+        let mut live = self.begin(None, &prepared, lifetime).await?;
+        self.end_surplus(live.key(), &mut live.record).await;
         let token = self.token(&live, now)?;
         let told = self.header(token.clone(), &live.record, now)?;
         let mut headers = HeaderMap::new();

@@ -5,18 +5,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
+    SessionManager,
     basis::Basis,
     core::Core,
     rows::{CONTENTION, Pauses, Rows},
+    stored::IsMeant,
 };
 use crate::{
     clock::Timestamp,
     decision::Save,
     error::{SessionError, StoreError},
-    event::SessionEventKind as Kind,
+    event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
     id::StoreKey,
-    store::{Record, SaveOutcome, Version, Write},
+    store::{Cleanup, Record, SaveOutcome, Version, Write},
 };
 
 /// How long a replaced id is told from an unknown one, so that requests sent before the new cookie arrived
@@ -52,7 +54,94 @@ impl Successor {
     }
 }
 
+/// Tells the application that a session ended, unless the end turns out to be another's or none.
+///
+/// It tells too if the outcome stays unknown, because the store failed or the request was dropped: once too often
+/// rather than never.
+struct EndNotice<'a> {
+    core: &'a Core,
+    record: Option<&'a Record>,
+    why: EndReason,
+}
+
+impl<'a> EndNotice<'a> {
+    fn new(core: &'a Core, record: Option<&'a Record>, why: EndReason) -> Self {
+        Self { core, record, why }
+    }
+
+    fn settle(mut self, is_ended: bool) {
+        self.record = self.record.filter(|_| is_ended);
+    }
+}
+
+impl Drop for EndNotice<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.filter(|_| !std::thread::panicking()) {
+            self.core.tell_end(record, self.why);
+        }
+    }
+}
+
+/// The result of an attempt to remove a row.
+pub(super) enum Ending {
+    Done,
+    /// There was no row.
+    Absent,
+    /// The session goes on under a newer id, which this tombstone names.
+    Replaced(Record),
+    /// The row holds another session than the one that was meant.
+    NotMeant,
+}
+
+impl Cleanup {
+    /// Calls [`on_end`](crate::SessionManagerBuilder::on_end) of this manager for each session that the cleanup
+    /// deletes. Call it once for each manager that keeps its sessions in the store.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{ConfigError, MemoryStore, SessionManager, store::Cleanup};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), ConfigError> {
+    /// let store = MemoryStore::new();
+    /// let sessions = SessionManager::<Login>::builder()
+    ///     .store(store.clone())
+    ///     .on_end(|login, why| println!("{:?} went offline: {why:?}", login.user))
+    ///     .build()?;
+    /// let cleanup = Cleanup::new(store).report_to(&sessions).spawn();
+    /// // Serve requests until the shutdown.
+    /// cleanup.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn report_to<T: Send + Sync + 'static>(self, sessions: &SessionManager<T>) -> Self {
+        let core = sessions.core.clone();
+        self.observed(move |key, record| core.tell_expired(key, record))
+    }
+}
+
 impl Core {
+    /// Calls `on_end`. It needs the data, so it cannot be called for a session that cannot be read.
+    pub(super) fn tell_end(&self, record: &Record, why: EndReason) {
+        if self.data.is_told_ends()
+            && let Ok(Some(data)) = self.decode(record)
+        {
+            self.data.tell_end(data, why);
+        }
+    }
+
+    /// Calls `on_end` for an expired row that the store has deleted, if it was a session of this type.
+    pub(super) fn tell_expired(&self, key: &StoreKey, record: &Record) {
+        if record.tombstone || record.kind != self.tenant.scope.kind() {
+            return;
+        }
+        let opened = if record.is_sealed { self.opened(key, record.clone()).ok() } else { None };
+        self.tell_end(opened.as_ref().unwrap_or(record), EndReason::Expired);
+    }
+
     /// Ends every session that came in. It returns `Ok` only if they have certainly ended.
     pub(super) async fn destroy_all(
         &self,
@@ -78,11 +167,19 @@ impl Core {
         let pauses = Pauses::start();
         loop {
             let tombstone = if let Some(rows) = self.rows() {
-                self.destroy_row(rows, key, record.map(Record::version), |_| true).await?
-            } else if let Some(list) = self.list() {
-                self.revoke(list, &key, record, None, now).await?
+                let why = EndReason::Destroyed;
+                match self.destroy_row(rows, key, record.cloned(), &|_| true, why).await? {
+                    Ending::Replaced(tombstone) => Some(tombstone),
+                    Ending::Done | Ending::Absent | Ending::NotMeant => None,
+                }
             } else {
-                None
+                let notice = EndNotice::new(self, record, EndReason::Destroyed);
+                let earlier = match self.list() {
+                    Some(list) => self.revoke(list, &key, record, None, now).await?,
+                    None => None,
+                };
+                notice.settle(earlier.is_none());
+                earlier
             };
             let Some(successor) = tombstone.as_ref().and_then(Successor::of) else {
                 return Ok(());
@@ -92,34 +189,39 @@ impl Core {
         }
     }
 
-    /// Removes a row, at `version` if it is known, as long as it is the session that `is_meant`. Returns the
-    /// tombstone if the session goes on under a newer id.
+    /// Removes a row, which holds `row` if that is known, as long as it is the session that `is_meant`.
     pub(super) async fn destroy_row(
         &self,
         rows: Rows<'_>,
         key: StoreKey,
-        mut version: Option<Version>,
-        is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<Option<Record>, SessionError> {
+        mut row: Option<Record>,
+        is_meant: &IsMeant<'_>,
+        why: EndReason,
+    ) -> Result<Ending, SessionError> {
         // No pauses: a client that keeps writing would write again in each pause.
         let pauses = Pauses::start();
         loop {
-            let outcome = match version {
-                Some(version) => rows.destroy_at(&key, version).await,
-                None => rows
-                    .load(&key)
-                    .await
-                    .map(|row| row.map_or(SaveOutcome::Gone, SaveOutcome::Conflict)),
+            let outcome = if let Some(record) = &row {
+                let notice = EndNotice::new(self, Some(record), why);
+                let outcome = rows.destroy_at(&key, record.version).await;
+                notice.settle(!matches!(outcome, Ok(SaveOutcome::Gone | SaveOutcome::Conflict(_))));
+                outcome
+            } else {
+                let row = rows.load(&key).await;
+                row.map(|row| row.map_or(SaveOutcome::Gone, SaveOutcome::Conflict))
             };
-            version = match outcome {
-                Ok(SaveOutcome::Saved | SaveOutcome::Gone) => return Ok(None),
-                Ok(SaveOutcome::Conflict(theirs)) if theirs.tombstone => return Ok(Some(theirs)),
-                Ok(SaveOutcome::Conflict(theirs)) if is_meant(&theirs) => Some(theirs.version),
-                Ok(SaveOutcome::Conflict(_)) => return Err(self.gone(Some(key))),
+            row = match outcome {
+                Ok(SaveOutcome::Saved) => return Ok(Ending::Done),
+                Ok(SaveOutcome::Gone) => return Ok(Ending::Absent),
+                Ok(SaveOutcome::Conflict(theirs)) if theirs.tombstone => {
+                    return Ok(Ending::Replaced(theirs));
+                }
+                Ok(SaveOutcome::Conflict(theirs)) if is_meant(&theirs) => Some(theirs),
+                Ok(SaveOutcome::Conflict(_)) => return Ok(Ending::NotMeant),
                 // Data that cannot be read can still be removed.
                 Err(StoreError::Corrupt | StoreError::Newer) => {
                     rows.destroy(&key).await?;
-                    return Ok(None);
+                    return Ok(Ending::Done);
                 }
                 Err(error) => return Err(error.into()),
             };

@@ -31,8 +31,10 @@ pub(super) enum Verdict {
     Current(Record),
     /// Its id was replaced.
     Tombstone(Option<Successor>),
-    /// Not to be used. The record, if it could be read, stays until it expires.
-    Refused(Option<Record>),
+    /// It has expired, and its row is still there.
+    Expired(Option<Record>),
+    /// It is damaged, or a newer node wrote it.
+    Unreadable(StoreError),
     Absent,
 }
 
@@ -49,14 +51,16 @@ impl Core {
     ) -> Result<(Incoming, Origin, Vec<(Rank, Live)>), SessionError> {
         let now = self.now();
         let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now)?;
-        let (mut origin, mut others) = (Origin::New, Vec::new());
+        let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
         let mut current = Vec::with_capacity(claims.len());
-        for Claim { id, former_key, in_former_cookie, carried } in claims {
+        for Claim { id, former_key, in_former_cookie, carried, is_newer } in claims {
             let session = || id.store_key();
             let (issued_at, stored) = if let Some((issued_at, record)) = carried {
                 (Some(issued_at), Ok(Some(record)))
+            } else if is_newer {
+                (None, Err(StoreError::Newer))
             } else if let Some(rows) = self.rows() {
-                (None, rows.load(id.key()).await)
+                (None, rows.look_up(id.key()).await)
             } else {
                 continue;
             };
@@ -78,7 +82,11 @@ impl Core {
                     origin = Origin::Tombstone;
                     others.extend(successor.map(|successor| (successor.key, None)));
                 }
-                Verdict::Refused(record) => others.push((session(), record)),
+                Verdict::Expired(record) => others.push((session(), record)),
+                Verdict::Unreadable(error) => {
+                    meets_newer |= matches!(error, StoreError::Newer);
+                    others.push((session(), None));
+                }
                 Verdict::Absent => {}
             }
         }
@@ -92,6 +100,7 @@ impl Core {
         let incoming = Incoming {
             arrived,
             removes_formers,
+            meets_newer,
             opened_at: now,
             extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
             route: Route::of(parts),
@@ -113,13 +122,19 @@ impl Core {
         let (kind, verdict) = match stored {
             Ok(None) => (Kind::Missed, Verdict::Absent),
             Ok(Some(record)) if self.policy.ends_at(&record.lifetime) <= now => {
-                (Kind::Expired, Verdict::Refused(Some(record)))
+                (Kind::Expired, Verdict::Expired(Some(record)))
             }
             Ok(Some(record)) if record.tombstone => {
                 (Kind::Revoked, Verdict::Tombstone(Successor::of(&record)))
             }
+            Ok(Some(record)) if self.is_newer(&record) => {
+                (Kind::Newer, Verdict::Unreadable(StoreError::Newer))
+            }
             Ok(Some(record)) => return Ok(Verdict::Current(record)),
-            Err(error) => (self.kind_of_damage(error, session)?, Verdict::Refused(None)),
+            Err(StoreError::Expired) => (Kind::Expired, Verdict::Expired(None)),
+            Err(error @ StoreError::Newer) => (Kind::Newer, Verdict::Unreadable(error)),
+            Err(error @ StoreError::Corrupt) => (Kind::Corrupt, Verdict::Unreadable(error)),
+            Err(error) => return Err(error.into()),
         };
         self.report(kind, session);
         Ok(verdict)
@@ -148,18 +163,6 @@ impl Core {
         Ok(Some(tombstone.unwrap_or(Verdict::Absent)))
     }
 
-    /// Returns the event for a session that cannot be read. Only a damaged one lets a fresh session start.
-    fn kind_of_damage(
-        &self,
-        error: StoreError,
-        session: &dyn Fn() -> StoreKey,
-    ) -> Result<Kind, SessionError> {
-        if matches!(error, StoreError::Newer) {
-            self.report(Kind::Newer, session);
-        }
-        if matches!(error, StoreError::Corrupt) { Ok(Kind::Corrupt) } else { Err(error.into()) }
-    }
-
     /// Finds the session of a request, or starts a fresh one.
     ///
     /// `keep` copies the request for `id_generator`.
@@ -174,7 +177,7 @@ impl Core {
         let mut valid = 0;
         for (_, mut live) in current {
             let Live { id, record, .. } = &mut live;
-            let data = self.read(&|| id.store_key(), record, Some(parts))?;
+            let data = self.read(&|| id.store_key(), record, Some(parts)).ok().flatten();
             valid += usize::from(data.is_some());
             match data {
                 Some(data) if newest.is_none() => {
@@ -191,23 +194,26 @@ impl Core {
         Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
     }
 
-    /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is damaged or
-    /// rejected.
+    /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is rejected.
     pub(super) fn read(
         &self,
         session: &dyn Fn() -> StoreKey,
         record: &mut Record,
         parts: Option<&Parts>,
-    ) -> Result<Option<Box<Data>>, SessionError> {
-        let kind = match self.decode(record) {
+    ) -> Result<Option<Box<Data>>, StoreError> {
+        match self.decode(record) {
             Ok(Some(data)) if self.data.is_valid(&*data, parts) => {
                 self.rekey_owner(record, &*data);
-                return Ok(Some(data));
+                Ok(Some(data))
             }
-            Ok(_) => Kind::Invalid,
-            Err(error) => self.kind_of_damage(error, session)?,
-        };
-        self.report(kind, session);
-        Ok(None)
+            Ok(_) => {
+                self.report(Kind::Invalid, session);
+                Ok(None)
+            }
+            Err(error) => {
+                self.report(Kind::Corrupt, session);
+                Err(error)
+            }
+        }
     }
 }

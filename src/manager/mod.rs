@@ -8,6 +8,7 @@ mod created;
 mod data;
 mod endings;
 mod incoming;
+mod owners;
 mod rows;
 mod stored;
 mod tenant;
@@ -26,7 +27,7 @@ pub(crate) use self::{
     rows::CONTENTION,
     tokens::cookie_bytes,
 };
-pub use self::{created::CreatedSession, stored::StoredSession};
+pub use self::{created::CreatedSession, owners::SessionPage, stored::StoredSession};
 use crate::error::SessionError;
 
 /// The result of two requests that change one stored session at once, for

@@ -22,9 +22,18 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+    /// Loads a row. It returns [`StoreError::Expired`] if the store still has the expired row and says so.
+    pub(super) async fn look_up(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         match self.bounded("load", self.store.load(key)).await {
             Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
+            loaded => loaded,
+        }
+    }
+
+    /// Loads a row that has not expired.
+    pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        match self.look_up(key).await {
+            Err(StoreError::Expired) => Ok(None),
             loaded => loaded,
         }
     }
@@ -116,7 +125,7 @@ impl Rows<'_> {
         let result = tokio::time::timeout(self.timeout, call).await;
         let result = result.unwrap_or(Err(StoreError::Timeout { after: self.timeout }));
         if let Err(error) = &result
-            && !matches!(error, StoreError::Corrupt | StoreError::Newer)
+            && !matches!(error, StoreError::Corrupt | StoreError::Newer | StoreError::Expired)
         {
             self.core.events.report(SessionEventKind::StoreError { operation }, || None);
         }
@@ -180,7 +189,7 @@ impl Core {
     }
 
     /// Opens the encrypted payload of a record of a store.
-    fn opened(&self, key: &StoreKey, mut record: Record) -> Result<Record, StoreError> {
+    pub(super) fn opened(&self, key: &StoreKey, mut record: Record) -> Result<Record, StoreError> {
         let sealer = self.row_sealer.as_ref().ok_or(StoreError::Corrupt)?;
         let opened = sealer.open_bytes(&sealer.row_context(key), record.payload.to_vec(), &mut 1);
         let opened = opened.map_err(|_| StoreError::Corrupt)?;

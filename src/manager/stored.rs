@@ -1,21 +1,26 @@
 //! Operations on stored sessions outside a request, and `update`, which also serves requests.
 
-use std::{cmp::Reverse, collections::BTreeSet, fmt, ops::Deref};
+use std::{fmt, ops::Deref};
 
 use http::request::Parts;
 use time::OffsetDateTime;
 
 use super::{
-    SessionManager, any_data::Data, basis::Basis, core::Core, endings::Successor,
-    incoming::Verdict, rows::Rows,
+    SessionManager,
+    any_data::Data,
+    basis::Basis,
+    core::Core,
+    endings::{Ending, Successor},
+    incoming::Verdict,
+    rows::Rows,
 };
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
     error::{SessionError, StoreError},
-    event::SessionEventKind as Kind,
+    event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
-    id::{OwnerKey, StoreKey},
+    id::StoreKey,
     store::{Record, SessionStore},
 };
 
@@ -89,9 +94,6 @@ impl<T> fmt::Debug for StoredSession<T> {
             .finish_non_exhaustive()
     }
 }
-
-/// The limit of the time that ending all sessions of an owner may take, in store timeouts.
-const LONGEST_ENDING: u32 = 15;
 
 impl<T: Send + Sync + 'static> SessionManager<T> {
     /// Returns the same manager with another store, for tenants of
@@ -302,172 +304,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(())
     }
 
-    /// Returns the stored sessions of an [`owner`](crate::SessionManagerBuilder::owner), the newest first. It makes
-    /// one store call for the list and one for each session.
-    ///
-    /// Use the list for display only: a session that gets a new id during the call may be missing.
-    /// [`destroy_all_of`](Self::destroy_all_of) ends every session.
-    ///
-    /// # Example
-    ///
-    /// A page with "your devices":
-    ///
-    /// ```
-    /// use axum_typed_session::{SessionError, SessionManager};
-    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
-    /// # struct Login { user: Option<String> }
-    ///
-    /// async fn devices(
-    ///     sessions: &SessionManager<Login>,
-    ///     user: &str,
-    /// ) -> Result<String, SessionError> {
-    ///     let mut page = String::new();
-    ///     for session in sessions.sessions_of(user).await? {
-    ///         let (key, since) = (session.key().to_base64url(), session.created_at());
-    ///         page += &format!("<li>{since} <button name=key value={key}>Sign out</button>");
-    ///     }
-    ///     Ok(page)
-    /// }
-    /// ```
-    ///
-    /// [`guide::devices`](crate::guide::devices) has the whole page.
-    ///
-    /// # Errors
-    ///
-    /// - [`SessionError::Store`] if the store failed, did not answer, or has no index of owners.
-    /// - [`SessionError::Newer`] if a newer version of the application wrote one of the sessions.
-    /// - [`SessionError::NoStore`] without a store.
-    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
-    ///   manager is not from [`for_request`](Self::for_request).
-    ///
-    /// # Cancellation
-    ///
-    /// If the future is dropped, nothing has changed.
-    #[doc(alias("devices", "list sessions"))]
-    pub async fn sessions_of(&self, owner: &str) -> Result<Vec<StoredSession<T>>, SessionError> {
-        let operation = "sessions_of";
-        let owners = self.core.owners(operation, owner)?;
-        let rows = self.core.rows_for(operation)?;
-        // The index may name a session whose owner has changed meanwhile.
-        let is_meant = |record: &Record| record.owner.is_some_and(|of| owners.contains(&of));
-        let mut keys = BTreeSet::new();
-        for owner in &owners {
-            let find = rows.bounded("find_by_owner", rows.store.find_by_owner(owner));
-            // A node with other keys may move a session from one hash to the next meanwhile.
-            keys.extend(find.await?);
-        }
-        let mut sessions = Vec::new();
-        for key in keys {
-            let session = self.core.load_if(operation, key, &is_meant).await?;
-            sessions.extend(session.and_then(StoredSession::typed));
-        }
-        sessions.sort_by_key(|session| Reverse(session.record.created_at()));
-        Ok(sessions)
-    }
-
-    /// Ends a session if it belongs to `owner`. Returns `true` if it did.
-    ///
-    /// Use it on pages where users end their own sessions, since the key comes from a form.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use axum::http::StatusCode;
-    /// use axum_typed_session::{SessionError, SessionManager, StoreKey};
-    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
-    /// # struct Login { user: Option<String> }
-    ///
-    /// async fn sign_out_device(
-    ///     sessions: &SessionManager<Login>,
-    ///     user: &str,
-    ///     key: StoreKey,
-    /// ) -> Result<StatusCode, SessionError> {
-    ///     let is_ended = sessions.destroy_of(user, key).await?;
-    ///     Ok(if is_ended { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Those of [`sessions_of`](Self::sessions_of), and [`SessionError::Gone`] if the session gets a new id or
-    /// another owner during the call.
-    ///
-    /// # Cancellation
-    ///
-    /// If the future is dropped, the session may have ended or not. It is safe to call again.
-    #[doc(alias("revoke", "logout", "sign out"))]
-    pub async fn destroy_of(
-        &self,
-        owner: &str,
-        key: impl Into<StoreKey>,
-    ) -> Result<bool, SessionError> {
-        let (operation, key) = ("destroy_of", key.into());
-        let owners = self.core.owners(operation, owner)?;
-        let is_meant = |record: &Record| record.owner.is_some_and(|of| owners.contains(&of));
-        if self.core.load_if(operation, key, &is_meant).await?.is_none() {
-            return Ok(false);
-        }
-        self.core.destroy_if(operation, key, &is_meant).await?;
-        Ok(true)
-    }
-
-    /// Ends every session of an [`owner`](crate::SessionManagerBuilder::owner) that was saved before the call.
-    /// Returns the number of sessions that ended.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use axum_typed_session::{SessionError, SessionManager};
-    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
-    /// # struct Login { user: Option<String> }
-    ///
-    /// async fn ban(sessions: &SessionManager<Login>, user: &str) -> Result<(), SessionError> {
-    ///     let count = sessions.destroy_all_of(user).await?;
-    ///     println!("{user} is signed out of {count} devices");
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// - [`SessionError::Store`] if the store failed, has no index of owners, or needs more than fifteen times the
-    ///   [`store_timeout`](crate::SessionManagerBuilder::store_timeout). Sessions that ended before the error stay
-    ///   ended. It is safe to call again.
-    /// - [`SessionError::NoStore`] without a store.
-    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
-    ///   manager is not from [`for_request`](Self::for_request).
-    ///
-    /// # Cancellation
-    ///
-    /// If the future is dropped, some sessions may have ended. It is safe to call again.
-    #[doc(alias("logout everywhere", "log out everywhere", "sign out everywhere"))]
-    #[doc(alias("revoke"))]
-    pub async fn destroy_all_of(&self, owner: &str) -> Result<u64, SessionError> {
-        self.core.destroy_by_owner("destroy_all_of", owner, None).await
-    }
-
-    /// Ends every session of an [`owner`](crate::SessionManagerBuilder::owner) except `keep`, such as after a
-    /// change of password. Returns the number of sessions that ended.
-    ///
-    /// After a [`regenerate`](crate::Session::regenerate), pass [`SessionCommit::key`](crate::SessionCommit::key)
-    /// as `keep`. That method has an example.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`destroy_all_of`](Self::destroy_all_of).
-    ///
-    /// # Cancellation
-    ///
-    /// If the future is dropped, some sessions may have ended. It is safe to call again.
-    #[doc(alias("sign out others", "revoke"))]
-    pub async fn destroy_others_of(
-        &self,
-        owner: &str,
-        keep: impl Into<StoreKey>,
-    ) -> Result<u64, SessionError> {
-        self.core.destroy_by_owner("destroy_others_of", owner, Some(keep.into())).await
-    }
-
     /// Deletes at most `limit` expired sessions from the store, and returns the number of sessions that it deleted.
     ///
     /// [`Cleanup`](crate::store::Cleanup) is a task that calls a store in this way. Expired sessions are rejected
@@ -499,7 +335,34 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
         let (core, operation) = (&self.core, "delete_expired");
         let rows = core.list().map_or_else(|| core.rows_for(operation), Ok)?;
+        if core.data.is_told_ends() && rows.store.returns_expired() {
+            let expired = rows.bounded(operation, rows.store.take_expired(limit)).await?;
+            for (key, record) in &expired {
+                core.tell_expired(key, record);
+            }
+            return Ok(expired.len() as u64);
+        }
         Ok(rows.bounded(operation, rows.store.delete_expired(limit)).await?)
+    }
+}
+
+/// The content of a row.
+pub(super) enum Stored {
+    Session(StoredSession<Box<Data>>),
+    /// The row is damaged, or a newer node wrote it.
+    Unreadable(StoreError),
+    /// There is no session: it has ended, was replaced, is rejected, or is not the one that was meant.
+    None,
+}
+
+impl Stored {
+    /// Returns the session; `None` also if it is damaged. A session that a newer node wrote is an error.
+    fn session(self) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
+        match self {
+            Self::Session(session) => Ok(Some(session)),
+            Self::Unreadable(StoreError::Newer) => Err(SessionError::Newer),
+            Self::Unreadable(_) | Self::None => Ok(None),
+        }
     }
 }
 
@@ -518,31 +381,6 @@ pub(crate) fn any_change<T: 'static, R>(
 }
 
 impl Core {
-    /// Returns the hashes by which the store may know an owner.
-    fn owners(&self, operation: &'static str, owner: &str) -> Result<Vec<OwnerKey>, SessionError> {
-        self.check_tenant(operation)?;
-        Ok(self.hashes_of(owner).collect())
-    }
-
-    async fn destroy_by_owner(
-        &self,
-        operation: &'static str,
-        owner: &str,
-        keep: Option<StoreKey>,
-    ) -> Result<u64, SessionError> {
-        let owners = self.owners(operation, owner)?;
-        let mut rows = self.rows_for(operation)?;
-        rows.timeout = rows.timeout.saturating_mul(LONGEST_ENDING);
-        let mut destroyed = 0;
-        // Twice, if there are several: a node with other keys may move a session from the next hash to one before.
-        let rounds = if owners.len() > 1 { 2 } else { 1 };
-        for owner in owners.iter().cycle().take(rounds * owners.len()) {
-            let destroy = rows.store.destroy_by_owner(owner, keep.as_ref());
-            destroyed += rows.bounded("destroy_by_owner", destroy).await?;
-        }
-        Ok(destroyed)
-    }
-
     /// Loads a session as long as it is the one that `is_meant`; `None` if it has ended, was replaced, is damaged
     /// or is rejected.
     pub(crate) async fn load_if(
@@ -551,8 +389,8 @@ impl Core {
         key: StoreKey,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
-        let row = self.rows_for(operation)?.load(&key).await;
-        self.stored(key, row, is_meant)
+        let row = self.rows_for(operation)?.look_up(&key).await;
+        self.stored(key, row, is_meant)?.session()
     }
 
     /// Ends a session as long as it is the one that `is_meant`. If it has already ended, this is a success.
@@ -563,25 +401,36 @@ impl Core {
         is_meant: &IsMeant<'_>,
     ) -> Result<(), SessionError> {
         let rows = self.rows_for(operation)?;
-        if self.destroy_row(rows, key, None, is_meant).await?.is_some() {
-            return Err(self.gone(Some(key)));
+        match self.destroy_row(rows, key, None, is_meant, EndReason::Destroyed).await? {
+            Ending::Done | Ending::Absent => self.report(Kind::Destroyed, || key),
+            Ending::Replaced(_) | Ending::NotMeant => return Err(self.gone(Some(key))),
         }
-        self.report(Kind::Destroyed, || key);
         Ok(())
     }
 
-    /// Judges and decodes a row; `None` unless it holds a valid session, and the one that `is_meant`.
-    fn stored(
+    /// Judges and decodes a row.
+    pub(super) fn stored(
         &self,
         key: StoreKey,
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
-    ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
-        let Verdict::Current(mut record) = self.judge(&|| key, row, self.now())? else {
-            return Ok(None);
+    ) -> Result<Stored, SessionError> {
+        let is_other = |record: &Record| !record.tombstone && !is_meant(record);
+        if matches!(&row, Ok(Some(record)) if is_other(record)) {
+            return Ok(Stored::None);
+        }
+        let mut record = match self.judge(&|| key, row, self.now())? {
+            Verdict::Current(record) => record,
+            Verdict::Unreadable(error) => return Ok(Stored::Unreadable(error)),
+            Verdict::Tombstone(_) | Verdict::Expired(_) | Verdict::Absent => {
+                return Ok(Stored::None);
+            }
         };
-        let data = self.read(&|| key, &mut record, None)?.filter(|_| is_meant(&record));
-        Ok(data.map(|data| StoredSession::new(key, record, data, self)))
+        Ok(match self.read(&|| key, &mut record, None) {
+            Ok(Some(data)) => Stored::Session(StoredSession::new(key, record, data, self)),
+            Ok(None) => Stored::None,
+            Err(error) => Stored::Unreadable(error),
+        })
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
@@ -626,7 +475,7 @@ impl Core {
         };
         let loaded = session.record.clone();
         let again = |theirs: &Record| {
-            let theirs = self.stored(key, Ok(Some(theirs.clone())), is_meant)?;
+            let theirs = self.stored(key, Ok(Some(theirs.clone())), is_meant)?.session()?;
             session = theirs.ok_or_else(|| self.gone(Some(key)))?;
             change(&mut *session.data);
             self.changed(&mut session, expiry)
@@ -635,6 +484,9 @@ impl Core {
         written.map_err(|_| self.gone(Some(key)))?;
         if record.version != session.record.version {
             self.report(Kind::Saved, || key);
+        }
+        if record.owner != session.record.owner {
+            Box::pin(self.end_surplus(key, &mut record)).await;
         }
         Ok(StoredSession { record, ..session })
     }

@@ -42,8 +42,10 @@ pub(super) struct Claim {
     pub(super) id: SessionId,
     pub(super) former_key: bool,
     pub(super) in_former_cookie: bool,
-    /// Issue time and record, if the token carries the data.
+    /// Issue time and record, if the token carries data that this node can read.
     pub(super) carried: Option<(Timestamp, Record)>,
+    /// The token carries data that only a newer node can read.
+    pub(super) is_newer: bool,
 }
 
 impl Claim {
@@ -104,17 +106,27 @@ impl Core {
         now: Timestamp,
         tries: &mut usize,
     ) -> Result<Claim, BadToken> {
-        let (scope, in_former_cookie) = (&self.tenant.scope, false);
+        let scope = &self.tenant.scope;
+        let claim = |id, former_key| {
+            let (carried, is_newer) = (None, false);
+            Claim { id, former_key, in_former_cookie: false, carried, is_newer }
+        };
         let Some(sealer) = &self.sealer else {
             let text = token.strip_suffix(binding.suffix.as_bytes());
             let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
-            return Ok(Claim { id, former_key: false, in_former_cookie, carried: None });
+            return Ok(claim(id, false));
         };
         let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token, tries)?;
         let id = scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
-        let carried =
-            if self.data_in_token() { Some(self.read_data(plaintext, now)?) } else { None };
-        Ok(Claim { id, former_key, in_former_cookie, carried })
+        let mut claim = claim(id, former_key);
+        if self.data_in_token() {
+            match self.read_data(plaintext, now) {
+                Ok(carried) => claim.carried = Some(carried),
+                Err(BadToken::Newer) => claim.is_newer = true,
+                Err(bad) => return Err(bad),
+            }
+        }
+        Ok(claim)
     }
 
     /// Reads the part after the id in a token that carries its data.

@@ -55,6 +55,11 @@ impl Core {
                 return Ok(basis.has_leftovers().then_some(rest));
             }
         }
+        let is_login = match row {
+            RowAction::Create(prepared, _) => prepared.owner.is_some(),
+            RowAction::Update(save) | RowAction::Rotate(save) => save.is_login(),
+            RowAction::None | RowAction::Touch(..) | RowAction::Destroy | RowAction::Gone => false,
+        };
         let mut origin = match row {
             RowAction::None if !tells && !basis.has_leftovers() => return Ok(None),
             RowAction::None => basis.origin.clone(),
@@ -78,6 +83,11 @@ impl Core {
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
+        if let Origin::Loaded(live) = &mut origin
+            && is_login
+        {
+            Box::pin(self.end_surplus(live.key(), &mut live.record)).await;
+        }
         if let Origin::Loaded(live) = &mut origin
             && *tells
         {

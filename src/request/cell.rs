@@ -69,19 +69,29 @@ impl Cell {
     /// Loads the session once in a request, and returns a copy of its data.
     pub(crate) fn hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
         Box::pin(async {
-            let state = self.state.get_or_try_init(|| self.load(parts)).await;
-            let state = state.inspect_err(|_| self.fate.fail(&self.core))?;
-            let (basis, spare) = {
-                let mut state = lock(state);
-                // A commit under way, which was begun before, does not know of this end yet.
-                if state.waiting.iter().any(|(_, draft)| draft.intents.destroy) {
-                    (Arc::new(state.basis.with_ending()), None)
-                } else {
-                    (state.basis.clone(), state.spare.take())
-                }
-            };
-            spare.map_or_else(|| self.core.draft_of(basis), Ok)
+            let draft = self.hand_out_to_end(parts).await?;
+            if draft.basis.incoming.meets_newer {
+                self.fate.fail(&self.core);
+                return Err(SessionError::Newer);
+            }
+            Ok(draft)
         })
+    }
+
+    /// Does the same, also if a newer node wrote the session, which this node can only end.
+    pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>, SessionError> {
+        let state = self.state.get_or_try_init(|| self.load(parts)).await;
+        let state = state.inspect_err(|_| self.fate.fail(&self.core))?;
+        let (basis, spare) = {
+            let mut state = lock(state);
+            // A commit under way, which was begun before, does not know of this end yet.
+            if state.waiting.iter().any(|(_, draft)| draft.intents.destroy) {
+                (Arc::new(state.basis.with_ending()), None)
+            } else {
+                (state.basis.clone(), state.spare.take())
+            }
+        };
+        spare.map_or_else(|| self.core.draft_of(basis), Ok)
     }
 
     async fn load(&self, parts: &Parts) -> Result<Mutex<State>, SessionError> {

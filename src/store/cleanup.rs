@@ -10,8 +10,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{SessionStore, random_part};
-use crate::error::StoreError;
+use super::{Record, SessionStore, random_part};
+use crate::{error::StoreError, id::StoreKey};
 
 /// Deletes expired sessions from time to time, for a store whose engine does not delete them.
 ///
@@ -46,7 +46,11 @@ pub struct Cleanup {
     store: Arc<dyn SessionStore>,
     every: Duration,
     batch: u32,
+    observers: Vec<Arc<Observer>>,
 }
+
+/// Sees each expired row that the cleanup has deleted.
+type Observer = dyn Fn(&StoreKey, &Record) + Send + Sync;
 
 /// The shortest pause between two batches. The pause is as long as the batch took, so that requests get their turn.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -63,7 +67,16 @@ impl Cleanup {
     /// Makes a cleanup of `store`: one round a minute, in batches of 1,000 sessions. Nothing runs yet; see the
     /// example of [`Cleanup`].
     pub fn new(store: impl SessionStore) -> Self {
-        Self { store: Arc::new(store), every: Duration::from_secs(60), batch: 1000 }
+        let (every, observers) = (Duration::from_secs(60), Vec::new());
+        Self { store: Arc::new(store), every, batch: 1000, observers }
+    }
+
+    pub(crate) fn observed(
+        mut self,
+        observer: impl Fn(&StoreKey, &Record) + Send + Sync + 'static,
+    ) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
     }
 
     /// Sets the mean time between two rounds. Default: 1 minute.
@@ -142,6 +155,11 @@ impl Cleanup {
 
     async fn rounds(self) -> Infallible {
         let mut backoff = 1;
+        if !self.observers.is_empty() && !self.store.returns_expired() {
+            tracing::warn!(
+                "this store does not return expired sessions, so `.on_end(..)` is not called when a session expires"
+            );
+        }
         loop {
             let wait = (self.every / 2).saturating_add(random_part(self.every));
             sleep(wait.saturating_mul(backoff).max(SHORTEST_PAUSE)).await;
@@ -164,7 +182,7 @@ impl Cleanup {
         let mut deleted = 0;
         loop {
             let started = Instant::now();
-            let batch = timeout(BATCH_TIMEOUT, self.store.delete_expired(self.batch)).await;
+            let batch = timeout(BATCH_TIMEOUT, self.delete_batch()).await;
             let batch =
                 batch.map_err(|_elapsed| StoreError::unavailable(BATCH_TOOK_TOO_LONG))??;
             deleted += batch;
@@ -173,6 +191,19 @@ impl Cleanup {
             }
             sleep(started.elapsed().max(SHORTEST_PAUSE)).await;
         }
+    }
+}
+
+impl Cleanup {
+    async fn delete_batch(&self) -> Result<u64, StoreError> {
+        if self.observers.is_empty() || !self.store.returns_expired() {
+            return self.store.delete_expired(self.batch).await;
+        }
+        let expired = self.store.take_expired(self.batch).await?;
+        for (key, record) in &expired {
+            self.observers.iter().for_each(|observe| observe(key, record));
+        }
+        Ok(expired.len() as u64)
     }
 }
 

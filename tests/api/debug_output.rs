@@ -77,7 +77,7 @@ async fn sessions_ids_managers_and_rows_show_no_id_and_no_data() {
     let id = URL_SAFE_NO_PAD.decode(id).unwrap();
     let token = URL_SAFE_NO_PAD.decode(first.token()).unwrap();
 
-    let row = sessions.sessions_of("ada-lovelace").await.unwrap().remove(0);
+    let row = sessions.sessions_of("ada-lovelace").await.unwrap().sessions.remove(0);
     let record = store.load(&row.key()).await.unwrap().unwrap();
     let mut secrets = spellings(&id);
     secrets.extend(spellings(key().master()));

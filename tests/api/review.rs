@@ -300,7 +300,7 @@ async fn a_logout_that_replaced_ids_lead_in_a_circle_is_an_error_in_time() {
     let (_, sessions) = stored(&clock);
     let sessions = sessions.store(SlowStore(store.clone())).build().unwrap();
     let mut browser = browser_of(&sessions, Data::of("ada")).await;
-    let session = sessions.sessions_of("ada").await.unwrap().remove(0);
+    let session = sessions.sessions_of("ada").await.unwrap().sessions.remove(0);
     // Damage that only somebody with access to the store can do.
     let [begin, end] = [session.created_at(), session.expires_at()].map(Timestamp::from);
     let itself = [&[0], session.key().as_bytes().as_slice()].concat();
@@ -706,7 +706,7 @@ async fn an_update_that_another_made_first_is_no_save() {
     let (store, sessions) = stored(&ManualClock::new());
     let sessions = sessions.on_event(log.hook()).build().unwrap();
     browser_of(&sessions, Data::of("ada")).await;
-    let key = sessions.sessions_of("ada").await.unwrap().remove(0).key();
+    let key = sessions.sessions_of("ada").await.unwrap().sessions.remove(0).key();
     log.take();
     let gate = Gate::new();
     store.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
