@@ -43,6 +43,9 @@ pub struct SessionEvent {
 #[non_exhaustive]
 pub enum SessionEventKind {
     /// A token came in, and the store has no session for it.
+    ///
+    /// In Redis and memcached this includes every session that has expired, since the server deletes it. Other stores
+    /// keep an expired session until a [`Cleanup`](crate::store::Cleanup) deletes it.
     Missed,
     /// A session came in that had expired.
     Expired,

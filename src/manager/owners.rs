@@ -492,7 +492,7 @@ impl Core {
             let Some((_, newest)) = sessions.first().filter(|_| sessions.len() > limit) else {
                 return Ok(());
             };
-            if !sessions[limit..].iter().any(|(key, _)| *key == own) {
+            if sessions.iter().take(limit).any(|(key, _)| *key == own) {
                 let surplus = sessions.split_off(limit).into_iter();
                 let surplus = surplus.map(|(key, record)| (key, Some(record)));
                 self.end_rows(rows, surplus.collect(), &owners, EndReason::OverLimit).await?;

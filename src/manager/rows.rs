@@ -10,7 +10,7 @@ use crate::{
     error::{SessionError, StoreError},
     event::SessionEventKind,
     id::{StoreKey, random},
-    store::{Record, SaveOutcome, SessionStore, Version, Write},
+    store::{Record, SaveOutcome, SessionStore, Version, Write, none_if_expired},
 };
 
 /// The rows of one store.
@@ -32,10 +32,7 @@ impl Rows<'_> {
 
     /// Loads a row that has not expired.
     pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        match self.look_up(key).await {
-            Err(StoreError::Expired) => Ok(None),
-            loaded => loaded,
-        }
+        none_if_expired(self.look_up(key).await)
     }
 
     pub(super) async fn save(

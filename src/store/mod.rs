@@ -170,6 +170,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// - [`StoreError::Unavailable`] if the engine fails. `None` would be wrong then, because it means that the
     ///   session ended.
     /// - [`StoreError::Corrupt`] or [`StoreError::Newer`] from [`Record::from_bytes`].
+    /// - [`StoreError::Expired`], instead of `None`, if the row has expired and is still there. The event of the
+    ///   session is then [`Expired`](crate::SessionEventKind::Expired) and not
+    ///   [`Missed`](crate::SessionEventKind::Missed); everything else is as for `None`.
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError>;
 
     /// Writes `record` under `key` if the row is as `write` expects.
@@ -213,7 +216,7 @@ pub trait SessionStore: Send + Sync + 'static {
         version: Version,
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        let Some(record) = self.load(key).await? else {
+        let Some(record) = none_if_expired(self.load(key).await)? else {
             return Ok(SaveOutcome::Gone);
         };
         if record.version() != version {
@@ -245,7 +248,7 @@ pub trait SessionStore: Send + Sync + 'static {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
-        match self.load(key).await? {
+        match none_if_expired(self.load(key).await)? {
             None => Ok(SaveOutcome::Gone),
             Some(record) if record.version() != version => Ok(SaveOutcome::Conflict(record)),
             Some(_) => {
@@ -386,6 +389,16 @@ pub trait SessionStore: Send + Sync + 'static {
 
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     delegate_session_store!(all => |self| &**self);
+}
+
+/// Treats a row that has expired as absent.
+pub(crate) fn none_if_expired(
+    loaded: Result<Option<Record>, StoreError>,
+) -> Result<Option<Record>, StoreError> {
+    match loaded {
+        Err(StoreError::Expired) => Ok(None),
+        other => other,
+    }
 }
 
 /// Draws a random duration up to `longest`, so that nodes do not act at the same moment after a common start or

@@ -1,10 +1,11 @@
 //! With a store, whichever it is, concurrent requests lose nothing and undo no logout.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::response::IntoResponse;
 use axum_typed_session::{
-    ConflictPolicy, Rolling, Session, SessionError, SessionManager, SessionStore as _,
+    ConflictPolicy, Rolling, Session, SessionError, SessionManager, SessionStore as _, StoreError,
+    StoredSession,
     testing::{Fault, Gate, Operation},
 };
 use http::StatusCode;
@@ -40,6 +41,8 @@ macro_rules! concurrency_over {
             a_touch_is_no_conflict
             a_logout_and_a_login_get_through_to_a_session_that_others_keep_writing
             a_logout_everywhere_misses_no_session_that_gets_a_new_id
+            after_logins_at_once_exactly_the_allowed_number_of_sessions_is_left
+            every_session_is_listed_while_others_come_and_go
         }
     };
 }
@@ -620,4 +623,80 @@ pub async fn a_logout_everywhere_misses_no_session_that_gets_a_new_id(backend: &
         assert_eq!(world.read(&mut browser).await, None, "a new id with {status}");
         assert!(world.sessions.sessions_of(&name).await.unwrap().is_empty());
     }
+}
+
+pub async fn after_logins_at_once_exactly_the_allowed_number_of_sessions_is_left(
+    backend: &impl Backend,
+) {
+    if !World::over(backend).await.store.indexes_owners() {
+        return;
+    }
+    for limit in [1, 3] {
+        let world =
+            World::over_with(backend, |builder| builder.max_sessions_per_owner(limit)).await;
+        let mut bob = world.browser_with(Data::of("bob")).await;
+        let logins = all_at_once(20, |number| {
+            let (world, mut browser) = (world.clone(), world.browser());
+            async move {
+                let login = change(move |session| {
+                    session.user = Some("ann".to_owned());
+                    session.count = number;
+                    session.regenerate();
+                });
+                world.run(&mut browser, login).await.expect(StatusCode::OK, "");
+                browser
+            }
+        });
+        let mut left = 0;
+        for mut browser in logins.await {
+            left += u32::from(world.read(&mut browser).await.is_some());
+        }
+        let listed = world.sessions.sessions_of("ann").await.unwrap();
+        assert_eq!((left, listed.len()), (limit, limit as usize));
+        assert_eq!(world.rows().await, listed.len() + 1);
+        assert!(world.read(&mut bob).await.is_some());
+    }
+}
+
+pub async fn every_session_is_listed_while_others_come_and_go(backend: &impl Backend) {
+    let world = World::over(backend).await;
+    if !world.store.lists_sessions() {
+        let error = world.sessions.sessions(None, 10).await.unwrap_err();
+        assert!(matches!(error, SessionError::Store(StoreError::Unsupported { .. })), "{error}");
+        return;
+    }
+    let mut stay = BTreeSet::new();
+    for number in 0..30 {
+        let mut browser = world.browser_with(Data::of(&format!("stays {number}"))).await;
+        stay.insert(key_of(&world, &mut browser).await);
+    }
+    let coming_and_going = {
+        let world = world.clone();
+        tokio::spawn(async move {
+            for number in 0.. {
+                let mut browser = world.browser_with(Data::of(&format!("goes {number}"))).await;
+                world.run(&mut browser, change(Session::destroy)).await;
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for limit in [1, 7, 100] {
+        let (mut listed, mut after) = (BTreeSet::new(), None);
+        loop {
+            let page = world.sessions.sessions(after.as_ref(), limit).await.unwrap();
+            assert!(page.unreadable.is_empty());
+            listed.extend(page.iter().map(StoredSession::key));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(
+            listed.is_superset(&stay),
+            "{} of {}",
+            listed.intersection(&stay).count(),
+            stay.len()
+        );
+    }
+    coming_and_going.abort();
 }

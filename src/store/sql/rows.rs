@@ -12,7 +12,7 @@ use crate::{
     clock::Timestamp,
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    store::{Cursor, KeyPage, Record, SaveOutcome, SessionStore, Version, Write},
+    store::{Cursor, KeyPage, Record, SaveOutcome, SessionStore, Version, Write, none_if_expired},
 };
 
 /// How many sessions of an owner one statement ends. A time-out then keeps the result of earlier statements, and
@@ -61,7 +61,7 @@ impl<E: SqlEngine> SqlStore<E> {
                     return Ok(SaveOutcome::Saved);
                 }
             }
-            match (self.load(key).await?, expected) {
+            match (none_if_expired(self.load(key).await)?, expected) {
                 (Some(row), _) if Some(row.version()) == own => return Ok(SaveOutcome::Saved),
                 (Some(row), expected) if Some(row.version()) == expected => {}
                 (Some(row), _) => return Ok(SaveOutcome::Conflict(row)),
@@ -76,9 +76,15 @@ impl<E: SqlEngine> SqlStore<E> {
 #[async_trait]
 impl<E: SqlEngine> SessionStore for SqlStore<E> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let values = [bytes(key.as_bytes()), self.now()];
+        let values = [self.now(), bytes(key.as_bytes())];
         let rows = self.rows(&self.statements.load, &values).await?;
-        rows.first().map(record::<E>).transpose()
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        if E::integer(row, "expires_at")? <= E::integer(row, "now_millis")? {
+            return Err(StoreError::Expired);
+        }
+        record::<E>(row).map(Some)
     }
 
     async fn save(

@@ -167,8 +167,8 @@ impl Statements {
             in_memory: dialect.in_memory.map(statement),
             migration: safe(format!("{}{schema}", dialect.before_schema)),
             load: statement(
-                "SELECT version, expires_at, data FROM {table} \
-                 WHERE session_key = ? AND expires_at > {now}",
+                "SELECT version, expires_at, data, {now} AS now_millis FROM {table} \
+                 WHERE session_key = ?",
             ),
             create: dialect.create.iter().copied().map(statement).collect(),
             update: vec![statement(

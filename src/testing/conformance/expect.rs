@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     error::StoreError,
     id::StoreKey,
-    store::{Record, SaveOutcome, Write},
+    store::{Record, SaveOutcome, Write, none_if_expired},
 };
 
 impl StoreUnderTest {
@@ -35,7 +35,7 @@ impl StoreUnderTest {
     }
 
     pub(super) async fn absent(&self, key: &StoreKey, doing: &str) {
-        if let Some(found) = answered(self.load(key).await, doing) {
+        if let Some(found) = answered(none_if_expired(self.load(key).await), doing) {
             panic!("{doing}: expected no row, but load returned {found:?}");
         }
     }

@@ -1,0 +1,162 @@
+//! `.on_end(..)` tells the application the data of each session that ended, and why.
+
+use std::sync::{Arc, Mutex};
+
+use axum_typed_session::{
+    EndReason, MemoryStore, Session, SessionManagerBuilder, StoreKey,
+    testing::{Fault, Gate, ManualClock, Operation},
+};
+use http::{Request, StatusCode};
+
+use crate::{
+    logins::{Login, app, logins},
+    support::{Browser, SECOND},
+    world::{Data, World, all_at_once, change, key_of},
+};
+
+/// The ends that were told.
+#[derive(Clone)]
+struct Ends<T>(Arc<Mutex<Vec<(T, EndReason)>>>);
+
+impl<T: Send + Sync + 'static> Ends<T> {
+    fn of(builder: SessionManagerBuilder<T>) -> (Self, SessionManagerBuilder<T>) {
+        let ends = Self(Arc::default());
+        let told = ends.0.clone();
+        (ends, builder.on_end(move |data, why| told.lock().unwrap().push((data, why))))
+    }
+
+    fn take(&self) -> Vec<(T, EndReason)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn world() -> (World, Ends<Data>) {
+    let mut ends = None;
+    let world = World::with(|builder| {
+        let (told, builder) = Ends::of(builder.max_sessions_per_owner(3));
+        ends = Some(told);
+        builder
+    });
+    (world, ends.unwrap())
+}
+
+fn ann(why: EndReason) -> [(Data, EndReason); 1] {
+    [(Data::of("ann"), why)]
+}
+
+#[tokio::test]
+async fn a_sign_out_is_told_once_with_the_newest_data_and_why() {
+    let (world, ends) = world();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    world.run(&mut browser, change(|session| session.regenerate())).await;
+    world.run(&mut browser, change(Session::clear)).await;
+    world.run(&mut browser, change(|session| **session = Data::of("ann"))).await;
+    assert_eq!(ends.take(), []);
+    world.run(&mut browser, change(Session::destroy)).await.expect(StatusCode::OK, "");
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+    world.run(&mut browser, change(Session::destroy)).await;
+    assert_eq!(ends.take(), []);
+
+    // Another request wrote after this one had loaded the session.
+    let mut browser = world.browser_with(Data::count_of(1)).await;
+    let key = key_of(&world, &mut browser).await;
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
+    let (mut leaving, at) = (browser.clone(), world.clone());
+    let sign_out =
+        tokio::spawn(async move { at.run(&mut leaving, change(Session::destroy)).await.status });
+    gate.reached(1).await;
+    world.sessions.update(key, |data| *data = Data::of("ann")).await.unwrap();
+    gate.open();
+    assert_eq!(sign_out.await.unwrap(), StatusCode::OK);
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+}
+
+#[tokio::test]
+async fn every_other_way_to_end_a_session_is_told() {
+    let (world, ends) = world();
+    let key = async |world: &World| {
+        let mut browser = world.browser_with(Data::of("ann")).await;
+        key_of(world, &mut browser).await
+    };
+    world.sessions.destroy(key(&world).await).await.unwrap();
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+    assert!(world.sessions.destroy_of("ann", key(&world).await).await.unwrap());
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+    let keep = key(&world).await;
+    key(&world).await;
+    key(&world).await;
+    assert_eq!(world.sessions.destroy_others_of("ann", keep).await.unwrap(), 2);
+    assert_eq!(ends.take(), [ann(EndReason::Destroyed), ann(EndReason::Destroyed)].concat());
+    assert_eq!(world.sessions.destroy_all_of("ann").await.unwrap(), 1);
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+
+    for _ in 0..4 {
+        world.clock.advance(SECOND);
+        key(&world).await;
+    }
+    assert_eq!(ends.take(), ann(EndReason::OverLimit));
+}
+
+#[tokio::test]
+async fn an_end_in_cookie_mode_is_told_with_and_without_a_list() {
+    for has_list in [false, true] {
+        let clock = ManualClock::new();
+        let list = MemoryStore::builder().clock(clock.clone()).build();
+        let builder = logins(&clock);
+        let builder = if has_list { builder.revocations(list) } else { builder };
+        let (ends, builder) = Ends::<Login>::of(builder);
+        let mut browser = Browser::new(app(builder));
+        browser.post("/user?ann").await;
+        let mut copy = browser.clone();
+        browser.post("/destroy").await.expect_status(StatusCode::OK);
+        assert_eq!(ends.take().len(), 1, "list: {has_list}");
+        copy.send(Request::post("/destroy")).await.expect_status(StatusCode::OK);
+        // Without a list nobody knows that the copy has ended before.
+        assert_eq!(ends.take().len(), usize::from(!has_list));
+    }
+}
+
+#[tokio::test]
+async fn an_end_with_an_unknown_outcome_is_told() {
+    let (world, ends) = world();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    world.store.inject_next(1, Operation::Destroy, Fault::LoseAnswer);
+    let answer = world.run(&mut browser, change(Session::destroy)).await;
+    answer.expect_error(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
+    let at = world.clone();
+    let request =
+        tokio::spawn(async move { at.run(&mut browser, change(Session::destroy)).await.status });
+    gate.reached(1).await;
+    request.abort();
+    assert!(request.await.is_err());
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+}
+
+#[tokio::test]
+async fn of_requests_that_sign_out_at_once_one_is_told() {
+    let (world, ends) = world();
+    let browser = world.browser_with(Data::of("ann")).await;
+    let statuses = all_at_once(10, |_| {
+        let (world, mut browser) = (world.clone(), browser.clone());
+        async move { world.run(&mut browser, change(Session::destroy)).await.status }
+    });
+    assert_eq!(statuses.await, [StatusCode::OK; 10]);
+    assert_eq!(ends.take(), ann(EndReason::Destroyed));
+}
+
+#[tokio::test]
+async fn what_ends_no_session_is_not_told() {
+    let (world, ends) = world();
+    world.sessions.destroy(StoreKey::from_bytes([7; 32])).await.unwrap();
+    assert_eq!(world.sessions.destroy_all_of("nobody").await.unwrap(), 0);
+    let mut browser = world.browser_with(Data::of("bob")).await;
+    let key = key_of(&world, &mut browser).await;
+    assert!(!world.sessions.destroy_of("ann", key).await.unwrap());
+    assert_eq!(ends.take(), []);
+}
