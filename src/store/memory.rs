@@ -1,6 +1,8 @@
 //! The store in the memory of one process.
 
+mod queues;
 mod rows;
+mod table;
 
 use std::{
     fmt,
@@ -15,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::rows::{Rows, size};
-use super::{SaveOutcome, SessionStore, Write};
+use super::{Cursor, KeyPage, SaveOutcome, SessionStore, Write};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
     error::StoreError,
@@ -88,8 +90,11 @@ struct Shared {
 /// A save sweeps this many expired rows: enough to keep up with saving, and too few to delay a save for long.
 const SWEPT_PER_SAVE: usize = 4;
 
-/// A long sweep releases the lock after this many rows.
+/// A long sweep releases the lock after this many rows. A page of expired rows has no more.
 const SWEPT_AT_ONCE: usize = 256;
+
+/// A page of keys has no more.
+const LISTED_AT_ONCE: usize = 1000;
 
 impl MemoryStore {
     /// Makes an empty store with the default options: at most 256 MiB, by the system's clock.
@@ -234,12 +239,7 @@ async fn yield_now() {
 impl SessionStore for MemoryStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let now = self.shared.now();
-        let mut rows = self.shared.rows();
-        let row = rows.live(key, now).cloned();
-        if row.is_none() {
-            rows.remove(key);
-        }
-        Ok(row)
+        Ok(self.shared.rows().load(key, now))
     }
 
     async fn save(
@@ -254,20 +254,26 @@ impl SessionStore for MemoryStore {
         rows.sweep(now, SWEPT_PER_SAVE);
         let held = match (rows.live(key, now), write) {
             (Some(row), _) if row.version() == record.version() => return Ok(SaveOutcome::Saved),
-            (Some(row), Write::Update { loaded }) if row.version() == loaded.version() => size(row),
+            (Some(row), Write::Update { loaded }) if row.version() == loaded.version() => {
+                Some(size(row))
+            }
             (Some(row), Write::Create | Write::Update { .. }) => {
                 return Ok(SaveOutcome::Conflict(row.clone()));
             }
             (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
-            (None, Write::Create) => 0,
+            (None, Write::Create) => None,
         };
-        let needed = size(record).saturating_sub(held);
+        let needed = size(record).saturating_sub(held.unwrap_or(0));
         if !rows.make_room(needed, self.shared.max_bytes, now, key) {
             return Err(StoreError::Full);
         }
         // Copied, so that the row does not keep a larger buffer alive.
         let payload = Bytes::copy_from_slice(record.payload());
-        rows.insert(*key, Record { payload, ..record.clone() });
+        let record = Record { payload, ..record.clone() };
+        match held {
+            Some(_) => rows.replace(key, record, now),
+            None => rows.insert(*key, record, now),
+        }
         Ok(SaveOutcome::Saved)
     }
 
@@ -290,7 +296,7 @@ impl SessionStore for MemoryStore {
             Some(row) => {
                 if row.expires_at() < expires_at {
                     let touched = row.clone().with_expires_at(expires_at);
-                    rows.insert(*key, touched);
+                    rows.replace(key, touched, now);
                 }
                 Ok(SaveOutcome::Saved)
             }
@@ -320,7 +326,7 @@ impl SessionStore for MemoryStore {
         let mut deleted = 0;
         while left > 0 {
             let batch = left.min(SWEPT_AT_ONCE);
-            let swept = self.shared.rows().sweep(now, batch);
+            let swept = self.shared.rows().delete_expired(now, batch);
             deleted += swept as u64;
             left -= swept;
             if swept < batch {
@@ -329,6 +335,28 @@ impl SessionStore for MemoryStore {
             yield_now().await;
         }
         Ok(deleted)
+    }
+
+    async fn take_expired(&self, limit: u32) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let now = self.shared.now();
+        let limit = usize::try_from(limit).map_or(SWEPT_AT_ONCE, |limit| limit.min(SWEPT_AT_ONCE));
+        Ok(self.shared.rows().take_expired(now, limit))
+    }
+
+    fn returns_expired(&self) -> bool {
+        true
+    }
+
+    async fn list(&self, after: Option<&Cursor>, limit: u32) -> Result<KeyPage, StoreError> {
+        let now = self.shared.now();
+        let limit = usize::try_from(limit).map_or(LISTED_AT_ONCE, |limit| limit.min(LISTED_AT_ONCE));
+        let (keys, last) =
+            self.shared.rows().list(after.map(Cursor::as_bytes), limit.max(1), now);
+        Ok(KeyPage { keys, next: last.map(|key| Cursor::new(*key.as_bytes())) })
+    }
+
+    fn lists_sessions(&self) -> bool {
+        true
     }
 
     fn indexes_owners(&self) -> bool {

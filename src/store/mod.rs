@@ -376,6 +376,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     delegate_session_store!(all => |self| &**self);
 }
 
+/// How much longer an entry of a revocation list lives than the last token of its session, at least. The mark of a
+/// replaced id in a store lives for a shorter time, unless the store may take minutes to answer.
+pub(crate) const REVOCATIONS_OUTLIVE: Duration = Duration::from_secs(10 * 60);
+
 /// Draws a random duration up to `longest`, so that nodes do not act at the same moment after a common start or
 /// failure.
 fn random_part(longest: Duration) -> Duration {

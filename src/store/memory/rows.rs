@@ -1,117 +1,138 @@
 //! The rows of a memory store and their indices.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::{collections::BTreeSet, time::Duration};
 
+use super::{
+    queues::{Class, Queues},
+    table::Table,
+};
 use crate::{
     clock::Timestamp,
     id::{OwnerKey, StoreKey},
     store::Record,
 };
 
-/// The bytes of one session without its payload: the record, and its entries in three indices.
+/// The bytes of one session without its payload: the record, and its entries in four indices.
 ///
 /// Measured as the docs of the store say, and rounded up.
 const BYTES_PER_SESSION: usize = 448;
 
-#[derive(Default)]
+/// Once expired rows are handed out, the store deletes those by itself that nobody has taken for so long.
+const LEFT_FOR_OTHERS: Duration = Duration::from_secs(60 * 60);
+
+#[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// Boxed, because a growing table moves its entries under the lock.
-    pub(super) by_key: HashMap<StoreKey, Box<Record>, BuildHasherDefault<StartOfKey>>,
+    pub(super) by_key: Table,
     pub(super) by_expiry: BTreeSet<(Timestamp, StoreKey)>,
-    /// The rows that may be evicted, the oldest first.
-    pub(super) evictable: BTreeSet<(Timestamp, StoreKey)>,
     pub(super) by_owner: BTreeSet<(OwnerKey, StoreKey)>,
+    pub(super) queues: Queues,
     pub(super) bytes: usize,
-    pub(super) evictable_bytes: usize,
+    are_handed_out: bool,
 }
 
-/// Takes the start of a key for its hash.
-///
-/// A key is an output of SHA-256, so its bytes are as evenly spread as those of a hash. Clients cannot choose keys
-/// that collide: this crate makes rows only under ids that the server drew.
-#[derive(Default)]
-pub(super) struct StartOfKey(u64);
-
-impl Hasher for StartOfKey {
-    /// `Hash` writes the length of an array first. The bytes then replace it.
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(start) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*start);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) record: Record,
+    pub(super) class: Class,
+    /// When the row got its place in its queue.
+    pub(super) used_at: Timestamp,
 }
 
 impl Rows {
     pub(super) fn live(&self, key: &StoreKey, now: Timestamp) -> Option<&Record> {
-        let row = self.by_key.get(key).map(Box::as_ref);
+        let row = self.by_key.get(key).map(|row| &row.record);
         row.filter(|row| row.expires_at() > now)
     }
 
-    pub(super) fn insert(&mut self, key: StoreKey, record: Record) {
-        if let Some(row) = self.by_key.get_mut(&key)
-            && row.owner() == record.owner()
-            && row.created_at() == record.created_at()
-            && is_evictable(row) == is_evictable(&record)
-        {
-            // The usual update: only the expiry changes in an index.
-            if row.expires_at() != record.expires_at() {
-                self.by_expiry.remove(&(row.expires_at(), key));
-                self.by_expiry.insert((record.expires_at(), key));
-            }
-            if is_evictable(&record) {
-                self.evictable_bytes = self.evictable_bytes - size(row) + size(&record);
-            }
-            self.bytes = self.bytes - size(row) + size(&record);
-            **row = record;
-            return;
+    /// Returns a live row, and notes its use.
+    pub(super) fn load(&mut self, key: &StoreKey, now: Timestamp) -> Option<Record> {
+        let row = self.by_key.get_mut(key)?;
+        if row.record.expires_at() > now {
+            self.queues.note_use(key, row, now);
+            return Some(row.record.clone());
         }
-        self.remove(&key);
-        self.by_expiry.insert((record.expires_at(), key));
-        if let Some(owner) = record.owner() {
-            self.by_owner.insert((owner, key));
+        if row.record.expires_at() <= self.expired_for_itself(now) {
+            self.remove(key);
         }
-        if is_evictable(&record) {
-            self.evictable.insert((record.created_at(), key));
-            self.evictable_bytes += size(&record);
-        }
-        self.bytes += size(&record);
-        self.by_key.insert(key, Box::new(record));
+        None
     }
 
-    pub(super) fn remove(&mut self, key: &StoreKey) {
-        let Some(record) = self.by_key.remove(key) else {
+    /// Adds a row where no live row is.
+    pub(super) fn insert(&mut self, key: StoreKey, record: Record, now: Timestamp) {
+        let (class, bytes) = (Class::of(&record, false), size(&record));
+        let (expires_at, owner) = (record.expires_at(), owner_of(&record));
+        if let Some(expired) = self.by_key.insert(key, Row { record, class, used_at: now }) {
+            self.forget(&key, &expired);
+        }
+        self.by_expiry.insert((expires_at, key));
+        owner.map(|owner| self.by_owner.insert((owner, key)));
+        self.queues.add(&key, class, now, bytes);
+        self.bytes += bytes;
+    }
+
+    /// Replaces a live row.
+    pub(super) fn replace(&mut self, key: &StoreKey, record: Record, now: Timestamp) {
+        let Some(row) = self.by_key.get_mut(key) else {
             return;
         };
-        self.by_expiry.remove(&(record.expires_at(), *key));
-        if let Some(owner) = record.owner() {
-            self.by_owner.remove(&(owner, *key));
+        if row.record.expires_at() != record.expires_at() {
+            self.by_expiry.remove(&(row.record.expires_at(), *key));
+            self.by_expiry.insert((record.expires_at(), *key));
         }
-        if is_evictable(&record) {
-            self.evictable.remove(&(record.created_at(), *key));
-            self.evictable_bytes -= size(&record);
+        let (former, owner) = (owner_of(&row.record), owner_of(&record));
+        if former != owner {
+            former.map(|former| self.by_owner.remove(&(former, *key)));
+            owner.map(|owner| self.by_owner.insert((owner, *key)));
         }
-        self.bytes -= size(&record);
+        self.bytes = self.bytes - size(&row.record) + size(&record);
+        self.queues.replace(key, row, record, now);
     }
 
-    pub(super) fn sweep(&mut self, now: Timestamp, limit: usize) -> usize {
-        let mut swept = 0;
-        while swept < limit {
-            match self.by_expiry.first() {
-                Some(&(expires_at, key)) if expires_at <= now => {
-                    self.remove(&key);
-                    swept += 1;
-                }
-                _ => break,
-            }
+    pub(super) fn remove(&mut self, key: &StoreKey) -> Option<Record> {
+        let row = self.by_key.remove(key)?;
+        self.forget(key, &row);
+        Some(row.record)
+    }
+
+    /// Removes a row from the indices.
+    fn forget(&mut self, key: &StoreKey, row: &Row) {
+        self.by_expiry.remove(&(row.record.expires_at(), *key));
+        if let Some(owner) = owner_of(&row.record) {
+            self.by_owner.remove(&(owner, *key));
         }
-        swept
+        self.queues.remove(key, row);
+        self.bytes -= size(&row.record);
+    }
+
+    /// Removes a row that has expired at `now`.
+    fn pop_expired(&mut self, now: Timestamp) -> Option<(StoreKey, Record)> {
+        let (_, key) = *self.by_expiry.first().filter(|(expires_at, _)| *expires_at <= now)?;
+        self.remove(&key).map(|record| (key, record))
+    }
+
+    /// Deletes at most `limit` rows that have expired at `now`. Returns how many it deleted.
+    pub(super) fn delete_expired(&mut self, now: Timestamp, limit: usize) -> usize {
+        (0..limit).map_while(|_| self.pop_expired(now)).count()
+    }
+
+    /// Deletes at most `limit` expired rows, unless they are handed out.
+    pub(super) fn sweep(&mut self, now: Timestamp, limit: usize) -> usize {
+        self.delete_expired(self.expired_for_itself(now), limit)
+    }
+
+    /// Returns the time whose expired rows the store deletes by itself.
+    fn expired_for_itself(&self, now: Timestamp) -> Timestamp {
+        if !self.are_handed_out {
+            return now;
+        }
+        let millis = u64::try_from(LEFT_FOR_OTHERS.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_unix_millis(now.as_unix_millis().saturating_sub(millis))
+    }
+
+    /// Removes at most `limit` expired rows and returns them. From then on, other calls leave expired rows to this one.
+    pub(super) fn take_expired(&mut self, now: Timestamp, limit: usize) -> Vec<(StoreKey, Record)> {
+        self.are_handed_out = true;
+        (0..limit).map_while(|_| self.pop_expired(now)).collect()
     }
 
     /// Makes room for so many bytes beside the row of `keep`. If that is impossible, it evicts nothing and returns
@@ -126,26 +147,42 @@ impl Rows {
         let Some(limit) = max_bytes.checked_sub(needed) else {
             return false;
         };
-        while self.bytes > limit && self.sweep(now, 1) == 1 {}
-        let kept = self.by_key.get(keep).filter(|row| is_evictable(row));
-        let kept = kept.map_or(0, |row| size(row));
-        if self.bytes - self.evictable_bytes + kept > limit {
+        if self.bytes <= limit {
+            return true;
+        }
+        while self.bytes > limit && self.delete_expired(now, 1) == 1 {}
+        let kept = self.by_key.get(keep).filter(|row| row.class != Class::Kept);
+        let kept = kept.map_or(0, |row| size(&row.record));
+        if self.bytes - self.queues.bytes() + kept > limit {
             return false;
         }
         while self.bytes > limit {
-            let oldest = self.evictable.iter().find(|(_, key)| key != keep);
-            let Some(&(_, key)) = oldest else {
+            let Some(key) = self.queues.first_to_go(max_bytes, keep) else {
                 return false;
             };
             self.remove(&key);
         }
         true
     }
+
+    /// Returns the keys of live sessions among the first `limit` keys after these bytes, and the last of those keys
+    /// if more may follow.
+    pub(super) fn list(
+        &self,
+        after: Option<&[u8]>,
+        limit: usize,
+        now: Timestamp,
+    ) -> (Vec<StoreKey>, Option<StoreKey>) {
+        let mut keys = self.by_key.keys_after(after, limit);
+        let last = keys.last().copied().filter(|_| keys.len() == limit);
+        keys.retain(|key| self.live(key, now).is_some_and(|row| !row.is_tombstone()));
+        (keys, last)
+    }
 }
 
-/// Returns `true` if a full store may remove this session to make room for others.
-pub(super) fn is_evictable(record: &Record) -> bool {
-    record.owner().is_none() && !record.is_tombstone()
+/// A tombstone belongs to no owner.
+fn owner_of(record: &Record) -> Option<OwnerKey> {
+    record.owner().filter(|_| !record.is_tombstone())
 }
 
 pub(super) fn size(record: &Record) -> usize {
