@@ -225,8 +225,9 @@ async fn marks_of_replaced_ids_make_room_before_sessions_where_they_are_many() {
     bounded.create(0, &empty).await.unwrap();
     // They fill the store several times over.
     for number in 1..=200 {
-        let saved = bounded.store.save(&key(number), &mark(&bounded).build(), Write::Create);
-        assert_eq!(saved.await.unwrap(), SaveOutcome::Saved);
+        let mark = mark(&bounded).build();
+        let saved = bounded.store.save(&key(number), &mark, Write::Create).await.unwrap();
+        assert_eq!(saved, SaveOutcome::Saved);
     }
     assert_eq!(bounded.keys().await, [0]);
     assert!(bounded.store.load(&key(1)).await.unwrap().is_none());
@@ -236,27 +237,24 @@ async fn marks_of_replaced_ids_make_room_before_sessions_where_they_are_many() {
 #[tokio::test]
 async fn few_marks_of_replaced_ids_make_room_last() {
     let bounded = small();
-    bounded.store.save(&key(0), &mark(&bounded).build(), Write::Create).await.unwrap();
+    let saved = bounded.store.save(&key(0), &mark(&bounded).build(), Write::Create).await;
+    assert_eq!(saved.unwrap(), SaveOutcome::Saved);
     let empty = bounded.session().payload("").build();
     for number in 1..=200 {
         let _ = bounded.store.save(&key(number), &empty, Write::Create).await.unwrap();
         let _ = bounded.store.load(&key(number)).await.unwrap();
     }
     assert!(bounded.store.load(&key(0)).await.unwrap().is_some());
-    let mut owned = 0;
-    loop {
-        let record = bounded.session().payload("").owner(ADA).build();
-        let saved = bounded.store.save(&key(owned), &record, Write::Create).await;
-        if saved.is_err() {
-            assert_full(saved);
-            break;
-        }
-        owned += 1;
+    // Sessions with an owner take the place of all others, until the store is full of them.
+    let owned = bounded.session().payload("").owner(ADA).build();
+    let mut full = None;
+    for number in 201..=u8::MAX {
+        full = full.or(bounded.store.save(&key(number), &owned, Write::Create).await.err());
     }
-    assert!(bounded.store.len() < 200, "the store was not full");
-    let keys = bounded.keys().await;
-    let all = bounded.store.find_by_owner(&ADA).await.unwrap();
-    assert_eq!(keys.len(), all.len(), "a session without owner, or a mark, is left");
+    assert_matches!(full, Some(StoreError::Full));
+    assert!(bounded.store.load(&key(0)).await.unwrap().is_none());
+    let found = bounded.store.find_by_owner(&ADA).await.unwrap();
+    assert_eq!(found.len(), bounded.store.len());
 }
 
 #[tokio::test]
