@@ -1,6 +1,7 @@
 //! The store in the memory of one process.
 
 mod queues;
+mod row;
 mod rows;
 mod table;
 
@@ -14,9 +15,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use self::rows::{Rows, size};
+use self::rows::Rows;
 use super::{Cursor, KeyPage, SaveOutcome, SessionStore, Write};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
@@ -239,7 +239,7 @@ async fn yield_now() {
 impl SessionStore for MemoryStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let now = self.shared.now();
-        Ok(self.shared.rows().load(key, now))
+        self.shared.rows().load(key, now)
     }
 
     async fn save(
@@ -252,29 +252,7 @@ impl SessionStore for MemoryStore {
         let now = self.shared.now();
         let mut rows = self.shared.rows();
         rows.sweep(now, SWEPT_PER_SAVE);
-        let held = match (rows.live(key, now), write) {
-            (Some(row), _) if row.version() == record.version() => return Ok(SaveOutcome::Saved),
-            (Some(row), Write::Update { loaded }) if row.version() == loaded.version() => {
-                Some(size(row))
-            }
-            (Some(row), Write::Create | Write::Update { .. }) => {
-                return Ok(SaveOutcome::Conflict(row.clone()));
-            }
-            (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
-            (None, Write::Create) => None,
-        };
-        let needed = size(record).saturating_sub(held.unwrap_or(0));
-        if !rows.make_room(needed, self.shared.max_bytes, now, key) {
-            return Err(StoreError::Full);
-        }
-        // Copied, so that the row does not keep a larger buffer alive.
-        let payload = Bytes::copy_from_slice(record.payload());
-        let record = Record { payload, ..record.clone() };
-        match held {
-            Some(_) => rows.replace(key, record, now),
-            None => rows.insert(*key, record, now),
-        }
-        Ok(SaveOutcome::Saved)
+        rows.save(key, record, write, now, self.shared.max_bytes)
     }
 
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
@@ -289,18 +267,7 @@ impl SessionStore for MemoryStore {
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
         let now = self.shared.now();
-        let mut rows = self.shared.rows();
-        match rows.live(key, now) {
-            None => Ok(SaveOutcome::Gone),
-            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row.clone())),
-            Some(row) => {
-                if row.expires_at() < expires_at {
-                    let touched = row.clone().with_expires_at(expires_at);
-                    rows.replace(key, touched, now);
-                }
-                Ok(SaveOutcome::Saved)
-            }
-        }
+        self.shared.rows().touch(key, version, expires_at, now)
     }
 
     async fn destroy_at(
@@ -312,7 +279,7 @@ impl SessionStore for MemoryStore {
         let mut rows = self.shared.rows();
         match rows.live(key, now) {
             None => Ok(SaveOutcome::Gone),
-            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row.clone())),
+            Some(row) if row.version() != version => row.record().map(SaveOutcome::Conflict),
             Some(_) => {
                 rows.remove(key);
                 Ok(SaveOutcome::Saved)
@@ -369,11 +336,7 @@ impl SessionStore for MemoryStore {
 
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let now = self.shared.now();
-        let (first, last) = (StoreKey::from_bytes([0; 32]), StoreKey::from_bytes([0xff; 32]));
-        let rows = self.shared.rows();
-        let keys = rows.by_owner.range((*owner, first)..=(*owner, last));
-        let keys = keys.map(|(_, key)| *key);
-        Ok(keys.filter(|key| rows.live(key, now).is_some()).collect())
+        Ok(self.shared.rows().find_by_owner(owner, now))
     }
 }
 

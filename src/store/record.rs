@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf as _, BufMut, Bytes};
 
 use crate::{
     clock::Timestamp,
@@ -280,7 +280,7 @@ const KIND: u8 = 128;
 /// Takes the next bytes off the front; `None` if there are too few.
 pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {
     let taken = *rest.first_chunk::<N>()?;
-    *rest = rest.slice(N..);
+    rest.advance(N);
     Some(taken)
 }
 

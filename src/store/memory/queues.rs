@@ -1,43 +1,9 @@
 //! The order in which a full memory store deletes its rows.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use super::rows::{Row, size};
-use crate::{
-    clock::Timestamp,
-    id::StoreKey,
-    store::{REVOCATIONS_OUTLIVE, Record},
-};
-
-/// What a full store does with a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    /// It stays: a session with an owner, or an entry of a revocation list.
-    Kept,
-    /// The mark of an id that was replaced moments ago.
-    Mark,
-    /// A session without owner that was written once and never loaded.
-    New,
-    /// A session without owner that was loaded or written again.
-    Returned,
-}
-
-impl Class {
-    pub(super) fn of(record: &Record, has_returned: bool) -> Self {
-        if record.is_tombstone() {
-            let life = record.expires_at().saturating_since(record.created_at());
-            return if life < REVOCATIONS_OUTLIVE { Self::Mark } else { Self::Kept };
-        }
-        match (record.owner(), has_returned) {
-            (Some(_), _) => Self::Kept,
-            (None, false) => Self::New,
-            (None, true) => Self::Returned,
-        }
-    }
-}
-
-/// A session moves to the end of its queue at most this often, since every move costs time.
-const SHORTEST_BETWEEN_MOVES: Duration = Duration::from_secs(60);
+use super::row::{Class, Row};
+use crate::{clock::Timestamp, id::StoreKey};
 
 /// Marks may take this share of the store before they make room for sessions.
 const SHARE_OF_MARKS: usize = 16;
@@ -73,42 +39,28 @@ impl Queues {
         }
     }
 
-    pub(super) fn add(&mut self, key: &StoreKey, class: Class, used_at: Timestamp, bytes: usize) {
-        if let Some(queue) = self.of(class) {
-            queue.order.insert((used_at, *key));
-            queue.bytes += bytes;
+    pub(super) fn add(&mut self, key: &StoreKey, row: &Row) {
+        if let Some(queue) = self.of(row.class) {
+            queue.order.insert((row.used_at, *key));
+            queue.bytes += row.size();
         }
     }
 
     pub(super) fn remove(&mut self, key: &StoreKey, row: &Row) {
         if let Some(queue) = self.of(row.class) {
             queue.order.remove(&(row.used_at, *key));
-            queue.bytes -= size(&row.record);
+            queue.bytes -= row.size();
         }
     }
 
-    /// Puts another record into a row, which moves to the queue of its class.
-    pub(super) fn replace(
-        &mut self,
-        key: &StoreKey,
-        row: &mut Row,
-        record: Record,
-        now: Timestamp,
-    ) {
-        let class = Class::of(&record, true);
-        if class == row.class && !row.may_move(now) {
-            if let Some(queue) = self.of(class) {
-                queue.bytes = queue.bytes - size(&row.record) + size(&record);
-            }
-            row.record = record;
-            return;
+    /// Replaces a row by one with the same place.
+    pub(super) fn resize(&mut self, former: &Row, row: &Row) {
+        if let Some(queue) = self.of(row.class) {
+            queue.bytes = queue.bytes - former.size() + row.size();
         }
-        self.remove(key, row);
-        self.add(key, class, now, size(&record));
-        *row = Row { record, class, used_at: now };
     }
 
-    /// Notes that a session was loaded.
+    /// Notes that a row was loaded.
     pub(super) fn note_use(&mut self, key: &StoreKey, row: &mut Row, now: Timestamp) {
         let moves = match row.class {
             Class::Kept | Class::Mark => false,
@@ -117,8 +69,8 @@ impl Queues {
         };
         if moves {
             self.remove(key, row);
-            self.add(key, Class::Returned, now, size(&row.record));
             (row.class, row.used_at) = (Class::Returned, now);
+            self.add(key, row);
         }
     }
 
@@ -130,11 +82,10 @@ impl Queues {
     /// Returns the row to evict first from a store of this size, other than `keep`.
     pub(super) fn first_to_go(&self, max_bytes: usize, keep: &StoreKey) -> Option<StoreKey> {
         let mark = || self.marks.first_but(keep);
-        let excess = if self.marks.bytes > max_bytes / SHARE_OF_MARKS { mark() } else { None };
-        excess
-            .or_else(|| self.new.first_but(keep))
-            .or_else(|| self.returned.first_but(keep))
-            .or_else(mark)
+        let too_many = self.marks.bytes > max_bytes / SHARE_OF_MARKS;
+        let excess = if too_many { mark() } else { None };
+        let session = || self.new.first_but(keep).or_else(|| self.returned.first_but(keep));
+        excess.or_else(session).or_else(mark)
     }
 
     #[cfg(test)]
@@ -148,11 +99,5 @@ impl Queues {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.marks.order.len() + self.new.order.len() + self.returned.order.len()
-    }
-}
-
-impl Row {
-    fn may_move(&self, now: Timestamp) -> bool {
-        self.used_at.saturating_add(SHORTEST_BETWEEN_MOVES) <= now
     }
 }

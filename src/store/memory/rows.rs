@@ -1,113 +1,191 @@
 //! The rows of a memory store and their indices.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, hash_map::Entry},
+    time::Duration,
+};
 
 use super::{
-    queues::{Class, Queues},
+    queues::Queues,
+    row::{Class, Row, owner_of, size},
     table::Table,
 };
 use crate::{
     clock::Timestamp,
+    error::StoreError,
     id::{OwnerKey, StoreKey},
-    store::Record,
+    store::{Record, SaveOutcome, Version, Write},
 };
 
-/// The bytes of one session without its payload: the record, and its entries in four indices.
-///
-/// Measured as the docs of the store say, and rounded up.
-const BYTES_PER_SESSION: usize = 448;
-
-/// Once expired rows are handed out, the store deletes those by itself that nobody has taken for so long.
+/// Once expired rows are handed out, the store deletes by itself only those that nobody has taken for so long.
 const LEFT_FOR_OTHERS: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) by_key: Table,
+    pub(super) indices: Indices,
+    are_handed_out: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Indices {
     pub(super) by_expiry: BTreeSet<(Timestamp, StoreKey)>,
     pub(super) by_owner: BTreeSet<(OwnerKey, StoreKey)>,
     pub(super) queues: Queues,
     pub(super) bytes: usize,
-    are_handed_out: bool,
 }
 
-#[derive(Debug)]
-pub(super) struct Row {
-    pub(super) record: Record,
-    pub(super) class: Class,
-    /// When the row got its place in its queue.
-    pub(super) used_at: Timestamp,
-}
-
-impl Rows {
-    pub(super) fn live(&self, key: &StoreKey, now: Timestamp) -> Option<&Record> {
-        let row = self.by_key.get(key).map(|row| &row.record);
-        row.filter(|row| row.expires_at() > now)
+impl Indices {
+    fn add(&mut self, key: &StoreKey, row: &Row, owner: Option<OwnerKey>) {
+        self.by_expiry.insert((row.expires_at, *key));
+        owner.map(|owner| self.by_owner.insert((owner, *key)));
+        self.queues.add(key, row);
+        self.bytes += row.size();
     }
 
-    /// Returns a live row, and notes its use.
-    pub(super) fn load(&mut self, key: &StoreKey, now: Timestamp) -> Option<Record> {
-        let row = self.by_key.get_mut(key)?;
-        if row.record.expires_at() > now {
-            self.queues.note_use(key, row, now);
-            return Some(row.record.clone());
-        }
-        if row.record.expires_at() <= self.expired_for_itself(now) {
-            self.remove(key);
-        }
-        None
+    fn remove(&mut self, key: &StoreKey, row: &Row) {
+        self.by_expiry.remove(&(row.expires_at, *key));
+        row.owner().map(|owner| self.by_owner.remove(&(owner, *key)));
+        self.queues.remove(key, row);
+        self.bytes -= row.size();
     }
 
-    /// Adds a row where no live row is.
-    pub(super) fn insert(&mut self, key: StoreKey, record: Record, now: Timestamp) {
-        let (class, bytes) = (Class::of(&record, false), size(&record));
-        let (expires_at, owner) = (record.expires_at(), owner_of(&record));
-        if let Some(expired) = self.by_key.insert(key, Row { record, class, used_at: now }) {
-            self.forget(&key, &expired);
+    fn move_expiry(&mut self, key: &StoreKey, row: &mut Row, expires_at: Timestamp) {
+        if row.expires_at != expires_at {
+            self.by_expiry.remove(&(row.expires_at, *key));
+            self.by_expiry.insert((expires_at, *key));
+            row.expires_at = expires_at;
         }
-        self.by_expiry.insert((expires_at, key));
-        owner.map(|owner| self.by_owner.insert((owner, key)));
-        self.queues.add(&key, class, now, bytes);
-        self.bytes += bytes;
     }
 
-    /// Replaces a live row.
-    pub(super) fn replace(&mut self, key: &StoreKey, record: Record, now: Timestamp) {
-        let Some(row) = self.by_key.get_mut(key) else {
-            return;
-        };
-        if row.record.expires_at() != record.expires_at() {
-            self.by_expiry.remove(&(row.record.expires_at(), *key));
-            self.by_expiry.insert((record.expires_at(), *key));
-        }
-        let (former, owner) = (owner_of(&row.record), owner_of(&record));
+    /// Replaces a live row by a record.
+    fn replace(&mut self, key: &StoreKey, row: &mut Row, record: &Record, now: Timestamp) {
+        let (former, owner) = (row.owner(), owner_of(record));
         if former != owner {
             former.map(|former| self.by_owner.remove(&(former, *key)));
             owner.map(|owner| self.by_owner.insert((owner, *key)));
         }
-        self.bytes = self.bytes - size(&row.record) + size(&record);
-        self.queues.replace(key, row, record, now);
-    }
-
-    pub(super) fn remove(&mut self, key: &StoreKey) -> Option<Record> {
-        let row = self.by_key.remove(key)?;
-        self.forget(key, &row);
-        Some(row.record)
-    }
-
-    /// Removes a row from the indices.
-    fn forget(&mut self, key: &StoreKey, row: &Row) {
-        self.by_expiry.remove(&(row.record.expires_at(), *key));
-        if let Some(owner) = owner_of(&row.record) {
-            self.by_owner.remove(&(owner, *key));
+        self.move_expiry(key, row, record.expires_at());
+        let class = Class::of(record, true);
+        let moves = class != row.class || row.may_move(now);
+        let next = Row::new(record, class, if moves { now } else { row.used_at });
+        self.bytes = self.bytes - row.size() + next.size();
+        if moves {
+            self.queues.remove(key, row);
+            self.queues.add(key, &next);
+        } else {
+            self.queues.resize(row, &next);
         }
-        self.queues.remove(key, row);
-        self.bytes -= size(&row.record);
+        *row = next;
+    }
+}
+
+impl Rows {
+    pub(super) fn live(&self, key: &StoreKey, now: Timestamp) -> Option<&Row> {
+        self.by_key.get(key).filter(|row| row.is_live(now))
+    }
+
+    /// Returns the record of a live row, and notes its use.
+    pub(super) fn load(
+        &mut self,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<Option<Record>, StoreError> {
+        let Some(row) = self.by_key.get_mut(key) else {
+            return Ok(None);
+        };
+        if row.is_live(now) {
+            self.indices.queues.note_use(key, row, now);
+            return row.record().map(Some);
+        }
+        let expired_at = row.expires_at;
+        if expired_at <= self.expired_for_itself(now) {
+            self.remove(key);
+        }
+        Ok(None)
+    }
+
+    pub(super) fn save(
+        &mut self,
+        key: &StoreKey,
+        record: &Record,
+        write: Write<'_>,
+        now: Timestamp,
+        max_bytes: usize,
+    ) -> Result<SaveOutcome, StoreError> {
+        if self.indices.bytes.saturating_add(size(record)) > max_bytes {
+            let needed = match (self.live(key, now), write.expected()) {
+                (None, None) => size(record),
+                (Some(row), Some(expected)) if row.version() == expected => {
+                    size(record).saturating_sub(row.size())
+                }
+                // Nothing is written.
+                _ => 0,
+            };
+            if !self.make_room(needed, max_bytes, now, key) {
+                return Err(StoreError::Full);
+            }
+        }
+        let indices = &mut self.indices;
+        let mut entry = match self.by_key.entry(*key) {
+            Entry::Occupied(entry) if entry.get().is_live(now) => entry,
+            unused => {
+                if write.expected().is_some() {
+                    return Ok(SaveOutcome::Gone);
+                }
+                let row = Row::new(record, Class::of(record, false), now);
+                if let Entry::Occupied(expired) = &unused {
+                    indices.remove(key, expired.get());
+                }
+                indices.add(key, &row, owner_of(record));
+                unused.insert_entry(Box::new(row));
+                return Ok(SaveOutcome::Saved);
+            }
+        };
+        let row = entry.get_mut();
+        if row.version() == record.version() {
+            return Ok(SaveOutcome::Saved);
+        }
+        if Some(row.version()) != write.expected() {
+            return row.record().map(SaveOutcome::Conflict);
+        }
+        indices.replace(key, row, record, now);
+        Ok(SaveOutcome::Saved)
+    }
+
+    pub(super) fn touch(
+        &mut self,
+        key: &StoreKey,
+        version: Version,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        match self.by_key.get_mut(key).filter(|row| row.is_live(now)) {
+            None => Ok(SaveOutcome::Gone),
+            Some(row) if row.version() != version => row.record().map(SaveOutcome::Conflict),
+            Some(row) => {
+                if row.expires_at < expires_at {
+                    self.indices.move_expiry(key, row, expires_at);
+                }
+                self.indices.queues.note_use(key, row, now);
+                Ok(SaveOutcome::Saved)
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &StoreKey) -> Option<Box<Row>> {
+        let row = self.by_key.remove(key)?;
+        self.indices.remove(key, &row);
+        Some(row)
     }
 
     /// Removes a row that has expired at `now`.
-    fn pop_expired(&mut self, now: Timestamp) -> Option<(StoreKey, Record)> {
-        let (_, key) = *self.by_expiry.first().filter(|(expires_at, _)| *expires_at <= now)?;
-        self.remove(&key).map(|record| (key, record))
+    fn pop_expired(&mut self, now: Timestamp) -> Option<(StoreKey, Box<Row>)> {
+        let (expires_at, key) = *self.indices.by_expiry.first()?;
+        if expires_at > now {
+            return None;
+        }
+        self.remove(&key).map(|row| (key, row))
     }
 
     /// Deletes at most `limit` rows that have expired at `now`. Returns how many it deleted.
@@ -120,7 +198,7 @@ impl Rows {
         self.delete_expired(self.expired_for_itself(now), limit)
     }
 
-    /// Returns the time whose expired rows the store deletes by itself.
+    /// Returns the time of which the store deletes expired rows by itself.
     fn expired_for_itself(&self, now: Timestamp) -> Timestamp {
         if !self.are_handed_out {
             return now;
@@ -129,15 +207,17 @@ impl Rows {
         Timestamp::from_unix_millis(now.as_unix_millis().saturating_sub(millis))
     }
 
-    /// Removes at most `limit` expired rows and returns them. From then on, other calls leave expired rows to this one.
+    /// Removes at most `limit` expired rows and returns them. From then on, the store leaves expired rows to this
+    /// method.
     pub(super) fn take_expired(&mut self, now: Timestamp, limit: usize) -> Vec<(StoreKey, Record)> {
         self.are_handed_out = true;
-        (0..limit).map_while(|_| self.pop_expired(now)).collect()
+        let expired = (0..limit).map_while(|_| self.pop_expired(now));
+        expired.filter_map(|(key, row)| Some((key, row.record().ok()?))).collect()
     }
 
     /// Makes room for so many bytes beside the row of `keep`. If that is impossible, it evicts nothing and returns
     /// `false`.
-    pub(super) fn make_room(
+    fn make_room(
         &mut self,
         needed: usize,
         max_bytes: usize,
@@ -147,22 +227,26 @@ impl Rows {
         let Some(limit) = max_bytes.checked_sub(needed) else {
             return false;
         };
-        if self.bytes <= limit {
-            return true;
-        }
-        while self.bytes > limit && self.delete_expired(now, 1) == 1 {}
+        while self.indices.bytes > limit && self.delete_expired(now, 1) == 1 {}
         let kept = self.by_key.get(keep).filter(|row| row.class != Class::Kept);
-        let kept = kept.map_or(0, |row| size(&row.record));
-        if self.bytes - self.queues.bytes() + kept > limit {
+        let evictable = self.indices.queues.bytes() - kept.map_or(0, Row::size);
+        if self.indices.bytes - evictable > limit {
             return false;
         }
-        while self.bytes > limit {
-            let Some(key) = self.queues.first_to_go(max_bytes, keep) else {
+        while self.indices.bytes > limit {
+            let Some(key) = self.indices.queues.first_to_go(max_bytes, keep) else {
                 return false;
             };
             self.remove(&key);
         }
         true
+    }
+
+    pub(super) fn find_by_owner(&self, owner: &OwnerKey, now: Timestamp) -> Vec<StoreKey> {
+        let (first, last) = (StoreKey::from_bytes([0; 32]), StoreKey::from_bytes([0xff; 32]));
+        let keys = self.indices.by_owner.range((*owner, first)..=(*owner, last));
+        let keys = keys.map(|(_, key)| *key);
+        keys.filter(|key| self.live(key, now).is_some()).collect()
     }
 
     /// Returns the keys of live sessions among the first `limit` keys after these bytes, and the last of those keys
@@ -175,16 +259,7 @@ impl Rows {
     ) -> (Vec<StoreKey>, Option<StoreKey>) {
         let mut keys = self.by_key.keys_after(after, limit);
         let last = keys.last().copied().filter(|_| keys.len() == limit);
-        keys.retain(|key| self.live(key, now).is_some_and(|row| !row.is_tombstone()));
+        keys.retain(|key| self.live(key, now).is_some_and(|row| row.class != Class::Mark));
         (keys, last)
     }
-}
-
-/// A tombstone belongs to no owner.
-fn owner_of(record: &Record) -> Option<OwnerKey> {
-    record.owner().filter(|_| !record.is_tombstone())
-}
-
-pub(super) fn size(record: &Record) -> usize {
-    BYTES_PER_SESSION + record.payload().len()
 }

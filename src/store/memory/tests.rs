@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{queues::Class, *};
+use super::{row::Class, *};
+use bytes::Bytes;
+
 use crate::expiry::Lifetime;
 
 /// A clock that stands until it is set, since the manual one is behind a feature.
@@ -147,28 +149,26 @@ fn what_is_counted_is_what_is_there() {
         };
         save(&store, key, &record);
     }
-    let check = |rows: &mut Rows| {
-        let all = || rows.by_key.iter();
-        let bytes = |class: Option<Class>| -> usize {
-            all().filter(|(_, row)| Some(row.class) != class).map(|(_, row)| size(&row.record)).sum()
-        };
-        assert_eq!(rows.bytes, bytes(None));
-        assert_eq!(rows.queues.bytes(), bytes(Some(Class::Kept)));
-        let evictable = all().filter(|(_, row)| row.class != Class::Kept);
-        assert_eq!(rows.queues.len(), evictable.count());
-        let owned = all().filter(|(_, row)| row.record.owner().is_some() && !row.record.tombstone);
-        assert_eq!(rows.by_owner.len(), owned.count());
-        assert_eq!(rows.by_expiry.len(), rows.by_key.len());
-        for (key, row) in rows.by_key.iter() {
-            assert!(rows.by_expiry.contains(&(row.record.expires_at(), *key)));
-            assert!(row.class == Class::Kept || rows.queues.contains(key, row));
+    let check = |rows: &Rows| {
+        let (indices, all) = (&rows.indices, || rows.by_key.iter());
+        let evictable = || all().filter(|(_, row)| row.class != Class::Kept);
+        assert_eq!(indices.bytes, all().map(|(_, row)| row.size()).sum::<usize>());
+        let bytes = evictable().map(|(_, row)| row.size()).sum::<usize>();
+        assert_eq!(indices.queues.bytes(), bytes);
+        assert_eq!(indices.queues.len(), evictable().count());
+        let owned = all().filter(|(_, row)| row.owner().is_some());
+        assert_eq!(indices.by_owner.len(), owned.count());
+        assert_eq!(indices.by_expiry.len(), rows.by_key.len());
+        for (key, row) in all() {
+            assert!(indices.by_expiry.contains(&(row.expires_at, *key)));
+            assert!(row.class == Class::Kept || indices.queues.contains(key, row));
         }
     };
-    check(&mut store.shared.rows());
+    check(&store.shared.rows());
     for key in 1..30_u16 {
-        let held =
-            store.shared.rows().live(&store_key(key), Timestamp::from_unix_millis(0)).cloned();
-        let held = held.unwrap();
+        let Poll::Ready(Ok(Some(held))) = poll_once(store.load(&store_key(key))) else {
+            panic!("the row is not there");
+        };
         let mut record = Record {
             version: Version::random().unwrap(),
             payload: Bytes::from(vec![0; 40 - usize::from(key)]),
@@ -183,18 +183,18 @@ fn what_is_counted_is_what_is_there() {
         let saved =
             poll_once(store.save(&store_key(key), &record, Write::Update { loaded: &held }));
         assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
-        assert_eq!(store.shared.rows().by_key.get(&store_key(key)).unwrap().record, record);
-        check(&mut store.shared.rows());
+        assert_eq!(store.shared.rows().by_key.get(&store_key(key)).unwrap().record().unwrap(), record);
+        check(&store.shared.rows());
     }
     for now in [5, 17, 29, 30] {
         clock.0.store(now, Ordering::SeqCst);
         assert!(poll_once(store.load(&store_key(28))).is_ready());
-        check(&mut store.shared.rows());
+        check(&store.shared.rows());
         let again = record(now + 1);
         let _ = poll_once(store.save(&store_key(1), &again, Write::Create));
-        check(&mut store.shared.rows());
+        check(&store.shared.rows());
         assert!(poll_once(store.delete_expired(100)).is_ready());
-        check(&mut store.shared.rows());
+        check(&store.shared.rows());
     }
     assert_eq!(store.len(), 1);
 }
