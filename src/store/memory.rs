@@ -1,5 +1,6 @@
 //! The store in the memory of one process.
 
+mod hash;
 mod queues;
 mod row;
 mod rows;
@@ -90,8 +91,11 @@ struct Shared {
 /// A save sweeps this many expired rows: enough to keep up with saving, and too few to delay a save for long.
 const SWEPT_PER_SAVE: usize = 4;
 
-/// A long sweep releases the lock after this many rows. A page of expired rows has no more.
+/// A long sweep releases the lock after this many rows.
 const SWEPT_AT_ONCE: usize = 256;
+
+/// A page of expired rows has no more, since rows take longer to be handed out than to be deleted.
+const TAKEN_AT_ONCE: usize = 128;
 
 /// A page of keys has no more.
 const LISTED_AT_ONCE: usize = 1000;
@@ -306,7 +310,7 @@ impl SessionStore for MemoryStore {
 
     async fn take_expired(&self, limit: u32) -> Result<Vec<(StoreKey, Record)>, StoreError> {
         let now = self.shared.now();
-        let limit = usize::try_from(limit).map_or(SWEPT_AT_ONCE, |limit| limit.min(SWEPT_AT_ONCE));
+        let limit = usize::try_from(limit).map_or(TAKEN_AT_ONCE, |limit| limit.min(TAKEN_AT_ONCE));
         Ok(self.shared.rows().take_expired(now, limit))
     }
 

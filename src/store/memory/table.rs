@@ -5,7 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap, hash_map::Entry},
 };
 
-use super::row::Row;
+use super::{hash::Multilinear, row::Row};
 use crate::id::StoreKey;
 
 /// The rows by their keys, in one part for each first byte of a key.
@@ -16,11 +16,11 @@ use crate::id::StoreKey;
 pub(super) struct Table(Box<[Part; 256]>);
 
 /// Boxed rows, so that the entries are small.
-type Part = HashMap<StoreKey, Box<Row>>;
+type Part = HashMap<StoreKey, Box<Row>, Multilinear>;
 
 impl Default for Table {
     fn default() -> Self {
-        Self(Box::new(array::from_fn(|_| Part::new())))
+        Self(Box::new(array::from_fn(|_| Part::default())))
     }
 }
 
