@@ -49,7 +49,8 @@ fn secret() -> &'static (u128, [u128; 4]) {
     SECRET.get_or_init(|| {
         let random = RandomState::new();
         let half = |number: u8| u128::from(random.hash_one(number));
-        let mut numbers = (0..u8::MAX).step_by(2).map(|number| (half(number) << 64) | half(number + 1));
+        let mut numbers =
+            (0..u8::MAX).step_by(2).map(|number| (half(number) << 64) | half(number + 1));
         let mut next = || numbers.next().unwrap_or_default();
         (next(), array::from_fn(|_| next()))
     })

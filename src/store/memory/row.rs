@@ -14,7 +14,7 @@ use crate::{
 /// The bytes of a row beside its record: what the row has in memory, and its entries in the table and the indices.
 ///
 /// Measured as the docs of the store say, and rounded up.
-const BYTES_BESIDE_THE_RECORD: usize = 352;
+const BYTES_BESIDE_THE_RECORD: usize = 384;
 
 /// A session moves to the end of its queue at most this often, since a move takes time.
 const SHORTEST_BETWEEN_MOVES: Duration = Duration::from_secs(60);

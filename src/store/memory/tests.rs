@@ -183,7 +183,10 @@ fn what_is_counted_is_what_is_there() {
         let saved =
             poll_once(store.save(&store_key(key), &record, Write::Update { loaded: &held }));
         assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
-        assert_eq!(store.shared.rows().by_key.get(&store_key(key)).unwrap().record().unwrap(), record);
+        assert_eq!(
+            store.shared.rows().by_key.get(&store_key(key)).unwrap().record().unwrap(),
+            record
+        );
         check(&store.shared.rows());
     }
     for now in [5, 17, 29, 30] {

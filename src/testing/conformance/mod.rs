@@ -53,7 +53,8 @@ use std::{
 use time::OffsetDateTime;
 
 pub use self::{
-    cancellation::*, expiry::*, faults::*, fields::*, listing::*, owners::*, races::*, touch::*, writes::*,
+    cancellation::*, expiry::*, faults::*, fields::*, listing::*, owners::*, races::*, touch::*,
+    writes::*,
 };
 use super::{RecordBuilder, random};
 use crate::{
