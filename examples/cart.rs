@@ -31,6 +31,7 @@
 //! | `SESSION_STORE` | feature |
 //! |---|---|
 //! | `redis://127.0.0.1`, or the URLs of several nodes of a cluster between commas | `redis` |
+//! | `memcached://127.0.0.1`, which cannot end all sessions of a user at once | `memcached` |
 //! | `sqlite:sessions.db`, a file that is created if it is missing | `sqlite` |
 //! | `postgres://user:password@127.0.0.1/shop` | `postgres` |
 //! | `pgbouncer://user:password@127.0.0.1:6432/shop`, PostgreSQL behind a pooler in transaction mode | `postgres` |
@@ -48,6 +49,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+#[cfg(feature = "memcached")]
+use axum_typed_session::MemcachedStore;
 #[cfg(feature = "mysql")]
 use axum_typed_session::MySqlStore;
 #[cfg(feature = "postgres")]
@@ -201,6 +204,8 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         "memory" => Ok(Arc::new(MemoryStore::new())),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => redis(url).await,
+        #[cfg(feature = "memcached")]
+        "memcached" => Ok(Arc::new(MemcachedStore::connect(url).await?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => sql(SqliteStore::connect(url).await?).await,
         #[cfg(feature = "postgres")]
@@ -212,14 +217,16 @@ async fn open_store(url: &str) -> Result<Arc<dyn SessionStore>, Box<dyn Error>> 
         }
         #[cfg(feature = "mysql")]
         "mysql" => sql(MySqlStore::connect(url).await?).await,
-        "redis" | "rediss" | "sqlite" | "postgres" | "pgbouncer" | "mysql" => {
+        "redis" | "rediss" | "memcached" | "sqlite" | "postgres" | "pgbouncer" | "mysql" => {
             let feature = scheme.replace("rediss", "redis-rustls");
             let feature = feature.replace("pgbouncer", "postgres");
             Err(format!("SESSION_STORE: build with `--features {feature}` for `{scheme}:`").into())
         }
-        _ => Err("SESSION_STORE must be `memory`, or begin with `redis://`, `sqlite:`, `postgres://` or \
-                  `mysql://`"
-            .into()),
+        _ => Err(
+            "SESSION_STORE must be `memory`, or begin with `redis://`, `memcached://`, `sqlite:`, \
+                  `postgres://` or `mysql://`"
+                .into(),
+        ),
     }
 }
 
@@ -344,6 +351,7 @@ mod tests {
     async fn a_store_that_is_not_built_in_names_its_feature() {
         let stores = [
             ("redis://127.0.0.1", "redis", cfg!(feature = "redis")),
+            ("memcached://127.0.0.1", "memcached", cfg!(feature = "memcached")),
             ("sqlite:file.db", "sqlite", cfg!(feature = "sqlite")),
             ("postgres://127.0.0.1", "postgres", cfg!(feature = "postgres")),
             ("pgbouncer://127.0.0.1", "postgres", cfg!(feature = "postgres")),
@@ -353,7 +361,7 @@ mod tests {
             let error = open_store(url).await.err().unwrap().to_string();
             assert!(error.contains(&format!("--features {feature}")), "{error}");
         }
-        let error = open_store("memcached://127.0.0.1").await.err().unwrap().to_string();
+        let error = open_store("mongodb://127.0.0.1").await.err().unwrap().to_string();
         assert!(error.starts_with("SESSION_STORE must be"), "{error}");
     }
 

@@ -27,12 +27,13 @@ install_missing() {
 # Debian keeps the programs of each PostgreSQL release off the path.
 postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1 || true)
 install_missing cc gcc chromium chromium chromedriver chromium-driver redis-server redis-server \
+    memcached memcached \
     "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server \
     /usr/sbin/pgbouncer pgbouncer nginx nginx node nodejs npm npm
 
 say "the declared rust-version"
 # `sqlx` needs a newer one, so the features that bring it are left out.
-older=(--locked --features redis-rustls,testing)
+older=(--locked --features redis-rustls,memcached,testing)
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if cargo "+$rust_version" --version >/dev/null 2>&1; then
     cargo "+$rust_version" check "${older[@]}"

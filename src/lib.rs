@@ -46,7 +46,7 @@
 //! **Every handler that takes a session returns its guard, or runs under the layer.** The guard is the [`SessionCommit`]
 //! that [`commit`](Session::commit) returns. It sets the cookie, keeps shared caches from storing one visitor's page for
 //! another, and lets [`rolling`](SessionManagerBuilder::rolling) extend the session of a visitor who only reads. A commit
-//! of an unchanged session does no I/O.
+//! of an unchanged session does no I/O, unless `rolling` extends the session.
 //!
 //! The guard is the last part before the body, as in `(headers, guard, body)`, or it [wraps](SessionCommit::wrap) the
 //! response. Under [`AutoCommitLayer`] handlers need no commit. [`SessionManager::no_session`] is the guard of a handler
@@ -135,6 +135,8 @@ pub mod guide;
 pub use cookie;
 pub use time;
 
+#[cfg(feature = "memcached")]
+pub use crate::store::MemcachedStore;
 #[cfg(feature = "mysql")]
 pub use crate::store::MySqlStore;
 #[cfg(feature = "postgres")]

@@ -77,7 +77,7 @@ pub async fn sign_out_one(
     }
     // Only sessions of this user are ended. A device that has signed out meanwhile is no error.
     sessions.destroy_of(&user, key).await?;
-    session.flash = Some("The device is signed out.".to_owned());
+    *session.flash = Some("The device is signed out.".to_owned());
     Ok(Redirect::to("/account/devices").into_response())
 }
 
@@ -90,7 +90,7 @@ pub async fn sign_out_others(
     session.verify_csrf(&sent.csrf)?;
     if let Some(this) = session.key() {
         let ended = sessions.destroy_others_of(&user, this).await?;
-        session.flash = Some(match ended {
+        *session.flash = Some(match ended {
             1 => "One other device is signed out.".to_owned(),
             _ => format!("{ended} other devices are signed out."),
         });
@@ -146,7 +146,7 @@ pub async fn change_password(
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     users.set_password(&user, &sent.new).await?;
-    session.flash = Some("The password is changed. Your other devices are signed out.".to_owned());
+    *session.flash = Some("The password is changed. Your other devices are signed out.".to_owned());
     session.regenerate();
     // Committed here, because the key of the new id is known only then.
     let guard = session.commit().await?;

@@ -23,7 +23,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Login {
     pub user: Option<String>,
     /// A message that the next page shows once.
-    pub flash: Option<String>,
+    pub flash: Latest<Option<String>>,
     /// For the list of devices.
     pub user_agent: String,
     /// Seconds since 1970. Of two requests at once the later one counts.

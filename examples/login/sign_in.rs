@@ -74,7 +74,7 @@ pub async fn sign_in(
         let page = pages::sign_in(&frame, next, "The name or the password is wrong.");
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    session.flash = Some(format!("Welcome, {}.", sent.name));
+    *session.flash = Some(format!("Welcome, {}.", sent.name));
     session::sign_in(&mut session, sent.name, user_agent(&headers), sent.keep);
     Ok(Redirect::to(next).into_response())
 }
@@ -114,7 +114,7 @@ pub async fn sign_up(
     {
         "This name is taken."
     } else {
-        session.flash = Some(format!("Welcome, {}.", sent.name));
+        *session.flash = Some(format!("Welcome, {}.", sent.name));
         session::sign_in(&mut session, sent.name, user_agent(&headers), false);
         return Ok(Redirect::to("/").into_response());
     };

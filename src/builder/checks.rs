@@ -76,7 +76,7 @@ impl TokenOptions {
         }
         if forgets {
             tracing::warn!(
-                "`.revocations(..)` keeps its list in the memory of this process, so a restart loses the list: if the keys \
+                "`.revocations(..)` keeps its list in memory, so a restart loses the list: if the keys \
                  stay the same, the cookies of ended sessions are valid again; use a store that survives a restart"
             );
         }

@@ -53,7 +53,9 @@ pub enum ConflictPolicy {
     /// the later commit is kept. [`Counter`](crate::Counter), [`Latest`](crate::Latest), [`Set`](crate::Set) and
     /// [`Once`](crate::Once) decide how their field merges. A nested struct, an enum and a tuple are one value
     /// each. Two different changes of one value conflict. So do two changes of one number, and data with integers
-    /// beyond 64 bits. [`guide::parallel_requests`](crate::guide::parallel_requests) has a table.
+    /// beyond 64 bits. Two additions to a `HashSet` that holds items conflict too, because its JSON has another
+    /// order each time: use [`Set`](crate::Set).
+    /// [`guide::parallel_requests`](crate::guide::parallel_requests) has a table.
     #[default]
     Merge,
     /// The later commit is [`SessionError::Conflict`].

@@ -101,6 +101,10 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// Under [`AutoCommitLayer`](crate::AutoCommitLayer) the changes that a handler made before the error are
     /// committed, as for every response below 500. The comparison takes the same time wherever the token differs.
     ///
+    /// A token is not used up. It stays valid until the session ends or gets a new id, so both clicks of a double
+    /// click pass, and the handler runs twice. If the first click has given the session a new id by then, the second
+    /// click is an error. [`guide::csrf`](crate::guide::csrf#sign-in-and-other-new-ids) has a table.
+    ///
     /// # Example
     ///
     /// ```

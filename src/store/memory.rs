@@ -65,11 +65,11 @@ use crate::{
 ///
 /// What clients can do to the sessions of others, for each MiB of the bound and with 11 bytes of data in a session:
 ///
-/// | a client sends | before 0.3 | now |
+/// | a client sends | where the oldest session always goes first | in this store |
 /// |---|---|---|
-/// | requests without a cookie | the oldest login ends after BEFORE_DRIVE_BY | any number ends no session that came back; one that did not come back ends after 2,484 |
-/// | two requests for each new session | the oldest login ends after twice as many | the session that was used longest ago ends after 4,966 |
-/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after BEFORE_CHANGES within ten seconds | any number ends no session and refuses no login |
+/// | requests without a cookie | the oldest login ends after 2,284 | any number ends no session that came back; one that did not come back ends after 2,484 |
+/// | two requests for each new session | the oldest login ends after 4,568 | the session that was used longest ago ends after 4,966 |
+/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after 2,179 within ten seconds | any number ends no session and refuses no login |
 ///
 /// The tests in `tests/api/memory_attacks.rs` have these numbers.
 ///

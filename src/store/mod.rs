@@ -9,11 +9,15 @@
 
 mod cleanup;
 mod delegate;
+#[cfg(feature = "memcached")]
+mod memcached_store;
 mod memory;
 mod page;
 mod record;
 #[cfg(feature = "redis")]
 mod redis_store;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod row;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 
@@ -22,6 +26,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 pub(crate) use self::delegate::delegate_session_store;
+#[cfg(feature = "memcached")]
+pub use self::memcached_store::{MemcachedConnectError, MemcachedStore};
 pub(crate) use self::record::{take, take_timestamp};
 #[cfg(feature = "redis")]
 pub use self::redis_store::{RedisConnectError, RedisStore, RedisStoreBuilder};
@@ -316,6 +322,8 @@ pub trait SessionStore: Send + Sync + 'static {
     }
 
     /// Returns `true` if rows survive a restart of this process. Default: `true`.
+    ///
+    /// A cache returns `false`, because it may delete rows that have not expired.
     fn survives_restart(&self) -> bool {
         true
     }

@@ -163,6 +163,10 @@ impl Record {
     /// The bytes of a record that has no data, no owner and no idle timeout of its own.
     pub(crate) const FIXED_BYTES: usize = 23;
 
+    /// The most bytes that come before the payload: with idle timeout, owner, epoch and kind.
+    #[cfg(feature = "redis")]
+    pub(crate) const MOST_BYTES_OF_HEAD: usize = Self::FIXED_BYTES + 8 + 32 + 8 + 4;
+
     pub(crate) fn encoded_len(&self) -> usize {
         let idle_timeout = if self.lifetime.idle_timeout.is_some() { 8 } else { 0 };
         let owner = if self.owner.is_some() { 32 } else { 0 };

@@ -159,6 +159,44 @@ async fn a_new_id_never_undoes_the_logout_of_another_new_id() {
     }
 }
 
+#[tokio::test]
+async fn of_two_logouts_at_once_that_keep_a_flash_the_later_is_gone_and_nobody_is_signed_in() {
+    for kind in KINDS {
+        let sessions = kind.sessions(&ManualClock::new());
+        let browser = ada(&sessions).await;
+        let Overlapped { slow, quick_browser, .. } =
+            overlap(&browser, log_out_with_flash, async |browser| {
+                assert_eq!(change(browser, log_out_with_flash).await.status, StatusCode::OK);
+            })
+            .await;
+        slow.expect_error(StatusCode::CONFLICT).expect_no_cookie();
+        let form = seen::<Form>(&quick_browser).await.unwrap();
+        assert_eq!((form.user, form.flash.as_deref()), (None, Some("bye")), "{kind:?}");
+        assert_eq!(user(&browser).await, None, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_logouts_at_once_that_destroy_the_session_both_succeed() {
+    for kind in KINDS {
+        let sessions = kind.sessions(&ManualClock::new());
+        let browser = ada(&sessions).await;
+        let Overlapped { slow, slow_browser, quick_browser } = overlap(
+            &browser,
+            |session: &mut Session<Form>| session.destroy(),
+            async |browser| {
+                let destroy = |session: &mut Session<Form>| session.destroy();
+                assert_eq!(change(browser, destroy).await.status, StatusCode::OK);
+            },
+        )
+        .await;
+        assert_eq!(slow.status, StatusCode::OK, "{kind:?}");
+        for browser in [slow_browser, quick_browser, browser] {
+            assert_eq!(user(&browser).await, None, "{kind:?}");
+        }
+    }
+}
+
 /// The session goes on under the id that came first, so "logged out" would be a lie.
 #[tokio::test]
 async fn a_logout_that_keeps_a_flash_and_comes_after_a_new_id_is_refused() {

@@ -351,6 +351,63 @@ async fn a_hash_set_that_nobody_touched_never_conflicts() {
     }
 }
 
+/// Its JSON has another order each time, so that additions look like a new list.
+#[tokio::test]
+async fn additions_to_a_hash_set_that_holds_items_conflict() {
+    let full = Profile { roles: (0..20).map(|role| role.to_string()).collect(), ..ann() };
+    let [one, other]: [Edit<Profile>; 2] = [
+        |profile| _ = profile.roles.insert("one".to_owned()),
+        |profile| _ = profile.roles.insert("other".to_owned()),
+    ];
+    conflicts(full, one, other).await;
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Flash {
+    Saved,
+    Sent,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Flashes {
+    plain: Option<Flash>,
+    latest: Latest<Option<Flash>>,
+    list: Vec<String>,
+    set: Set<String>,
+}
+
+#[tokio::test]
+async fn a_message_that_requests_set_and_take_at_once_needs_latest_or_set() {
+    let text = || "x".to_owned();
+    let full = Flashes {
+        plain: Some(Flash::Saved),
+        latest: Some(Flash::Saved).into(),
+        list: vec![text()],
+        set: iter::once(text()).collect(),
+    };
+    let [save, send]: [Edit<Flashes>; 2] =
+        [|data| data.plain = Some(Flash::Saved), |data| data.plain = Some(Flash::Sent)];
+    assert_eq!(race(Flashes::default(), save, save).await.0, OK);
+    conflicts(Flashes::default(), save, send).await;
+    conflicts(full.clone(), |data| data.plain = None, send).await;
+    let add: Edit<Flashes> = |data| data.list.push("y".to_owned());
+    conflicts(full.clone(), |data| data.list.clear(), add).await;
+
+    let [take, send]: [Edit<Flashes>; 2] =
+        [|data| _ = data.latest.take(), |data| *data.latest = Some(Flash::Sent)];
+    for (slow, quick) in [(take, send), (send, take)] {
+        let mut expected = full.clone();
+        slow(&mut expected);
+        assert_eq!(race(full.clone(), slow, quick).await, (OK, expected));
+    }
+    let [take, add]: [Edit<Flashes>; 2] =
+        [|data| data.set.clear(), |data| _ = data.set.insert("y".to_owned())];
+    for (slow, quick) in [(take, add), (add, take)] {
+        let expected = Flashes { set: iter::once("y".to_owned()).collect(), ..full.clone() };
+        assert_eq!(race(full.clone(), slow, quick).await, (OK, expected));
+    }
+}
+
 #[tokio::test]
 async fn a_map_keeps_the_changes_of_different_keys() {
     both_hold(

@@ -81,6 +81,12 @@ pub struct Answer {
 
 /// What two processes on one engine must agree on.
 pub fn two_processes_lose_nothing(store: &str) {
+    let shops = two_processes_without_an_index_lose_nothing(store);
+    a_logout_everywhere_ends_what_began_anywhere(&shops);
+}
+
+/// What they must agree on if the engine does not find sessions by their owner.
+pub fn two_processes_without_an_index_lose_nothing(store: &str) -> Shops {
     let shops = [Shop::open(store), Shop::open(store)];
     a_hundred_items_from_both_are_all_there(&shops);
     a_hundred_items_at_once_are_all_there(&shops);
@@ -88,10 +94,10 @@ pub fn two_processes_lose_nothing(store: &str) {
         a_login_keeps_what_was_acknowledged_and_is_not_overwritten(&shops);
         no_request_undoes_a_logout(&shops);
     }
-    a_logout_everywhere_ends_what_began_anywhere(&shops);
+    shops
 }
 
-type Shops = [Shop; 2];
+pub type Shops = [Shop; 2];
 
 /// Sends requests at the same moment, in turns to one process and the other.
 fn at_once(shops: &Shops, cookie: &str, requests: &[(&str, String)]) -> Vec<Answer> {

@@ -38,8 +38,7 @@ impl Hasher for HashOfKey {
     }
 
     fn finish(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0.to_be_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        u64::try_from(self.0 >> 64).unwrap_or_default()
     }
 }
 

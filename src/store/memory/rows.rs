@@ -129,14 +129,14 @@ impl Rows {
         let indices = &mut self.indices;
         let mut entry = match self.by_key.entry(*key) {
             Entry::Occupied(entry) if entry.get().is_live(now) => entry,
-            unused => {
-                if write.expected().is_some() {
-                    return Ok(SaveOutcome::Gone);
-                }
-                let row = Row::new(record, Class::of(record, false), now);
+            Entry::Occupied(_) | Entry::Vacant(_) if write.expected().is_some() => {
+                return Ok(SaveOutcome::Gone);
+            }
+            unused @ (Entry::Occupied(_) | Entry::Vacant(_)) => {
                 if let Entry::Occupied(expired) = &unused {
                     indices.remove(key, expired.get());
                 }
+                let row = Row::new(record, Class::of(record, false), now);
                 indices.add(key, &row, owner_of(record));
                 unused.insert_entry(Box::new(row));
                 return Ok(SaveOutcome::Saved);

@@ -1,34 +1,7 @@
-//! The row of a session: one string of version, expiry and record.
+//! The head of a row, which its save script compares.
 
-use bytes::{BufMut, Bytes};
-
-use crate::{
-    clock::Timestamp,
-    error::StoreError,
-    store::{Record, Version, take},
-};
-
-/// Returns the value of a record's row: version `[u8; 16]`, expiry in Unix milliseconds `u64`, big-endian,
-/// then [`Record::to_bytes`].
-pub(super) fn encode(record: &Record) -> Vec<u8> {
-    let mut row = Vec::with_capacity(24 + record.encoded_len());
-    row.extend_from_slice(record.version().as_bytes());
-    row.put_u64(record.expires_at().as_unix_millis());
-    record.write_to(&mut row);
-    row
-}
-
-/// Reads what [`encode`] wrote.
-pub(super) fn decode(row: Vec<u8>) -> Result<Record, StoreError> {
-    let mut rest = Bytes::from(row);
-    let version = take(&mut rest).ok_or(StoreError::Corrupt)?;
-    let expires_at = take(&mut rest).ok_or(StoreError::Corrupt)?;
-    Record::from_bytes(
-        Version::from_bytes(version),
-        Timestamp::from_unix_millis(u64::from_be_bytes(expires_at)),
-        rest,
-    )
-}
+use crate::store::Record;
+pub(super) use crate::store::row::{decode, encode};
 
 /// Returns how many bytes of a record come before its payload. They hold the owner and the absolute end.
 pub(super) fn head_len(record: &Record) -> usize {
@@ -36,4 +9,47 @@ pub(super) fn head_len(record: &Record) -> usize {
 }
 
 /// The last byte of a row that can come before its payload, which [`decode`] does without.
-pub(super) const LAST_OF_HEAD: usize = 24 + 23 + 8 + 32 - 1;
+pub(super) const LAST_OF_HEAD: usize = 24 + Record::MOST_BYTES_OF_HEAD - 1;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        expiry::{IdleTimeout, Lifetime},
+        id::OwnerKey,
+        store::Version,
+    };
+
+    #[test]
+    fn the_head_of_every_record_is_read_without_its_payload() {
+        let time = Timestamp::from_unix_millis(1);
+        let record = Record {
+            version: Version::from_bytes([1; 16]),
+            schema: 1,
+            codec: 1,
+            owner: Some(OwnerKey::from_bytes([2; 32])),
+            lifetime: Lifetime {
+                created_at: time,
+                expires_at: time,
+                absolute_end: time,
+                has_own_end: true,
+                idle_timeout: Some(IdleTimeout::Persistent(Duration::from_secs(1))),
+            },
+            epoch: 3,
+            kind: 4,
+            tombstone: false,
+            is_sealed: true,
+            payload: Bytes::from_static(b"payload"),
+            opened_from: None,
+        };
+        let row = encode(&record);
+        assert_eq!(row.len(), LAST_OF_HEAD + 1 + record.payload().len());
+        let head = decode(row[..=LAST_OF_HEAD].to_vec()).unwrap();
+        assert_eq!((head.owner(), head.is_tombstone()), (record.owner(), false));
+    }
+}

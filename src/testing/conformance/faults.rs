@@ -141,9 +141,9 @@ pub async fn an_unreadable_row_is_an_error_and_stays(store: &StoreUnderTest) {
     let record = store.record().payload("unreadable").build();
     let (key, next) = (store.created(&record).await, store.record().payload("next").build());
     damage(key).await;
-    unreadable(store.load(&key).await, "loading a row that is no record");
+    unreadable(&store.load(&key).await, "loading a row that is no record");
     let created = store.save(&key, &next, Write::Create).await;
-    unreadable(created, "creating over a row that is no record");
+    unreadable(&created, "creating over a row that is no record");
     // Whether these read the row is up to the engine.
     let _ = store.destroy_at(&key, next.version()).await;
     let _ = store.touch(&key, next.version(), an_hour_after(&record)).await;
@@ -151,7 +151,7 @@ pub async fn an_unreadable_row_is_an_error_and_stays(store: &StoreUnderTest) {
     if store.lists_sessions() {
         let _ = store.list(None, 1000).await;
     }
-    unreadable(store.load(&key).await, "loading a row that is no record, after other calls");
+    unreadable(&store.load(&key).await, "loading a row that is no record, after other calls");
     answered(store.destroy(&key).await, "destroying a row that is no record");
     store.absent(&key, "loading after an unreadable row was destroyed").await;
 }
@@ -165,7 +165,7 @@ pub async fn an_unreadable_row_can_be_destroyed(store: &StoreUnderTest) {
     let (key, next) = (store.created(&record).await, store.record().payload("next").build());
     damage(key).await;
     for _ in 0..2 {
-        unreadable(store.load(&key).await, "loading a row that is no record");
+        unreadable(&store.load(&key).await, "loading a row that is no record");
     }
     answered(store.destroy(&key).await, "destroying a row that is no record");
     store.absent(&key, "loading after an unreadable row was destroyed").await;
@@ -174,7 +174,7 @@ pub async fn an_unreadable_row_can_be_destroyed(store: &StoreUnderTest) {
 }
 
 #[track_caller]
-fn unreadable<R: Debug>(answer: Result<R, StoreError>, doing: &str) {
+fn unreadable<R: Debug>(answer: &Result<R, StoreError>, doing: &str) {
     assert!(
         matches!(answer, Err(StoreError::Corrupt | StoreError::Newer)),
         "{doing}: expected Corrupt or Newer, got {answer:?}"
