@@ -259,12 +259,17 @@ async fn few_marks_of_replaced_ids_make_room_last() {
 
 #[tokio::test]
 async fn an_entry_of_a_revocation_list_makes_no_room_before_it_expires() {
-    let bounded = Bounded::to(2);
-    let entry = bounded.session().tombstone();
-    bounded.create(0, &entry).await.unwrap();
-    for number in 1..6 {
-        bounded.create(number, &bounded.session()).await.unwrap();
+    let bounded = small();
+    let entry = bounded.session().tombstone().build();
+    let saved = bounded.store.save(&key(0), &entry, Write::Create).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    let mut full = None;
+    for number in 1..=u8::MAX {
+        let row = if number % 2 == 0 { mark(&bounded) } else { bounded.session().owner(ADA) };
+        let row = row.payload("").build();
+        full = full.or(bounded.store.save(&key(number), &row, Write::Create).await.err());
     }
+    assert_matches!(full, Some(StoreError::Full));
     assert!(bounded.store.load(&key(0)).await.unwrap().is_some());
     bounded.clock.advance(HOUR);
     assert!(bounded.store.load(&key(0)).await.unwrap().is_none());

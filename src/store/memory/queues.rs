@@ -65,7 +65,7 @@ impl Queues {
         let moves = match row.class {
             Class::Kept | Class::Mark => false,
             Class::New => true,
-            Class::Returned => row.may_move(now),
+            Class::Returned => false,
         };
         if moves {
             self.remove(key, row);
