@@ -53,7 +53,8 @@ impl fmt::Debug for Timestamp {
 impl From<OffsetDateTime> for Timestamp {
     /// Times before 1970 become 1970.
     fn from(time: OffsetDateTime) -> Self {
-        Self(u64::try_from(time.unix_timestamp_nanos() / NANOS_OF_MILLI).unwrap_or(0))
+        let millis = time.unix_timestamp() * 1000 + i64::from(time.millisecond());
+        Self(u64::try_from(millis).unwrap_or(0))
     }
 }
 

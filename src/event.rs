@@ -44,8 +44,9 @@ pub struct SessionEvent {
 pub enum SessionEventKind {
     /// A token came in, and the store has no session for it.
     ///
-    /// In Redis and memcached this includes every session that has expired, since the server deletes it. Other stores
-    /// keep an expired session until a [`Cleanup`](crate::store::Cleanup) deletes it.
+    /// In Redis and memcached this includes every session that has expired, since the server deletes it. A
+    /// [`MemoryStore`](crate::MemoryStore) deletes expired sessions within a minute. In SQL they stay until a
+    /// [`Cleanup`](crate::store::Cleanup) deletes them.
     Missed,
     /// A session came in that had expired.
     Expired,

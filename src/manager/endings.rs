@@ -18,16 +18,12 @@ use crate::{
     event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
     id::StoreKey,
-    store::{Cleanup, Record, SaveOutcome, Version, Write},
+    store::{Cleanup, REVOCATIONS_OUTLIVE, Record, SaveOutcome, Version, Write},
 };
 
 /// How long a replaced id is told from an unknown one, so that requests sent before the new cookie arrived
 /// cannot overwrite it.
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(10);
-
-/// How long an entry of the revocation list outlives the last token of its session, for clocks that differ and a
-/// list that answers late. It is longer where the options allow more of both.
-const LONGER_THAN_TOKENS: Duration = Duration::from_secs(10 * 60);
 
 /// The session that an old id was replaced by. No client can use its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +237,8 @@ impl Core {
         // Every token of an id lives equally long, and was issued at a time before its request asked the list.
         let longest = self.policy.max_absolute_timeout();
         let ttl = record.map_or(longest, |record| self.ttl_of(record));
-        let margin = LONGER_THAN_TOKENS.max(self.clock_skew + self.unfinished_life());
+        // For clocks that differ and a list that answers late. It is longer where the options allow more of both.
+        let margin = REVOCATIONS_OUTLIVE.max(self.clock_skew + self.unfinished_life());
         let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor)?;
         let entered = list.save_twice(key, &entry, Write::Create).await?;
         Ok(match entered {

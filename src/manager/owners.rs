@@ -16,7 +16,7 @@ use super::{
     any_data::Data,
     core::Core,
     endings::Ending,
-    rows::{Pauses, Rows},
+    rows::Rows,
     stored::{IsMeant, Stored, StoredSession},
 };
 use crate::{
@@ -475,7 +475,7 @@ impl Core {
     }
 
     /// Every login lists the sessions after it was stored, and all agree on their order. So after logins at once,
-    /// the newest remain and no others.
+    /// exactly the newest sessions remain.
     async fn try_to_end_surplus(
         &self,
         rows: Rows<'_>,
@@ -485,32 +485,29 @@ impl Core {
     ) -> Result<(), SessionError> {
         let owners = self.owners_of(record, owner);
         let limit = self.max_sessions_per_owner();
-        let pauses = Pauses::start();
-        loop {
+        for is_first_look in [true, false] {
             let mut sessions = self.rows_of(rows, &owners, limit).await?;
             sessions.sort_by_key(|(key, record)| Reverse((record.created_at(), *key)));
-            let Some((_, newest)) = sessions.first().filter(|_| sessions.len() > limit) else {
-                return Ok(());
-            };
-            if sessions.iter().take(limit).any(|(key, _)| *key == own) {
-                let surplus = sessions.split_off(limit).into_iter();
-                let surplus = surplus.map(|(key, record)| (key, Some(record)));
-                self.end_rows(rows, surplus.collect(), &owners, EndReason::OverLimit).await?;
-                return Ok(());
+            let newest = sessions.first().map(|(_, record)| record.created_at());
+            let surplus = sessions.split_off(limit.min(sessions.len()));
+            let is_surplus = surplus.iter().any(|(key, _)| *key == own);
+            if let Some(newest) = newest.filter(|_| is_surplus && is_first_look) {
+                // The clock of another node is ahead, or another login came in the same millisecond. This login is
+                // the later one, unless yet another one says the same of itself.
+                let mut latest = record.clone();
+                latest.lifetime.created_at = newest.saturating_add(Duration::from_millis(1));
+                latest.version = Version::random().map_err(SessionError::Random)?;
+                let write = Write::Update { loaded: record };
+                if rows.save_twice(&own, &latest, write).await? == SaveOutcome::Saved {
+                    *record = latest;
+                }
+                continue;
             }
-            // The clock of another node is ahead. This login is the latest one all the same, if no other login has
-            // ended it already.
-            let mut latest = record.clone();
-            latest.lifetime.created_at =
-                newest.created_at().saturating_add(Duration::from_millis(1));
-            latest.version = Version::random().map_err(SessionError::Random)?;
-            let write = Write::Update { loaded: record };
-            if rows.save_twice(&own, &latest, write).await? != SaveOutcome::Saved {
-                return Ok(());
-            }
-            *record = latest;
-            pauses.check()?;
+            let surplus = surplus.into_iter().map(|(key, record)| (key, Some(record)));
+            self.end_rows(rows, surplus.collect(), &owners, EndReason::OverLimit).await?;
+            break;
         }
+        Ok(())
     }
 
     /// Returns the hashes of the owner of a record under every key.

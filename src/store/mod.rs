@@ -401,6 +401,10 @@ pub(crate) fn none_if_expired(
     }
 }
 
+/// How much longer an entry of a revocation list lives than the last token of its session, at least. The mark of a
+/// replaced id in a store lives for a shorter time, unless the store may take minutes to answer.
+pub(crate) const REVOCATIONS_OUTLIVE: Duration = Duration::from_secs(10 * 60);
+
 /// Draws a random duration up to `longest`, so that nodes do not act at the same moment after a common start or
 /// failure.
 fn random_part(longest: Duration) -> Duration {

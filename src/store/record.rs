@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf as _, BufMut, Bytes};
 
 use crate::{
     clock::Timestamp,
@@ -212,21 +212,22 @@ impl Record {
     pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
         let idle_timeout = self.lifetime.idle_timeout;
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        bytes.put_u8(FORMAT);
-        bytes.put_u8(
-            flag(self.tombstone, TOMBSTONE)
-                | flag(self.owner.is_some(), OWNER)
-                | flag(idle_timeout.is_some(), IDLE_TIMEOUT)
-                | flag(self.epoch != 0, EPOCH)
-                | flag(idle_timeout.is_some_and(IdleTimeout::is_persistent), PERSISTENT)
-                | flag(self.lifetime.has_own_end, OWN_END)
-                | flag(self.is_sealed, SEALED)
-                | flag(self.kind != 0, KIND),
-        );
-        bytes.put_u8(self.codec);
-        bytes.put_u32(self.schema);
-        bytes.put_u64(self.lifetime.created_at.as_unix_millis());
-        bytes.put_u64(self.lifetime.absolute_end.as_unix_millis());
+        let flags = flag(self.tombstone, TOMBSTONE)
+            | flag(self.owner.is_some(), OWNER)
+            | flag(idle_timeout.is_some(), IDLE_TIMEOUT)
+            | flag(self.epoch != 0, EPOCH)
+            | flag(idle_timeout.is_some_and(IdleTimeout::is_persistent), PERSISTENT)
+            | flag(self.lifetime.has_own_end, OWN_END)
+            | flag(self.is_sealed, SEALED)
+            | flag(self.kind != 0, KIND);
+        // Written at once: a vector looks at its room for each part.
+        let mut fixed = [0; Self::FIXED_BYTES];
+        let mut rest = fixed.as_mut_slice();
+        rest.put_slice(&[FORMAT, flags, self.codec]);
+        rest.put_u32(self.schema);
+        rest.put_u64(self.lifetime.created_at.as_unix_millis());
+        rest.put_u64(self.lifetime.absolute_end.as_unix_millis());
+        bytes.extend_from_slice(&fixed);
         if let Some(idle_timeout) = idle_timeout {
             bytes.put_u64(u64::try_from(idle_timeout.duration().as_millis()).unwrap_or(u64::MAX));
         }
@@ -321,7 +322,7 @@ const KIND: u8 = 128;
 /// Takes the next bytes off the front; `None` if there are too few.
 pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {
     let taken = *rest.first_chunk::<N>()?;
-    *rest = rest.slice(N..);
+    rest.advance(N);
     Some(taken)
 }
 

@@ -1,16 +1,20 @@
 //! `.on_end(..)` tells the application the data of each session that ended, and why.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum_typed_session::{
-    EndReason, MemoryStore, Session, SessionManagerBuilder, StoreKey,
+    EndReason, Key, MemoryStore, Session, SessionManager, SessionManagerBuilder, StoreKey,
+    store::Cleanup,
     testing::{Fault, Gate, ManualClock, Operation},
 };
 use http::{Request, StatusCode};
 
 use crate::{
     logins::{Login, app, logins},
-    support::{Browser, SECOND},
+    support::{Browser, DAY, SECOND, Visits},
     world::{Data, World, all_at_once, change, key_of},
 };
 
@@ -48,7 +52,7 @@ fn ann(why: EndReason) -> [(Data, EndReason); 1] {
 async fn a_sign_out_is_told_once_with_the_newest_data_and_why() {
     let (world, ends) = world();
     let mut browser = world.browser_with(Data::of("ann")).await;
-    world.run(&mut browser, change(|session| session.regenerate())).await;
+    world.run(&mut browser, change(Session::regenerate)).await;
     world.run(&mut browser, change(Session::clear)).await;
     world.run(&mut browser, change(|session| **session = Data::of("ann"))).await;
     assert_eq!(ends.take(), []);
@@ -159,4 +163,49 @@ async fn what_ends_no_session_is_not_told() {
     let key = key_of(&world, &mut browser).await;
     assert!(!world.sessions.destroy_of("ann", key).await.unwrap());
     assert_eq!(ends.take(), []);
+}
+
+fn ann_expired() -> [(Data, EndReason); 1] {
+    ann(EndReason::Expired)
+}
+
+#[tokio::test]
+async fn an_expired_session_is_told_when_it_is_deleted() {
+    let (world, ends) = world();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    // The mark of the old id ends too, and is no session.
+    world.run(&mut browser, change(Session::regenerate)).await;
+    world.clock.advance(DAY + SECOND);
+    assert_eq!(world.read(&mut browser).await, None);
+    assert_eq!(ends.take(), []);
+    world.sessions.delete_expired(100).await.unwrap();
+    assert_eq!(ends.take(), ann_expired());
+    world.sessions.delete_expired(100).await.unwrap();
+    assert_eq!(ends.take(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_tells_each_manager_of_its_own_sessions() {
+    let clock = ManualClock::new();
+    let store = Arc::new(MemoryStore::builder().clock(clock.clone()).build());
+    let visits = SessionManager::<Visits>::builder().store(store.clone()).clock(clock.clone());
+    let (visits_ends, visits) = Ends::of(visits);
+    // The store holds no data of these that it could read.
+    let data = SessionManager::<Data>::builder().store(store.clone()).clock(clock.clone());
+    let (data_ends, data) = Ends::of(data.keys(Key::generate()).encrypt_rows(true));
+    let (visits, data) = (visits.build().unwrap(), data.build().unwrap());
+    let _ = visits.create(Visits { count: 5 }).await.unwrap();
+    let _ = data.create(Data::of("ann")).await.unwrap();
+    let cleanup = Cleanup::new(store.clone()).every(SECOND).report_to(&visits).report_to(&data);
+    let cleanup = cleanup.spawn();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!((visits_ends.take().len(), data_ends.take().len()), (0, 0));
+    clock.advance(DAY + SECOND);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let [(Visits { count: 5 }, EndReason::Expired)] = visits_ends.take()[..] else {
+        panic!("one visit");
+    };
+    assert_eq!(data_ends.take(), ann_expired());
+    assert!(store.is_empty());
+    cleanup.stop().await;
 }

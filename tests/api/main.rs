@@ -49,6 +49,7 @@ mod identity;
 mod keys;
 mod keys_from_text;
 mod logout_within_a_request;
+mod memory_attacks;
 mod memory_bound;
 mod one_request;
 mod options;

@@ -8,7 +8,7 @@ use axum_typed_session::{
 
 use crate::{
     common::assert_matches,
-    support::{HOUR, SECOND},
+    support::{HOUR, MINUTE, SECOND},
 };
 
 const ADA: OwnerKey = OwnerKey::from_bytes([0xad; 32]);
@@ -48,15 +48,14 @@ impl Bounded {
         Ok(record)
     }
 
-    /// The keys that are there.
+    /// The keys that are there. A load would be a use of the session.
     async fn keys(&self) -> Vec<u8> {
-        let mut keys = Vec::new();
-        for number in 0..=u8::MAX {
-            if self.store.load(&key(number)).await.unwrap().is_some() {
-                keys.push(number);
-            }
-        }
-        keys
+        let page = self.store.list(None, 1000).await.unwrap();
+        page.keys.iter().map(|key| key.as_bytes()[0]).collect()
+    }
+
+    async fn load(&self, number: u8) {
+        assert!(self.store.load(&key(number)).await.unwrap().is_some());
     }
 }
 
@@ -168,16 +167,112 @@ async fn a_full_store_still_takes_updates_that_do_not_grow() {
 }
 
 #[tokio::test]
-async fn a_tombstone_makes_no_room_before_it_expires() {
-    let bounded = Bounded::to(2);
-    let tombstone = bounded.session().tombstone();
-    bounded.create(0, &tombstone).await.unwrap();
-    for number in 1..6 {
+async fn sessions_that_came_back_make_room_after_all_others() {
+    let bounded = Bounded::to(4);
+    for number in 0..4 {
         bounded.create(number, &bounded.session()).await.unwrap();
     }
-    assert!(bounded.keys().await.contains(&0));
+    // One was loaded, another was saved again.
+    bounded.load(0).await;
+    let loaded = bounded.session().build();
+    let second = bounded.create(4, &bounded.session()).await.unwrap();
+    assert_eq!(bounded.keys().await, [0, 2, 3, 4]);
+    let write = Write::Update { loaded: &second };
+    let saved = bounded.store.save(&key(4), &loaded, write).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    for number in 5..9 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+    }
+    assert_eq!(bounded.keys().await, [0, 4, 7, 8]);
+    // Where no others are left, the one that was used longest ago makes room.
+    for number in 7..9 {
+        bounded.load(number).await;
+    }
+    bounded.create(9, &bounded.session()).await.unwrap();
+    assert_eq!(bounded.keys().await, [4, 7, 8, 9]);
+}
+
+#[tokio::test]
+async fn a_session_in_use_makes_room_after_one_that_is_not() {
+    let bounded = Bounded::to(3);
+    for number in 0..3 {
+        bounded.create(number, &bounded.session()).await.unwrap();
+        bounded.load(number).await;
+    }
+    bounded.clock.advance(MINUTE);
+    bounded.load(0).await;
+    bounded.create(3, &bounded.session()).await.unwrap();
+    assert_eq!(bounded.keys().await, [0, 2, 3]);
+}
+
+/// A mark of a replaced id, which lives for some seconds.
+fn mark(bounded: &Bounded) -> RecordBuilder {
+    let now = Timestamp::from(bounded.clock.now());
+    bounded.session().tombstone().expires_at(now.saturating_add(30 * SECOND))
+}
+
+/// A store that is far smaller, for rows without data.
+fn small() -> Bounded {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().max_bytes(16 * 1024).clock(clock.clone()).build();
+    Bounded { store, clock }
+}
+
+#[tokio::test]
+async fn marks_of_replaced_ids_make_room_before_sessions_where_they_are_many() {
+    let bounded = small();
+    let empty = bounded.session().payload("");
+    bounded.create(0, &empty).await.unwrap();
+    // They fill the store several times over.
+    for number in 1..=200 {
+        let mark = mark(&bounded).build();
+        let saved = bounded.store.save(&key(number), &mark, Write::Create).await.unwrap();
+        assert_eq!(saved, SaveOutcome::Saved);
+    }
+    assert_eq!(bounded.keys().await, [0]);
+    assert!(bounded.store.load(&key(1)).await.unwrap().is_none());
+    assert!(bounded.store.load(&key(200)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn few_marks_of_replaced_ids_make_room_last() {
+    let bounded = small();
+    let saved = bounded.store.save(&key(0), &mark(&bounded).build(), Write::Create).await;
+    assert_eq!(saved.unwrap(), SaveOutcome::Saved);
+    let empty = bounded.session().payload("").build();
+    for number in 1..=200 {
+        let _ = bounded.store.save(&key(number), &empty, Write::Create).await.unwrap();
+        let _ = bounded.store.load(&key(number)).await.unwrap();
+    }
+    assert!(bounded.store.load(&key(0)).await.unwrap().is_some());
+    // Sessions with an owner take the place of all others, until the store is full of them.
+    let owned = bounded.session().payload("").owner(ADA).build();
+    let mut full = None;
+    for number in 201..=u8::MAX {
+        full = full.or(bounded.store.save(&key(number), &owned, Write::Create).await.err());
+    }
+    assert_matches!(full, Some(StoreError::Full));
+    assert!(bounded.store.load(&key(0)).await.unwrap().is_none());
+    let found = bounded.store.find_by_owner(&ADA).await.unwrap();
+    assert_eq!(found.len(), bounded.store.len());
+}
+
+#[tokio::test]
+async fn an_entry_of_a_revocation_list_makes_no_room_before_it_expires() {
+    let bounded = small();
+    let entry = bounded.session().tombstone().build();
+    let saved = bounded.store.save(&key(0), &entry, Write::Create).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    let mut full = None;
+    for number in 1..=u8::MAX {
+        let row = if number % 2 == 0 { mark(&bounded) } else { bounded.session().owner(ADA) };
+        let row = row.payload("").build();
+        full = full.or(bounded.store.save(&key(number), &row, Write::Create).await.err());
+    }
+    assert_matches!(full, Some(StoreError::Full));
+    assert!(bounded.store.load(&key(0)).await.unwrap().is_some());
     bounded.clock.advance(HOUR);
-    assert!(bounded.keys().await.is_empty());
+    assert_matches!(bounded.store.load(&key(0)).await, Err(StoreError::Expired));
 }
 
 #[tokio::test]
@@ -205,16 +300,6 @@ async fn saving_frees_expired_sessions_as_it_goes() {
         bounded.create(number, &bounded.session()).await.unwrap();
     }
     assert_eq!(bounded.store.len(), 5);
-}
-
-#[tokio::test]
-async fn an_expired_session_is_freed_when_it_is_loaded() {
-    let bounded = Bounded::to(2);
-    bounded.create(0, &bounded.session()).await.unwrap();
-    bounded.clock.advance(HOUR);
-    assert_eq!(bounded.store.len(), 1);
-    assert_eq!(bounded.store.load(&key(0)).await.unwrap(), None);
-    assert!(bounded.store.is_empty());
 }
 
 #[tokio::test]

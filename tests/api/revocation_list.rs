@@ -76,7 +76,7 @@ impl World {
     }
 
     async fn holds(&self, key: &StoreKey) -> bool {
-        self.list.load(key).await.unwrap().is_some()
+        matches!(self.list.load(key).await, Ok(Some(_)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum_typed_session::{
-    MemoryStore, SessionEventKind, SessionManager,
+    MemoryStore, Session, SessionEventKind, SessionManager,
     testing::{Fault, FaultyStore, ManualClock, Operation},
 };
 use http::{Request, StatusCode};
@@ -42,7 +42,7 @@ async fn a_login_of_a_session_that_exists_counts_too_and_a_new_id_does_not() {
     world.clock.advance(SECOND);
     let mut second = world.browser_with(Data::count_of(1)).await;
     let key = key_of(&world, &mut second).await;
-    world.run(&mut first, change(|session| session.regenerate())).await;
+    world.run(&mut first, change(Session::regenerate)).await;
     assert!(world.read(&mut first).await.is_some());
 
     world.sessions.update(key, |data| data.user = Some("ann".to_owned())).await.unwrap();

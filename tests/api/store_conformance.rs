@@ -3,15 +3,19 @@
 use std::{
     collections::{BTreeSet, HashMap},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    SessionStore, StoreError, StoreKey,
-    store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
+    SessionStore, StoreError, StoreKey, session_store_conformance,
+    store::{Cursor, KeyPage, OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
     testing::{
         ManualClock, RecordBuilder,
         conformance::{self, StoreUnderTest},
@@ -54,6 +58,21 @@ enum Flaw {
     DestroyAtIgnoresTheVersion,
     DestroyAtDoesNothing,
     FindsNobodyWithoutAnIndex,
+    ListLosesTheLastOfAPage,
+    ListShowsExpiredRows,
+    ListsNothingWithoutSupport,
+    TakeExpiredKeepsTheRows,
+    TakeExpiredTakesLiveRows,
+    TakesNothingWithoutSupport,
+    DeleteExpiredDeletesNothing,
+    EngineErrorIsNone,
+    EngineErrorIsGone,
+    EngineErrorIsAnEmptyList,
+    EngineErrorIsADestroy,
+    EngineErrorLosesTheRow,
+    UnreadableRowIsNone,
+    UnreadableRowIsDeleted,
+    UnreadableRowCannotBeDestroyed,
 }
 
 #[derive(Clone)]
@@ -62,6 +81,8 @@ struct Flawed {
     clock: ManualClock,
     rows: Arc<Mutex<HashMap<StoreKey, Record>>>,
     former_owners: Arc<Mutex<Vec<(OwnerKey, StoreKey)>>>,
+    is_broken: Arc<AtomicBool>,
+    unreadable: Arc<Mutex<BTreeSet<StoreKey>>>,
     /// What makes a write atomic, where that is not the flaw.
     one_at_a_time: Arc<tokio::sync::Mutex<()>>,
 }
@@ -77,12 +98,47 @@ impl Flawed {
             clock: clock.clone(),
             rows: Arc::default(),
             former_owners: Arc::default(),
+            is_broken: Arc::default(),
+            unreadable: Arc::default(),
             one_at_a_time: Arc::default(),
         };
-        StoreUnderTest::new(store).advance_with(move |duration| {
-            clock.advance(duration);
-            async {}
-        })
+        let (broken, repaired) = (store.is_broken.clone(), store.is_broken.clone());
+        let unreadable = store.unreadable.clone();
+        StoreUnderTest::new(store)
+            .advance_with(move |duration| {
+                clock.advance(duration);
+                async {}
+            })
+            .break_with(
+                move || {
+                    broken.store(true, Ordering::SeqCst);
+                    async {}
+                },
+                move || {
+                    repaired.store(false, Ordering::SeqCst);
+                    async {}
+                },
+            )
+            .damage_with(move |key| {
+                unreadable.lock().unwrap().insert(key);
+                async {}
+            })
+    }
+
+    /// Fails while the engine is broken.
+    fn engine(&self) -> Result<(), StoreError> {
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(StoreError::unavailable("the engine is broken"));
+        }
+        Ok(())
+    }
+
+    /// Fails for a row that is no record.
+    fn read(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if self.unreadable.lock().unwrap().contains(key) {
+            return Err(StoreError::Corrupt);
+        }
+        Ok(())
     }
 
     fn is(&self, flaw: Flaw) -> bool {
@@ -183,6 +239,22 @@ impl Flawed {
 impl SessionStore for Flawed {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let key = self.key(key);
+        if self.engine().is_err() && self.is(Flaw::EngineErrorLosesTheRow) {
+            self.rows().remove(&key);
+        }
+        if self.engine().is_err() && self.is(Flaw::EngineErrorIsNone) {
+            return Ok(None);
+        }
+        self.engine()?;
+        if self.read(&key).is_err() && self.is(Flaw::UnreadableRowIsNone) {
+            return Ok(None);
+        }
+        if self.read(&key).is_err() && self.is(Flaw::UnreadableRowIsDeleted) {
+            self.rows().remove(&key);
+            self.unreadable.lock().unwrap().remove(&key);
+            return Err(StoreError::Corrupt);
+        }
+        self.read(&key)?;
         if self.is(Flaw::LoadReturnsExpiredRows) {
             return Ok(self.rows().get(&key).cloned());
         }
@@ -196,6 +268,11 @@ impl SessionStore for Flawed {
         write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         let key = self.key(key);
+        if self.engine().is_err() && self.is(Flaw::EngineErrorIsGone) {
+            return Ok(SaveOutcome::Gone);
+        }
+        self.engine()?;
+        self.read(&key)?;
         let one_at_a_time = if self.is(Flaw::SaveIsTwoSteps) {
             None
         } else {
@@ -218,7 +295,15 @@ impl SessionStore for Flawed {
     }
 
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
+        if self.engine().is_err() && self.is(Flaw::EngineErrorIsADestroy) {
+            return Ok(());
+        }
+        self.engine()?;
+        if self.is(Flaw::UnreadableRowCannotBeDestroyed) {
+            self.read(&self.key(key))?;
+        }
         let _one_at_a_time = self.one_at_a_time.lock().await;
+        self.unreadable.lock().unwrap().remove(&self.key(key));
         let removed = self.rows().remove(&self.key(key));
         if removed.is_none() && self.is(Flaw::DestroyFailsOnNothing) {
             return Err(StoreError::unavailable("no such row"));
@@ -248,6 +333,8 @@ impl SessionStore for Flawed {
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
         let key = self.key(key);
+        self.engine()?;
+        self.read(&key)?;
         let Some(row) = self.live(&key) else {
             if self.is(Flaw::TouchMakesRows) {
                 let made = RecordBuilder::new().version(version);
@@ -283,6 +370,10 @@ impl SessionStore for Flawed {
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        self.engine()?;
+        if self.is(Flaw::DeleteExpiredDeletesNothing) {
+            return Ok(0);
+        }
         let limit = if self.is(Flaw::DeleteExpiredIgnoresItsLimit) {
             usize::MAX
         } else {
@@ -296,14 +387,62 @@ impl SessionStore for Flawed {
         Ok(expired.len() as u64)
     }
 
+    async fn take_expired(&self, limit: u32) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        self.engine()?;
+        if !self.returns_expired() {
+            return Ok(Vec::new());
+        }
+        let limit = usize::try_from(limit).unwrap();
+        let mut rows = self.rows();
+        let live = self.is(Flaw::TakeExpiredTakesLiveRows);
+        let expired = rows.iter().filter(|(_, row)| live || !self.is_live(row));
+        let expired: Vec<_> = expired.map(|(key, row)| (*key, row.clone())).take(limit).collect();
+        if !self.is(Flaw::TakeExpiredKeepsTheRows) {
+            rows.retain(|key, _| expired.iter().all(|(expired, _)| expired != key));
+        }
+        Ok(expired)
+    }
+
+    fn returns_expired(&self) -> bool {
+        !self.is(Flaw::TakesNothingWithoutSupport)
+    }
+
+    async fn list(&self, after: Option<&Cursor>, limit: u32) -> Result<KeyPage, StoreError> {
+        self.engine()?;
+        if !self.lists_sessions() {
+            return Ok(KeyPage::default());
+        }
+        let after = after.map_or(&[][..], Cursor::as_bytes);
+        let rows = self.rows();
+        let listed = rows.iter().filter(|(key, row)| {
+            key.as_bytes().as_slice() > after
+                && (self.is(Flaw::ListShowsExpiredRows) || self.is_live(row))
+        });
+        let mut keys: Vec<_> = listed.map(|(key, _)| *key).collect();
+        keys.sort();
+        keys.truncate(usize::try_from(limit.max(1)).unwrap());
+        let next = keys.last().map(|key| Cursor::new(*key.as_bytes()));
+        if self.is(Flaw::ListLosesTheLastOfAPage) {
+            keys.pop();
+        }
+        Ok(KeyPage { keys, next })
+    }
+
+    fn lists_sessions(&self) -> bool {
+        !self.is(Flaw::ListsNothingWithoutSupport)
+    }
+
     fn indexes_owners(&self) -> bool {
         !self.is(Flaw::FindsNobodyWithoutAnIndex)
     }
 
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
-        if !self.indexes_owners() {
+        if !self.indexes_owners()
+            || (self.engine().is_err() && self.is(Flaw::EngineErrorIsAnEmptyList))
+        {
             return Ok(Vec::new());
         }
+        self.engine()?;
         let rows = self.rows();
         let is_found = |row: &Record| {
             row.owner() == Some(*owner)
@@ -323,6 +462,7 @@ impl SessionStore for Flawed {
         owner: &OwnerKey,
         keep: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
+        self.engine()?;
         let keep = keep.filter(|_| !self.is(Flaw::DestroyByOwnerIgnoresKeep));
         let mut rows = self.rows();
         let before = rows.len();
@@ -334,72 +474,103 @@ impl SessionStore for Flawed {
     }
 }
 
-async fn fails(check: impl Future<Output = ()> + Send + 'static) -> bool {
-    tokio::spawn(check).await.is_err_and(|error| error.is_panic())
+/// Returns `true` if a check panics.
+fn fails<F: Future<Output = ()>>(check: impl FnOnce() -> F + Send + 'static) -> bool {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(check());
+    };
+    thread::spawn(run).join().is_err()
 }
 
-/// Makes a test of each line: the check must fail for the flaw, and pass where there is none.
+// Every check passes where there is no flaw.
+session_store_conformance!(without_a_flaw, Flawed::tested(Flaw::Nothing));
+
+/// Makes a module of each flaw, with a test of each check that must fail. Each flaw has two or more.
 macro_rules! caught {
-    ($($flaw:ident by $check:ident;)+) => { $(
-        #[tokio::test]
-        async fn $check() {
-            let passing = Flawed::tested(Flaw::Nothing);
-            conformance::$check(&passing).await;
-            let failing = Flawed::tested(Flaw::$flaw);
-            let failed = fails(async move { conformance::$check(&failing).await }).await;
-            assert!(failed, "{:?} passed {}", Flaw::$flaw, stringify!($check));
+    ($($flaw:ident by $first:ident, $($other:ident),+;)+) => { $(
+        #[allow(non_snake_case, reason = "the name of the flaw")]
+        mod $flaw {
+            use super::*;
+
+            caught! { @$flaw $first }
+            $(caught! { @$flaw $other })+
         }
     )+ };
+    (@$flaw:ident $check:ident) => {
+        #[test]
+        fn $check() {
+            let check = async || conformance::$check(&Flawed::tested(Flaw::$flaw)).await;
+            assert!(fails(check), "{:?} passed {}", Flaw::$flaw, stringify!($check));
+        }
+    };
 }
 
 caught! {
-    CreateOverwrites by create_conflicts_with_a_live_row;
-    CreateTakesOverTombstones by create_conflicts_with_a_tombstone;
-    UpdateMakesRows by update_never_makes_a_row;
-    UpdateIgnoresTheVersion by update_conflicts_with_another_version;
-    UpdateRevivesExpiredRows by update_does_not_revive_an_expired_row;
-    RepeatedCreateConflicts by a_repeated_create_is_one_write;
-    RepeatedUpdateConflicts by a_repeated_update_is_one_write;
-    RepeatedWriteShortens by a_repeated_write_undoes_no_touch;
-    LoadReturnsExpiredRows by load_hides_an_expired_row;
-    SaveIsTwoSteps by concurrent_updates_of_a_version_save_one;
-    SaveIsTwoWrites by a_dropped_update_leaves_old_or_new;
-    MaxAgeIsLost by every_field_comes_back;
-    PayloadIsText by payloads_are_opaque_bytes;
-    KeysIgnoreCase by keys_are_compared_byte_by_byte;
-    TouchShortens by touch_never_shortens;
-    TouchMakesRows by touch_never_makes_a_row;
-    TouchIgnoresTheVersion by touch_conflicts_with_another_version;
-    TouchWritesBack by touch_undoes_no_racing_update;
-    TouchLosesTheOwner by touch_moves_only_the_expiry;
-    DeleteExpiredDeletesAll by delete_expired_leaves_live_rows;
-    DeleteExpiredIgnoresItsLimit by delete_expired_respects_its_limit;
-    IndexKeepsFormerOwners by the_owner_index_follows_the_row;
-    IndexKeepsExpiredRows by find_by_owner_hides_expired_rows;
-    DestroyByOwnerIgnoresKeep by destroy_by_owner_keeps_the_one_it_is_told_to;
-    DestroyByOwnerMiscounts by destroy_by_owner_ends_every_session;
-    DestroyAtIgnoresTheVersion by destroy_at_conflicts_with_another_version;
-    DestroyAtDoesNothing by destroy_at_removes_the_version_it_expects;
-    DestroyFailsOnNothing by destroying_nothing_succeeds;
-    FindsNobodyWithoutAnIndex by without_an_index_owners_are_unsupported;
-}
-
-mod also {
-    //! Checks that catch more than one flaw, or flaws that more than one check catches.
-
-    use super::*;
-
-    caught! {
-        ConflictHasNoRecordOfItsOwn by create_conflicts_with_a_live_row;
-        SaveIsTwoSteps by concurrent_creates_save_one;
-        SaveIsTwoWrites by a_dropped_create_leaves_all_or_nothing;
-        ExpiryIsInSeconds by every_field_comes_back;
-        KeysEndAtAZeroByte by keys_are_compared_byte_by_byte;
-        SaveIsTwoSteps by compare_and_swap_loses_nothing;
-        TouchWritesBack by touch_revives_no_destroyed_row;
-        SaveIsTwoSteps by destroy_beats_racing_updates;
-        IndexKeepsFormerOwners by the_owner_index_forgets_ended_rows;
-    }
+    CreateOverwrites by create_conflicts_with_a_live_row, concurrent_creates_save_one;
+    CreateTakesOverTombstones by create_conflicts_with_a_tombstone, every_field_comes_back;
+    UpdateMakesRows by update_never_makes_a_row, gone_stays_gone;
+    UpdateIgnoresTheVersion by update_conflicts_with_another_version,
+        concurrent_updates_of_a_version_save_one, compare_and_swap_loses_nothing;
+    UpdateRevivesExpiredRows by update_does_not_revive_an_expired_row, save_moves_the_expiry;
+    ConflictHasNoRecordOfItsOwn by create_conflicts_with_a_live_row, every_field_comes_back,
+        compare_and_swap_loses_nothing;
+    RepeatedCreateConflicts by a_repeated_create_is_one_write, a_repeated_write_undoes_no_touch;
+    RepeatedUpdateConflicts by a_repeated_update_is_one_write, every_field_comes_back;
+    RepeatedWriteShortens by a_repeated_write_undoes_no_touch,
+        touched_rows_outlive_their_first_expiry;
+    LoadReturnsExpiredRows by load_hides_an_expired_row, touch_does_not_revive_an_expired_row;
+    SaveIsTwoSteps by concurrent_creates_save_one, concurrent_updates_of_a_version_save_one,
+        compare_and_swap_loses_nothing, destroy_beats_racing_updates;
+    SaveIsTwoWrites by a_dropped_create_leaves_all_or_nothing, a_dropped_update_leaves_old_or_new;
+    ExpiryIsInSeconds by every_field_comes_back, create_finds_no_row;
+    MaxAgeIsLost by every_field_comes_back, touch_moves_only_the_expiry;
+    PayloadIsText by payloads_are_opaque_bytes, every_field_comes_back;
+    KeysIgnoreCase by keys_are_compared_byte_by_byte, owners_are_found_by_their_rows;
+    KeysEndAtAZeroByte by keys_are_compared_byte_by_byte, list_returns_every_live_row;
+    TouchShortens by touch_never_shortens, touched_rows_outlive_their_first_expiry;
+    TouchMakesRows by touch_never_makes_a_row, gone_stays_gone;
+    TouchIgnoresTheVersion by touch_conflicts_with_another_version, touch_leaves_the_row_writable;
+    TouchWritesBack by touch_undoes_no_racing_update, touch_revives_no_destroyed_row;
+    TouchLosesTheOwner by touch_moves_only_the_expiry, a_dropped_touch_leaves_a_whole_row;
+    DeleteExpiredDeletesAll by delete_expired_leaves_live_rows, delete_expired_respects_its_limit;
+    DeleteExpiredDeletesNothing by delete_expired_deletes_expired_rows,
+        delete_expired_leaves_live_rows;
+    DeleteExpiredIgnoresItsLimit by delete_expired_respects_its_limit,
+        delete_expired_deletes_expired_rows;
+    IndexKeepsFormerOwners by the_owner_index_follows_the_row, the_owner_index_forgets_ended_rows;
+    IndexKeepsExpiredRows by find_by_owner_hides_expired_rows,
+        touched_rows_outlive_their_first_expiry;
+    DestroyByOwnerIgnoresKeep by destroy_by_owner_keeps_the_one_it_is_told_to,
+        a_dropped_destroy_by_owner_leaves_whole_rows;
+    DestroyByOwnerMiscounts by destroy_by_owner_ends_every_session,
+        find_by_owner_hides_expired_rows;
+    DestroyFailsOnNothing by destroying_nothing_succeeds, keys_are_compared_byte_by_byte;
+    DestroyAtIgnoresTheVersion by destroy_at_conflicts_with_another_version,
+        update_conflicts_with_another_version;
+    DestroyAtDoesNothing by destroy_at_removes_the_version_it_expects,
+        the_owner_index_forgets_ended_rows;
+    FindsNobodyWithoutAnIndex by without_an_index_owners_are_unsupported,
+        owners_are_found_by_their_rows;
+    ListLosesTheLastOfAPage by list_returns_every_live_row, list_hides_rows_that_are_gone;
+    ListShowsExpiredRows by list_hides_rows_that_are_gone, load_hides_an_expired_row;
+    ListsNothingWithoutSupport by without_a_list_it_is_unsupported, list_returns_every_live_row;
+    TakeExpiredKeepsTheRows by take_expired_returns_what_it_deletes,
+        take_expired_gives_each_row_once;
+    TakeExpiredTakesLiveRows by take_expired_leaves_live_rows, take_expired_returns_what_it_deletes;
+    TakesNothingWithoutSupport by without_taking_expired_rows_it_is_unsupported,
+        take_expired_returns_what_it_deletes;
+    EngineErrorIsNone by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    EngineErrorIsGone by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    EngineErrorIsAnEmptyList by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    EngineErrorIsADestroy by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    EngineErrorLosesTheRow by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    UnreadableRowIsNone by an_unreadable_row_is_an_error_and_stays,
+        an_unreadable_row_can_be_destroyed;
+    UnreadableRowIsDeleted by an_unreadable_row_is_an_error_and_stays,
+        an_unreadable_row_can_be_destroyed;
+    UnreadableRowCannotBeDestroyed by an_unreadable_row_is_an_error_and_stays,
+        an_unreadable_row_can_be_destroyed;
 }
 
 #[test]
@@ -408,7 +579,7 @@ fn the_macro_runs_every_check() {
     let sources = std::fs::read_dir(folder).unwrap();
     let sources = sources.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
     let source: String = sources.collect();
-    let (_, list) = source.split_once("__session_store_conformance! { $store;").unwrap();
+    let (_, list) = source.split_once("! { $($with)*").unwrap();
     let (list, _) = list.split_once('}').unwrap();
     let listed: BTreeSet<&str> = list.split_whitespace().collect();
     let checks = source.split("\npub async fn ").skip(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     MemoryStore, SessionStore, session_store_conformance,
-    testing::{FaultyStore, ManualClock, conformance::StoreUnderTest},
+    testing::{Fault, FaultyStore, ManualClock, Operation, conformance::StoreUnderTest},
 };
 
 fn store() -> (MemoryStore, ManualClock) {
@@ -31,7 +31,18 @@ session_store_conformance!(conformance_behind_an_arc, {
     tested(Arc::new(store) as Arc<dyn SessionStore>, clock)
 });
 
-session_store_conformance!(conformance_of_a_failing_store_at_rest, {
+session_store_conformance!(conformance_of_a_store_that_fails_and_recovers, {
     let (store, clock) = store();
-    tested(FaultyStore::new(store), clock)
+    let store = FaultyStore::new(store);
+    let (broken, repaired) = (store.clone(), store.clone());
+    tested(store, clock).break_with(
+        move || {
+            broken.inject(Operation::all(), Fault::Fail);
+            async {}
+        },
+        move || {
+            repaired.heal();
+            async {}
+        },
+    )
 });

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     SessionStore, StoreError, StoreKey, session_store_conformance,
     store::{Record, SaveOutcome, Timestamp, Version, Write},
+    testing::conformance::StoreUnderTest,
 };
 
 /// A table as an engine would have it: columns to compare and move, and a blob.
@@ -83,4 +84,14 @@ impl SessionStore for Table {
     }
 }
 
-session_store_conformance!(Table::default());
+// An engine would delete expired rows by itself.
+session_store_conformance!({
+    let table = Arc::new(Table::default());
+    let rows = table.clone();
+    StoreUnderTest::new(table).engine_deletes_expired().damage_with(move |key| {
+        if let Some(row) = rows.rows().unwrap().get_mut(key.as_bytes()) {
+            row.rest = vec![0xff];
+        }
+        async {}
+    })
+});

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{Router, extract::State, response::IntoResponse, routing::post};
 use axum_typed_session::{
     AutoCommitLayer, MemoryStore, SessionError, SessionManager, SessionManagerBuilder,
-    SessionStore as _, StoreKey,
+    SessionStore as _, StoreKey, StoredSession,
     store::{Record, SaveOutcome, Version, Write},
     testing::{Fault, FaultyStore, ManualClock, Operation},
 };
@@ -124,7 +124,7 @@ async fn nobody_is_told_that_they_are_signed_out_while_the_store_is_down() {
 /// Makes the data of a row unreadable for every node.
 async fn damage(world: &World, key: StoreKey) {
     let row = world.store.load(&key).await.unwrap().unwrap();
-    let mut bytes = row.to_bytes().to_vec();
+    let mut bytes = row.to_bytes();
     *bytes.last_mut().unwrap() = b'?';
     let version = Version::from_bytes([9; 16]);
     let damaged = Record::from_bytes(version, row.expires_at(), bytes).unwrap();
@@ -144,7 +144,7 @@ async fn sessions_that_cannot_be_read_stand_beside_the_others_and_can_be_ended()
     damage(&world, damaged).await;
 
     let page = older.sessions_of("ann").await.unwrap();
-    assert_eq!(page.iter().map(|session| session.key()).collect::<Vec<_>>(), [readable]);
+    assert_eq!(page.iter().map(StoredSession::key).collect::<Vec<_>>(), [readable]);
     let mut unreadable = page.unreadable.clone();
     unreadable.sort();
     let mut expected = [of_newer, damaged];

@@ -10,19 +10,24 @@ use axum_typed_session::{
 
 use crate::support::{Memcached, or_skip, shared};
 
+/// The server deletes expired rows by itself.
+fn tested(store: impl SessionStore) -> StoreUnderTest {
+    StoreUnderTest::new(store).engine_deletes_expired()
+}
+
 /// A store whose clock the checks move. The server still counts its own seconds.
 async fn moving(memcached: &Memcached) -> StoreUnderTest {
     let clock = ManualClock::at(OffsetDateTime::now_utc());
     let store = memcached.store().await.clock(clock.clone());
-    StoreUnderTest::new(store).advance_with(move |duration| {
+    tested(store).advance_with(move |duration| {
         clock.advance(duration);
         async {}
     })
 }
 
-session_store_conformance!(by_the_wall_clock, or_skip!(shared()).store().await);
+session_store_conformance!(by_the_wall_clock, tested(or_skip!(shared()).store().await));
 session_store_conformance!(by_a_clock_of_the_test, moving(or_skip!(shared())).await);
 session_store_conformance!(
     behind_an_arc,
-    Arc::new(or_skip!(shared()).store().await) as Arc<dyn SessionStore>
+    tested(Arc::new(or_skip!(shared()).store().await) as Arc<dyn SessionStore>)
 );

@@ -2,13 +2,28 @@
 
 use std::sync::Arc;
 
-use axum_typed_session::{SessionStore, session_store_conformance};
+use axum_typed_session::{
+    SessionStore, session_store_conformance, testing::conformance::StoreUnderTest,
+};
+use redis::cmd;
 
-use crate::support::{or_skip, shared, shared_cluster};
+use crate::support::{or_skip, row_key, shared, shared_cluster};
 
-session_store_conformance!(one_server, or_skip!(shared()).store().await);
-session_store_conformance!(cluster, or_skip!(shared_cluster()).store().await);
+/// The server deletes expired rows by itself.
+fn tested(store: impl SessionStore) -> StoreUnderTest {
+    StoreUnderTest::new(store).engine_deletes_expired()
+}
+
+session_store_conformance!(one_server, {
+    let server = or_skip!(shared());
+    tested(server.store().await).damage_with(move |key| {
+        let damaged = b"\xff".as_slice();
+        server.ask::<()>(cmd("SET").arg(row_key(&key)).arg(damaged).arg("KEEPTTL"));
+        async {}
+    })
+});
+session_store_conformance!(cluster, tested(or_skip!(shared_cluster()).store().await));
 session_store_conformance!(
     behind_an_arc,
-    Arc::new(or_skip!(shared()).store().await) as Arc<dyn SessionStore>
+    tested(Arc::new(or_skip!(shared()).store().await) as Arc<dyn SessionStore>)
 );

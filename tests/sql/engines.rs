@@ -32,7 +32,10 @@ pub trait Engine: SqlEngine {
     /// engine is not installed.
     async fn open(options: PoolOptions<Self>) -> Option<(Pool<Self>, Option<Folder>)>;
 
-    async fn run_sql(pool: &Pool<Self>, sql: &str) -> Result<u64, sqlx::Error>;
+    fn run_sql(
+        pool: &Pool<Self>,
+        sql: &str,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
     fn run_on(
         connection: &mut Self::Connection,

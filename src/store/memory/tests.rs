@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{rows::is_evictable, *};
+use super::{row::Class, *};
+use bytes::Bytes;
+
 use crate::expiry::Lifetime;
 
 /// A clock that stands until it is set, since the manual one is behind a feature.
@@ -148,22 +150,25 @@ fn what_is_counted_is_what_is_there() {
         save(&store, key, &record);
     }
     let check = |rows: &Rows| {
-        let all = || rows.by_key.values();
-        assert_eq!(rows.bytes, all().map(|row| size(row)).sum::<usize>());
-        let evictable: Vec<_> = all().filter(|row| is_evictable(row)).collect();
-        assert_eq!(rows.evictable_bytes, evictable.iter().map(|row| size(row)).sum::<usize>());
-        assert_eq!(rows.evictable.len(), evictable.len());
-        assert_eq!(rows.by_owner.len(), all().filter(|row| row.owner().is_some()).count());
-        assert_eq!(rows.by_expiry.len(), rows.by_key.len());
-        for (key, row) in &rows.by_key {
-            assert!(rows.by_expiry.contains(&(row.expires_at(), *key)));
+        let (indices, all) = (&rows.indices, || rows.by_key.iter());
+        let evictable = || all().filter(|(_, row)| row.class != Class::Kept);
+        assert_eq!(indices.bytes, all().map(|(_, row)| row.size()).sum::<usize>());
+        let bytes = evictable().map(|(_, row)| row.size()).sum::<usize>();
+        assert_eq!(indices.queues.bytes(), bytes);
+        assert_eq!(indices.queues.len(), evictable().count());
+        let owned = all().filter(|(_, row)| row.owner().is_some());
+        assert_eq!(indices.by_owner.len(), owned.count());
+        assert_eq!(indices.by_expiry.len(), rows.by_key.len());
+        for (key, row) in all() {
+            assert!(indices.by_expiry.contains(&(row.expires_at, *key)));
+            assert!(row.class == Class::Kept || indices.queues.contains(key, row));
         }
     };
     check(&store.shared.rows());
     for key in 1..30_u16 {
-        let held =
-            store.shared.rows().live(&store_key(key), Timestamp::from_unix_millis(0)).cloned();
-        let held = held.unwrap();
+        let Poll::Ready(Ok(Some(held))) = poll_once(store.load(&store_key(key))) else {
+            panic!("the row is not there");
+        };
         let mut record = Record {
             version: Version::random().unwrap(),
             payload: Bytes::from(vec![0; 40 - usize::from(key)]),
@@ -178,13 +183,67 @@ fn what_is_counted_is_what_is_there() {
         let saved =
             poll_once(store.save(&store_key(key), &record, Write::Update { loaded: &held }));
         assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
-        assert_eq!(store.shared.rows().by_key[&store_key(key)].as_ref(), &record);
+        assert_eq!(
+            store.shared.rows().by_key.get(&store_key(key)).unwrap().record().unwrap(),
+            record
+        );
         check(&store.shared.rows());
     }
     for now in [5, 17, 29, 30] {
         clock.0.store(now, Ordering::SeqCst);
+        assert!(poll_once(store.load(&store_key(28))).is_ready());
+        check(&store.shared.rows());
+        let again = record(now + 1);
+        let _ = poll_once(store.save(&store_key(1), &again, Write::Create));
+        check(&store.shared.rows());
         assert!(poll_once(store.delete_expired(100)).is_ready());
         check(&store.shared.rows());
     }
-    assert!(store.is_empty());
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn once_expired_rows_are_handed_out_the_store_leaves_them_alone_for_an_hour() {
+    const HOUR: u64 = 60 * 60 * 1000;
+    let clock = At::default();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let take = |limit| match poll_once(store.take_expired(limit)) {
+        Poll::Ready(taken) => taken.unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
+        Poll::Pending => panic!("taking expired rows waited"),
+    };
+    assert_eq!(take(0), []);
+    for key in 0..3 {
+        save(&store, key, &record(10));
+    }
+    clock.0.store(10, Ordering::SeqCst);
+    let loaded = poll_once(store.load(&store_key(0)));
+    assert!(matches!(loaded, Poll::Ready(Err(StoreError::Expired))));
+    save(&store, 3, &record(2 * HOUR));
+    assert_eq!(store.shared.rows().sweep(Timestamp::from_unix_millis(10), 9), 0);
+    assert_eq!(take(2).len(), 2);
+    assert_eq!(store.len(), 2);
+    clock.0.store(10 + HOUR, Ordering::SeqCst);
+    save(&store, 4, &record(2 * HOUR));
+    assert_eq!(store.len(), 2);
+    assert_eq!(take(9), []);
+}
+
+#[test]
+fn a_page_has_a_thousand_keys_at_most_in_their_order() {
+    let store = MemoryStore::new();
+    for key in 0..2500 {
+        save(&store, key, &record(u64::MAX));
+    }
+    let (mut after, mut listed) = (None, Vec::new());
+    for expected in [1000, 1000, 500] {
+        let Poll::Ready(page) = poll_once(store.list(after.as_ref(), u32::MAX)) else {
+            panic!("listing waited");
+        };
+        let page = page.unwrap();
+        assert_eq!(page.keys.len(), expected);
+        listed.extend(page.keys);
+        after = page.next;
+    }
+    assert_eq!(after, None);
+    assert!(listed.iter().copied().eq((0..2500).map(store_key)));
 }

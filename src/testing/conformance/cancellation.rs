@@ -114,7 +114,9 @@ pub async fn a_dropped_destroy_by_owner_leaves_whole_rows(store: &StoreUnderTest
     }
     let owner = any_owner();
     let old = &store.record().owner(owner).payload("old").build();
-    let destroy = |_key| async move { store.destroy_by_owner(&owner, None).await };
+    let kept = &store.created(old).await;
+    let destroy = |_key| async move { store.destroy_by_owner(&owner, Some(kept)).await };
     let is_whole = |found: Option<&Record>| found.is_none_or(|found| found == old);
     drop_after_every_poll(store, "a destroy_by_owner", Some(old), destroy, is_whole).await;
+    store.holds(kept, old, "loading the row that a destroy_by_owner was to keep").await;
 }

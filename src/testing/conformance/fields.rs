@@ -70,6 +70,8 @@ async fn comes_back(store: &StoreUnderTest, record: &Record, what: &str) {
     let updated = store.created(&other).await;
     let update_to = store.save(&updated, record, update(&other)).await;
     saved(update_to, &format!("updating to {what}"));
+    let again = store.save(&updated, record, update(&other)).await;
+    saved(again, &format!("repeating an update to {what}"));
     store.holds(&updated, record, &format!("loading an update to {what}")).await;
     let next = store.record().payload("next").build();
     let update_of = store.save(&updated, &next, update(record)).await;

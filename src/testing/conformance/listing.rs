@@ -24,6 +24,9 @@ const SPARE: usize = 64;
 /// `list` returns every live row, in pages of about `limit` keys, and comes to an end.
 pub async fn list_returns_every_live_row(store: &StoreUnderTest) {
     if !store.lists_sessions() {
+        store.created(&store.record().build()).await;
+        let page = store.list(None, 1000).await;
+        assert!(page.is_err(), "list without `lists_sessions()`: expected an error, got {page:?}");
         return;
     }
     let mut live = BTreeSet::new();
@@ -132,8 +135,15 @@ pub async fn without_a_list_it_is_unsupported(store: &StoreUnderTest) {
 /// `take_expired` deletes the expired rows, at most `limit` in a call, and returns each as it was saved.
 pub async fn take_expired_returns_what_it_deletes(store: &StoreUnderTest) {
     if !store.returns_expired() {
+        store.expired(&store.brief_record().build()).await;
+        let taken = store.take_expired(1000).await;
+        assert!(
+            taken.is_err(),
+            "take_expired without `returns_expired()`: expected an error, got {taken:?}"
+        );
         return;
     }
+    let live = store.created(&store.record().payload("live").build()).await;
     let mut wanted = BTreeMap::new();
     for number in 0..5 {
         let record = store.brief_record().owner(any_owner()).payload([number; 9]).build();
@@ -154,6 +164,7 @@ pub async fn take_expired_returns_what_it_deletes(store: &StoreUnderTest) {
         same(found, record, "a record that take_expired returned");
         store.absent(key, "loading a row after take_expired").await;
     }
+    store.found(&live, "loading a live row after every expired row was taken").await;
     // What is deleted is gone for every other method too.
     let deleted =
         answered(store.delete_expired(1000).await, "deleting expired rows after all are taken");
@@ -227,7 +238,7 @@ pub async fn without_taking_expired_rows_it_is_unsupported(store: &StoreUnderTes
 }
 
 /// Reads all pages, and calls `between` after each.
-async fn all_pages(
+pub(super) async fn all_pages(
     store: &StoreUnderTest,
     limit: u32,
     mut between: impl AsyncFnMut(),

@@ -29,6 +29,7 @@
 mod cancellation;
 mod expect;
 mod expiry;
+mod faults;
 mod fields;
 mod listing;
 mod owners;
@@ -52,7 +53,8 @@ use std::{
 use time::OffsetDateTime;
 
 pub use self::{
-    cancellation::*, expiry::*, fields::*, listing::*, owners::*, races::*, touch::*, writes::*,
+    cancellation::*, expiry::*, faults::*, fields::*, listing::*, owners::*, races::*, touch::*,
+    writes::*,
 };
 use super::{RecordBuilder, random};
 use crate::{
@@ -93,74 +95,88 @@ macro_rules! session_store_conformance {
             #[allow(unused_imports, reason = "the store may need nothing of its surroundings")]
             use super::*;
 
-            $crate::__session_store_conformance! { $store;
-                create_finds_no_row
-                create_conflicts_with_a_live_row
-                create_conflicts_with_a_tombstone
-                update_replaces_the_version_it_expects
-                update_conflicts_with_another_version
-                update_never_makes_a_row
-                a_repeated_create_is_one_write
-                a_repeated_update_is_one_write
-                a_repeated_write_undoes_no_touch
-                destroy_removes_the_row
-                destroying_nothing_succeeds
-                destroy_at_removes_the_version_it_expects
-                destroy_at_conflicts_with_another_version
-                destroy_at_finds_no_row
-                gone_stays_gone
-                touch_moves_only_the_expiry
-                touch_never_shortens
-                touch_conflicts_with_another_version
-                touch_never_makes_a_row
-                touch_leaves_the_row_writable
-                load_hides_an_expired_row
-                create_replaces_an_expired_row
-                update_does_not_revive_an_expired_row
-                touch_does_not_revive_an_expired_row
-                destroy_of_an_expired_row_succeeds
-                find_by_owner_hides_expired_rows
-                touched_rows_outlive_their_first_expiry
-                save_moves_the_expiry
-                delete_expired_leaves_live_rows
-                delete_expired_respects_its_limit
-                every_field_comes_back
-                payloads_are_opaque_bytes
-                keys_are_compared_byte_by_byte
-                owners_are_found_by_their_rows
-                owners_are_compared_byte_by_byte
-                the_owner_index_follows_the_row
-                the_owner_index_forgets_ended_rows
-                destroy_by_owner_ends_every_session
-                destroy_by_owner_keeps_the_one_it_is_told_to
-                without_an_index_owners_are_unsupported
-                list_returns_every_live_row
-                list_hides_rows_that_are_gone
-                list_misses_no_row_while_others_come_and_go
-                list_takes_any_cursor_and_limit
-                without_a_list_it_is_unsupported
-                take_expired_returns_what_it_deletes
-                take_expired_leaves_live_rows
-                take_expired_gives_each_row_once
-                without_taking_expired_rows_it_is_unsupported
-                concurrent_creates_save_one
-                concurrent_updates_of_a_version_save_one
-                compare_and_swap_loses_nothing
-                destroy_beats_racing_updates
-                touch_undoes_no_racing_update
-                touch_revives_no_destroyed_row
-                find_by_owner_follows_a_new_id
-                destroy_by_owner_follows_a_new_id
-                a_dropped_create_leaves_all_or_nothing
-                a_dropped_update_leaves_old_or_new
-                a_dropped_touch_leaves_a_whole_row
-                a_dropped_destroy_leaves_all_or_nothing
-                a_dropped_destroy_by_owner_leaves_whole_rows
-            }
+            $crate::__conformance_checks! { [$crate::__session_store_conformance] $store; }
         }
     };
     ($store:expr $(,)?) => {
         $crate::session_store_conformance!(session_store_conformance, $store);
+    };
+}
+
+/// Hands the names of all checks to a macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_checks {
+    ([$($then:tt)+] $($with:tt)*) => {
+        $($then)+! { $($with)*
+            create_finds_no_row
+            create_conflicts_with_a_live_row
+            create_conflicts_with_a_tombstone
+            update_replaces_the_version_it_expects
+            update_conflicts_with_another_version
+            update_never_makes_a_row
+            a_repeated_create_is_one_write
+            a_repeated_update_is_one_write
+            a_repeated_write_undoes_no_touch
+            destroy_removes_the_row
+            destroying_nothing_succeeds
+            destroy_at_removes_the_version_it_expects
+            destroy_at_conflicts_with_another_version
+            destroy_at_finds_no_row
+            gone_stays_gone
+            touch_moves_only_the_expiry
+            touch_never_shortens
+            touch_conflicts_with_another_version
+            touch_never_makes_a_row
+            touch_leaves_the_row_writable
+            load_hides_an_expired_row
+            create_replaces_an_expired_row
+            update_does_not_revive_an_expired_row
+            touch_does_not_revive_an_expired_row
+            destroy_of_an_expired_row_succeeds
+            find_by_owner_hides_expired_rows
+            touched_rows_outlive_their_first_expiry
+            save_moves_the_expiry
+            delete_expired_leaves_live_rows
+            delete_expired_respects_its_limit
+            delete_expired_deletes_expired_rows
+            every_field_comes_back
+            payloads_are_opaque_bytes
+            keys_are_compared_byte_by_byte
+            owners_are_found_by_their_rows
+            owners_are_compared_byte_by_byte
+            the_owner_index_follows_the_row
+            the_owner_index_forgets_ended_rows
+            destroy_by_owner_ends_every_session
+            destroy_by_owner_keeps_the_one_it_is_told_to
+            without_an_index_owners_are_unsupported
+            list_returns_every_live_row
+            list_hides_rows_that_are_gone
+            list_misses_no_row_while_others_come_and_go
+            list_takes_any_cursor_and_limit
+            without_a_list_it_is_unsupported
+            take_expired_returns_what_it_deletes
+            take_expired_leaves_live_rows
+            take_expired_gives_each_row_once
+            without_taking_expired_rows_it_is_unsupported
+            concurrent_creates_save_one
+            concurrent_updates_of_a_version_save_one
+            compare_and_swap_loses_nothing
+            destroy_beats_racing_updates
+            touch_undoes_no_racing_update
+            touch_revives_no_destroyed_row
+            find_by_owner_follows_a_new_id
+            destroy_by_owner_follows_a_new_id
+            a_dropped_create_leaves_all_or_nothing
+            a_dropped_update_leaves_old_or_new
+            a_dropped_touch_leaves_a_whole_row
+            a_dropped_destroy_leaves_all_or_nothing
+            a_dropped_destroy_by_owner_leaves_whole_rows
+            a_broken_engine_is_an_error
+            rows_are_back_when_the_engine_is
+            an_unreadable_row_is_an_error_and_stays
+            an_unreadable_row_can_be_destroyed
+        }
     };
 }
 
@@ -177,10 +193,16 @@ macro_rules! __session_store_conformance {
     )* };
 }
 
-/// A store to check, and a way to move the time of its engine. It derefs to the store.
+/// A store to check, and what a check does to its engine. It derefs to the store.
 ///
-/// `StoreUnderTest::from(store)` takes every store. The checks of expiry then wait until rows expire, about one
-/// second each.
+/// `StoreUnderTest::from(store)` takes every store. The checks then know only the store itself:
+///
+/// | method | without it |
+/// |---|---|
+/// | [`advance_with`](Self::advance_with) | the checks of expiry wait until rows expire, about one second each |
+/// | [`break_with`](Self::break_with) | no check sees an error of the engine |
+/// | [`damage_with`](Self::damage_with) | no check sees a row that cannot be read |
+/// | [`engine_deletes_expired`](Self::engine_deletes_expired) | `delete_expired` must delete expired rows |
 ///
 /// # Example
 ///
@@ -199,17 +221,41 @@ macro_rules! __session_store_conformance {
 /// ```
 pub struct StoreUnderTest {
     store: Arc<dyn SessionStore>,
-    advance: Option<Box<Advance>>,
+    advance: Option<Box<Act<Duration>>>,
+    fault: Option<Fault>,
+    damage: Option<Box<Act<StoreKey>>>,
+    engine_deletes_expired: bool,
     /// How many milliseconds the engine was moved ahead.
     ahead: AtomicU64,
 }
 
-type Advance = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+/// What a check does to the engine.
+type Act<A> = dyn Fn(A) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+fn act<A, F, W>(run: F) -> Box<Act<A>>
+where
+    F: Fn(A) -> W + Send + Sync + 'static,
+    W: Future<Output = ()> + Send + 'static,
+{
+    Box::new(move |argument| Box::pin(run(argument)))
+}
+
+struct Fault {
+    begin: Box<Act<()>>,
+    end: Box<Act<()>>,
+}
 
 impl StoreUnderTest {
     /// Takes a store whose engine uses the real time.
     pub fn new(store: impl SessionStore) -> Self {
-        Self { store: Arc::new(store), advance: None, ahead: AtomicU64::new(0) }
+        Self {
+            store: Arc::new(store),
+            advance: None,
+            fault: None,
+            damage: None,
+            engine_deletes_expired: false,
+            ahead: AtomicU64::new(0),
+        }
     }
 
     /// Sets a function that moves the time of the engine, so that the checks need not wait.
@@ -221,7 +267,86 @@ impl StoreUnderTest {
         F: Fn(Duration) -> W + Send + Sync + 'static,
         W: Future<Output = ()> + Send + 'static,
     {
-        self.advance = Some(Box::new(move |duration| Box::pin(advance(duration))));
+        self.advance = Some(act(advance));
+        self
+    }
+
+    /// Sets a function that breaks the engine, and one that repairs it.
+    ///
+    /// While the engine is broken, every call of the store must be an error, or get no answer. After the repair, the
+    /// rows must be there again. Break the engine for this store only, and so that it keeps its rows: stop a server,
+    /// close the connections in front of it, lock a file or rename a table.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{MemoryStore, testing::conformance::StoreUnderTest};
+    /// use axum_typed_session::testing::{Fault, FaultyStore, Operation};
+    ///
+    /// fn store_that_breaks() -> StoreUnderTest {
+    ///     let store = FaultyStore::new(MemoryStore::new());
+    ///     let (broken, repaired) = (store.clone(), store.clone());
+    ///     StoreUnderTest::new(store).break_with(
+    ///         move || { broken.inject(Operation::all(), Fault::Fail); async {} },
+    ///         move || { repaired.heal(); async {} },
+    ///     )
+    /// }
+    /// ```
+    pub fn break_with<B, BW, R, RW>(mut self, break_engine: B, repair: R) -> Self
+    where
+        B: Fn() -> BW + Send + Sync + 'static,
+        BW: Future<Output = ()> + Send + 'static,
+        R: Fn() -> RW + Send + Sync + 'static,
+        RW: Future<Output = ()> + Send + 'static,
+    {
+        let (begin, end) = (act(move |()| break_engine()), act(move |()| repair()));
+        self.fault = Some(Fault { begin, end });
+        self
+    }
+
+    /// Sets a function that replaces the content of the row under a key by bytes that are no record, such as the
+    /// single byte `0xff`. Key, version, expiry and owner stay, if the engine keeps them apart.
+    ///
+    /// Such a row must be an error, and no call but [`destroy`](SessionStore::destroy) may remove it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::{collections::HashMap, sync::{Arc, Mutex}};
+    /// use axum_typed_session::{SessionStore, StoreKey, testing::conformance::StoreUnderTest};
+    ///
+    /// fn tested(
+    ///     store: impl SessionStore, rows: Arc<Mutex<HashMap<StoreKey, Vec<u8>>>>,
+    /// ) -> StoreUnderTest {
+    ///     StoreUnderTest::new(store).damage_with(move |key| {
+    ///         rows.lock().unwrap().insert(key, vec![0xff]);
+    ///         async {}
+    ///     })
+    /// }
+    /// ```
+    pub fn damage_with<F, W>(mut self, damage: F) -> Self
+    where
+        F: Fn(StoreKey) -> W + Send + Sync + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.damage = Some(act(damage));
+        self
+    }
+
+    /// Says that the engine deletes expired rows by itself, so
+    /// [`delete_expired`](SessionStore::delete_expired) may delete nothing. Default: it must delete them.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::{SessionStore, testing::conformance::StoreUnderTest};
+    ///
+    /// fn tested(store: impl SessionStore) -> StoreUnderTest {
+    ///     StoreUnderTest::new(store).engine_deletes_expired()
+    /// }
+    /// ```
+    pub fn engine_deletes_expired(mut self) -> Self {
+        self.engine_deletes_expired = true;
         self
     }
 
@@ -296,6 +421,9 @@ impl fmt::Debug for StoreUnderTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreUnderTest")
             .field("advances", &self.advance.is_some())
+            .field("breaks", &self.fault.is_some())
+            .field("damages", &self.damage.is_some())
+            .field("engine_deletes_expired", &self.engine_deletes_expired)
             .finish_non_exhaustive()
     }
 }

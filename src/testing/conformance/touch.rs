@@ -62,4 +62,7 @@ pub async fn touch_leaves_the_row_writable(store: &StoreUnderTest) {
     let next = store.record().payload("after").build();
     saved(store.save(&key, &next, update(&found)).await, "updating after a touch");
     store.holds(&key, &next, "loading what was updated after a touch").await;
+    let late = store.touch(&key, found.version(), an_hour_after(&next)).await;
+    conflict(late, &next, "touching at the version before an update");
+    store.holds(&key, &next, "loading after a touch that came too late").await;
 }
