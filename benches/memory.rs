@@ -121,7 +121,10 @@ async fn measure(owned: bool) -> Result<(), Box<dyn Error>> {
 fn print_times(what: &str, count: usize, mut times: Vec<Duration>) {
     times.sort();
     let (median, most) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!("{count} {what} in {} pages: {median:?} a page, and 99 of 100 within {most:?}", times.len());
+    println!(
+        "{count} {what} in {} pages: {median:?} a page, and 99 of 100 within {most:?}",
+        times.len()
+    );
 }
 
 fn resident_bytes() -> Result<usize, Box<dyn Error>> {

@@ -144,6 +144,7 @@ impl Redis {
     }
 
     /// Returns `true` if the server was built with TLS, or says loudly that it was not.
+    #[cfg(feature = "redis-rustls")]
     pub fn has_tls(&self) -> bool {
         // Without a certificate it ends at once either way, and says why.
         let output = Command::new(&self.program)
