@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Default, Serialize, Deserialize)]
 pub struct Shopper {
     pub user: String,
-    mail: String,
-    roles: Vec<String>,
-    cart: Vec<Line>,
+    pub mail: String,
+    pub roles: Vec<String>,
+    pub cart: Vec<Line>,
     pub count: u32,
 }
 
