@@ -1113,7 +1113,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// ```
     /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
     /// # struct Visits { count: u32 }
-    /// # type BoxError = Box<dyn std::error::Error + Send + Sync>;
+    /// use axum::BoxError;
     /// use axum_typed_session::{Codec, Key, SessionManager};
     ///
     /// struct FourBytes;
