@@ -1011,7 +1011,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets how many bytes the encoded data may take. Default: 65,536 bytes (64 KiB).
     ///
     /// A session with more data is [`SessionError::TooLarge`]. In cookie mode the limit of the cookie is lower:
-    /// about 2,940 bytes of data, or the bytes that [`max_cookie_bytes`](Self::max_cookie_bytes) allows. See
+    /// 2,945 bytes of data, or the bytes that [`max_cookie_bytes`](Self::max_cookie_bytes) allows. See
     /// [`where_data_lives`](crate::guide::where_data_lives).
     ///
     /// # Example
@@ -1148,7 +1148,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// ```
     /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
     /// # struct Visits { count: u32 }
-    /// # type BoxError = Box<dyn std::error::Error + Send + Sync>;
+    /// use axum::BoxError;
     /// use axum_typed_session::{Codec, Key, SessionManager};
     ///
     /// struct FourBytes;

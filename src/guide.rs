@@ -1,6 +1,6 @@
 //! The guide: one page for each task, with examples that compile.
 //!
-//! Begin with [`getting_started`]. The other pages stand alone.
+//! Begin with [`getting_started`]. The other pages stand alone. The [front page](crate#guide) lists them by subject.
 
 /// Declares the pages, each a Markdown file with the name of its module.
 macro_rules! pages {

@@ -62,14 +62,7 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// `SameSite=Lax`, the default of the cookie, keeps some forged requests out. A token keeps out more of them
     /// (OWASP, Cross-Site Request Forgery Prevention Cheat Sheet):
-    ///
-    /// | request | `SameSite=Lax` | token |
-    /// |---|---|---|
-    /// | a form or script of another site that posts | the browser sends no cookie | rejected |
-    /// | a link of another site, or anything else that opens a page with `GET` | **the cookie is sent** | not checked: a `GET` must change nothing |
-    /// | a post from another host of the same site, such as `blog.example.com` to `shop.example.com` | **the cookie is sent** | rejected |
-    /// | a browser that does not know `SameSite` | **the cookie is sent** | rejected |
-    /// | any request, if the application sets `SameSite=None` | **the cookie is sent** | rejected |
+    /// [a table](crate::guide::csrf#what-each-defence-covers) lists them.
     ///
     /// Chrome sends a cookie without `SameSite` with posts of other sites for two minutes. This crate always writes
     /// the attribute, so that exception does not apply.

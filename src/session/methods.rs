@@ -264,8 +264,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         self.draft_mut().intents.timeouts.absolute = Some(None);
     }
 
-    /// Gives the session a new id at the commit, and keeps the data. Call it at every sign-in and sign-out (OWASP
-    /// ASVS 7.2.4).
+    /// Gives the session a new id at the commit, and keeps the data. Call it at every sign-in
+    /// (OWASP ASVS 7.2.4).
     ///
     /// A fresh session gets a new id anyway, so `regenerate` does nothing there. It never undoes a sign-out: if
     /// another request has ended the session, the commit is [`SessionError::Gone`]. After the commit,

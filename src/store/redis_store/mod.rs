@@ -139,8 +139,8 @@ use crate::{
 /// | load | 0.7 µs of the one core of the server |
 /// | new session | 1.1 µs |
 /// | save | 4.5 µs with Redis 7.0, and 1.4 µs with Valkey 9.1 |
-/// | memory of a session | 530 bytes |
-/// | memory for an owner | 300 bytes, and 160 bytes for each further session of that owner |
+/// | memory of a session | about 480 bytes |
+/// | memory for an owner | about 330 bytes, and about 200 bytes for each further session of that owner |
 ///
 /// The memory for an owner stays until the absolute end of the session, even if the session ends earlier.
 /// The test `memory_per_session` measures the memory again.
