@@ -22,7 +22,7 @@ use xaes_256_gcm::{
     aead::{AeadInOut as _, KeyInit as _},
 };
 
-use crate::{shopper::Shopper, sides::untouched};
+use crate::shopper::Shopper;
 
 const NAME: &str = "__Host-session=";
 
@@ -94,7 +94,6 @@ pub fn in_cookie() -> Router {
         .route("/read", get(read))
         .route("/write", get(write))
         .route("/fill", get(fill))
-        .route("/untouched", get(untouched))
         .with_state(cipher)
 }
 
@@ -141,6 +140,5 @@ pub fn in_memory() -> Router {
         .route("/read", get(read))
         .route("/write", get(write))
         .route("/fill", get(fill))
-        .route("/untouched", get(untouched))
         .with_state(Rows::default())
 }

@@ -34,7 +34,7 @@ pub const SIDES: [&str; 12] = [
 ];
 pub const CASES: [&str; 5] = ["untouched", "read", "write", "new", "fill"];
 
-pub async fn untouched() -> &'static str {
+async fn untouched() -> &'static str {
     "hello"
 }
 

@@ -2,8 +2,12 @@
 
 use std::{
     fmt,
+    hash::{BuildHasher as _, RandomState},
     str::FromStr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, LazyLock, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -286,6 +290,16 @@ fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
 pub(crate) fn with_lengths<const N: usize>(parts: [&str; N]) -> Vec<u8> {
     let with_length = |part: &str| [&(part.len() as u64).to_be_bytes(), part.as_bytes()].concat();
     parts.into_iter().flat_map(with_length).collect()
+}
+
+/// Returns two numbers that no other call returns together, on whichever node: random ones of the process, to the
+/// second of which the count of calls is added.
+pub(crate) fn unique() -> (u64, u64) {
+    static START: LazyLock<(u64, AtomicU64)> = LazyLock::new(|| {
+        let random = RandomState::new();
+        (random.hash_one(0), AtomicU64::new(random.hash_one(1)))
+    });
+    (START.0, START.1.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Draws bytes from the operating system.

@@ -14,6 +14,7 @@
 use base64::{Engine as _, decoded_len_estimate, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
+use rand::RngCore as _;
 use sha2::Sha256;
 use xaes_256_gcm::{
     Xaes256Gcm,
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::{
     cookies::NAME_VALUE_LIMIT,
     error::{BoxError, ConfigError},
-    id::{StoreKey, random, with_lengths},
+    id::{StoreKey, with_lengths},
     keys::KeyRing,
 };
 
@@ -154,7 +155,8 @@ impl Sealer {
         token.extend_from_slice(&key.id);
         match &key.cipher {
             Cipher::Encrypt(cipher) => {
-                let nonce: [u8; NONCE_BYTES] = random()?;
+                let mut nonce = [0; NONCE_BYTES];
+                rand::thread_rng().fill_bytes(&mut nonce);
                 token.extend_from_slice(&nonce);
                 write(&mut token);
                 let text = token.get_mut(HEADER_BYTES + NONCE_BYTES..);

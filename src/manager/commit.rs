@@ -132,7 +132,7 @@ impl Core {
         let Save { intents, extends, now, .. } = *save;
         // From their record, which may have a timeout of its own or a later end.
         let lifetime = lifetime_after_save(policy, theirs, owner, intents, extends, now);
-        let merged = self.record_of(&Save { prepared, lifetime, ..*save })?;
+        let merged = self.record_of(&Save { prepared, lifetime, ..*save });
         let is_same_login = theirs.epoch != save.live.record.epoch && !save.intents.clear;
         Ok(if is_same_login { Record { epoch: theirs.epoch, ..merged } } else { merged })
     }

@@ -18,7 +18,7 @@ use crate::{
     error::{BoxError, ConfigError, SessionError, StoreError},
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
-    id::{ID_BYTES, StoreKey, random},
+    id::{ID_BYTES, StoreKey, unique},
     keys::DerivedKey,
     seal::Sealer,
     store::{Record, SessionStore, Version},
@@ -191,15 +191,9 @@ impl Core {
     }
 
     /// Makes the record of data that was prepared for a save.
-    pub(super) fn record(
-        &self,
-        prepared: &Prepared,
-        lifetime: Lifetime,
-        epoch: u64,
-    ) -> Result<Record, SessionError> {
-        let version = if self.data_in_token() { Ok(UNVERSIONED) } else { Version::random() };
-        Ok(Record {
-            version: version.map_err(SessionError::Random)?,
+    pub(super) fn record(&self, prepared: &Prepared, lifetime: Lifetime, epoch: u64) -> Record {
+        Record {
+            version: if self.data_in_token() { UNVERSIONED } else { Version::unique() },
             schema: self.schema,
             codec: self.codec_tag,
             owner: prepared.owner,
@@ -210,15 +204,12 @@ impl Core {
             is_sealed: false,
             opened_from: None,
             payload: prepared.payload.clone(),
-        })
+        }
     }
 
-    /// Returns the random epoch of a new identity. Nothing reads the epoch of a token, so it is 0 there.
-    pub(super) fn new_epoch(&self) -> Result<u64, SessionError> {
-        if self.data_in_token() {
-            return Ok(0);
-        }
-        random().map(|bytes| u64::from_be_bytes(bytes) | 1).map_err(SessionError::Random)
+    /// Returns the epoch of a new identity. Nothing reads the epoch of a token, so it is 0 there.
+    pub(super) fn new_epoch(&self) -> u64 {
+        if self.data_in_token() { 0 } else { unique().1.max(1) }
     }
 
     /// Returns how long a session lives after a save.

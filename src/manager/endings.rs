@@ -239,7 +239,7 @@ impl Core {
         let ttl = record.map_or(longest, |record| self.ttl_of(record));
         // For clocks that differ and a list that answers late. It is longer where the options allow more of both.
         let margin = REVOCATIONS_OUTLIVE.max(self.clock_skew + self.unfinished_life());
-        let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor)?;
+        let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor);
         let entered = list.save_twice(key, &entry, Write::Create).await?;
         Ok(match entered {
             SaveOutcome::Conflict(earlier) => Some(earlier),
@@ -288,9 +288,9 @@ impl Core {
         now: Timestamp,
         end: Timestamp,
         successor: Option<Successor>,
-    ) -> Result<Record, SessionError> {
-        Ok(Record {
-            version: Version::random().map_err(SessionError::Random)?,
+    ) -> Record {
+        Record {
+            version: Version::unique(),
             schema: self.schema,
             codec: self.codec_tag,
             owner: None,
@@ -307,6 +307,6 @@ impl Core {
             is_sealed: false,
             opened_from: None,
             payload: successor.map(Successor::payload).unwrap_or_default(),
-        })
+        }
     }
 }

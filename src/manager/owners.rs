@@ -496,7 +496,7 @@ impl Core {
                 // the later one, unless yet another one says the same of itself.
                 let mut latest = record.clone();
                 latest.lifetime.created_at = newest.saturating_add(Duration::from_millis(1));
-                latest.version = Version::random().map_err(SessionError::Random)?;
+                latest.version = Version::unique();
                 let write = Write::Update { loaded: record };
                 if rows.save_twice(&own, &latest, write).await? == SaveOutcome::Saved {
                     *record = latest;

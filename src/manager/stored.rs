@@ -512,8 +512,8 @@ impl Core {
             // No cookie can be sent, so the session cannot outlive the one there is.
             Expiry::Keep => Lifetime { created_at: saved(false).created_at, ..record.lifetime },
         };
-        let epoch = if prepared.owner == record.owner { record.epoch } else { self.new_epoch()? };
-        self.record(&prepared, lifetime, epoch).map(Some)
+        let epoch = if prepared.owner == record.owner { record.epoch } else { self.new_epoch() };
+        Ok(Some(self.record(&prepared, lifetime, epoch)))
     }
 }
 

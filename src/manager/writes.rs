@@ -114,7 +114,7 @@ impl Core {
         prepared: &Prepared,
         lifetime: Lifetime,
     ) -> Result<Box<Live>, SessionError> {
-        let record = self.record(prepared, lifetime, 0)?;
+        let record = self.record(prepared, lifetime, 0);
         let id = self.insert(incoming, &record).await?;
         self.report(Kind::Created, || id.store_key());
         Ok(Live::new(id, record))
@@ -184,7 +184,7 @@ impl Core {
         if let Some(rows) = self.rows() {
             let outcome = if loaded.is_outdated() {
                 record = self.with_latest_expiry(rows, live, record).await?;
-                record.version = Version::random().map_err(SessionError::Random)?;
+                record.version = Version::unique();
                 record.opened_from = None;
                 rows.save(&key, &record, Write::Update { loaded }).await?
             } else {
@@ -209,7 +209,7 @@ impl Core {
             written.map_err(|_| self.gone(Some(*key())))?;
             record
         } else {
-            let record = self.record_of(save)?;
+            let record = self.record_of(save);
             self.check_fits(&record)?;
             record
         };
@@ -243,7 +243,7 @@ impl Core {
         let id = self.insert(Some(&basis.incoming), &first).await?;
         let (old, new) = (save.live.key(), id.store_key());
         let end = save.now.saturating_add(self.tombstone_life());
-        let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)))?;
+        let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)));
         let mut replaced = save.live.record.clone();
         let again = |theirs: &Record| {
             record = self.reconciled(save, theirs)?;
@@ -264,7 +264,7 @@ impl Core {
             let _ = rows.destroy(&new).await;
             return Err(error);
         }
-        record.version = Version::random().map_err(SessionError::Random)?;
+        record.version = Version::unique();
         let write = Write::Update { loaded: &first };
         match rows.save_twice(&new, &record, write).await {
             Ok(SaveOutcome::Saved) => Ok(Live::new(id, record)),
@@ -295,7 +295,7 @@ impl Core {
         basis: &Basis,
         save: &Save<'_>,
     ) -> Result<Box<Live>, SessionError> {
-        let record = self.record_of(save)?;
+        let record = self.record_of(save);
         let id = self.insert(Some(&basis.incoming), &record).await?;
         if let Some(list) = self.list() {
             let old = save.live.key();
@@ -314,7 +314,7 @@ impl Core {
     /// Makes the row of a save. One that keeps the expiry does not take back what `rolling` gave the row meanwhile,
     /// which most stores note without a new version.
     async fn row_of(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Record, SessionError> {
-        let record = self.record_of(save)?;
+        let record = self.record_of(save);
         if save.extends {
             Ok(record)
         } else {
@@ -340,9 +340,9 @@ impl Core {
     }
 
     /// Makes the record of a save; a new identity gets a new epoch.
-    pub(super) fn record_of(&self, save: &Save<'_>) -> Result<Record, SessionError> {
+    pub(super) fn record_of(&self, save: &Save<'_>) -> Record {
         let begins = save.begins_identity(self.owner_is_told);
-        let epoch = if begins { self.new_epoch()? } else { save.live.record.epoch };
+        let epoch = if begins { self.new_epoch() } else { save.live.record.epoch };
         self.record(&save.prepared, save.lifetime, epoch)
     }
 }

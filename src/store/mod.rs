@@ -227,7 +227,7 @@ pub trait SessionStore: Send + Sync + 'static {
         }
         let mut touched = record.clone().with_expires_at(expires_at);
         // With the same version the save would answer "already saved", so the record needs a new one.
-        touched.version = Version::random().map_err(StoreError::unavailable)?;
+        touched.version = Version::unique();
         self.save(key, &touched, Write::Update { loaded: &record }).await
     }
 

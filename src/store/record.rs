@@ -6,9 +6,9 @@ use bytes::{Buf as _, BufMut, Bytes};
 
 use crate::{
     clock::Timestamp,
-    error::{BoxError, StoreError},
+    error::StoreError,
     expiry::{IdleTimeout, Lifetime},
-    id::{OwnerKey, bytes_for_stores, random},
+    id::{OwnerKey, bytes_for_stores, unique},
 };
 
 /// The record format this release writes, and the newest it reads. Format 1 had no epoch, format 2 no kind and no
@@ -19,7 +19,7 @@ const FORMAT: u8 = 3;
 const LAST_FORMAT: u8 = 31;
 
 bytes_for_stores! {
-    /// The version of a stored session: a random 128-bit value that each write draws.
+    /// The version of a stored session: a unique 128-bit value that each write draws.
     ///
     /// An update names the version that it replaces. A writer that finds its own version in the row knows that its
     /// write took effect, so it can safely repeat a write.
@@ -27,9 +27,10 @@ bytes_for_stores! {
 }
 
 impl Version {
-    /// Draws a new version from the operating system.
-    pub(crate) fn random() -> Result<Self, BoxError> {
-        random().map(Self)
+    /// Returns a version that no other write has. It need not be secret, so it costs no system call.
+    pub(crate) fn unique() -> Self {
+        let (process, count) = unique();
+        Self((u128::from(process) << 64 | u128::from(count)).to_be_bytes())
     }
 }
 

@@ -27,7 +27,7 @@ impl Clock for At {
 fn record(expires_at: u64) -> Record {
     let at = Timestamp::from_unix_millis;
     Record {
-        version: Version::random().unwrap(),
+        version: Version::unique(),
         schema: 1,
         codec: 1,
         owner: None,
@@ -170,7 +170,7 @@ fn what_is_counted_is_what_is_there() {
             panic!("the row is not there");
         };
         let mut record = Record {
-            version: Version::random().unwrap(),
+            version: Version::unique(),
             payload: Bytes::from(vec![0; 40 - usize::from(key)]),
             ..held.clone()
         };
