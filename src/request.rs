@@ -170,11 +170,6 @@ impl Registry {
         Ok(cell)
     }
 
-    /// Returns `true` if a handler may still have something to commit.
-    pub(crate) fn is_used(&self) -> bool {
-        !lock(&self.cells).is_empty()
-    }
-
     /// Forgets the uncommitted changes and the errors of attempts since a copy of the request was made.
     fn forget_since(&self, copy: u32) {
         self.fate.flags.fetch_and(!Fate::POISONED, Ordering::AcqRel);
@@ -190,8 +185,8 @@ impl Registry {
         self.fate.set(Fate::CLOSING | Fate::CLOSED);
     }
 
-    /// Commits the uncommitted changes, and closes the request. If they are not `wanted`, only the ends of sessions
-    /// are committed. After a panic nothing is committed.
+    /// Commits the uncommitted changes, and closes the request, so that no later extraction commits for its response.
+    /// If the changes are not `wanted`, only the ends of sessions are committed. After a panic nothing is committed.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());
