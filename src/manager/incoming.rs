@@ -53,12 +53,9 @@ impl Core {
         let mut current = Vec::with_capacity(claims.len());
         for Claim { id, former_key, in_former_cookie, carried } in claims {
             let session = || id.store_key();
-            let (issued_at, stored) = if let Some((issued_at, record)) = carried {
-                (Some(issued_at), Ok(Some(record)))
-            } else if let Some(rows) = self.rows() {
-                (None, rows.load(id.key()).await)
-            } else {
-                continue;
+            let (issued_at, stored) = match carried {
+                Some((issued_at, record)) => (Some(issued_at), Ok(Some(record))),
+                None => (None, self.rows_for("load")?.load(id.key()).await),
             };
             let mut verdict = self.judge(&session, stored, now)?;
             if let (Verdict::Current(_), Some(list)) = (&verdict, self.list())

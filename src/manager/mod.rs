@@ -24,7 +24,6 @@ pub(crate) use self::{
     basis::{Basis, Draft},
     core::{Core, Home, Options, Settings},
     rows::CONTENTION,
-    tokens::cookie_bytes,
 };
 pub use self::{created::CreatedSession, stored::StoredSession};
 use crate::error::SessionError;
