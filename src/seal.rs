@@ -108,10 +108,8 @@ impl Sealer {
 
     /// Makes the associated data that binds tokens to an audience, a kind, a transport and its cookie or header.
     pub(crate) fn context(&self, bound_to: [&str; 4]) -> Vec<u8> {
-        let [audience, kind, transport, carrier] = bound_to;
-        let mut context = vec![VERSION];
-        context.extend(with_lengths([audience, kind, transport, carrier, &self.mode]));
-        context
+        let names = with_lengths(bound_to.into_iter().chain([&*self.mode]));
+        [&[VERSION], &*names].concat()
     }
 
     /// Makes the associated data that binds stored data to its key.
@@ -194,24 +192,23 @@ impl Sealer {
 
 impl SealKey {
     fn open(&self, context: &[u8], mut token: Vec<u8>) -> Option<Bytes> {
-        let (start, tag_bytes) = match &self.cipher {
+        let text = match &self.cipher {
             Cipher::Encrypt(cipher) => {
                 let (head, rest) = token.split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)?;
                 let nonce: &[u8; NONCE_BYTES] = head.last_chunk()?;
                 let (text, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
                 let (nonce, tag) = (nonce.into(), (&*tag).into());
                 cipher.decrypt_inout_detached(nonce, context, text.into(), tag).ok()?;
-                (HEADER_BYTES + NONCE_BYTES, GCM_TAG_BYTES)
+                HEADER_BYTES + NONCE_BYTES..token.len() - GCM_TAG_BYTES
             }
             Cipher::Sign(secret) => {
                 let signed = token.get(HEADER_BYTES..)?;
                 let (text, tag) = signed.split_last_chunk::<MAC_BYTES>()?;
                 signature(secret, context, text).verify_slice(tag).ok()?;
-                (HEADER_BYTES, MAC_BYTES)
+                HEADER_BYTES..token.len() - MAC_BYTES
             }
         };
-        let end = token.len() - tag_bytes;
-        Some(Bytes::from(token).slice(start..end))
+        Some(Bytes::from(token).slice(text))
     }
 }
 
