@@ -160,10 +160,9 @@ impl Registry {
         if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(&core)) {
             return Ok(cell.clone());
         }
-        if let Some(clash) =
-            cells.iter().find_map(|cell| cell.core.tenant.carrier.clash_with(carrier))
-        {
-            return Err(SessionError::DuplicateName { carrier: clash.to_owned() });
+        let clash = cells.iter().find_map(|cell| cell.core.tenant.carrier.clash_with(carrier));
+        if let Some(carrier) = clash {
+            return Err(SessionError::DuplicateName { carrier: carrier.to_owned() });
         }
         let cell = Arc::new(Cell::new(core, self.fate.clone()));
         cells.push(cell.clone());

@@ -101,31 +101,25 @@ impl Cell {
 
     /// Commits the changes of dropped `Session`s; if they are not `wanted`, only the ends of sessions.
     pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
-        if self.loaded.get().is_none() {
-            return Ok(());
-        }
-        // A commit that a spawned task began is waited for.
-        let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
-        let (mut touches, mut result) = (wanted, Ok(()));
-        loop {
-            result = match self.next_left(wanted, touches) {
-                Ok(None) => break,
-                Ok(Some(draft)) if turn.is_ok() => self.commit_onto(draft).await,
-                Ok(Some(_)) => Err(SessionError::Conflict),
-                Err(error) => Err(error),
-            };
-            touches = false;
-            if result.is_err() {
-                self.fate.fail(&self.core);
-                break;
-            }
-        }
+        let result = self.commit_each(wanted).await.inspect_err(|_| self.fate.fail(&self.core));
         let mut state = lock(&self.state);
         state.is_over = true;
         match state.refused.take() {
             Some((_, error)) if wanted => result.and(Err(error)),
             _ => result,
         }
+    }
+
+    async fn commit_each(&self, wanted: bool) -> Result<(), SessionError> {
+        // A commit that a spawned task began is waited for.
+        let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
+        let mut touches = wanted;
+        while let Some(draft) = self.next_left(wanted, touches)? {
+            turn.as_ref().map_err(|_| SessionError::Conflict)?;
+            self.commit_onto(draft).await?;
+            touches = false;
+        }
+        Ok(())
     }
 
     /// Returns the next draft that the layer has to commit. If there is none, `Session`s that are dropped from now
@@ -140,14 +134,15 @@ impl Cell {
             if !wanted || state.refused.is_some() {
                 state.forget_uncommitted();
             }
-            let basis = state.basis()?;
-            if !basis.has_leftovers() && (!touches || self.core.rests(&basis)) {
-                state.is_over = true;
-                return Ok(None);
+            if let Some(basis) = state.basis.clone()
+                && (basis.has_leftovers() || (touches && !self.core.rests(&basis)))
+            {
+                let spare = state.spare.take();
+                drop(state);
+                return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
             }
-            let spare = state.spare.take();
-            drop(state);
-            return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
+            state.is_over = true;
+            return Ok(None);
         }
     }
 }
