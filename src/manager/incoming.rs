@@ -53,9 +53,11 @@ impl Core {
         let mut current = Vec::with_capacity(claims.len());
         for Claim { id, former_key, in_former_cookie, carried } in claims {
             let session = || id.store_key();
-            let (issued_at, stored) = match carried {
-                Some((issued_at, record)) => (Some(issued_at), Ok(Some(record))),
-                None => (None, self.rows_for("load")?.load(id.key()).await),
+            let (issued_at, stored) = if let Some((issued_at, record)) = carried {
+                (Some(issued_at), Ok(Some(record)))
+            } else {
+                let rows = self.rows_for("load")?;
+                (None, rows.load(id.key()).await)
             };
             let mut verdict = self.judge(&session, stored, now)?;
             if let (Verdict::Current(_), Some(list)) = (&verdict, self.list())
@@ -141,8 +143,7 @@ impl Core {
             Err(StoreError::Corrupt) => None,
             Err(error) => return Err(error.into()),
         };
-        let tombstone = successor.map(|successor| Verdict::Tombstone(Some(successor)));
-        Ok(Some(tombstone.unwrap_or(Verdict::Absent)))
+        Ok(Some(successor.map_or(Verdict::Absent, |next| Verdict::Tombstone(Some(next)))))
     }
 
     /// Returns the event for a session that cannot be read. Only a damaged one lets a fresh session start.
