@@ -216,7 +216,6 @@ impl<T> SessionManager<T> {
     /// # Errors
     ///
     /// - [`SessionError::Store`] unless it is certain that the session has ended. The cookie stays then.
-    /// - [`SessionError::Newer`] if the token itself has a format that only a newer release of this crate can read.
     /// - All other errors of [`commit`](crate::Session::commit).
     ///
     /// # Cancellation

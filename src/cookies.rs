@@ -71,34 +71,28 @@ impl CookieTemplate {
         })
     }
 
-    /// Calls `visit` with every value that arrived under the name, in the order of the request.
+    /// Returns every value that arrived under the name, in the order of the request.
     ///
     /// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
-    pub(crate) fn visit_values(&self, headers: &HeaderMap, mut visit: impl FnMut(&[u8])) {
-        for header in headers.get_all(header::COOKIE) {
-            let header = header.as_bytes();
-            for start in self.finder.find_iter(header) {
-                let (before, found) = header.split_at(start);
+    pub(crate) fn values<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h [u8]> {
+        let needle = self.finder.needle();
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).flat_map(move |header| {
+            self.finder.find_iter(header).filter_map(move |start| {
+                let (before, found) = header.split_at_checked(start)?;
                 let before = before.trim_ascii_end();
-                if let Some(rest) = found.get(self.finder.needle().len()..)
-                    && (before.is_empty() || before.ends_with(b";"))
-                {
-                    let value = rest.get(..memchr(b';', rest).unwrap_or(rest.len()));
-                    visit(unquote(value.unwrap_or_default().trim_ascii()));
-                }
-            }
-        }
+                let is_cookie = before.is_empty() || before.ends_with(b";");
+                let rest = found.get(needle.len()..).filter(|_| is_cookie)?;
+                let value = rest.get(..memchr(b';', rest).unwrap_or(rest.len()))?;
+                Some(unquote(value.trim_ascii()))
+            })
+        })
     }
 
     /// Returns `true` if a `Set-Cookie` header is one of those this template renders.
     pub(crate) fn renders(&self, header: &HeaderValue) -> bool {
-        let mut parts = header.as_bytes().split(|byte| *byte == b';');
-        let pair = parts.next().and_then(|pair| pair.strip_prefix(self.name.as_bytes()));
-        if !pair.is_some_and(|rest| rest.starts_with(b"=")) {
-            return false;
-        }
-        let partitioned = parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"));
-        partitioned == self.partitioned
+        let mut parts = header.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let mut is_partitioned = || parts.any(|part| part.eq_ignore_ascii_case(b"partitioned"));
+        header.as_bytes().starts_with(self.finder.needle()) && is_partitioned() == self.partitioned
     }
 
     /// Renders the text that sets the cookie, for so many seconds or until the browser closes.
@@ -181,17 +175,15 @@ fn check(cookie: &Cookie<'static>) -> Result<(), String> {
         (cookie.same_site() == Some(SameSite::None) && !secure, "SameSite=None needs Secure"),
         (cookie.partitioned() == Some(true) && !secure, "Partitioned needs Secure"),
     ];
-    let problem = rules.into_iter().find(|(is_broken, _)| *is_broken);
-    if let Some((_, problem)) = problem {
+    if let Some((_, problem)) = rules.into_iter().find(|(is_broken, _)| *is_broken) {
         return Err(problem.to_owned());
     }
-    match cookie.domain().and_then(domain::problem) {
-        Some(problem) => Err(format!(
+    cookie.domain().and_then(domain::problem).map_or(Ok(()), |problem| {
+        Err(format!(
             "Domain {problem}, so browsers drop the cookie; write only the host, such as `example.com`, or remove \
              Domain"
-        )),
-        None => Ok(()),
-    }
+        ))
+    })
 }
 
 fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> {

@@ -261,9 +261,8 @@ pub(crate) const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 
 /// Returns the seconds for a cookie's `Max-Age`. They are rounded up: the server enforces the end, and zero would
 /// remove the cookie.
 pub(crate) fn cookie_seconds(expires_at: Timestamp, now: Timestamp) -> u64 {
-    let left = expires_at.saturating_since(now);
-    let whole = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-    whole.max(1)
+    let left = expires_at.as_unix_millis().saturating_sub(now.as_unix_millis());
+    left.div_ceil(1000).max(1)
 }
 
 #[cfg(test)]

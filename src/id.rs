@@ -14,10 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    error::BoxError,
-    keys::{expand, hkdf},
-};
+use crate::{error::BoxError, keys::derive};
 
 /// The length of a session id in bytes; 256 bits, four times what OWASP ASVS 7.2.3 asks for.
 pub(crate) const ID_BYTES: usize = 32;
@@ -30,7 +27,8 @@ pub(crate) struct Scope {
     owner: Sha256,
     /// Audience and kind, each behind its length.
     names: Vec<u8>,
-    kind: u32,
+    /// A number for the audience and the kind, which rows hold. It is not 0.
+    pub(crate) kind: u32,
 }
 
 impl Scope {
@@ -44,11 +42,6 @@ impl Scope {
             kind: kind.first_chunk().map_or(0, |tag| u32::from_be_bytes(*tag)) | 1,
             names,
         })
-    }
-
-    /// Returns a number for the audience and the kind, which rows hold. It is not 0.
-    pub(crate) fn kind(&self) -> u32 {
-        self.kind
     }
 
     pub(crate) fn id(self: &Arc<Self>, secret: [u8; ID_BYTES]) -> SessionId {
@@ -119,7 +112,7 @@ impl SessionId {
     pub(crate) fn csrf_token(&self) -> String {
         let mut token = [0; 32];
         let info = [b"axum-typed-session v1 csrf".as_slice(), &self.scope.names];
-        expand(&hkdf(&self.secret), &info, &mut token);
+        derive(&self.secret, &info, &mut token);
         URL_SAFE_NO_PAD.encode(token)
     }
 
@@ -287,7 +280,7 @@ fn decode(text: &[u8]) -> Option<[u8; ID_BYTES]> {
 }
 
 /// Joins texts, each behind its length, so that no byte can move from one to the next.
-pub(crate) fn with_lengths<const N: usize>(parts: [&str; N]) -> Vec<u8> {
+pub(crate) fn with_lengths<'p>(parts: impl IntoIterator<Item = &'p str>) -> Vec<u8> {
     let with_length = |part: &str| [&(part.len() as u64).to_be_bytes(), part.as_bytes()].concat();
     parts.into_iter().flat_map(with_length).collect()
 }

@@ -237,22 +237,17 @@ pub(crate) struct DerivedKey {
 
 impl DerivedKey {
     fn new(key: &Key, is_former: bool, purpose: &str) -> Self {
-        let hkdf = hkdf(key.master());
         let mut id = [0; 4];
         let mut secret = Zeroizing::new([0; 32]);
-        expand(&hkdf, &[purpose.as_bytes(), b" id"], &mut id);
-        expand(&hkdf, &[purpose.as_bytes(), b" key"], secret.as_mut());
+        derive(key.master(), &[purpose.as_bytes(), b" id"], &mut id);
+        derive(key.master(), &[purpose.as_bytes(), b" key"], secret.as_mut());
         Self { id, is_former, secret }
     }
 }
 
-/// Prepares a secret, from which `expand` derives values.
-pub(crate) fn hkdf(secret: &[u8]) -> Hkdf<Sha256> {
-    Hkdf::new(Some(b"axum-typed-session v1"), secret)
-}
-
-/// Derives the value that `info` names, of at most 32 bytes.
-pub(crate) fn expand(hkdf: &Hkdf<Sha256>, info: &[&[u8]], output: &mut [u8]) {
+/// Derives the value that `info` names from a secret, of at most 32 bytes.
+pub(crate) fn derive(secret: &[u8], info: &[&[u8]], output: &mut [u8]) {
+    let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), secret);
     #[allow(
         clippy::expect_used,
         reason = "HKDF-SHA256 fails above 8160 bytes only, and a key left at zero would be worse"

@@ -144,12 +144,6 @@ where
 }
 
 async fn finish(registry: &Registry, on_server_error: bool, response: Response) -> Response {
-    // No part of the request has a session, though one may have failed to choose its tenant. A later extraction must
-    // not commit for this response.
-    if !registry.is_used() {
-        registry.close();
-        return registry.render(response);
-    }
     let wanted = on_server_error || !response.status().is_server_error();
     let response = match registry.commit(wanted).await {
         Ok(()) => response,

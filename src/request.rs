@@ -165,19 +165,13 @@ impl Registry {
         if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(&core)) {
             return Ok(cell.clone());
         }
-        if let Some(clash) =
-            cells.iter().find_map(|cell| cell.core.tenant.carrier.clash_with(carrier))
-        {
-            return Err(SessionError::DuplicateName { carrier: clash.to_owned() });
+        let clash = cells.iter().find_map(|cell| cell.core.tenant.carrier.clash_with(carrier));
+        if let Some(carrier) = clash {
+            return Err(SessionError::DuplicateName { carrier: carrier.to_owned() });
         }
         let cell = Arc::new(Cell::new(core, self.fate.clone()));
         cells.push(cell.clone());
         Ok(cell)
-    }
-
-    /// Returns `true` if a handler may still have something to commit.
-    pub(crate) fn is_used(&self) -> bool {
-        !lock(&self.cells).is_empty()
     }
 
     /// Forgets the uncommitted changes and the errors of attempts since a copy of the request was made.
@@ -195,8 +189,8 @@ impl Registry {
         self.fate.set(Fate::CLOSING | Fate::CLOSED);
     }
 
-    /// Commits the uncommitted changes, and closes the request. If they are not `wanted`, only the ends of sessions
-    /// are committed. After a panic nothing is committed.
+    /// Commits the uncommitted changes, and closes the request, so that no later extraction commits for its response.
+    /// If the changes are not `wanted`, only the ends of sessions are committed. After a panic nothing is committed.
     pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());

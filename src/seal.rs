@@ -63,8 +63,8 @@ enum Cipher {
 pub(crate) enum BadToken {
     UnknownKey,
     Malformed,
-    /// A later release sealed it.
-    Newer,
+    /// It names a known key, but no server sealed it, or no server writes its content.
+    Forged,
 }
 
 /// The content of an authenticated token.
@@ -81,11 +81,15 @@ impl Sealer {
         data_in_token: bool,
     ) -> Result<Self, ConfigError> {
         let purpose = if signed { "sign" } else { "encrypt" };
-        let keys = Self::keys(ring, purpose, signed)?;
-        Ok(Self { keys, ..Self::of_mode(signed, if data_in_token { "data" } else { "id" }) })
+        Self::of(ring, purpose, signed, if data_in_token { "data" } else { "id" })
     }
 
-    fn keys(ring: &KeyRing, purpose: &str, signed: bool) -> Result<Vec<SealKey>, ConfigError> {
+    /// Makes the sealer of stored data.
+    pub(crate) fn for_rows(ring: &KeyRing) -> Result<Self, ConfigError> {
+        Self::of(ring, "row", false, "row")
+    }
+
+    fn of(ring: &KeyRing, purpose: &str, signed: bool, content: &str) -> Result<Self, ConfigError> {
         let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
             id: key.id,
             is_former: key.is_former,
@@ -95,27 +99,16 @@ impl Sealer {
                 Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
             },
         });
-        Ok(keys.collect())
-    }
-
-    fn of_mode(signed: bool, content: &str) -> Self {
         let (adjective, overhead) =
             if signed { ("signed", MAC_BYTES) } else { ("encrypted", NONCE_BYTES + GCM_TAG_BYTES) };
         let mode = format!("{adjective} {content}");
-        Self { keys: Vec::new(), overhead: HEADER_BYTES + overhead, mode }
-    }
-
-    /// Makes the sealer of stored data.
-    pub(crate) fn for_rows(ring: &KeyRing) -> Result<Self, ConfigError> {
-        Ok(Self { keys: Self::keys(ring, "row", false)?, ..Self::of_mode(false, "row") })
+        Ok(Self { keys: keys.collect(), overhead: HEADER_BYTES + overhead, mode })
     }
 
     /// Makes the associated data that binds tokens to an audience, a kind, a transport and its cookie or header.
     pub(crate) fn context(&self, bound_to: [&str; 4]) -> Vec<u8> {
-        let [audience, kind, transport, carrier] = bound_to;
-        let mut context = vec![VERSION];
-        context.extend(with_lengths([audience, kind, transport, carrier, &self.mode]));
-        context
+        let names = with_lengths(bound_to.into_iter().chain([&*self.mode]));
+        [&[VERSION], &*names].concat()
     }
 
     /// Makes the associated data that binds stored data to its key.
@@ -174,15 +167,8 @@ impl Sealer {
         Ok(token)
     }
 
-    /// Opens a token. A token of a known key counts against `tries`, authentic or not.
-    ///
-    /// Every failure after that is the same [`BadToken::Malformed`].
-    pub(crate) fn open(
-        &self,
-        context: &[u8],
-        text: &[u8],
-        tries: &mut usize,
-    ) -> Result<Opened, BadToken> {
+    /// Opens a token. Every failure with a known key is the same [`BadToken::Forged`].
+    pub(crate) fn open(&self, context: &[u8], text: &[u8]) -> Result<Opened, BadToken> {
         // No longer token was ever sent; this bounds the work that one can cause.
         if !(self.token_len(0)..=NAME_VALUE_LIMIT).contains(&text.len()) {
             return Err(BadToken::Malformed);
@@ -190,46 +176,39 @@ impl Sealer {
         // An unzeroed buffer: zeroing costs time.
         let mut token = Vec::with_capacity(decoded_len_estimate(text.len()));
         URL_SAFE_NO_PAD.decode_vec(text, &mut token).map_err(|_| BadToken::Malformed)?;
-        self.open_bytes(context, token, tries)
+        self.open_bytes(context, token)
     }
 
-    /// Opens what [`seal_bytes`](Self::seal_bytes) made. It counts against `tries` like a token.
-    pub(crate) fn open_bytes(
-        &self,
-        context: &[u8],
-        token: Vec<u8>,
-        tries: &mut usize,
-    ) -> Result<Opened, BadToken> {
+    /// Opens what [`seal_bytes`](Self::seal_bytes) made.
+    pub(crate) fn open_bytes(&self, context: &[u8], token: Vec<u8>) -> Result<Opened, BadToken> {
         let Some([VERSION, id @ ..]) = token.first_chunk::<HEADER_BYTES>() else {
             return Err(BadToken::Malformed);
         };
         let key = self.keys.iter().find(|key| key.id == *id).ok_or(BadToken::UnknownKey)?;
-        *tries = tries.checked_sub(1).ok_or(BadToken::Malformed)?;
-        let plaintext = key.open(context, token).ok_or(BadToken::Malformed)?;
+        let plaintext = key.open(context, token).ok_or(BadToken::Forged)?;
         Ok(Opened { plaintext, former_key: key.is_former })
     }
 }
 
 impl SealKey {
     fn open(&self, context: &[u8], mut token: Vec<u8>) -> Option<Bytes> {
-        let (start, tag_bytes) = match &self.cipher {
+        let text = match &self.cipher {
             Cipher::Encrypt(cipher) => {
                 let (head, rest) = token.split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)?;
                 let nonce: &[u8; NONCE_BYTES] = head.last_chunk()?;
                 let (text, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
                 let (nonce, tag) = (nonce.into(), (&*tag).into());
                 cipher.decrypt_inout_detached(nonce, context, text.into(), tag).ok()?;
-                (HEADER_BYTES + NONCE_BYTES, GCM_TAG_BYTES)
+                HEADER_BYTES + NONCE_BYTES..token.len() - GCM_TAG_BYTES
             }
             Cipher::Sign(secret) => {
                 let signed = token.get(HEADER_BYTES..)?;
                 let (text, tag) = signed.split_last_chunk::<MAC_BYTES>()?;
                 signature(secret, context, text).verify_slice(tag).ok()?;
-                (HEADER_BYTES, MAC_BYTES)
+                HEADER_BYTES..token.len() - MAC_BYTES
             }
         };
-        let end = token.len() - tag_bytes;
-        Some(Bytes::from(token).slice(start..end))
+        Some(Bytes::from(token).slice(text))
     }
 }
 

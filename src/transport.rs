@@ -293,48 +293,47 @@ impl Carrier {
     ///
     /// An empty header is not a token, since it tells a client to forget its token. An empty cookie is a token.
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8], &Binding, bool)) {
-        self.visit_current(parts, |token| visit(token, &self.binding, false));
-        for FormerCookie { template, binding } in &self.formers {
-            template.visit_values(&parts.headers, |token| visit(token, binding, true));
-        }
-    }
-
-    fn visit_current(&self, parts: &Parts, mut visit: impl FnMut(&[u8])) {
+        let mut visit_current = |token: &[u8]| visit(token, &self.binding, false);
         match &self.kind {
-            Kind::Cookie => self.template.visit_values(&parts.headers, visit),
+            Kind::Cookie => self.template.values(&parts.headers).for_each(visit_current),
             Kind::Header { request, scheme, .. } => {
                 let values = parts.headers.get_all(request).iter();
-                values.filter_map(|value| token_behind(scheme, value.as_bytes())).for_each(visit);
+                let tokens = values.filter_map(|value| token_behind(scheme, value.as_bytes()));
+                tokens.for_each(visit_current);
             }
             Kind::Custom { get, .. } => {
                 if let Some(token) = get(parts).filter(|token| !token.is_empty()) {
-                    visit(token.as_bytes());
+                    visit_current(token.as_bytes());
                 }
             }
         }
+        for FormerCookie { template, binding } in &self.formers {
+            template.values(&parts.headers).for_each(|token| visit(token, binding, true));
+        }
+    }
+
+    /// Returns the cookie that contains the token, unless it travels in another way.
+    fn cookie(&self) -> Option<&CookieTemplate> {
+        matches!(self.kind, Kind::Cookie).then_some(&self.template)
     }
 
     /// Returns the host of a request from a browser that will drop the cookie, since the cookie is Secure and the
     /// request came over plain http.
     pub(crate) fn host_that_drops<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
-        let is_secure = matches!(self.kind, Kind::Cookie) && self.template.secure;
-        if is_secure { plain_http::host(parts) } else { None }
+        self.cookie().filter(|cookie| cookie.secure).and_then(|_| plain_http::host(parts))
     }
 
     /// Renders the header value that sets a token, for `seconds` or until the browser closes.
     pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
-        sensitive(match self.kind {
-            Kind::Cookie => self.template.set(&token, seconds)?,
-            Kind::Header { .. } | Kind::Custom { .. } => token,
+        sensitive(match self.cookie() {
+            Some(cookie) => cookie.set(&token, seconds)?,
+            None => token,
         })
     }
 
     /// Returns the header value that removes a token, which is empty except for cookies.
     pub(crate) fn removal(&self) -> HeaderValue {
-        match self.kind {
-            Kind::Cookie => self.template.removal.clone(),
-            Kind::Header { .. } | Kind::Custom { .. } => HeaderValue::from_static(""),
-        }
+        self.cookie().map_or(HeaderValue::from_static(""), |cookie| cookie.removal.clone())
     }
 
     /// Puts the header that sets or removes the token into a response, and with `removes_formers` the headers that
@@ -349,14 +348,11 @@ impl Carrier {
     ) {
         match &self.kind {
             Kind::Cookie => {
-                self.remove_cookies(headers);
-                if let Some(cookie) = told {
-                    let formers = self.formers.iter().filter(|_| removes_formers);
-                    let removals = formers.map(|former| former.template.removal.clone());
-                    for cookie in removals.chain([cookie]) {
-                        headers.append(header::SET_COOKIE, cookie);
-                    }
-                }
+                let removes_formers = removes_formers && told.is_some();
+                let formers = self.formers.iter().filter(|_| removes_formers);
+                let removals = formers.map(|former| former.template.removal.clone());
+                let cookies = self.take_others(headers).into_iter().chain(removals).chain(told);
+                headers.extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
             }
             Kind::Header { response, .. } => match told {
                 Some(token) => _ = headers.insert(response, token),
@@ -369,17 +365,17 @@ impl Carrier {
         }
     }
 
-    fn remove_cookies(&self, headers: &mut HeaderMap) {
+    /// Takes all cookies out of a response, and returns those that this carrier neither set nor removed.
+    fn take_others(&self, headers: &mut HeaderMap) -> Vec<HeaderValue> {
         let is_other = |cookie: &HeaderValue| {
             let removes = |former: &FormerCookie| former.template.removal == *cookie;
             !self.template.renders(cookie) && !self.formers.iter().any(removes)
         };
-        if let header::Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) {
-            let (_, earlier) = entry.remove_entry_mult();
-            let others: Vec<_> = earlier.filter(is_other).collect();
-            for cookie in others {
-                headers.append(header::SET_COOKIE, cookie);
+        match headers.entry(header::SET_COOKIE) {
+            header::Entry::Occupied(entry) => {
+                entry.remove_entry_mult().1.filter(is_other).collect()
             }
+            header::Entry::Vacant(_) => Vec::new(),
         }
     }
 

@@ -126,8 +126,8 @@ impl Warnings {
 
     fn is_new(&self, warning: &'static str, host: &str) -> bool {
         let mut given = self.once.lock().unwrap_or_else(PoisonError::into_inner);
-        let hosts = || given.iter().filter(|(text, _)| *text == warning).map(|(_, host)| &**host);
-        let is_new = hosts().all(|known| known != host) && hosts().count() < MOST_ONCE;
+        let mut hosts = given.iter().filter(|(text, _)| *text == warning);
+        let is_new = hosts.clone().count() < MOST_ONCE && hosts.all(|(_, known)| **known != *host);
         if is_new {
             given.push((warning, host.into()));
         }

@@ -8,7 +8,7 @@ use crate::{
     cookies::NAME_VALUE_LIMIT,
     error::ConfigError,
     expiry::LONGEST_COOKIE,
-    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings, cookie_bytes},
+    manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
     seal::Sealer,
     store::Record,
     transport::Transport,
@@ -69,10 +69,10 @@ impl TokenOptions {
         };
         let forgets = self.revocations.as_ref().is_some_and(|list| !list.survives_restart());
         let core = Core::new(settings, self.home.unwrap_or(Home::Token(self.revocations)))?;
-        if let (Some(limit), Some(sealer)) = (core.max_cookie_bytes, &core.sealer) {
+        if let Some(limit) = core.max_cookie_bytes {
             let empty = core.data.encode(&*core.data.default()).unwrap_or_default();
-            let record = Record::FIXED_BYTES + empty.len();
-            check_max_cookie_bytes(limit, cookie_bytes(sealer, &core.tenant.carrier, record))?;
+            let smallest = core.cookie_bytes(Record::FIXED_BYTES + empty.len());
+            check_max_cookie_bytes(limit, smallest)?;
         }
         if forgets {
             tracing::warn!(

@@ -199,7 +199,7 @@ impl Core {
             owner: prepared.owner,
             lifetime,
             epoch,
-            kind: if self.data_in_token() { 0 } else { self.tenant.scope.kind() },
+            kind: if self.data_in_token() { 0 } else { self.tenant.scope.kind },
             tombstone: false,
             is_sealed: false,
             opened_from: None,

@@ -131,7 +131,7 @@ impl Core {
 
     /// Calls `on_end` for an expired row that the store has deleted, if it was a session of this type.
     pub(super) fn tell_expired(&self, key: &StoreKey, record: &Record) {
-        if record.tombstone || record.kind != self.tenant.scope.kind() {
+        if record.tombstone || record.kind != self.tenant.scope.kind {
             return;
         }
         let opened = if record.is_sealed { self.opened(key, record.clone()).ok() } else { None };

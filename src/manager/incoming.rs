@@ -50,19 +50,16 @@ impl Core {
         keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<(Incoming, Origin, Vec<(Rank, Live)>), SessionError> {
         let now = self.now();
-        let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now)?;
+        let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now);
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
         let mut current = Vec::with_capacity(claims.len());
-        for Claim { id, former_key, in_former_cookie, carried, is_newer } in claims {
+        for Claim { id, former_key, in_former_cookie, carried } in claims {
             let session = || id.store_key();
             let (issued_at, stored) = if let Some((issued_at, record)) = carried {
-                (Some(issued_at), Ok(Some(record)))
-            } else if is_newer {
-                (None, Err(StoreError::Newer))
-            } else if let Some(rows) = self.rows() {
-                (None, rows.look_up(id.key()).await)
+                (Some(issued_at), record.map(Some).ok_or(StoreError::Newer))
             } else {
-                continue;
+                let rows = self.rows_for("load")?;
+                (None, rows.look_up(id.key()).await)
             };
             let mut verdict = self.judge(&session, stored, now)?;
             if let (Verdict::Current(_), Some(list)) = (&verdict, self.list())
@@ -159,8 +156,7 @@ impl Core {
             Err(StoreError::Corrupt) => None,
             Err(error) => return Err(error.into()),
         };
-        let tombstone = successor.map(|successor| Verdict::Tombstone(Some(successor)));
-        Ok(Some(tombstone.unwrap_or(Verdict::Absent)))
+        Ok(Some(successor.map_or(Verdict::Absent, |next| Verdict::Tombstone(Some(next)))))
     }
 
     /// Finds the session of a request, or starts a fresh one.

@@ -25,7 +25,6 @@ pub(crate) use self::{
     basis::{Basis, Draft},
     core::{Core, Home, Options, Settings},
     rows::CONTENTION,
-    tokens::cookie_bytes,
 };
 pub use self::{created::CreatedSession, owners::SessionPage, stored::StoredSession};
 use crate::error::SessionError;

@@ -122,7 +122,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ) -> Result<SessionPage<T>, SessionError> {
         let rows = self.core.rows_for("sessions")?;
         let page = rows.bounded("list", rows.store.list(after, limit.max(1))).await?;
-        let kind = self.core.tenant.scope.kind();
+        let kind = self.core.tenant.scope.kind;
         let is_meant = |record: &Record| record.kind == kind;
         let mut sessions = self.core.load_all(rows, &page.keys, &is_meant).await?.typed();
         sessions.next = page.next;

@@ -188,7 +188,7 @@ impl Core {
     /// Opens the encrypted payload of a record of a store.
     pub(super) fn opened(&self, key: &StoreKey, mut record: Record) -> Result<Record, StoreError> {
         let sealer = self.row_sealer.as_ref().ok_or(StoreError::Corrupt)?;
-        let opened = sealer.open_bytes(&sealer.row_context(key), record.payload.to_vec(), &mut 1);
+        let opened = sealer.open_bytes(&sealer.row_context(key), record.payload.to_vec());
         let opened = opened.map_err(|_| StoreError::Corrupt)?;
         record.opened_from().is_outdated = opened.former_key;
         (record.payload, record.is_sealed) = (opened.plaintext, false);

@@ -1,6 +1,6 @@
 //! The audience of sessions, and the cookie or header that carries them: fixed, or chosen for each request.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cookie::Cookie;
@@ -71,12 +71,8 @@ impl Settings {
         let template = CookieTemplate::new(option, cookie, self.insecure_http)?;
         let former = |cookie| CookieTemplate::new("former_cookie", cookie, self.insecure_http);
         let mut formers: Vec<_> = formers.into_iter().map(former).collect::<Result<_, _>>()?;
-        let (count, mut known) = (formers.len(), vec![template.identity.clone()]);
-        formers.retain(|former| {
-            let is_new = !known.contains(&former.identity);
-            known.extend(is_new.then(|| former.identity.clone()));
-            is_new
-        });
+        let (count, mut known) = (formers.len(), BTreeSet::from([template.identity.clone()]));
+        formers.retain(|former| known.insert(former.identity.clone()));
         let is_known = formers.len() < count && self.cookie_for.is_none();
         let problem = if is_known && lacks_partitioned {
             "`.remove_unpartitioned(..)` needs a `.cookie(..)` with the attribute Partitioned"

@@ -12,9 +12,9 @@ use crate::{
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
-    seal::{BadToken, Opened, Sealer},
+    seal::{BadToken, Opened},
     store::{Record, take, take_timestamp},
-    transport::{Binding, Carrier},
+    transport::Binding,
 };
 
 /// More sessions of one request than this are not looked up, since each may cost a load.
@@ -42,25 +42,13 @@ pub(super) struct Claim {
     pub(super) id: SessionId,
     pub(super) former_key: bool,
     pub(super) in_former_cookie: bool,
-    /// Issue time and record, if the token carries data that this node can read.
-    pub(super) carried: Option<(Timestamp, Record)>,
-    /// The token carries data that only a newer node can read.
-    pub(super) is_newer: bool,
-}
-
-impl Claim {
-    fn is_same(&self, other: &Self) -> bool {
-        self.id.as_bytes() == other.id.as_bytes() && self.carried == other.carried
-    }
+    /// Issue time and record, if the token carries the data; no record if only a newer node can read it.
+    pub(super) carried: Option<(Timestamp, Option<Record>)>,
 }
 
 impl Core {
     /// Reads the tokens of a request.
-    pub(super) fn read_tokens(
-        &self,
-        parts: &Parts,
-        now: Timestamp,
-    ) -> Result<Tokens, SessionError> {
+    pub(super) fn read_tokens(&self, parts: &Parts, now: Timestamp) -> Tokens {
         let carrier = &self.tenant.carrier;
         let (mut arrived, mut worst) = (false, None);
         let mut tries = MAX_TRIES * (1 + carrier.formers.len());
@@ -71,82 +59,71 @@ impl Core {
             if tries == 0 || claims.len() >= MAX_CLAIMS {
                 return;
             }
-            match self.read_token(token, binding, now, &mut tries) {
+            let claim = self.claim(token, binding, now);
+            // Opening a token costs work, authentic or not.
+            if !matches!(claim, Err(BadToken::UnknownKey | BadToken::Malformed)) {
+                tries -= 1;
+            }
+            match claim {
                 Ok(claim) => {
                     (in_current, in_former) = (in_current || !is_former, in_former || is_former);
-                    if !claims.iter().any(|other| other.is_same(&claim)) {
+                    let is_same = |other: &Claim| {
+                        other.id.as_bytes() == claim.id.as_bytes() && other.carried == claim.carried
+                    };
+                    if !claims.iter().any(is_same) {
                         claims.push(Claim { in_former_cookie: is_former, ..claim });
                     }
                 }
                 Err(bad) => worst = worst.max(Some(bad)),
             }
         });
-        match worst {
-            Some(BadToken::Newer) => {
-                self.events.report(Kind::Newer, || None);
-                return Err(SessionError::Newer);
-            }
-            // One event for all the tokens that failed, however many a client sends.
-            Some(BadToken::Malformed) if claims.is_empty() => {
-                self.events.report(Kind::InvalidToken, || None);
-            }
-            Some(BadToken::UnknownKey) if claims.is_empty() => {
-                self.events.report(Kind::UnknownKey, || None);
-            }
-            Some(BadToken::Malformed | BadToken::UnknownKey) | None => {}
+        // One event for all the tokens that failed, however many a client sends.
+        if let Some(bad) = worst.filter(|_| claims.is_empty()) {
+            let kind = match bad {
+                BadToken::UnknownKey => Kind::UnknownKey,
+                BadToken::Malformed | BadToken::Forged => Kind::InvalidToken,
+            };
+            self.events.report(kind, || None);
         }
         let removes_formers = !carrier.formers.is_empty() && (in_former || !in_current);
-        Ok(Tokens { arrived, removes_formers, claims })
+        Tokens { arrived, removes_formers, claims }
     }
 
-    fn read_token(
-        &self,
-        token: &[u8],
-        binding: &Binding,
-        now: Timestamp,
-        tries: &mut usize,
-    ) -> Result<Claim, BadToken> {
-        let scope = &self.tenant.scope;
-        let claim = |id, former_key| {
-            let (carried, is_newer) = (None, false);
-            Claim { id, former_key, in_former_cookie: false, carried, is_newer }
-        };
+    fn claim(&self, token: &[u8], binding: &Binding, now: Timestamp) -> Result<Claim, BadToken> {
+        let (scope, in_former_cookie) = (&self.tenant.scope, false);
         let Some(sealer) = &self.sealer else {
             let text = token.strip_suffix(binding.suffix.as_bytes());
             let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
-            return Ok(claim(id, false));
+            return Ok(Claim { id, former_key: false, in_former_cookie, carried: None });
         };
-        let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token, tries)?;
-        let id = scope.id(take(&mut plaintext).ok_or(BadToken::Malformed)?);
-        let mut claim = claim(id, former_key);
-        if self.data_in_token() {
-            match self.read_data(plaintext, now) {
-                Ok(carried) => claim.carried = Some(carried),
-                Err(BadToken::Newer) => claim.is_newer = true,
-                Err(bad) => return Err(bad),
-            }
-        }
-        Ok(claim)
+        let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token)?;
+        let id = scope.id(take(&mut plaintext).ok_or(BadToken::Forged)?);
+        let carried = self.data_in_token().then(|| self.read_data(plaintext, now)).transpose()?;
+        Ok(Claim { id, former_key, in_former_cookie, carried })
     }
 
     /// Reads the part after the id in a token that carries its data.
     ///
     /// The token ends no later than today's rules allow, so that the revocation list can forget its id.
-    fn read_data(&self, mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Record), BadToken> {
-        let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
-        let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Malformed)?;
+    fn read_data(
+        &self,
+        mut rest: Bytes,
+        now: Timestamp,
+    ) -> Result<(Timestamp, Option<Record>), BadToken> {
+        let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Forged)?;
+        let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Forged)?;
         if issued_at > now.saturating_add(self.clock_skew) {
-            return Err(BadToken::Malformed);
+            return Err(BadToken::Forged);
         }
         match Record::from_bytes(UNVERSIONED, expires_at, rest) {
-            Ok(record) if record.is_sealed || record.kind != 0 => Err(BadToken::Malformed),
+            Ok(record) if record.is_sealed || record.kind != 0 => Err(BadToken::Forged),
             Ok(record) => {
                 let end = issued_at.saturating_add(self.ttl_of(&record));
-                Ok((issued_at, record.with_expires_at(expires_at.min(end))))
+                Ok((issued_at, Some(record.with_expires_at(expires_at.min(end)))))
             }
             // No node needs the data of an expired token.
-            Err(StoreError::Newer) if expires_at > now => Err(BadToken::Newer),
-            Err(_) => Err(BadToken::Malformed),
+            Err(StoreError::Newer) if expires_at > now => Ok((issued_at, None)),
+            Err(_) => Err(BadToken::Forged),
         }
     }
 
@@ -179,9 +156,11 @@ impl Core {
     /// Makes the token of a session under the current key.
     pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String, SessionError> {
         let record = &live.record;
+        let len =
+            if self.data_in_token() { AROUND_RECORD + record.encoded_len() } else { ID_BYTES };
         let Binding { context, suffix } = &self.tenant.carrier.binding;
         let token = match &self.sealer {
-            Some(sealer) => sealer.seal(context, self.plaintext_len(record), |into| {
+            Some(sealer) => sealer.seal(context, len, |into| {
                 into.extend_from_slice(live.id.as_bytes());
                 if self.data_in_token() {
                     into.put_u64(now.as_unix_millis());
@@ -197,25 +176,15 @@ impl Core {
     /// Measures a token before anything is stored or sent.
     pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
         let limit = self.max_cookie_bytes.unwrap_or(NAME_VALUE_LIMIT);
-        self.check_size(self.cookie_len(record), limit)
+        self.check_size(self.cookie_bytes(record.encoded_len()), limit)
     }
 
-    /// Returns the bytes of name and value of the cookie that holds a record; none where it holds an id.
-    pub(super) fn cookie_len(&self, record: &Record) -> usize {
-        match &self.sealer {
-            Some(sealer) if self.data_in_token() => {
-                cookie_bytes(sealer, &self.tenant.carrier, record.encoded_len())
-            }
-            _ => 0,
-        }
+    /// Returns the bytes of name and value of the cookie that holds a record of this length; none where it holds an
+    /// id.
+    pub(crate) fn cookie_bytes(&self, record_len: usize) -> usize {
+        let sealer = self.sealer.as_ref().filter(|_| self.data_in_token());
+        sealer.map_or(0, |sealer| {
+            self.tenant.carrier.name_len() + sealer.token_len(AROUND_RECORD + record_len)
+        })
     }
-
-    fn plaintext_len(&self, record: &Record) -> usize {
-        if self.data_in_token() { AROUND_RECORD + record.encoded_len() } else { ID_BYTES }
-    }
-}
-
-/// Returns the bytes of name and value of a cookie with a record in it.
-pub(crate) fn cookie_bytes(sealer: &Sealer, carrier: &Carrier, record: usize) -> usize {
-    carrier.name_len() + sealer.token_len(AROUND_RECORD + record)
 }

@@ -49,7 +49,9 @@ impl Core {
             }
             // As with a row that is gone, an unchanged session is left alone. So is one that no browser would keep under
             // today's name: it stays in its former cookie.
-            if is_revoked || (!is_update && self.cookie_len(&live.record) > NAME_VALUE_LIMIT) {
+            if is_revoked
+                || (!is_update && self.cookie_bytes(live.record.encoded_len()) > NAME_VALUE_LIMIT)
+            {
                 let (incoming, origin) = (basis.incoming.clone(), basis.origin.clone());
                 let rest = Basis::new(incoming, identity, origin, told);
                 return Ok(basis.has_leftovers().then_some(rest));

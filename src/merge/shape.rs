@@ -228,19 +228,16 @@ struct MembersAccess<'de, 's> {
 impl<'de> MapAccess<'de> for MembersAccess<'de, '_> {
     type Error = Error;
 
-    fn next_key_seed<K>(&mut self, seed: K) -> Result<Option<K::Value>, Error>
-    where
-        K: DeserializeSeed<'de>,
-    {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Error> {
         self.entry = self.entries.next();
         let key = self.entry.map(|(text, _)| Key { text, kind: &mut self.members.kind });
         key.map(|key| seed.deserialize(key)).transpose()
     }
 
-    fn next_value_seed<S>(&mut self, seed: S) -> Result<S::Value, Error>
-    where
-        S: DeserializeSeed<'de>,
-    {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
         let (key, data) =
             self.entry.take().ok_or_else(|| Error::custom("a value without a key"))?;
         let shape = self.members.shapes.entry(key.clone()).or_default();

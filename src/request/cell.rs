@@ -4,7 +4,7 @@ mod dropped;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use http::{HeaderMap, request::Parts};
@@ -21,15 +21,18 @@ use crate::{
 /// The session of a request, shared by all its `Session`s.
 pub(crate) struct Cell {
     pub(crate) core: Core,
-    /// Set by the first extractor. The others use it.
-    state: OnceCell<Mutex<State>>,
+    /// Set once the first extractor has loaded the session. The others wait for it.
+    loaded: OnceCell<()>,
+    state: Mutex<State>,
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
     pub(crate) fate: Arc<Fate>,
 }
 
+#[derive(Default)]
 struct State {
-    basis: Arc<Basis>,
+    /// `None` if the session was never loaded, so that no `Session` of it exists.
+    basis: Option<Arc<Basis>>,
     /// Data of the basis that a `Session` gave back unchanged, for the next `Session`.
     spare: Option<Box<Draft>>,
     /// Changes of `Session`s that were dropped uncommitted. They wait until they can be folded into the basis.
@@ -54,16 +57,27 @@ struct State {
 }
 
 impl State {
-    fn set_basis(&mut self, basis: Basis) {
-        self.basis = Arc::new(basis);
-        self.spare = None;
+    fn basis(&self) -> Result<Arc<Basis>, SessionError> {
+        self.basis.clone().ok_or(SessionError::Closed)
+    }
+
+    fn set_basis(&mut self, basis: Arc<Basis>) {
+        (self.basis, self.spare) = (Some(basis), None);
+    }
+
+    /// Drops the folded changes.
+    fn forget_uncommitted(&mut self) {
+        if let Some(basis) = self.basis.as_mut().filter(|basis| basis.uncommitted.is_some()) {
+            Arc::make_mut(basis).uncommitted = None;
+            self.spare = None;
+        }
     }
 }
 
 impl Cell {
     pub(crate) fn new(core: Core, fate: Arc<Fate>) -> Self {
-        let (state, turn) = (OnceCell::new(), AsyncMutex::new(()));
-        Self { core, state, turn, fate }
+        let (loaded, state, turn) = (OnceCell::new(), Mutex::default(), AsyncMutex::default());
+        Self { core, loaded, state, turn, fate }
     }
 
     /// Loads the session once in a request, and returns a copy of its data.
@@ -80,51 +94,36 @@ impl Cell {
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.
     pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>, SessionError> {
-        let state = self.state.get_or_try_init(|| self.load(parts)).await;
-        let state = state.inspect_err(|_| self.fate.fail(&self.core))?;
+        let loaded = self.loaded.get_or_try_init(|| self.load(parts)).await;
+        loaded.inspect_err(|_| self.fate.fail(&self.core))?;
         let (basis, spare) = {
-            let mut state = lock(state);
+            let mut state = lock(&self.state);
             // A commit under way, which was begun before, does not know of this end yet.
             if state.waiting.iter().any(|(_, draft)| draft.intents.destroy) {
-                (Arc::new(state.basis.with_ending()), None)
+                (Arc::new(state.basis()?.with_ending()), None)
             } else {
-                (state.basis.clone(), state.spare.take())
+                (state.basis()?, state.spare.take())
             }
         };
         spare.map_or_else(|| self.core.draft_of(basis), Ok)
     }
 
-    async fn load(&self, parts: &Parts) -> Result<Mutex<State>, SessionError> {
+    async fn load(&self, parts: &Parts) -> Result<(), SessionError> {
         let draft = self.core.open(parts, RequestSessions::without_registry).await?;
-        Ok(Mutex::new(State {
-            basis: draft.basis.clone(),
-            spare: Some(draft),
-            waiting: VecDeque::new(),
-            folded: Vec::new(),
-            refused: None,
-            is_in_doubt: false,
-            is_over: false,
-            is_read: false,
-            is_promised: false,
-            is_delivered: false,
-            is_sent: false,
-        }))
-    }
-
-    /// Locks the state; `None` if the session was never opened, so that no `Session` of it exists.
-    fn state(&self) -> Option<MutexGuard<'_, State>> {
-        self.state.get().map(lock)
+        let mut state = lock(&self.state);
+        (state.basis, state.spare) = (Some(draft.basis.clone()), Some(draft));
+        Ok(())
     }
 
     /// Returns the outcome of the latest commit of the request, with the changes of dropped `Session`s.
     pub(crate) fn basis(&self) -> Result<Arc<Basis>, SessionError> {
-        self.state().map(|state| state.basis.clone()).ok_or(SessionError::Closed)
+        lock(&self.state).basis()
     }
 
     /// Commits the draft of a `Session`. Returns `None` if there is nothing to do.
     pub(crate) fn commit(&self, draft: Box<Draft>) -> Option<BoxFuture<'_, ()>> {
         if !draft.is_touched() && self.core.rests(&draft.basis) {
-            self.give_back(draft);
+            self.give_back(draft, false);
             return None;
         }
         Some(Box::pin(async {
@@ -157,19 +156,14 @@ impl Cell {
 
     /// Commits a draft of the current basis; the caller has the turn.
     async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
-        self.set_in_doubt(draft.basis.uncommitted.is_some() && !self.core.data_in_token());
+        let is_in_doubt = draft.basis.uncommitted.is_some() && !self.core.data_in_token();
+        lock(&self.state).is_in_doubt = is_in_doubt;
         let committed = self.core.commit(&mut draft).await;
         match committed {
             Err(SessionError::Store(_)) => self.forget_doubtful(),
-            _ => self.set_in_doubt(false),
+            _ => lock(&self.state).is_in_doubt = false,
         }
         self.finish(committed?)
-    }
-
-    fn set_in_doubt(&self, is_in_doubt: bool) {
-        if let Some(mut state) = self.state() {
-            state.is_in_doubt = is_in_doubt;
-        }
     }
 
     /// Waits until no other commit of this session is under way, as long as a write waits for other
@@ -188,11 +182,12 @@ impl Cell {
 
     /// Makes the outcome of a commit the current basis; the caller has the turn.
     fn finish(&self, committed: Option<Basis>) -> Result<(), SessionError> {
-        let Some(mut state) = self.state().filter(|_| !self.fate.is(Fate::CLOSED)) else {
+        let mut state = lock(&self.state);
+        if self.fate.is(Fate::CLOSED) {
             return Err(SessionError::Closed);
-        };
+        }
         if let Some(committed) = committed {
-            state.set_basis(committed);
+            state.set_basis(Arc::new(committed));
             state.folded.clear();
             (state.is_promised, state.is_delivered) = (false, false);
         }
@@ -200,19 +195,18 @@ impl Cell {
     }
 
     /// Keeps unchanged data for the next `Session`.
-    fn give_back(&self, draft: Box<Draft>) {
-        if let Some(mut state) = self.state()
-            && Arc::ptr_eq(&state.basis, &draft.basis)
-        {
+    fn give_back(&self, draft: Box<Draft>, is_read: bool) {
+        let mut state = lock(&self.state);
+        state.is_read |= is_read;
+        if state.basis.as_ref().is_some_and(|basis| Arc::ptr_eq(basis, &draft.basis)) {
             state.spare = Some(draft);
         }
     }
 
     /// Notes that a `SessionCommit` was made for the latest outcome.
     pub(crate) fn promise(&self) {
-        if let Some(mut state) = self.state() {
-            (state.is_promised, state.is_read) = (true, false);
-        }
+        let mut state = lock(&self.state);
+        (state.is_promised, state.is_read) = (true, false);
     }
 
     fn warn(&self, warning: &'static str, basis: &Basis) {
@@ -259,13 +253,15 @@ impl Cell {
 
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.
     pub(crate) fn deliver(&self, headers: &mut HeaderMap) {
-        let sent = self.state().and_then(|mut state| {
+        let is_token = |basis: &Arc<Basis>| basis.told.is_some();
+        let sent = {
+            let mut state = lock(&self.state);
             state.is_delivered = true;
-            state.is_sent |= state.basis.told.is_some();
-            state.is_sent.then(|| state.basis.clone())
-        });
+            state.is_sent |= state.basis.as_ref().is_some_and(is_token);
+            state.basis.clone().filter(|_| state.is_sent)
+        };
         let carrier = &self.core.tenant.carrier;
-        let is_told = sent.as_ref().is_some_and(|basis| basis.told.is_some());
+        let is_told = sent.as_ref().is_some_and(is_token);
         if let Some(basis) = sent {
             // Identities are counted from 0 on, so one has ended, as at a logout.
             let removes_formers = basis.incoming.removes_formers || basis.identity > 0;
@@ -281,19 +277,14 @@ impl Cell {
 impl Drop for Cell {
     /// Warns of a guard that was not returned, and of a session that was read without one.
     fn drop(&mut self) {
-        let Some(state) = self.state.get_mut() else {
-            return;
-        };
-        let state = state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if self.fate.excuses() || state.is_delivered {
-            return;
+        let state = lock(&self.state);
+        let is_no_mistake = state.is_delivered || self.fate.excuses();
+        if let Some(basis) = state.basis.as_ref().filter(|_| !is_no_mistake) {
+            if state.is_promised {
+                self.warn(warnings::DROPPED_GUARD, basis);
+            } else if state.is_read && !self.fate.is(Fate::LAYERED) {
+                self.warn(warnings::READ_WITHOUT_GUARD, basis);
+            }
         }
-        let warning = match (state.is_promised, state.is_read && !self.fate.is(Fate::LAYERED)) {
-            (true, _) => warnings::DROPPED_GUARD,
-            (false, true) => warnings::READ_WITHOUT_GUARD,
-            (false, false) => return,
-        };
-        let basis = state.basis.clone();
-        self.warn(warning, &basis);
     }
 }

@@ -1,9 +1,11 @@
 //! `Session`s that are dropped uncommitted: their changes wait, and the layer commits them together.
 
-use super::{Cell, Fate};
+use std::sync::Arc;
+
+use super::{Cell, Fate, lock};
 use crate::{
     error::SessionError,
-    manager::{Basis, CONTENTION, Draft},
+    manager::{CONTENTION, Draft},
     warnings,
 };
 
@@ -13,28 +15,21 @@ impl Cell {
         if self.fate.is(Fate::POISONED) {
             return;
         }
-        let is_changed = draft.is_touched()
-            && (draft.intents.any()
-                || self.core.change(&mut draft).map_or(true, |change| change.is_some()));
-        if !is_changed {
-            if let Some(mut state) = self.state() {
-                state.is_read |= is_read;
-            }
-            return self.give_back(draft);
+        if !draft.intents.any() && matches!(self.core.change(&mut draft), Ok(None)) {
+            return self.give_back(draft, is_read);
         }
-        let state = self.state().filter(|state| self.fate.is(Fate::LAYERED) && !state.is_over);
-        let Some(mut state) = state else {
-            // The handler may have failed, so no other `Session` may commit this change.
-            if !self.fate.excuses() {
-                self.warn(warnings::DROPPED_CHANGE, &draft.basis);
+        let mut state = lock(&self.state);
+        if self.fate.is(Fate::LAYERED) && !state.is_over {
+            state.waiting.push_back((copies, draft));
+            drop(state);
+            // A commit under way folds it in at its end.
+            if let Ok(_turn) = self.turn.try_lock() {
+                self.fold_waiting();
             }
-            return;
-        };
-        state.waiting.push_back((copies, draft));
-        drop(state);
-        // A commit under way folds it in at its end.
-        if let Ok(_turn) = self.turn.try_lock() {
-            self.fold_waiting();
+        } else if !self.fate.excuses() {
+            // The handler may have failed, so no other `Session` may commit this change.
+            drop(state);
+            self.warn(warnings::DROPPED_CHANGE, &draft.basis);
         }
     }
 
@@ -42,43 +37,42 @@ impl Cell {
     pub(super) fn fold_waiting(&self) {
         self.forget_doubtful();
         loop {
-            let next = self
-                .state()
-                .and_then(|mut state| Some((state.waiting.pop_front()?, state.basis.clone())));
+            let next = {
+                let mut state = lock(&self.state);
+                state.basis.clone().zip(state.waiting.pop_front())
+            };
             // Merging is the application's code, so it runs outside the lock.
-            let Some(((copies, mut draft), current)) = next else {
+            let Some((current, (copies, mut draft))) = next else {
                 return;
             };
             let rebased = self.core.rebase(&current, &mut draft);
             let folded = rebased.and_then(|()| self.core.fold(&mut draft));
-            if let Some(mut state) = self.state() {
-                match folded {
-                    Ok(folded) => {
-                        if draft.intents.destroy {
-                            // No retry takes an end back, and changes of a session that ends are not needed.
-                            state.folded.clear();
-                            state.refused.take_if(|_| current.ending.is_none());
-                        } else if copies > 0 || !state.folded.is_empty() {
-                            state.folded.push((copies, current));
-                        }
-                        state.set_basis(folded);
+            let mut state = lock(&self.state);
+            match folded {
+                Ok(folded) => {
+                    if draft.intents.destroy {
+                        // No retry takes an end back, and changes of a session that ends are not needed.
+                        state.folded.clear();
+                        state.refused.take_if(|_| current.ending.is_none());
+                    } else if copies > 0 || !state.folded.is_empty() {
+                        state.folded.push((copies, current));
                     }
-                    Err(error) => _ = state.refused.get_or_insert((copies, error)),
+                    state.set_basis(Arc::new(folded));
                 }
+                Err(error) => _ = state.refused.get_or_insert((copies, error)),
             }
         }
     }
 
     /// Drops changes of dropped `Session`s that may be stored already, so that they are not committed twice.
     pub(super) fn forget_doubtful(&self) {
-        let Some(mut state) = self.state().filter(|state| state.is_in_doubt) else {
+        let mut state = lock(&self.state);
+        if !std::mem::take(&mut state.is_in_doubt) {
             return;
-        };
-        state.is_in_doubt = false;
+        }
         let is_known = state.folded.first().is_some_and(|(_, before)| before.uncommitted.is_none());
         let oldest = state.folded.drain(..).map(|(copies, _)| copies).min().filter(|_| is_known);
-        let basis = Basis { uncommitted: None, ..Basis::clone(&state.basis) };
-        state.set_basis(basis);
+        state.forget_uncommitted();
         state.refused.get_or_insert((oldest.unwrap_or_default(), SessionError::Conflict));
     }
 
@@ -90,12 +84,11 @@ impl Cell {
             return;
         };
         self.fold_waiting();
-        let Some(mut state) = self.state() else {
-            return;
-        };
+        let mut state = lock(&self.state);
         let mut is_forgotten = state.refused.take_if(|(copies, _)| *copies >= copy).is_some();
         while let Some((_, before)) = state.folded.pop_if(|(copies, _)| *copies >= copy) {
-            (state.basis, state.spare, is_forgotten) = (before, None, true);
+            state.set_basis(before);
+            is_forgotten = true;
         }
         if is_forgotten {
             let session = self.core.type_name;
@@ -108,27 +101,25 @@ impl Cell {
 
     /// Commits the changes of dropped `Session`s; if they are not `wanted`, only the ends of sessions.
     pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
+        let result = self.commit_each(wanted).await.inspect_err(|_| self.fate.fail(&self.core));
+        let mut state = lock(&self.state);
+        state.is_over = true;
+        match state.refused.take() {
+            Some((_, error)) if wanted => result.and(Err(error)),
+            _ => result,
+        }
+    }
+
+    async fn commit_each(&self, wanted: bool) -> Result<(), SessionError> {
         // A commit that a spawned task began is waited for.
         let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
-        let (mut touches, mut result) = (wanted, Ok(()));
-        loop {
-            result = match self.next_left(wanted, touches) {
-                Ok(None) => break,
-                Ok(Some(draft)) if turn.is_ok() => self.commit_onto(draft).await,
-                Ok(Some(_)) => Err(SessionError::Conflict),
-                Err(error) => Err(error),
-            };
+        let mut touches = wanted;
+        while let Some(draft) = self.next_left(wanted, touches)? {
+            turn.as_ref().map_err(|_| SessionError::Conflict)?;
+            self.commit_onto(draft).await?;
             touches = false;
-            if result.is_err() {
-                self.fate.fail(&self.core);
-                break;
-            }
         }
-        let refused = self.state().and_then(|mut state| {
-            state.is_over = true;
-            state.refused.take().map(|(_, error)| error)
-        });
-        result.and(refused.filter(|_| wanted).map_or(Ok(()), Err))
+        Ok(())
     }
 
     /// Returns the next draft that the layer has to commit. If there is none, `Session`s that are dropped from now
@@ -136,24 +127,22 @@ impl Cell {
     fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Box<Draft>>, SessionError> {
         loop {
             self.fold_waiting();
-            let Some(mut state) = self.state() else {
-                return Ok(None);
-            };
+            let mut state = lock(&self.state);
             if !state.waiting.is_empty() {
                 continue;
             }
-            if state.basis.uncommitted.is_some() && (!wanted || state.refused.is_some()) {
-                let basis = Basis { uncommitted: None, ..Basis::clone(&state.basis) };
-                state.set_basis(basis);
+            if !wanted || state.refused.is_some() {
+                state.forget_uncommitted();
             }
-            let basis = state.basis.clone();
-            if !basis.has_leftovers() && (!touches || self.core.rests(&basis)) {
-                state.is_over = true;
-                return Ok(None);
+            if let Some(basis) = state.basis.clone()
+                && (basis.has_leftovers() || (touches && !self.core.rests(&basis)))
+            {
+                let spare = state.spare.take();
+                drop(state);
+                return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
             }
-            let spare = state.spare.take();
-            drop(state);
-            return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
+            state.is_over = true;
+            return Ok(None);
         }
     }
 }
