@@ -50,6 +50,7 @@ enum Flaw {
     TouchLosesTheOwner,
     DeleteExpiredDeletesAll,
     DeleteExpiredIgnoresItsLimit,
+    DeleteExpiredForgetsTouches,
     IndexKeepsFormerOwners,
     IndexKeepsExpiredRows,
     DestroyByOwnerIgnoresKeep,
@@ -61,15 +62,25 @@ enum Flaw {
     ListLosesTheLastOfAPage,
     ListShowsExpiredRows,
     ListCountsRows,
+    ListIsInOrderOfExpiry,
+    ListIgnoresItsLimit,
+    ListEndsAtAPageOfExpiredRows,
+    ListHasNoEnd,
     ListExpectsItsOwnCursors,
     ListsNothingWithoutSupport,
     TakeExpiredKeepsTheRows,
     TakeExpiredTakesLiveRows,
+    TakeExpiredForgetsTouches,
+    TakeExpiredIsTwoSteps,
+    TakeExpiredIgnoresItsLimit,
+    TakeExpiredDropsTombstones,
     TakesNothingWithoutSupport,
     DeleteExpiredDeletesNothing,
     EngineErrorIsNone,
     EngineErrorIsGone,
     EngineErrorIsAnEmptyList,
+    EngineErrorIsAnEmptyPage,
+    EngineErrorIsNothingExpired,
     EngineErrorIsADestroy,
     EngineErrorLosesTheRow,
     UnreadableRowIsNone,
@@ -83,6 +94,8 @@ struct Flawed {
     clock: ManualClock,
     rows: Arc<Mutex<HashMap<StoreKey, Record>>>,
     former_owners: Arc<Mutex<Vec<(OwnerKey, StoreKey)>>>,
+    /// When a row would expire if nobody had touched it.
+    saved_until: Arc<Mutex<HashMap<StoreKey, Timestamp>>>,
     is_broken: Arc<AtomicBool>,
     unreadable: Arc<Mutex<BTreeSet<StoreKey>>>,
     /// What makes a write atomic, where that is not the flaw.
@@ -100,6 +113,7 @@ impl Flawed {
             clock: clock.clone(),
             rows: Arc::default(),
             former_owners: Arc::default(),
+            saved_until: Arc::default(),
             is_broken: Arc::default(),
             unreadable: Arc::default(),
             one_at_a_time: Arc::default(),
@@ -151,9 +165,27 @@ impl Flawed {
         self.rows.lock().unwrap()
     }
 
-    fn is_live(&self, record: &Record) -> bool {
+    fn now(&self) -> Timestamp {
         use axum_typed_session::Clock as _;
-        record.expires_at() > Timestamp::from(self.clock.now())
+        self.clock.now().into()
+    }
+
+    fn is_live(&self, record: &Record) -> bool {
+        record.expires_at() > self.now()
+    }
+
+    /// The keys of expired rows, and of others if that is the flaw.
+    fn expired(&self, all: Flaw, forgets_touches: Flaw, limit: usize) -> Vec<StoreKey> {
+        let saved_until = self.saved_until.lock().unwrap();
+        let rows = self.rows();
+        let is_expired = |key: &StoreKey, row: &Record| {
+            let touches_count = !self.is(forgets_touches);
+            let has_expired =
+                if touches_count { !self.is_live(row) } else { saved_until[key] <= self.now() };
+            self.is(all) || has_expired
+        };
+        let expired = rows.iter().filter(|(key, row)| is_expired(key, row));
+        expired.map(|(key, _)| *key).take(limit).collect()
     }
 
     fn live(&self, key: &StoreKey) -> Option<Record> {
@@ -195,6 +227,16 @@ impl Flawed {
             return builder.payload(text).build();
         }
         record.clone()
+    }
+
+    /// The place of a row in the order of pages.
+    fn place(&self, key: &StoreKey, row: &Record) -> Vec<u8> {
+        let mut place = Vec::new();
+        if self.is(Flaw::ListIsInOrderOfExpiry) {
+            place.extend(row.expires_at().as_unix_millis().to_be_bytes());
+        }
+        place.extend(key.as_bytes());
+        place
     }
 
     fn decide(&self, key: &StoreKey, record: &Record, write: Write<'_>) -> Option<SaveOutcome> {
@@ -292,6 +334,7 @@ impl SessionStore for Flawed {
             tokio::task::yield_now().await;
         }
         self.write(key, record);
+        self.saved_until.lock().unwrap().insert(key, record.expires_at());
         drop(one_at_a_time);
         Ok(SaveOutcome::Saved)
     }
@@ -372,6 +415,9 @@ impl SessionStore for Flawed {
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        if self.engine().is_err() && self.is(Flaw::EngineErrorIsNothingExpired) {
+            return Ok(0);
+        }
         self.engine()?;
         if self.is(Flaw::DeleteExpiredDeletesNothing) {
             return Ok(0);
@@ -381,28 +427,42 @@ impl SessionStore for Flawed {
         } else {
             usize::try_from(limit).unwrap()
         };
-        let mut rows = self.rows();
-        let all = self.is(Flaw::DeleteExpiredDeletesAll);
-        let expired = rows.iter().filter(|(_, row)| all || !self.is_live(row));
-        let expired: Vec<_> = expired.map(|(key, _)| *key).take(limit).collect();
-        rows.retain(|key, _| !expired.contains(key));
+        let (all, forgets) = (Flaw::DeleteExpiredDeletesAll, Flaw::DeleteExpiredForgetsTouches);
+        let expired = self.expired(all, forgets, limit);
+        self.rows().retain(|key, _| !expired.contains(key));
         Ok(expired.len() as u64)
     }
 
     async fn take_expired(&self, limit: u32) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        if self.engine().is_err() && self.is(Flaw::EngineErrorIsAnEmptyPage) {
+            return Ok(Vec::new());
+        }
         self.engine()?;
         if !self.returns_expired() {
             return Ok(Vec::new());
         }
-        let limit = usize::try_from(limit).unwrap();
-        let mut rows = self.rows();
-        let live = self.is(Flaw::TakeExpiredTakesLiveRows);
-        let expired = rows.iter().filter(|(_, row)| live || !self.is_live(row));
-        let expired: Vec<_> = expired.map(|(key, row)| (*key, row.clone())).take(limit).collect();
-        if !self.is(Flaw::TakeExpiredKeepsTheRows) {
-            rows.retain(|key, _| expired.iter().all(|(expired, _)| expired != key));
+        let limit = if self.is(Flaw::TakeExpiredIgnoresItsLimit) {
+            usize::MAX
+        } else {
+            usize::try_from(limit).unwrap()
+        };
+        let one_at_a_time = self.one_at_a_time.lock().await;
+        let (all, forgets) = (Flaw::TakeExpiredTakesLiveRows, Flaw::TakeExpiredForgetsTouches);
+        let mut taken = Vec::new();
+        for key in self.expired(all, forgets, limit) {
+            taken.extend(self.rows().get(&key).cloned().map(|row| (key, row)));
         }
-        Ok(expired)
+        if self.is(Flaw::TakeExpiredIsTwoSteps) {
+            drop(one_at_a_time);
+            tokio::time::sleep(MOMENT).await;
+        }
+        if !self.is(Flaw::TakeExpiredKeepsTheRows) {
+            self.rows().retain(|key, _| taken.iter().all(|(taken, _)| taken != key));
+        }
+        if self.is(Flaw::TakeExpiredDropsTombstones) {
+            taken.retain(|(_, row)| !row.is_tombstone());
+        }
+        Ok(taken)
     }
 
     fn returns_expired(&self) -> bool {
@@ -410,6 +470,9 @@ impl SessionStore for Flawed {
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: u32) -> Result<KeyPage, StoreError> {
+        if self.engine().is_err() && self.is(Flaw::EngineErrorIsAnEmptyPage) {
+            return Ok(KeyPage::default());
+        }
         self.engine()?;
         if !self.lists_sessions() {
             return Ok(KeyPage::default());
@@ -418,29 +481,39 @@ impl SessionStore for Flawed {
         if self.is(Flaw::ListExpectsItsOwnCursors) && !after.is_empty() {
             assert_eq!(after.len(), 32, "a cursor is a key");
         }
-        let rows = self.rows();
+        let limit = if self.is(Flaw::ListIgnoresItsLimit) {
+            usize::MAX
+        } else {
+            usize::try_from(limit.max(1)).unwrap()
+        };
+        let shows_expired =
+            self.is(Flaw::ListShowsExpiredRows) || self.is(Flaw::ListEndsAtAPageOfExpiredRows);
+        // Each row with the bytes of its place in the order.
+        let mut rows: Vec<_> = self
+            .rows()
+            .iter()
+            .map(|(key, row)| (self.place(key, row), *key, self.is_live(row)))
+            .filter(|(.., is_live)| *is_live || shows_expired)
+            .collect();
+        rows.sort();
         if self.is(Flaw::ListCountsRows) {
-            let skipped = after.first_chunk().map_or(0, |count| u32::from_be_bytes(*count));
-            let mut keys: Vec<_> = rows.keys().copied().collect();
-            keys.sort();
-            let page = keys.into_iter().skip(skipped as usize).take(limit.max(1) as usize);
-            let keys: Vec<_> = page.collect();
-            let next = skipped.saturating_add(limit.max(1)).to_be_bytes();
-            let next = (!keys.is_empty()).then(|| Cursor::new(next));
-            return Ok(KeyPage { keys, next });
+            let count = |number: usize| u32::try_from(number).unwrap().to_be_bytes().to_vec();
+            rows.iter_mut().enumerate().for_each(|(number, row)| row.0 = count(number));
         }
-        let listed = rows.iter().filter(|(key, row)| {
-            key.as_bytes().as_slice() > after
-                && (self.is(Flaw::ListShowsExpiredRows) || self.is_live(row))
-        });
-        let mut keys: Vec<_> = listed.map(|(key, _)| *key).collect();
-        keys.sort();
-        keys.truncate(usize::try_from(limit.max(1)).unwrap());
-        let next = keys.last().map(|key| Cursor::new(*key.as_bytes()));
+        rows.retain(|(place, ..)| place.as_slice() > after);
+        rows.truncate(limit);
+        let mut next = rows.last().map(|(place, ..)| Cursor::new(place.clone()));
+        if self.is(Flaw::ListEndsAtAPageOfExpiredRows) {
+            rows.retain(|(.., is_live)| *is_live);
+            next = next.filter(|_| !rows.is_empty());
+        }
         if self.is(Flaw::ListLosesTheLastOfAPage) {
-            keys.pop();
+            rows.pop();
         }
-        Ok(KeyPage { keys, next })
+        if self.is(Flaw::ListHasNoEnd) {
+            next = next.or_else(|| Some(Cursor::new(after)));
+        }
+        Ok(KeyPage { keys: rows.into_iter().map(|(_, key, _)| key).collect(), next })
     }
 
     fn lists_sessions(&self) -> bool {
@@ -501,8 +574,9 @@ fn fails<F: Future<Output = ()>>(check: impl FnOnce() -> F + Send + 'static) -> 
 // Every check passes where there is no flaw.
 session_store_conformance!(without_a_flaw, Flawed::tested(Flaw::Nothing));
 
-/// Makes a module of each flaw, with a test of each check that must fail. Each flaw has two or more, except a panic at
-/// bytes that no store would write itself.
+/// Makes a module of each flaw, with a test of each check that must fail. Each flaw has two or more, except those of
+/// pages that only one check can show: changes between two pages, pages without a live row, foreign cursors, and callers
+/// that race for expired rows.
 macro_rules! caught {
     ($($flaw:ident by $first:ident $(, $other:ident)*;)+) => { $(
         #[allow(non_snake_case, reason = "the name of the flaw")]
@@ -554,6 +628,8 @@ caught! {
         delete_expired_leaves_live_rows;
     DeleteExpiredIgnoresItsLimit by delete_expired_respects_its_limit,
         delete_expired_deletes_expired_rows;
+    DeleteExpiredForgetsTouches by delete_expired_leaves_live_rows,
+        touched_rows_outlive_their_first_expiry;
     IndexKeepsFormerOwners by the_owner_index_follows_the_row, the_owner_index_forgets_ended_rows;
     IndexKeepsExpiredRows by find_by_owner_hides_expired_rows,
         touched_rows_outlive_their_first_expiry;
@@ -570,17 +646,30 @@ caught! {
         owners_are_found_by_their_rows;
     ListLosesTheLastOfAPage by list_returns_every_live_row, list_hides_rows_that_are_gone;
     ListShowsExpiredRows by list_hides_rows_that_are_gone, load_hides_an_expired_row;
-    ListCountsRows by list_misses_no_row_while_others_come_and_go, list_hides_rows_that_are_gone;
+    ListCountsRows by list_misses_no_row_while_others_come_and_go;
+    ListIsInOrderOfExpiry by list_misses_no_row_while_others_come_and_go;
+    ListIgnoresItsLimit by list_returns_every_live_row, list_takes_any_cursor_and_limit;
+    ListEndsAtAPageOfExpiredRows by list_hides_rows_that_are_gone;
+    ListHasNoEnd by list_returns_every_live_row, list_hides_rows_that_are_gone;
     ListExpectsItsOwnCursors by list_takes_any_cursor_and_limit;
     ListsNothingWithoutSupport by without_a_list_it_is_unsupported, list_returns_every_live_row;
     TakeExpiredKeepsTheRows by take_expired_returns_what_it_deletes,
         take_expired_gives_each_row_once;
     TakeExpiredTakesLiveRows by take_expired_leaves_live_rows, take_expired_returns_what_it_deletes;
+    TakeExpiredForgetsTouches by take_expired_leaves_live_rows,
+        touched_rows_outlive_their_first_expiry;
+    TakeExpiredIsTwoSteps by take_expired_gives_each_row_once;
+    TakeExpiredIgnoresItsLimit by take_expired_returns_what_it_deletes,
+        take_expired_gives_each_row_once;
+    TakeExpiredDropsTombstones by take_expired_returns_what_it_deletes,
+        take_expired_gives_each_row_once;
     TakesNothingWithoutSupport by without_taking_expired_rows_it_is_unsupported,
         take_expired_returns_what_it_deletes;
     EngineErrorIsNone by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
     EngineErrorIsGone by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
     EngineErrorIsAnEmptyList by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    EngineErrorIsAnEmptyPage by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
+    EngineErrorIsNothingExpired by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
     EngineErrorIsADestroy by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
     EngineErrorLosesTheRow by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;
     UnreadableRowIsNone by an_unreadable_row_is_an_error_and_stays,

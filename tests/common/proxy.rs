@@ -12,7 +12,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     select,
-    sync::oneshot,
+    sync::{oneshot, watch},
 };
 
 /// Stands between a store and its server.
@@ -20,6 +20,7 @@ pub struct Proxy {
     pub port: u16,
     to: Arc<AtomicU16>,
     fault: Arc<Mutex<Option<Fault>>>,
+    is_down: watch::Sender<bool>,
 }
 
 struct Fault {
@@ -41,16 +42,29 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (to, fault) = (Arc::new(AtomicU16::new(to)), Arc::default());
         let (target, faults) = (Arc::clone(&to), Arc::clone(&fault));
+        let (is_down, down) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if *down.borrow() {
+                    continue;
+                }
                 let port = target.load(Ordering::Relaxed);
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
                     continue;
                 };
-                tokio::spawn(carry(client, server, Arc::clone(&faults)));
+                tokio::spawn(carry(client, server, Arc::clone(&faults), down.clone()));
             }
         });
-        Self { port, to, fault }
+        Self { port, to, fault, is_down }
+    }
+
+    /// Ends all connections, and every new one until [`go_up`](Self::go_up).
+    pub fn go_down(&self) {
+        self.is_down.send_replace(true);
+    }
+
+    pub fn go_up(&self) {
+        self.is_down.send_replace(false);
     }
 
     /// Lets the name point elsewhere: new connections go there, old ones stay.
@@ -91,12 +105,18 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, server: TcpStream, fault: Arc<Mutex<Option<Fault>>>) {
+async fn carry(
+    client: TcpStream,
+    server: TcpStream,
+    fault: Arc<Mutex<Option<Fault>>>,
+    mut down: watch::Receiver<bool>,
+) {
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     select! {
         _ = copy(&mut from_client, &mut to_server) => {}
         () = answers(from_server, to_client, &fault) => {}
+        Ok(_) = down.wait_for(|is_down| *is_down) => {}
     }
 }
 

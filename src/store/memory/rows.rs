@@ -1,14 +1,14 @@
 //! The rows of a memory store and their indices.
 
 use std::{
-    collections::{BTreeSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
 use super::{
     queues::Queues,
     row::{Class, Row, owner_of, size},
-    table::Table,
 };
 use crate::{
     clock::Timestamp,
@@ -22,7 +22,9 @@ const LEFT_FOR_OTHERS: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    pub(super) by_key: Table,
+    /// A sorted map, so that a page of keys needs no search and no key can collide with another. The rows are boxed,
+    /// which wastes less memory in its nodes.
+    pub(super) by_key: BTreeMap<StoreKey, Box<Row>>,
     pub(super) indices: Indices,
     are_handed_out: bool,
 }
@@ -82,7 +84,7 @@ impl Indices {
 
 impl Rows {
     pub(super) fn live(&self, key: &StoreKey, now: Timestamp) -> Option<&Row> {
-        self.by_key.get(key).filter(|row| row.is_live(now))
+        self.by_key.get(key).map(Box::as_ref).filter(|row| row.is_live(now))
     }
 
     /// Returns the record of a live row, and notes its use.
@@ -122,31 +124,29 @@ impl Rows {
                 return Err(StoreError::Full);
             }
         }
-        let indices = &mut self.indices;
-        let mut entry = match self.by_key.entry(*key) {
-            Entry::Occupied(entry) if entry.get().is_live(now) => entry,
-            Entry::Occupied(_) | Entry::Vacant(_) if write.expected().is_some() => {
+        let Some(row) = self.by_key.get_mut(key).filter(|row| row.is_live(now)) else {
+            if write.expected().is_some() {
                 return Ok(SaveOutcome::Gone);
             }
-            unused @ (Entry::Occupied(_) | Entry::Vacant(_)) => {
-                if let Entry::Occupied(expired) = &unused {
-                    indices.remove(key, expired.get());
-                }
-                let row = Row::new(record, Class::of(record, false), now);
-                indices.add(key, &row, owner_of(record));
-                unused.insert_entry(Box::new(row));
-                return Ok(SaveOutcome::Saved);
-            }
+            self.insert(key, record, now);
+            return Ok(SaveOutcome::Saved);
         };
-        let row = entry.get_mut();
         if row.version() == record.version() {
             return Ok(SaveOutcome::Saved);
         }
         if Some(row.version()) != write.expected() {
             return row.record().map(SaveOutcome::Conflict);
         }
-        indices.replace(key, row, record, now);
+        self.indices.replace(key, row, record, now);
         Ok(SaveOutcome::Saved)
+    }
+
+    /// Adds a row in the place of none or of an expired one.
+    fn insert(&mut self, key: &StoreKey, record: &Record, now: Timestamp) {
+        self.remove(key);
+        let row = Row::new(record, Class::of(record, false), now);
+        self.indices.add(key, &row, owner_of(record));
+        self.by_key.insert(*key, Box::new(row));
     }
 
     pub(super) fn touch(
@@ -225,7 +225,7 @@ impl Rows {
         };
         while self.indices.bytes > limit && self.delete_expired(now, 1) == 1 {}
         let kept = self.by_key.get(keep).filter(|row| row.class != Class::Kept);
-        let evictable = self.indices.queues.bytes() - kept.map_or(0, Row::size);
+        let evictable = self.indices.queues.bytes() - kept.map_or(0, |row| row.size());
         if self.indices.bytes - evictable > limit {
             return false;
         }
@@ -245,17 +245,18 @@ impl Rows {
         keys.filter(|key| self.live(key, now).is_some()).collect()
     }
 
-    /// Returns the keys of live sessions among the first `limit` keys after these bytes, and the last of those keys
-    /// if more may follow.
+    /// Returns the keys of live sessions among the first `limit` keys after this one, and the last of those keys if
+    /// more may follow.
     pub(super) fn list(
         &self,
-        after: Option<&[u8]>,
+        after: Option<StoreKey>,
         limit: usize,
         now: Timestamp,
     ) -> (Vec<StoreKey>, Option<StoreKey>) {
-        let mut keys = self.by_key.keys_after(after, limit);
-        let last = keys.last().copied().filter(|_| keys.len() == limit);
-        keys.retain(|key| self.live(key, now).is_some_and(|row| row.class != Class::Mark));
-        (keys, last)
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = || self.by_key.range((start, Bound::Unbounded)).take(limit);
+        let live = rows().filter(|(_, row)| row.is_live(now) && row.class != Class::Mark);
+        let last = rows().nth(limit - 1).map(|(key, _)| *key);
+        (live.map(|(key, _)| *key).collect(), last)
     }
 }

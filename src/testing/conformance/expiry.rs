@@ -12,7 +12,7 @@ pub async fn load_hides_an_expired_row(store: &StoreUnderTest) {
     let key = store.expired(&store.brief_record().build()).await;
     store.absent(&key, "loading an expired row").await;
     if store.lists_sessions() {
-        let listed = all_pages(store, 1000, async || {}).await;
+        let listed = all_pages(store, 1000, async |_| {}).await;
         assert!(!listed.contains(&key), "list returned an expired row that load hides");
     }
 }
@@ -86,6 +86,10 @@ pub async fn touched_rows_outlive_their_first_expiry(store: &StoreUnderTest) {
     );
     store.pass_soon().await;
     store.found(&key, "loading a touched row after its first expiry").await;
+    if store.lists_sessions() {
+        let listed = all_pages(store, 1000, async |_| {}).await;
+        assert!(listed.contains(&key), "list left out a touched row after its first expiry");
+    }
     if store.indexes_owners() {
         let found = store.find_by_owner(&owner).await;
         let found = answered(found, "finding a touched row by its owner");
@@ -95,6 +99,11 @@ pub async fn touched_rows_outlive_their_first_expiry(store: &StoreUnderTest) {
             "an owner with one touched row, which lives on, and one row that expired"
         );
     }
+    if store.returns_expired() {
+        answered(store.take_expired(1000).await, "taking expired rows after a touch");
+    }
+    answered(store.delete_expired(1000).await, "deleting expired rows after a touch");
+    store.found(&key, "loading a touched row after expired rows were deleted").await;
 }
 
 /// The expiry of an update becomes the expiry of the row, even if it is earlier.
@@ -112,9 +121,15 @@ pub async fn save_moves_the_expiry(store: &StoreUnderTest) {
     store.absent(&shorter, "loading a row that an update made expire earlier").await;
 }
 
-/// `delete_expired` deletes no live row.
+/// `delete_expired` deletes no live row, also none that a touch or an update let live longer.
 pub async fn delete_expired_leaves_live_rows(store: &StoreUnderTest) {
     let live = store.created(&store.record().payload("live").build()).await;
+    let (brief, next) = (store.brief_record().build(), store.record().payload("next").build());
+    let (touched, updated) = (store.created(&brief).await, store.created(&brief).await);
+    let touch = store.touch(&touched, brief.version(), store.later()).await;
+    saved(touch, "touching a row before delete_expired");
+    let update = store.save(&updated, &next, update(&brief)).await;
+    saved(update, "updating a row before delete_expired");
     let dead = store.expired(&store.brief_record().build()).await;
     let deleted = answered(store.delete_expired(1000).await, "deleting expired rows");
     if store.returns_expired() && deleted < 1000 {
@@ -122,7 +137,9 @@ pub async fn delete_expired_leaves_live_rows(store: &StoreUnderTest) {
         let is_left = taken.iter().any(|(key, _)| *key == dead);
         assert!(!is_left, "take_expired returned a row that delete_expired should have deleted");
     }
-    store.found(&live, "loading a live row after delete_expired").await;
+    for key in [live, touched, updated] {
+        store.found(&key, "loading a live row after delete_expired").await;
+    }
     store.absent(&dead, "loading an expired row after delete_expired").await;
 }
 

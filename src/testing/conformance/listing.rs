@@ -2,7 +2,10 @@
 //!
 //! The checks of a rule end early for a store that does not support it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     StoreUnderTest, any_owner,
@@ -21,6 +24,9 @@ const MOST_PAGES: usize = 10_000;
 /// How many keys a page may have beyond its limit: an engine that walks a hash table returns whole buckets.
 const SPARE: usize = 64;
 
+/// The limit of a small page.
+const FEW: u32 = 5;
+
 /// `list` returns every live row, in pages of about `limit` keys, and comes to an end.
 pub async fn list_returns_every_live_row(store: &StoreUnderTest) {
     if !store.lists_sessions() {
@@ -34,7 +40,7 @@ pub async fn list_returns_every_live_row(store: &StoreUnderTest) {
         live.insert(store.created(&store.record().payload(number.to_string()).build()).await);
     }
     for limit in [1000, 10] {
-        let listed = all_pages(store, limit, async || {}).await;
+        let listed = all_pages(store, limit, async |_| {}).await;
         let missed = live.difference(&listed).count();
         assert_eq!(missed, 0, "list(.., {limit}) left out {missed} of {} rows", live.len());
     }
@@ -51,11 +57,21 @@ pub async fn list_hides_rows_that_are_gone(store: &StoreUnderTest) {
     let touched = store.created(&brief).await;
     let touch = store.touch(&touched, brief.version(), store.later()).await;
     saved(touch, "touching a row before list");
-    let expired = store.expired(&store.brief_record().build()).await;
-    let listed = all_pages(store, 10, async || {}).await;
+    let mut live = BTreeSet::new();
+    for _ in 0..4 {
+        live.insert(store.created(&store.record().build()).await);
+    }
+    // So many that whole pages hold nothing else.
+    let mut expired = BTreeSet::new();
+    for _ in 0..150 {
+        expired.insert(store.created(&store.brief_record().build()).await);
+    }
+    store.pass_soon().await;
+    let listed = all_pages(store, FEW, async |_| {}).await;
     assert!(!listed.contains(&destroyed), "list returned a row that was destroyed");
-    assert!(!listed.contains(&expired), "list returned an expired row");
+    assert!(listed.is_disjoint(&expired), "list returned an expired row");
     assert!(listed.contains(&touched), "list left out a row whose expiry a touch moved");
+    assert!(listed.is_superset(&live), "list left out a live row that stands among expired rows");
 }
 
 /// A row that is stored from the first page to the last is listed, while it and other rows change.
@@ -69,27 +85,34 @@ pub async fn list_misses_no_row_while_others_come_and_go(store: &StoreUnderTest)
         current.push((store.created(&record).await, record));
     }
     let stays: BTreeSet<StoreKey> = current.iter().map(|(key, _)| *key).collect();
-    let mut passing = Vec::new();
+    let mut passing = BTreeSet::new();
+    for _ in 0..stays.len() {
+        passing.insert(store.created(&store.record().build()).await);
+    }
     let mut page = 0;
-    let listed = all_pages(store, 5, async || {
-        // Rows that begin and end between two pages. So many pages suffice, or the list would have no end.
+    let listed = all_pages(store, FEW, async |listed| {
+        // So many pages suffice, or the list would have no end.
         page += 1;
         if page > 40 {
             return;
         }
-        for key in passing.drain(..) {
-            answered(store.destroy(&key).await, "destroying a row between two pages");
+        // Rows that were listed end, so that a count of rows moves, and others begin.
+        for key in listed.intersection(&passing) {
+            answered(store.destroy(key).await, "destroying a row between two pages");
         }
+        passing.retain(|key| !listed.contains(key));
         for _ in 0..3 {
-            passing.push(store.created(&store.record().build()).await);
+            passing.insert(store.created(&store.record().build()).await);
         }
-        // A row that stays, in another version with another expiry.
-        let Some((key, record)) = current.get_mut(page % stays.len()) else {
+        // A row that stays, in another version, which ends earlier or later. Seven rows on, so that in the order of
+        // their creation most are not listed yet.
+        let Some((key, record)) = current.get_mut(page * 7 % stays.len()) else {
             return;
         };
         let next = store.record().payload("next").build();
-        let later = an_hour_after(&next);
-        let next = next.with_expires_at(later);
+        let half_an_hour = store.now().saturating_add(Duration::from_secs(30 * 60));
+        let end = if page % 2 == 0 { an_hour_after(&next) } else { half_an_hour };
+        let next = next.with_expires_at(end);
         saved(store.save(key, &next, update(record)).await, "updating a row between two pages");
         *record = next;
     })
@@ -103,7 +126,9 @@ pub async fn list_takes_any_cursor_and_limit(store: &StoreUnderTest) {
     if !store.lists_sessions() {
         return;
     }
-    store.created(&store.record().build()).await;
+    for _ in 0..SPARE + 10 {
+        store.created(&store.record().build()).await;
+    }
     let cursors = [
         Cursor::new(Vec::new()),
         Cursor::new([0]),
@@ -116,7 +141,9 @@ pub async fn list_takes_any_cursor_and_limit(store: &StoreUnderTest) {
         let _ = store.list(Some(cursor), 10).await;
     }
     for limit in [0, 1, u32::MAX] {
-        answered(store.list(None, limit).await, &format!("listing at most {limit} rows"));
+        let page =
+            answered(store.list(None, limit).await, &format!("listing at most {limit} rows"));
+        within_limit(&page, limit);
     }
 }
 
@@ -204,8 +231,10 @@ pub async fn take_expired_gives_each_row_once(store: &StoreUnderTest) {
         return;
     }
     let mut expired = BTreeSet::new();
-    for _ in 0..60 {
-        expired.insert(store.created(&store.brief_record().build()).await);
+    for number in 0..60 {
+        let record = store.brief_record();
+        let record = if number % 10 == 0 { record.tombstone() } else { record };
+        expired.insert(store.created(&record.build()).await);
     }
     store.pass_soon().await;
     let nodes = (0..4).map(|_| {
@@ -237,28 +266,33 @@ pub async fn without_taking_expired_rows_it_is_unsupported(store: &StoreUnderTes
     );
 }
 
-/// Reads all pages, and calls `between` after each.
+/// Reads all pages, and calls `between` after each with all that was listed.
 pub(super) async fn all_pages(
     store: &StoreUnderTest,
     limit: u32,
-    mut between: impl AsyncFnMut(),
+    mut between: impl AsyncFnMut(&BTreeSet<StoreKey>),
 ) -> BTreeSet<StoreKey> {
-    let most = usize::try_from(limit).unwrap_or(usize::MAX) + SPARE;
     let mut listed = BTreeSet::new();
     let mut next = None;
     for _ in 0..MOST_PAGES {
         let page = store.list(next.as_ref(), limit).await;
-        let KeyPage { keys, next: after } = answered(page, "listing a page of rows");
-        let count = keys.len();
-        assert!(count <= most, "list(.., {limit}) returned a page of {count} keys");
-        listed.extend(keys);
-        between().await;
-        if after.is_none() {
+        let page = answered(page, "listing a page of rows");
+        within_limit(&page, limit);
+        listed.extend(page.keys);
+        between(&listed).await;
+        if page.next.is_none() {
             return listed;
         }
-        next = after;
+        next = page.next;
     }
     panic!("list(.., {limit}) still has a next page after {MOST_PAGES} pages");
+}
+
+#[track_caller]
+fn within_limit(page: &KeyPage, limit: u32) {
+    let (count, most) = (page.keys.len(), usize::try_from(limit).unwrap_or(usize::MAX));
+    let most = most.saturating_add(SPARE);
+    assert!(count <= most, "list(.., {limit}) returned a page of {count} keys");
 }
 
 /// Takes expired rows until none is left.
