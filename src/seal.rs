@@ -130,10 +130,7 @@ impl Sealer {
         len: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<String, BoxError> {
-        let token = self.seal_bytes(context, len, write)?;
-        let mut text = String::with_capacity(self.token_len(len));
-        URL_SAFE_NO_PAD.encode_string(token, &mut text);
-        Ok(text)
+        self.seal_bytes(context, len, write).map(|token| URL_SAFE_NO_PAD.encode(token))
     }
 
     /// Seals what `write` appends, which is `len` bytes long, without the base64 of a token.
