@@ -295,7 +295,7 @@ impl Carrier {
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8], &Binding, bool)) {
         let mut visit_current = |token: &[u8]| visit(token, &self.binding, false);
         match &self.kind {
-            Kind::Cookie => self.template.values(&parts.headers).for_each(visit_current),
+            Kind::Cookie => self.template.visit_values(&parts.headers, visit_current),
             Kind::Header { request, scheme, .. } => {
                 let values = parts.headers.get_all(request).iter();
                 let tokens = values.filter_map(|value| token_behind(scheme, value.as_bytes()));
@@ -308,7 +308,7 @@ impl Carrier {
             }
         }
         for FormerCookie { template, binding } in &self.formers {
-            template.values(&parts.headers).for_each(|token| visit(token, binding, true));
+            template.visit_values(&parts.headers, |token| visit(token, binding, true));
         }
     }
 
