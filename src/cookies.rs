@@ -71,21 +71,23 @@ impl CookieTemplate {
         })
     }
 
-    /// Returns every value that arrived under the name, in the order of the request.
+    /// Calls `visit` with every value that arrived under the name, in the order of the request.
     ///
     /// Reads bytes, so that a header that is not UTF-8 hides no cookie; linear in the headers.
-    pub(crate) fn values<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h [u8]> {
-        let needle = self.finder.needle();
-        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).flat_map(move |header| {
-            self.finder.find_iter(header).filter_map(move |start| {
-                let (before, found) = header.split_at_checked(start)?;
+    pub(crate) fn visit_values(&self, headers: &HeaderMap, mut visit: impl FnMut(&[u8])) {
+        for header in headers.get_all(header::COOKIE) {
+            let header = header.as_bytes();
+            for start in self.finder.find_iter(header) {
+                let (before, found) = header.split_at(start);
                 let before = before.trim_ascii_end();
-                let is_cookie = before.is_empty() || before.ends_with(b";");
-                let rest = found.get(needle.len()..).filter(|_| is_cookie)?;
-                let value = rest.get(..memchr(b';', rest).unwrap_or(rest.len()))?;
-                Some(unquote(value.trim_ascii()))
-            })
-        })
+                if let Some(rest) = found.get(self.finder.needle().len()..)
+                    && (before.is_empty() || before.ends_with(b";"))
+                {
+                    let value = rest.get(..memchr(b';', rest).unwrap_or(rest.len()));
+                    visit(unquote(value.unwrap_or_default().trim_ascii()));
+                }
+            }
+        }
     }
 
     /// Returns `true` if a `Set-Cookie` header is one of those this template renders.

@@ -246,20 +246,26 @@ impl SessionError {
     /// assert_eq!(SessionError::Csrf.status(), StatusCode::FORBIDDEN);
     /// ```
     pub fn status(&self) -> StatusCode {
+        self.answer().0
+    }
+
+    /// Returns the status and the text for the client.
+    fn answer(&self) -> (StatusCode, &'static str) {
         if matches!(self, Self::Store(_) | Self::Newer) {
-            StatusCode::SERVICE_UNAVAILABLE
+            let text = "The service is unavailable at the moment, please try again.\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text)
         } else if matches!(self, Self::Conflict | Self::Gone) {
-            StatusCode::CONFLICT
+            (StatusCode::CONFLICT, "Your session changed in the meantime, please try again.\n")
         } else if matches!(self, Self::Csrf) {
-            StatusCode::FORBIDDEN
+            (StatusCode::FORBIDDEN, "This page is out of date, please load it again.\n")
         } else {
-            StatusCode::INTERNAL_SERVER_ERROR
+            (StatusCode::INTERNAL_SERVER_ERROR, "The session could not be handled.\n")
         }
     }
 
     /// Logs the error and returns a response that shows the client no internals.
     pub(crate) fn response(&self) -> Response {
-        let status = self.status();
+        let (status, text) = self.answer();
         // Logged as an `Error`, so that a subscriber can follow its sources.
         let error: &(dyn Error + 'static) = self;
         if status.is_server_error() {
@@ -267,14 +273,6 @@ impl SessionError {
         } else {
             tracing::info!(error, "session error");
         }
-        let text = match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                "The service is unavailable at the moment, please try again.\n"
-            }
-            StatusCode::CONFLICT => "Your session changed in the meantime, please try again.\n",
-            StatusCode::FORBIDDEN => "This page is out of date, please load it again.\n",
-            _ => "The session could not be handled.\n",
-        };
         (status, [(header::CACHE_CONTROL, "no-store")], text).into_response()
     }
 }

@@ -35,11 +35,11 @@ impl Scope {
     pub(crate) fn new(audience: &str, kind: &str) -> Arc<Self> {
         let names = with_lengths([audience, kind]);
         let start = |label| Sha256::new_with_prefix(with_lengths([label])).chain_update(&names);
-        let kind: [u8; 32] = start("axum-typed-session v1 kind").finalize().into();
+        let [a, b, c, d, ..]: [u8; 32] = start("axum-typed-session v1 kind").finalize().into();
         Arc::new(Self {
             id: start("axum-typed-session v1 id"),
             owner: start("axum-typed-session v1 owner"),
-            kind: kind.first_chunk().map_or(0, |tag| u32::from_be_bytes(*tag)) | 1,
+            kind: u32::from_be_bytes([a, b, c, d]) | 1,
             names,
         })
     }
@@ -157,10 +157,8 @@ macro_rules! bytes_for_stores {
 
             /// Returns the first eight bytes, for logs. [`Fingerprint`](crate::Fingerprint) has an example.
             pub const fn fingerprint(&self) -> $crate::id::Fingerprint {
-                match self.0.first_chunk() {
-                    Some(start) => $crate::id::Fingerprint(*start),
-                    None => $crate::id::Fingerprint([0; 8]),
-                }
+                let [a, b, c, d, e, f, g, h, ..] = self.0;
+                $crate::id::Fingerprint([a, b, c, d, e, f, g, h])
             }
         }
 

@@ -228,12 +228,14 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// One key for one purpose.
-pub(crate) struct DerivedKey {
-    pub(crate) id: [u8; 4],
+/// One key for one purpose: its bytes, or the cipher that was made of them.
+pub(crate) struct DerivedKey<S = Zeroizing<[u8; 32]>> {
+    pub(crate) id: [u8; KEY_ID_BYTES],
     pub(crate) is_former: bool,
-    pub(crate) secret: Zeroizing<[u8; 32]>,
+    pub(crate) secret: S,
 }
+
+pub(crate) const KEY_ID_BYTES: usize = 4;
 
 impl DerivedKey {
     fn new(key: &Key, is_former: bool, purpose: &str) -> Self {

@@ -60,9 +60,8 @@ pub(crate) fn merge(shape: &Shape, sides: [Value; 3]) -> Result<Value, Pointer> 
     if !sides.iter().all(is_exact) {
         return Err(Pointer::new());
     }
-    let merged = merge_place(shape, sides.map(Some))?;
     // `None` would be a document that was removed.
-    Ok(merged.unwrap_or_default())
+    merge_place(shape, sides.map(Some)).map(Option::unwrap_or_default)
 }
 
 /// Merges one place by the rules for all shapes, the first that fits, and then by those of its shape.

@@ -152,12 +152,9 @@ impl Registry {
     /// Returns the cell of a manager's session. The first call makes it.
     pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>, SessionError> {
         let found = lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned();
-        if let Some(cell) = found {
-            return Ok(cell);
-        }
         // The application's code, so it runs outside the lock.
-        let made = core.for_request(parts).and_then(|core| self.add(core));
-        made.inspect_err(|_| self.fate.fail(core))
+        let make = || core.for_request(parts).and_then(|core| self.add(core));
+        found.map_or_else(make, Ok).inspect_err(|_| self.fate.fail(core))
     }
 
     fn add(&self, core: Core) -> Result<Arc<Cell>, SessionError> {

@@ -26,11 +26,10 @@ use crate::{
     cookies::NAME_VALUE_LIMIT,
     error::{BoxError, ConfigError},
     id::{StoreKey, with_lengths},
-    keys::KeyRing,
+    keys::{DerivedKey, KEY_ID_BYTES, KeyRing},
 };
 
 const VERSION: u8 = 1;
-const KEY_ID_BYTES: usize = 4;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES;
 const NONCE_BYTES: usize = 24;
 const GCM_TAG_BYTES: usize = 16;
@@ -39,17 +38,11 @@ const MAC_BYTES: usize = 32;
 /// Seals and opens the tokens of one session kind.
 pub(crate) struct Sealer {
     /// The sealing key first; there is at least one.
-    keys: Vec<SealKey>,
+    keys: Vec<DerivedKey<Cipher>>,
     /// The bytes of a token beside its plaintext.
     overhead: usize,
     /// Whether tokens are signed or encrypted, and whether they hold data or an id.
     mode: String,
-}
-
-struct SealKey {
-    id: [u8; KEY_ID_BYTES],
-    is_former: bool,
-    cipher: Cipher,
 }
 
 enum Cipher {
@@ -90,10 +83,10 @@ impl Sealer {
     }
 
     fn of(ring: &KeyRing, purpose: &str, signed: bool, content: &str) -> Result<Self, ConfigError> {
-        let keys = ring.derive(purpose)?.into_iter().map(|key| SealKey {
+        let keys = ring.derive(purpose)?.into_iter().map(|key| DerivedKey {
             id: key.id,
             is_former: key.is_former,
-            cipher: if signed {
+            secret: if signed {
                 Cipher::Sign(key.secret)
             } else {
                 Cipher::Encrypt(Box::new(Xaes256Gcm::new((&*key.secret).into())))
@@ -129,10 +122,7 @@ impl Sealer {
         len: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<String, BoxError> {
-        let token = self.seal_bytes(context, len, write)?;
-        let mut text = String::with_capacity(self.token_len(len));
-        URL_SAFE_NO_PAD.encode_string(token, &mut text);
-        Ok(text)
+        self.seal_bytes(context, len, write).map(|token| URL_SAFE_NO_PAD.encode(token))
     }
 
     /// Seals what `write` appends, which is `len` bytes long, without the base64 of a token.
@@ -146,7 +136,7 @@ impl Sealer {
         let mut token = Vec::with_capacity(self.overhead + len);
         token.push(VERSION);
         token.extend_from_slice(&key.id);
-        match &key.cipher {
+        match &key.secret {
             Cipher::Encrypt(cipher) => {
                 let mut nonce = [0; NONCE_BYTES];
                 rand::thread_rng().fill_bytes(&mut nonce);
@@ -185,15 +175,15 @@ impl Sealer {
             return Err(BadToken::Malformed);
         };
         let key = self.keys.iter().find(|key| key.id == *id).ok_or(BadToken::UnknownKey)?;
-        let plaintext = key.open(context, token).ok_or(BadToken::Forged)?;
+        let plaintext = key.secret.open(context, token).ok_or(BadToken::Forged)?;
         Ok(Opened { plaintext, former_key: key.is_former })
     }
 }
 
-impl SealKey {
+impl Cipher {
     fn open(&self, context: &[u8], mut token: Vec<u8>) -> Option<Bytes> {
-        let text = match &self.cipher {
-            Cipher::Encrypt(cipher) => {
+        let text = match self {
+            Self::Encrypt(cipher) => {
                 let (head, rest) = token.split_at_mut_checked(HEADER_BYTES + NONCE_BYTES)?;
                 let nonce: &[u8; NONCE_BYTES] = head.last_chunk()?;
                 let (text, tag) = rest.split_last_chunk_mut::<GCM_TAG_BYTES>()?;
@@ -201,7 +191,7 @@ impl SealKey {
                 cipher.decrypt_inout_detached(nonce, context, text.into(), tag).ok()?;
                 HEADER_BYTES + NONCE_BYTES..token.len() - GCM_TAG_BYTES
             }
-            Cipher::Sign(secret) => {
+            Self::Sign(secret) => {
                 let signed = token.get(HEADER_BYTES..)?;
                 let (text, tag) = signed.split_last_chunk::<MAC_BYTES>()?;
                 signature(secret, context, text).verify_slice(tag).ok()?;

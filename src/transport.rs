@@ -295,7 +295,7 @@ impl Carrier {
     pub(crate) fn visit_tokens(&self, parts: &Parts, mut visit: impl FnMut(&[u8], &Binding, bool)) {
         let mut visit_current = |token: &[u8]| visit(token, &self.binding, false);
         match &self.kind {
-            Kind::Cookie => self.template.values(&parts.headers).for_each(visit_current),
+            Kind::Cookie => self.template.visit_values(&parts.headers, visit_current),
             Kind::Header { request, scheme, .. } => {
                 let values = parts.headers.get_all(request).iter();
                 let tokens = values.filter_map(|value| token_behind(scheme, value.as_bytes()));
@@ -308,7 +308,7 @@ impl Carrier {
             }
         }
         for FormerCookie { template, binding } in &self.formers {
-            template.values(&parts.headers).for_each(|token| visit(token, binding, true));
+            template.visit_values(&parts.headers, |token| visit(token, binding, true));
         }
     }
 
@@ -395,18 +395,13 @@ impl Carrier {
     /// no-store` if the response sets or removes a token and the handler did not forbid shared caches. Otherwise
     /// sets a missing `Cache-Control` to `private`.
     pub(crate) fn mark(&self, is_told: bool, headers: &mut HeaderMap) {
-        let is_forbidden = members(headers, &header::CACHE_CONTROL).any(|directive| {
-            directive.eq_ignore_ascii_case(b"no-store")
-                || directive.eq_ignore_ascii_case(b"private")
-        });
+        let is_forbidden = lists(headers, &header::CACHE_CONTROL, [b"no-store", b"private"]);
         if is_told && !is_forbidden {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         } else if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
         }
-        let is_listed = members(headers, &header::VARY)
-            .any(|field| field == b"*" || field.eq_ignore_ascii_case(self.vary.as_bytes()));
-        if !is_listed {
+        if !lists(headers, &header::VARY, [b"*", self.vary.as_bytes()]) {
             headers.append(header::VARY, self.vary.clone());
         }
     }
@@ -425,8 +420,9 @@ pub(crate) fn sensitive(token: String) -> Result<HeaderValue, BoxError> {
     Ok(value)
 }
 
-/// Returns the members of a header that is a list.
-fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+/// Returns `true` if a header that is a list has one of these members, in any case.
+fn lists(headers: &HeaderMap, name: &HeaderName, members: [&[u8]; 2]) -> bool {
     let values = headers.get_all(name).iter();
-    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    let mut listed = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    listed.any(|text| members.iter().any(|member| text.trim_ascii().eq_ignore_ascii_case(member)))
 }

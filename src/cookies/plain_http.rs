@@ -68,10 +68,8 @@ pub(crate) fn host(parts: &Parts) -> Option<&str> {
 
 /// Returns a host without its port, or `None` if the text is not a host, because clients may send any text.
 fn name_of(authority: &str) -> Option<&str> {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => authority,
-    };
+    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    let host = port.map_or(authority, |(host, _)| host);
     let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     let is_host = !host.is_empty() && host.len() <= LONGEST_HOST && host.bytes().all(is_of_host);
     is_host.then_some(host)

@@ -11,7 +11,9 @@ fn visited(template: &CookieTemplate, headers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     for header in headers {
         map.append(header::COOKIE, HeaderValue::from_bytes(header).unwrap());
     }
-    template.values(&map).map(<[u8]>::to_vec).collect()
+    let mut values = Vec::new();
+    template.visit_values(&map, |value| values.push(value.to_vec()));
+    values
 }
 
 /// Reads the values in the plain way, by splitting at every semicolon.
