@@ -267,7 +267,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// is bound to the key of its row, so data that is copied to another row does not open. The next save of a
     /// session encrypts data from before the option was set. The next commit encrypts data of a
     /// [former key](KeyRing::accept_former) again, even if the request only reads. Without the option, encrypted data
-    /// can still be read. Data grows by 45 bytes.
+    /// can still be read.
+    ///
+    /// Data grows by 45 bytes. With 318 bytes of data in memory and a sealed id, the work for a session took 1.14 times
+    /// the instructions when a request read it, and 1.22 times when it changed it. To measure it again, run
+    /// `cargo bench --manifest-path benches/Cargo.toml --bench cost -- sealed-id encrypted-rows`.
     ///
     /// # Security
     ///
