@@ -81,9 +81,8 @@ fn opened(cipher: &Xaes256Gcm, headers: &HeaderMap) -> Shopper {
 
 pub fn in_cookie() -> Router {
     let cipher: Cipher = Arc::new(Xaes256Gcm::new(&[7; 32].into()));
-    let read = async |State(cipher): State<Cipher>, headers: HeaderMap| {
-        opened(&cipher, &headers).user
-    };
+    let read =
+        async |State(cipher): State<Cipher>, headers: HeaderMap| opened(&cipher, &headers).user;
     let write = async |State(cipher): State<Cipher>, headers: HeaderMap| {
         let mut shopper = opened(&cipher, &headers);
         shopper.count += 1;

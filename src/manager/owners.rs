@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::BTreeSet,
+    fmt,
     ops::{Bound, Deref},
     time::Duration,
     vec,
@@ -28,7 +29,7 @@ use crate::{
 
 /// A page of stored sessions, from [`SessionManager::sessions`] and [`SessionManager::sessions_of`], which have
 /// examples. It derefs to the list of [`sessions`](Self::sessions).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SessionPage<T> {
     /// The sessions of this page.
@@ -45,6 +46,16 @@ impl<T> Deref for SessionPage<T> {
 
     fn deref(&self) -> &Self::Target {
         &self.sessions
+    }
+}
+
+impl<T> fmt::Debug for SessionPage<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionPage")
+            .field("sessions", &self.sessions)
+            .field("unreadable", &self.unreadable)
+            .field("next", &self.next)
+            .finish()
     }
 }
 
@@ -358,7 +369,7 @@ impl Core {
         is_meant: &IsMeant<'_>,
     ) -> Result<SessionPage<Box<Data>>, SessionError> {
         let mut page = SessionPage { sessions: Vec::new(), unreadable: Vec::new(), next: None };
-        for (key, row) in keys.iter().zip(rows.load_each(keys).await) {
+        for (key, row) in keys.iter().zip(rows.load_each(keys, is_meant).await) {
             match self.stored(*key, row, is_meant)? {
                 Stored::Session(session) => page.sessions.push(session),
                 Stored::Unreadable(_) => page.unreadable.push(*key),
@@ -529,11 +540,11 @@ impl Core {
         if keys.len() <= few {
             return Ok(found);
         }
-        for (key, row) in keys.iter().zip(rows.load_each(&keys).await) {
+        for (key, row) in keys.iter().zip(rows.load_each(&keys, &is_of(owners)).await) {
             match row {
-                Ok(Some(record)) if is_of(owners)(&record) => found.push((*key, record)),
+                Ok(row) => found.extend(row.map(|record| (*key, record))),
                 // A row that cannot be read has no known age, so it is not ended for its age.
-                Ok(_) | Err(StoreError::Corrupt | StoreError::Newer) => {}
+                Err(StoreError::Corrupt | StoreError::Newer | StoreError::Expired) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -553,8 +564,12 @@ impl Rows<'_> {
         Ok(keys)
     }
 
-    async fn load_each(&self, keys: &[StoreKey]) -> Vec<Result<Option<Record>, StoreError>> {
-        some_at_once(keys.iter().map(|key| self.load(key)).collect()).await
+    async fn load_each(
+        &self,
+        keys: &[StoreKey],
+        is_meant: &IsMeant<'_>,
+    ) -> Vec<Result<Option<Record>, StoreError>> {
+        some_at_once(keys.iter().map(|key| self.look_up_if(key, is_meant)).collect()).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::core::Core;
+use super::{core::Core, stored::IsMeant};
 use crate::{
     error::{SessionError, StoreError},
     event::SessionEventKind,
@@ -24,7 +24,17 @@ pub(crate) struct Rows<'a> {
 impl Rows<'_> {
     /// Loads a row. It returns [`StoreError::Expired`] if the store still has the expired row and says so.
     pub(super) async fn look_up(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.look_up_if(key, &|_| true).await
+    }
+
+    /// Loads a row if it is one that `is_meant`. The payload of another manager's row may be sealed with other keys.
+    pub(super) async fn look_up_if(
+        &self,
+        key: &StoreKey,
+        is_meant: &IsMeant<'_>,
+    ) -> Result<Option<Record>, StoreError> {
         match self.bounded("load", self.store.load(key)).await {
+            Ok(Some(record)) if !is_meant(&record) => Ok(None),
             Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
             loaded => loaded,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum_typed_session::{
     ConflictPolicy, Key, KeyRing, MemoryStore, SessionManager, SessionManagerBuilder,
-    SessionStore as _, StoreKey,
+    SessionStore as _, StoreKey, StoredSession,
     store::{Record, SaveOutcome, Version, Write},
     testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
@@ -319,4 +319,21 @@ fn encrypt_rows_needs_a_store_and_keys() {
     let text = "`.encrypt_rows(..)` encrypts the data in a store, so it needs `.store(..)` and `.keys(..)`";
     expect_refusal(logins(&clock).encrypt_rows(true), text);
     expect_refusal(without_keys(&clock).store(MemoryStore::new()).encrypt_rows(true), text);
+}
+
+#[tokio::test]
+async fn a_list_of_all_sessions_leaves_rows_of_other_managers_out_whatever_sealed_them() {
+    let world = World::new();
+    let sessions = world.encrypting(Key::generate());
+    let others = world.builder(Key::generate()).encrypt_rows(true).kind("Other").build().unwrap();
+    let key = ann(&sessions).await;
+    let other = ann(&others).await;
+    for (manager, own) in [(&sessions, key), (&others, other)] {
+        let page = manager.sessions(None, 100).await.unwrap();
+        assert_eq!(page.iter().map(StoredSession::key).collect::<Vec<_>>(), [own]);
+        assert_eq!((page.unreadable.len(), page.next), (0, None));
+    }
+    // Rows of the same kind that a lost key sealed are this manager's, and cannot be read.
+    let page = world.encrypting(Key::generate()).sessions(None, 100).await.unwrap();
+    assert_eq!((page.len(), page.unreadable), (0, vec![key]));
 }
