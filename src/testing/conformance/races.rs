@@ -1,6 +1,6 @@
 //! Several writers of one row, each on its own thread.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread, time::Duration};
 
 use super::{
     StoreUnderTest, any_key, any_owner,
@@ -19,7 +19,10 @@ const WRITERS: usize = 8;
 const ROUNDS: usize = 25;
 
 /// This often, a read of the index and the read of its rows meet a session that gets a new id in between.
-const REGENERATIONS: usize = 100;
+const REGENERATIONS: u32 = 100;
+
+/// The last of these sessions gets its id so long after the read began.
+const LONGEST_START: Duration = Duration::from_millis(2);
 
 const INCREMENTS: usize = 25;
 
@@ -235,13 +238,13 @@ pub async fn find_by_owner_follows_a_new_id(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
     }
-    for _ in 0..REGENERATIONS {
+    for round in 0..REGENERATIONS {
         let regenerated = Regenerated::create(store).await;
         let finding = {
             let (store, owner) = (store.shared(), regenerated.owner);
             async move { store.find_by_owner(&owner).await }
         };
-        let (found, outcome) = regenerated.against(store, finding).await;
+        let (found, outcome) = regenerated.against(store, round, finding).await;
         assert_eq!(
             outcome,
             SaveOutcome::Saved,
@@ -262,13 +265,13 @@ pub async fn destroy_by_owner_follows_a_new_id(store: &StoreUnderTest) {
     if !store.indexes_owners() {
         return;
     }
-    for _ in 0..REGENERATIONS {
+    for round in 0..REGENERATIONS {
         let regenerated = Regenerated::create(store).await;
         let destroying = {
             let (store, owner) = (store.shared(), regenerated.owner);
             async move { store.destroy_by_owner(&owner, None).await }
         };
-        let (destroyed, outcome) = regenerated.against(store, destroying).await;
+        let (destroyed, outcome) = regenerated.against(store, round, destroying).await;
         answered(destroyed, "destroying the rows of an owner, one of which gets a new key");
         if outcome == SaveOutcome::Saved {
             let doing =
@@ -293,10 +296,12 @@ impl Regenerated {
         Self { owner, old: store.created(&row).await, new: any_key(), row }
     }
 
-    /// Creates the new row and replaces the old one by a tombstone, at the same time as `other`.
+    /// Creates the new row and replaces the old one by a tombstone, at the same time as `other`. It begins a little
+    /// later in each round, so that it falls into the middle of `other` in fast and in slow stores.
     async fn against<R: Send + 'static>(
         &self,
         store: &StoreUnderTest,
+        round: u32,
         other: impl Future<Output = R> + Send + 'static,
     ) -> (R, SaveOutcome) {
         let (old, new, loaded) = (self.old, self.new, self.row.clone());
@@ -304,6 +309,8 @@ impl Regenerated {
         let tombstone = store.record().tombstone().build();
         let shared = store.shared();
         let regenerating = async move {
+            // This task has a thread of its own.
+            thread::sleep(LONGEST_START * round / REGENERATIONS);
             saved(
                 shared.save(&new, &moved, Write::Create).await,
                 "creating the new row of a session",
