@@ -24,7 +24,19 @@ pub(crate) struct Rows<'a> {
 impl Rows<'_> {
     /// Loads a row. It returns [`StoreError::Expired`] if the store still has the expired row and says so.
     pub(super) async fn look_up(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.look_up_if(key, &|_| true).await
+        let loaded = self.bounded("load", self.store.load(key)).await;
+        self.opened_row(key, loaded)
+    }
+
+    fn opened_row(
+        &self,
+        key: &StoreKey,
+        loaded: Result<Option<Record>, StoreError>,
+    ) -> Result<Option<Record>, StoreError> {
+        match loaded {
+            Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
+            other => other,
+        }
     }
 
     /// Loads a row if it is one that `is_meant`. The payload of another manager's row may be sealed with other keys.
@@ -35,8 +47,7 @@ impl Rows<'_> {
     ) -> Result<Option<Record>, StoreError> {
         match self.bounded("load", self.store.load(key)).await {
             Ok(Some(record)) if !is_meant(&record) => Ok(None),
-            Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
-            loaded => loaded,
+            loaded => self.opened_row(key, loaded),
         }
     }
 

@@ -71,6 +71,8 @@ impl Core {
                         other.id.as_bytes() == claim.id.as_bytes() && other.carried == claim.carried
                     };
                     if !claims.iter().any(is_same) {
+                        // Most requests have one, and it is large.
+                        claims.reserve_exact(1);
                         claims.push(Claim { in_former_cookie: is_former, ..claim });
                     }
                 }

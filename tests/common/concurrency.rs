@@ -600,7 +600,20 @@ pub async fn a_logout_and_a_login_get_through_to_a_session_that_others_keep_writ
 }
 
 pub async fn a_logout_everywhere_misses_no_session_that_gets_a_new_id(backend: &impl Backend) {
-    let world = World::over(backend).await;
+    // With `on_end` the sessions end one by one.
+    for tells in [false, true] {
+        let world =
+            World::over_with(
+                backend,
+                |builder| {
+                    if tells { builder.on_end(|_, _| {}) } else { builder }
+                },
+            );
+        logout_everywhere_beside_new_ids(world.await).await;
+    }
+}
+
+async fn logout_everywhere_beside_new_ids(world: World) {
     if !world.store.indexes_owners() {
         return;
     }
