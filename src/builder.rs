@@ -857,8 +857,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// where the store [indexes owners](SessionStore::indexes_owners).
     ///
     /// After several logins at once, exactly the newest sessions remain. A login asks the store for the sessions of its
-    /// owner, and loads them if they are too many. If the store fails at that, the login succeeds, and the next login
-    /// ends the surplus. A session that a newer version of the application wrote is not ended.
+    /// owner, and loads them if they are too many. If the store fails at that, or the request is dropped, the login
+    /// succeeds, and the next login ends the surplus. A session that a newer version of the application wrote is not ended.
     ///
     /// # Security
     ///
@@ -1300,7 +1300,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// It is called at least once. It may be called twice, or for a session that lives on, if the store failed or the
     /// request was dropped while the session was ended. A new id is not an end, nor is a change of the owner. If the
-    /// process ends between the deletion of an expired session and the call, there is no call.
+    /// process ends, or the store's answer is lost, between the deletion of an expired session and the call, there is
+    /// no call.
     ///
     /// The function must not block and must not panic: send the data into a channel, and work in another task.
     ///

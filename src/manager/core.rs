@@ -15,7 +15,7 @@ use super::{ConflictPolicy, any_data::DataType, rows::Rows, tenant::Tenant};
 use crate::{
     clock::{Clock, Timestamp},
     decision::Prepared,
-    error::{BoxError, ConfigError, SessionError, StoreError},
+    error::{BoxError, ConfigError, Result, SessionError, StoreError},
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, StoreKey, unique},
@@ -138,7 +138,7 @@ impl Core {
     }
 
     /// Returns the core for one request: with the store, the cookie and the audience that the options choose.
-    pub(crate) fn for_request(&self, parts: &Parts) -> Result<Self, SessionError> {
+    pub(crate) fn for_request(&self, parts: &Parts) -> Result<Self> {
         let mut core = self.clone();
         if let Home::StoreFor(choose) = &*self.home {
             let store = choose(parts).inspect_err(|_| {
@@ -167,14 +167,18 @@ impl Core {
     }
 
     /// Returns the rows for an operation that needs a store.
-    pub(crate) fn rows_for(&self, operation: &'static str) -> Result<Rows<'_>, SessionError> {
+    pub(crate) fn rows_for(&self, operation: &'static str) -> Result<Rows<'_>> {
         self.rows().ok_or(SessionError::NoStore { operation })
     }
 
     /// Returns the rows of the sessions, or `None` where the data is in the token.
     pub(super) fn rows(&self) -> Option<Rows<'_>> {
+        self.store().map(|store| self.rows_in(store))
+    }
+
+    pub(super) fn store(&self) -> Option<&Arc<dyn SessionStore>> {
         match (&self.chosen, &*self.home) {
-            (Some(store), _) | (None, Home::Store(store)) => Some(self.rows_in(store)),
+            (Some(store), _) | (None, Home::Store(store)) => Some(store),
             (None, Home::Token(_) | Home::StoreFor(_)) => None,
         }
     }
@@ -239,7 +243,7 @@ impl Core {
         SessionError::Gone
     }
 
-    pub(super) fn check_size(&self, actual: usize, limit: usize) -> Result<(), SessionError> {
+    pub(super) fn check_size(&self, actual: usize, limit: usize) -> Result<()> {
         if actual <= limit {
             return Ok(());
         }

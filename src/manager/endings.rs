@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::Save,
-    error::{SessionError, StoreError},
+    error::{Result, StoreError},
     event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
     id::StoreKey,
@@ -139,11 +139,7 @@ impl Core {
     }
 
     /// Ends every session that came in. It returns `Ok` only if they have certainly ended.
-    pub(super) async fn destroy_all(
-        &self,
-        basis: &Basis,
-        now: Timestamp,
-    ) -> Result<(), SessionError> {
+    pub(super) async fn destroy_all(&self, basis: &Basis, now: Timestamp) -> Result<()> {
         let live = basis.live().map(|live| (live.key(), Some(&live.record)));
         let others = basis.incoming.others.iter().map(|(key, record)| (*key, record.as_ref()));
         for (key, record) in live.into_iter().chain(others) {
@@ -159,7 +155,7 @@ impl Core {
         mut key: StoreKey,
         mut record: Option<&Record>,
         now: Timestamp,
-    ) -> Result<(), SessionError> {
+    ) -> Result<()> {
         let pauses = Pauses::start();
         loop {
             let tombstone = if let Some(rows) = self.rows() {
@@ -169,7 +165,9 @@ impl Core {
                     Ending::Done | Ending::Absent | Ending::NotMeant => None,
                 }
             } else {
-                let notice = EndNotice::new(self, record, EndReason::Destroyed);
+                // A cookie that has expired is no session that ends now.
+                let ends = record.filter(|record| self.policy.ends_at(&record.lifetime) > now);
+                let notice = EndNotice::new(self, ends, EndReason::Destroyed);
                 let earlier = match self.list() {
                     Some(list) => self.revoke(list, &key, record, None, now).await?,
                     None => None,
@@ -193,7 +191,7 @@ impl Core {
         mut row: Option<Record>,
         is_meant: &IsMeant<'_>,
         why: EndReason,
-    ) -> Result<Ending, SessionError> {
+    ) -> Result<Ending> {
         // No pauses: a client that keeps writing would write again in each pause.
         let pauses = Pauses::start();
         loop {
@@ -233,7 +231,7 @@ impl Core {
         record: Option<&Record>,
         successor: Option<Successor>,
         now: Timestamp,
-    ) -> Result<Option<Record>, SessionError> {
+    ) -> Result<Option<Record>> {
         // Every token of an id lives equally long, and was issued at a time before its request asked the list.
         let longest = self.policy.max_absolute_timeout();
         let ttl = record.map_or(longest, |record| self.ttl_of(record));
@@ -254,7 +252,7 @@ impl Core {
         rows: Rows<'_>,
         save: &Save<'_>,
         tombstone: &Record,
-    ) -> Result<bool, SessionError> {
+    ) -> Result<bool> {
         let Some(successor) = Successor::of(tombstone) else {
             return Ok(false);
         };

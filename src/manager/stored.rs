@@ -1,6 +1,6 @@
 //! Operations on stored sessions outside a request, and `update`, which also serves requests.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use http::request::Parts;
 use time::OffsetDateTime;
@@ -21,7 +21,7 @@ use crate::{
     event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
     id::StoreKey,
-    store::{Record, SessionStore},
+    store::{Cleanup, Record, SessionStore},
 };
 
 /// A session as the store holds it. It derefs to the data.
@@ -335,12 +335,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub async fn delete_expired(&self, limit: u32) -> Result<u64, SessionError> {
         let (core, operation) = (&self.core, "delete_expired");
         let rows = core.list().map_or_else(|| core.rows_for(operation), Ok)?;
-        if core.data.is_told_ends() && rows.store.returns_expired() {
-            let expired = rows.bounded(operation, rows.store.take_expired(limit)).await?;
-            for (key, record) in &expired {
-                core.tell_expired(key, record);
-            }
-            return Ok(expired.len() as u64);
+        if let Some(store) = core.store().filter(|_| core.data.is_told_ends()) {
+            let batch = Cleanup::new(Arc::clone(store)).batch(limit).report_to(self);
+            return Ok(rows.bounded(operation, batch.delete_batch(&Arc::default())).await?);
         }
         Ok(rows.bounded(operation, rows.store.delete_expired(limit)).await?)
     }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::{Mutex, oneshot},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -126,15 +126,19 @@ impl Cleanup {
     ///
     /// # Cancellation
     ///
-    /// You may drop the future at any point. When `shutdown` completes, a running batch is dropped too.
+    /// You may drop the future at any point. When `shutdown` completes, a running batch is dropped too. With
+    /// [`report_to`](Self::report_to) the batch goes on, and `run` waits for it, for at most 30 seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let telling = Arc::default();
         let mut shutdown = pin!(shutdown);
-        let mut rounds = pin!(self.rounds());
+        let mut rounds = pin!(self.rounds(Arc::clone(&telling)));
         poll_fn(|cx| match shutdown.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => rounds.as_mut().poll(cx).map(|never| match never {}),
         })
         .await;
+        // The rows of a running batch may be deleted already, and nobody else would tell of them.
+        let _ = timeout(BATCH_TIMEOUT, telling.lock()).await;
     }
 
     /// Runs the cleanup in a new task, until the returned [`CleanupTask`] is stopped or dropped.
@@ -153,9 +157,9 @@ impl Cleanup {
         CleanupTask { stop, task: tokio::spawn(run) }
     }
 
-    async fn rounds(self) -> Infallible {
+    async fn rounds(self, telling: Arc<Mutex<()>>) -> Infallible {
         let mut backoff = 1;
-        if !self.observers.is_empty() && self.store.returns_expired() {
+        if self.tells() {
             // From the first call on, a store in memory leaves expired rows to its callers.
             let _ = self.store.take_expired(0).await;
         } else if !self.observers.is_empty() {
@@ -166,7 +170,7 @@ impl Cleanup {
         loop {
             let wait = (self.every / 2).saturating_add(random_part(self.every));
             sleep(wait.saturating_mul(backoff).max(SHORTEST_PAUSE)).await;
-            backoff = match self.round().await {
+            backoff = match self.round(&telling).await {
                 Ok(deleted) => {
                     tracing::debug!(deleted, "expired sessions were deleted");
                     1
@@ -181,11 +185,11 @@ impl Cleanup {
     }
 
     /// Deletes batches until one is not full.
-    async fn round(&self) -> Result<u64, StoreError> {
+    async fn round(&self, telling: &Arc<Mutex<()>>) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
             let started = Instant::now();
-            let batch = timeout(BATCH_TIMEOUT, self.delete_batch()).await;
+            let batch = timeout(BATCH_TIMEOUT, self.delete_batch(telling)).await;
             let batch =
                 batch.map_err(|_elapsed| StoreError::unavailable(BATCH_TOOK_TOO_LONG))??;
             deleted += batch;
@@ -198,15 +202,36 @@ impl Cleanup {
 }
 
 impl Cleanup {
-    async fn delete_batch(&self) -> Result<u64, StoreError> {
-        if self.observers.is_empty() || !self.store.returns_expired() {
+    fn tells(&self) -> bool {
+        !self.observers.is_empty() && self.store.returns_expired()
+    }
+
+    /// Deletes a batch. If observers see its rows, it holds `telling`, and goes on if the future is dropped.
+    pub(crate) async fn delete_batch(&self, telling: &Arc<Mutex<()>>) -> Result<u64, StoreError> {
+        if !self.tells() {
             return self.store.delete_expired(self.batch).await;
         }
-        let expired = self.store.take_expired(self.batch).await?;
-        for (key, record) in &expired {
-            self.observers.iter().for_each(|observe| observe(key, record));
+        let (this, telling) = (self.clone(), Arc::clone(telling).lock_owned().await);
+        let batch = tokio::spawn(async move {
+            let _telling = telling;
+            this.tell_batch().await
+        });
+        batch.await.unwrap_or_else(|failed| Err(StoreError::unavailable(failed)))
+    }
+
+    /// A store may return fewer rows than it is asked for although more are left.
+    async fn tell_batch(&self) -> Result<u64, StoreError> {
+        let mut left = self.batch;
+        loop {
+            let expired = self.store.take_expired(left).await?;
+            for (key, record) in &expired {
+                self.observers.iter().for_each(|observe| observe(key, record));
+            }
+            left = left.saturating_sub(u32::try_from(expired.len()).unwrap_or(u32::MAX));
+            if expired.is_empty() || left == 0 {
+                return Ok(u64::from(self.batch - left));
+            }
         }
-        Ok(expired.len() as u64)
     }
 }
 
@@ -230,7 +255,8 @@ pub struct CleanupTask {
 }
 
 impl CleanupTask {
-    /// Ends the cleanup and waits until its task has ended. A running batch is dropped.
+    /// Ends the cleanup and waits until its task has ended. A running batch is dropped, except with
+    /// [`report_to`](Cleanup::report_to).
     ///
     /// # Cancellation
     ///

@@ -184,6 +184,77 @@ async fn an_expired_session_is_told_when_it_is_deleted() {
     assert_eq!(ends.take(), []);
 }
 
+/// A store may return fewer rows at once than it is asked for.
+#[tokio::test]
+async fn every_expired_session_of_a_batch_is_told() {
+    let (world, ends) = world();
+    for number in 0..300 {
+        let _ = world.sessions.create(Data::count_of(number)).await.unwrap();
+    }
+    world.clock.advance(DAY + SECOND);
+    assert_eq!(world.sessions.delete_expired(290).await.unwrap(), 290);
+    assert_eq!(world.sessions.delete_expired(290).await.unwrap(), 10);
+    let mut told: Vec<_> = ends.take().into_iter().map(|(data, _)| data.count).collect();
+    told.sort_unstable();
+    assert!(told.into_iter().eq(0..300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_sessions_are_told_although_nobody_waits_for_their_deletion() {
+    for is_dropped in [false, true] {
+        let (world, ends) = world();
+        world.browser_with(Data::of("ann")).await;
+        world.clock.advance(DAY + SECOND);
+        let gate = Gate::new();
+        world.store.inject_next(1, Operation::DeleteExpired, Fault::HoldAnswer(gate.clone()));
+        let sessions = world.sessions.clone();
+        let delete = tokio::spawn(async move { sessions.delete_expired(10).await });
+        gate.reached(1).await;
+        if is_dropped {
+            delete.abort();
+        } else {
+            // The store took longer than `store_timeout`.
+            delete.await.unwrap().unwrap_err();
+        }
+        assert_eq!(ends.take(), []);
+        gate.open();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(ends.take(), ann_expired());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_that_is_stopped_tells_what_it_has_deleted() {
+    let (world, ends) = world();
+    world.browser_with(Data::of("ann")).await;
+    world.clock.advance(DAY + SECOND);
+    let cleanup = Cleanup::new(world.store.clone()).every(SECOND).report_to(&world.sessions);
+    let cleanup = cleanup.spawn();
+    // The first call asks for no rows.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::DeleteExpired, Fault::HoldAnswer(gate.clone()));
+    gate.reached(1).await;
+    let stopping = tokio::spawn(cleanup.stop());
+    tokio::time::sleep(SECOND).await;
+    assert!(!stopping.is_finished());
+    gate.open();
+    stopping.await.unwrap();
+    assert_eq!(ends.take(), ann_expired());
+}
+
+/// A sign-out with a cookie that has expired ends nothing.
+#[tokio::test]
+async fn an_expired_cookie_is_told_by_no_sign_out() {
+    let clock = ManualClock::new();
+    let (ends, builder) = Ends::<Login>::of(logins(&clock));
+    let mut browser = Browser::new(app(builder));
+    browser.post("/user?ann").await;
+    clock.advance(DAY + SECOND);
+    browser.post("/destroy").await.expect_status(StatusCode::OK);
+    assert_eq!(ends.take(), []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cleanup_tells_each_manager_of_its_own_sessions() {
     let clock = ManualClock::new();
