@@ -9,6 +9,7 @@ mod data;
 mod endings;
 mod incoming;
 mod owners;
+mod page;
 mod rows;
 mod stored;
 mod tenant;
@@ -26,7 +27,7 @@ pub(crate) use self::{
     core::{Core, Home, Options, Settings},
     rows::CONTENTION,
 };
-pub use self::{created::CreatedSession, owners::SessionPage, stored::StoredSession};
+pub use self::{created::CreatedSession, page::SessionPage, stored::StoredSession};
 use crate::error::SessionError;
 
 /// The result of two requests that change one stored session at once, for

@@ -1,13 +1,6 @@
 //! Many stored sessions at once: all of a type, or those of one owner.
 
-use std::{
-    cmp::Reverse,
-    collections::BTreeSet,
-    fmt,
-    ops::{Bound, Deref},
-    time::Duration,
-    vec,
-};
+use std::{cmp::Reverse, collections::BTreeSet, ops::Bound, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{task::yield_now, time::timeout};
@@ -17,8 +10,9 @@ use super::{
     any_data::Data,
     core::Core,
     endings::Ending,
+    page::SessionPage,
     rows::Rows,
-    stored::{IsMeant, Stored, StoredSession},
+    stored::{IsMeant, Stored},
 };
 use crate::{
     error::{SessionError, StoreError},
@@ -26,47 +20,6 @@ use crate::{
     id::{OwnerKey, StoreKey},
     store::{Cursor, Record, SaveOutcome, Version, Write},
 };
-
-/// A page of stored sessions, from [`SessionManager::sessions`] and [`SessionManager::sessions_of`], which have
-/// examples. It derefs to the list of [`sessions`](Self::sessions).
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct SessionPage<T> {
-    /// The sessions of this page.
-    pub sessions: Vec<StoredSession<T>>,
-    /// The sessions of this page that this node cannot read: a newer version of the application or of this crate
-    /// wrote them, or they are damaged. [`SessionManager::destroy`] ends them too.
-    pub unreadable: Vec<StoreKey>,
-    /// The place at which the next page begins. It is `None` after the last page.
-    pub next: Option<Cursor>,
-}
-
-impl<T> Deref for SessionPage<T> {
-    type Target = [StoredSession<T>];
-
-    fn deref(&self) -> &Self::Target {
-        &self.sessions
-    }
-}
-
-impl<T> fmt::Debug for SessionPage<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionPage")
-            .field("sessions", &self.sessions)
-            .field("unreadable", &self.unreadable)
-            .field("next", &self.next)
-            .finish()
-    }
-}
-
-impl<T> IntoIterator for SessionPage<T> {
-    type Item = StoredSession<T>;
-    type IntoIter = vec::IntoIter<StoredSession<T>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.sessions.into_iter()
-    }
-}
 
 /// The most sessions of an owner in one page.
 const PAGE: usize = 1000;
@@ -323,13 +276,6 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         keep: impl Into<StoreKey>,
     ) -> Result<u64, SessionError> {
         self.core.destroy_by_owner("destroy_others_of", owner, Some(keep.into())).await
-    }
-}
-
-impl SessionPage<Box<Data>> {
-    fn typed<T: 'static>(self) -> SessionPage<T> {
-        let sessions = self.sessions.into_iter().filter_map(StoredSession::typed).collect();
-        SessionPage { sessions, unreadable: self.unreadable, next: self.next }
     }
 }
 
