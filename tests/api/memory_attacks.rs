@@ -10,7 +10,7 @@ use axum_typed_session::{
 };
 use http::StatusCode;
 
-use crate::support::{Answer, Browser, MILLISECOND, MINUTE, Visits, scripted};
+use crate::support::{Answer, Browser, MILLISECOND, MINUTE, Visits, key, scripted};
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -137,6 +137,21 @@ async fn an_old_id_whose_mark_was_deleted_is_an_unknown_id() {
     assert_ne!(answer.pair(), old.jar.iter().next().map(|(name, value)| format!("{name}={value}")));
     old.clone().get("/destroy").await.expect_status(StatusCode::OK);
     visitor.get("/read").await.expect(StatusCode::OK, "1");
+}
+
+#[tokio::test]
+async fn a_full_store_deletes_no_entry_of_a_revocation_list() {
+    let shop = Shop::new(|options| options);
+    let in_cookies = SessionManager::<Visits>::builder().keys(key()).clock(shop.clock.clone());
+    let in_cookies = scripted(in_cookies.revocations(shop.store.clone()).build().unwrap());
+    let mut browser = Browser::new(in_cookies);
+    browser.get("/add").await.expect(StatusCode::OK, "1");
+    let mut stolen = browser.clone();
+    browser.get("/destroy").await.expect_status(StatusCode::OK);
+    for _ in 0..CAPACITY {
+        shop.visitor().await;
+    }
+    stolen.get("/read").await.expect(StatusCode::OK, "0");
 }
 
 /// Keys that share their first bytes are stored as fast as others. If each had to be compared with all others, they

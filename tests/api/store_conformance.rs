@@ -71,6 +71,7 @@ enum Flaw {
     ListLosesTheLastOfAPage,
     ListShowsExpiredRows,
     ListCountsRows,
+    ListIsInOrderOfExpiry,
     ListIgnoresItsLimit,
     ListEndsAtAPageOfExpiredRows,
     ListHasNoEnd,
@@ -249,6 +250,16 @@ impl Flawed {
                 && (self.is(Flaw::IndexKeepsExpiredRows) || self.is_live(row))
         });
         found.map(|(key, _)| *key).collect()
+    }
+
+    /// The place of a row in the order of pages.
+    fn place(&self, key: &StoreKey, row: &Record) -> Vec<u8> {
+        let mut place = Vec::new();
+        if self.is(Flaw::ListIsInOrderOfExpiry) {
+            place.extend(row.expires_at().as_unix_millis().to_be_bytes());
+        }
+        place.extend(key.as_bytes());
+        place
     }
 
     fn decide(&self, key: &StoreKey, record: &Record, write: Write<'_>) -> Option<SaveOutcome> {
@@ -521,7 +532,7 @@ impl SessionStore for Flawed {
         let mut rows: Vec<_> = self
             .rows()
             .iter()
-            .map(|(key, row)| (key.as_bytes().to_vec(), *key, self.is_live(row)))
+            .map(|(key, row)| (self.place(key, row), *key, self.is_live(row)))
             .filter(|(.., is_live)| *is_live || shows_expired)
             .collect();
         rows.sort();
@@ -685,6 +696,7 @@ caught! {
     ListLosesTheLastOfAPage by list_returns_every_live_row, list_hides_rows_that_are_gone;
     ListShowsExpiredRows by list_hides_rows_that_are_gone, load_hides_an_expired_row;
     ListCountsRows by list_misses_no_row_while_others_come_and_go;
+    ListIsInOrderOfExpiry by list_misses_no_row_while_others_come_and_go;
     ListIgnoresItsLimit by list_returns_every_live_row, list_takes_any_cursor_and_limit;
     ListEndsAtAPageOfExpiredRows by list_hides_rows_that_are_gone;
     ListHasNoEnd by list_returns_every_live_row, list_hides_rows_that_are_gone;

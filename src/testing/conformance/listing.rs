@@ -104,14 +104,16 @@ pub async fn list_misses_no_row_while_others_come_and_go(store: &StoreUnderTest)
         for _ in 0..3 {
             passing.insert(store.created(&store.record().build()).await);
         }
-        // A row that stays, in another version, which ends earlier or later. Seven rows on, so that in the order of
-        // their creation most are not listed yet.
-        let Some((key, record)) = current.get_mut(page * 7 % stays.len()) else {
+        // A row that stays, in another version: one that was listed ends later, and one that was not ends earlier, so
+        // that both move in an order by expiry.
+        let is_later = page % 2 == 0;
+        let row = current.iter_mut().find(|(key, _)| listed.contains(key) == is_later);
+        let Some((key, record)) = row else {
             return;
         };
         let next = store.record().payload("next").build();
         let half_an_hour = store.now().saturating_add(Duration::from_secs(30 * 60));
-        let end = if page % 2 == 0 { an_hour_after(&next) } else { half_an_hour };
+        let end = if is_later { an_hour_after(&next) } else { half_an_hour };
         let next = next.with_expires_at(end);
         saved(store.save(key, &next, update(record)).await, "updating a row between two pages");
         *record = next;
