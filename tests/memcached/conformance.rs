@@ -8,7 +8,7 @@ use axum_typed_session::{
     time::OffsetDateTime,
 };
 
-use crate::support::{Memcached, or_skip, row_key, shared};
+use crate::support::{Memcached, breakable, or_skip, row_key, shared};
 
 /// The server deletes expired rows by itself.
 fn tested(store: impl SessionStore) -> StoreUnderTest {
@@ -26,28 +26,14 @@ async fn moving(memcached: &Memcached) -> StoreUnderTest {
 }
 
 /// A store whose wire the checks cut, and whose rows they damage.
-async fn breakable(memcached: &'static Memcached) -> StoreUnderTest {
-    let (proxy, store) = memcached.proxied_store().await;
-    let proxy = Arc::new(proxy);
-    let (broken, repaired) = (proxy.clone(), proxy);
-    tested(store)
-        .break_with(
-            move || {
-                broken.go_down();
-                async {}
-            },
-            move || {
-                repaired.go_up();
-                async {}
-            },
-        )
-        .damage_with(move |key| {
-            memcached.put(&row_key(&key), "damaged");
-            async {}
-        })
+async fn breaking(memcached: &'static Memcached) -> StoreUnderTest {
+    breakable(memcached.proxied_store().await).damage_with(move |key| {
+        memcached.put(&row_key(&key), "damaged");
+        async {}
+    })
 }
 
-session_store_conformance!(by_the_wall_clock, breakable(or_skip!(shared())).await);
+session_store_conformance!(by_the_wall_clock, breaking(or_skip!(shared())).await);
 session_store_conformance!(by_a_clock_of_the_test, moving(or_skip!(shared())).await);
 session_store_conformance!(
     behind_an_arc,

@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/rows.rs"]
+mod rows;
 mod support;
 
 use common::{browser, cancellation, concurrency, model, proxy, servers, shops, world};

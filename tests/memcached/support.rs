@@ -8,15 +8,13 @@ use std::{
     sync::{LazyLock, OnceLock},
 };
 
-use axum_typed_session::{
-    MemcachedStore, SessionStore, StoreError, StoreKey,
-    store::{Record, SaveOutcome, Write},
-    testing::RecordBuilder,
-};
+use axum_typed_session::{MemcachedStore, StoreKey};
 
 pub use crate::browser::{DAY, SECOND};
+pub(crate) use crate::rows::{
+    any_key, breakable, created, gone, or_skip, record, saved, unavailable, update,
+};
 use crate::{
-    common::assert_matches,
     proxy::Proxy,
     servers::{self, Server, comes_true, wait_until},
 };
@@ -165,57 +163,6 @@ impl Drop for Memcached {
 pub fn shared() -> Option<&'static Memcached> {
     static SHARED: OnceLock<Option<Memcached>> = OnceLock::new();
     SHARED.get_or_init(Memcached::start).as_ref()
-}
-
-/// Takes what a server was started for, or ends the test, which has said that it is skipped.
-macro_rules! or_skip {
-    ($started:expr) => {
-        match $started {
-            Some(started) => started,
-            None => return,
-        }
-    };
-}
-pub(crate) use or_skip;
-
-pub fn any_key() -> StoreKey {
-    // Two versions of two records are 32 random bytes.
-    let [first, second] = [(); 2].map(|()| *RecordBuilder::new().build().version().as_bytes());
-    let mut bytes = [0; 32];
-    bytes[..16].copy_from_slice(&first);
-    bytes[16..].copy_from_slice(&second);
-    StoreKey::from_bytes(bytes)
-}
-
-/// A record of a session that lives for a day.
-pub fn record() -> RecordBuilder {
-    RecordBuilder::new()
-}
-
-pub fn update(from: &Record) -> Write<'_> {
-    Write::Update { loaded: from }
-}
-
-#[track_caller]
-pub fn saved(outcome: Result<SaveOutcome, StoreError>) {
-    assert_eq!(outcome.expect("an outcome"), SaveOutcome::Saved);
-}
-
-#[track_caller]
-pub fn gone(outcome: Result<SaveOutcome, StoreError>) {
-    assert_eq!(outcome.expect("an outcome"), SaveOutcome::Gone);
-}
-
-/// Creates a row under a key of its own.
-pub async fn created(store: &dyn SessionStore, row: &Record) -> StoreKey {
-    let key = any_key();
-    saved(store.save(&key, row, Write::Create).await);
-    key
-}
-
-#[track_caller]
-pub fn unavailable<R>(answer: Result<R, StoreError>) {
-    assert_matches!(answer.err(), Some(StoreError::Unavailable(_)));
 }
 
 /// An error and its sources, as the log shows them.

@@ -9,16 +9,18 @@ use std::{
     sync::{LazyLock, OnceLock},
 };
 
-use axum_typed_session::{
-    RedisStore, SessionStore, StoreError, StoreKey,
-    store::{OwnerKey, Record, SaveOutcome, Write},
-    testing::RecordBuilder,
-};
+use axum_typed_session::{RedisStore, StoreKey, store::OwnerKey};
 use redis::{Cmd, Connection, FromRedisValue, cmd};
 
 pub use crate::browser::{DAY, HOUR, SECOND};
-use crate::servers::{self, Server, comes_true, wait_until};
-use crate::{common::assert_matches, proxy::Proxy};
+pub(crate) use crate::rows::{
+    any_key, breakable, created, or_skip, record, saved, unavailable, update,
+};
+use crate::{
+    proxy::Proxy,
+    rows::random,
+    servers::{self, Server, comes_true, wait_until},
+};
 
 /// The bus of a cluster node is so far above its port.
 const BUS: u16 = 10_000;
@@ -309,49 +311,8 @@ pub fn shared_cluster() -> Option<&'static Cluster> {
     SHARED.get_or_init(|| Cluster::start(false)).as_ref()
 }
 
-/// Takes what a server was started for, or ends the test, which has said that it is skipped.
-macro_rules! or_skip {
-    ($started:expr) => {
-        match $started {
-            Some(started) => started,
-            None => return,
-        }
-    };
-}
-pub(crate) use or_skip;
-
-pub fn any_key() -> StoreKey {
-    StoreKey::from_bytes(random())
-}
-
 pub fn any_owner() -> OwnerKey {
     OwnerKey::from_bytes(random())
-}
-
-/// A record of a session that lives for a day.
-pub fn record() -> RecordBuilder {
-    RecordBuilder::new()
-}
-
-pub fn update(from: &Record) -> Write<'_> {
-    Write::Update { loaded: from }
-}
-
-#[track_caller]
-pub fn saved(outcome: Result<SaveOutcome, StoreError>) {
-    assert_eq!(outcome.expect("an outcome"), SaveOutcome::Saved);
-}
-
-/// Creates a row under a key of its own.
-pub async fn created(store: &dyn SessionStore, row: &Record) -> StoreKey {
-    let key = any_key();
-    saved(store.save(&key, row, Write::Create).await);
-    key
-}
-
-#[track_caller]
-pub fn unavailable<R>(answer: Result<R, StoreError>) {
-    assert_matches!(answer.err(), Some(StoreError::Unavailable(_)));
 }
 
 /// The keys a store with the default prefix uses.
@@ -361,13 +322,4 @@ pub fn row_key(key: &StoreKey) -> Vec<u8> {
 
 pub fn index_key(owner: &OwnerKey) -> Vec<u8> {
     [b"axum-typed-session:owner:", &owner.as_bytes()[..]].concat()
-}
-
-fn random() -> [u8; 32] {
-    // Two versions of two records are 32 random bytes.
-    let version = || *RecordBuilder::new().build().version().as_bytes();
-    let mut bytes = [0; 32];
-    bytes[..16].copy_from_slice(&version());
-    bytes[16..].copy_from_slice(&version());
-    bytes
 }
