@@ -186,6 +186,9 @@ mod ruts {
 
 /// A handler of each case over a side; `bare` has no sessions.
 fn app(side: &str) -> Router {
+    if let Some(side) = side.strip_suffix("-layer") {
+        return app(side).layer(AutoCommitLayer::new());
+    }
     let key = Key::from(&(0..64).map(|byte| byte * 3).collect::<Vec<u8>>());
     let sessions = SessionManager::<Shopper>::builder();
     let routes = || {
@@ -196,16 +199,8 @@ fn app(side: &str) -> Router {
     };
     let app = match side {
         "cookie" => routes().with_state(sessions.keys(key).build().unwrap()),
-        "cookie-layer" => {
-            let app = routes().with_state(sessions.keys(key).build().unwrap());
-            return app.route("/untouched", get(untouched)).layer(AutoCommitLayer::new());
-        }
         "signed" => routes().with_state(sessions.keys(key).signed(true).build().unwrap()),
         "memory" => routes().with_state(sessions.store(MemoryStore::new()).build().unwrap()),
-        "memory-layer" => {
-            let app = routes().with_state(sessions.store(MemoryStore::new()).build().unwrap());
-            return app.route("/untouched", get(untouched)).layer(AutoCommitLayer::new());
-        }
         "sealed-id" => {
             routes().with_state(sessions.store(MemoryStore::new()).keys(key).build().unwrap())
         }
