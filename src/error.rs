@@ -5,6 +5,9 @@ use std::{error::Error, sync::Arc, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 
+/// The result of what the core does.
+pub(crate) type Result<T, E = SessionError> = std::result::Result<T, E>;
+
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The error of a [`SessionStore`](crate::SessionStore) that could not do an operation.

@@ -228,7 +228,7 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// One key for one purpose: its bytes, or the cipher that was made of them.
+/// A key that was derived for one purpose. It holds the bytes, or the cipher that was made from them.
 pub(crate) struct DerivedKey<S = Zeroizing<[u8; 32]>> {
     pub(crate) id: [u8; KEY_ID_BYTES],
     pub(crate) is_former: bool,

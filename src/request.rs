@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, request::Parts};
 
 pub(crate) use self::cell::Cell;
 use crate::{
-    error::{Failed, SessionError},
+    error::{Failed, Result, SessionError},
     manager::Core,
 };
 
@@ -150,14 +150,14 @@ impl RequestSessions {
 
 impl Registry {
     /// Returns the cell of a manager's session. The first call makes it.
-    pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>, SessionError> {
+    pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>> {
         let found = lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned();
         // The application's code, so it runs outside the lock.
         let make = || core.for_request(parts).and_then(|core| self.add(core));
         found.map_or_else(make, Ok).inspect_err(|_| self.fate.fail(core))
     }
 
-    fn add(&self, core: Core) -> Result<Arc<Cell>, SessionError> {
+    fn add(&self, core: Core) -> Result<Arc<Cell>> {
         let (mut cells, carrier) = (lock(&self.cells), &core.tenant.carrier);
         if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(&core)) {
             return Ok(cell.clone());
@@ -188,7 +188,7 @@ impl Registry {
 
     /// Commits the uncommitted changes, and closes the request, so that no later extraction commits for its response.
     /// If the changes are not `wanted`, only the ends of sessions are committed. After a panic nothing is committed.
-    pub(crate) async fn commit(&self, wanted: bool) -> Result<(), SessionError> {
+    pub(crate) async fn commit(&self, wanted: bool) -> Result<()> {
         let cells = lock(&self.cells).clone();
         let mut result = Ok(());
         self.fate.set(Fate::CLOSING);

@@ -20,7 +20,7 @@ pub(crate) struct Incoming {
     pub(crate) arrived: bool,
     /// A response that sets the token also removes former cookies.
     pub(crate) removes_formers: bool,
-    /// One of the sessions can only be read by a newer node, so this node can do nothing but end it.
+    /// A session came in that only a newer node can read. This node can only end it.
     pub(crate) meets_newer: bool,
     pub(crate) opened_at: Timestamp,
     /// `extend_if` lets the request extend its session.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{Live, Prepared, Save, Situation, decide, lifetime_after_save},
-    error::SessionError,
+    error::{Result, SessionError},
     event::SessionEventKind as Kind,
     expiry::{Rolling, TimeoutChanges},
     store::Record,
@@ -46,7 +46,7 @@ impl Core {
 
     /// Decides the effect of a draft on its session and carries it out. Returns the next basis of the request,
     /// or `None` if nothing was done.
-    pub(crate) async fn commit(&self, draft: &mut Draft) -> Result<Option<Basis>, SessionError> {
+    pub(crate) async fn commit(&self, draft: &mut Draft) -> Result<Option<Basis>> {
         let (basis, now) = (draft.basis.clone(), self.now());
         let change = self.change(draft)?;
         let uncommitted = basis.uncommitted.as_ref();
@@ -94,7 +94,7 @@ impl Core {
     }
 
     /// Folds the changes of a dropped `Session` into the basis of its draft, for the layer to commit.
-    pub(crate) fn fold(&self, draft: &mut Draft) -> Result<Basis, SessionError> {
+    pub(crate) fn fold(&self, draft: &mut Draft) -> Result<Basis> {
         if draft.intents.destroy {
             return Ok(draft.basis.with_ending());
         }
@@ -116,11 +116,7 @@ impl Core {
     }
 
     /// Makes the record that holds a save together with the writes of other requests before it.
-    pub(super) fn reconciled(
-        &self,
-        save: &Save<'_>,
-        theirs: &Record,
-    ) -> Result<Record, SessionError> {
+    pub(super) fn reconciled(&self, save: &Save<'_>, theirs: &Record) -> Result<Record> {
         let prepared = self.reconcile(save, theirs);
         let field = prepared.as_ref().err().and_then(|clash| clash.field.clone());
         self.report(Kind::Conflict { field: field.clone() }, || save.live.key());

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     codec::JSON_TAG,
     decision::Prepared,
-    error::{DOES_NOT_READ_BACK, SessionError, StoreError},
+    error::{DOES_NOT_READ_BACK, Result, SessionError, StoreError},
     id::OwnerKey,
     merge::{Pointer, merge},
     store::Record,
@@ -59,13 +59,13 @@ impl Core {
     }
 
     /// Makes the draft of a further `Session`.
-    pub(crate) fn draft_of(&self, basis: Arc<Basis>) -> Result<Box<Draft>, SessionError> {
+    pub(crate) fn draft_of(&self, basis: Arc<Basis>) -> Result<Box<Draft>> {
         let data = self.data_of(&basis)?;
         Ok(Box::new(Draft::new(basis, data)))
     }
 
     /// Decodes the data of a basis.
-    pub(super) fn data_of(&self, basis: &Basis) -> Result<Box<Data>, SessionError> {
+    pub(super) fn data_of(&self, basis: &Basis) -> Result<Box<Data>> {
         let decoded = match (&basis.uncommitted, basis.live()) {
             (Some(uncommitted), _) => self.decode_payload(&uncommitted.after).map(Some),
             (None, Some(live)) => self.decode(&live.record),
@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// Returns the encoded data of the draft if it differs from the data before the first mutable borrow.
-    pub(crate) fn change(&self, draft: &mut Draft) -> Result<Option<Bytes>, SessionError> {
+    pub(crate) fn change(&self, draft: &mut Draft) -> Result<Option<Bytes>> {
         let Some(base) = draft.base.clone().filter(|_| !draft.intents.destroy) else {
             return Ok(None);
         };
@@ -108,18 +108,14 @@ impl Core {
         one == other || self.data.is_same(one, other)
     }
 
-    pub(super) fn encode(&self, data: &Data) -> Result<Bytes, SessionError> {
+    pub(super) fn encode(&self, data: &Data) -> Result<Bytes> {
         self.data.encode(data).map(Bytes::from).map_err(SessionError::Encode)
     }
 
     /// Runs `before_save`, encodes and checks; `ours` is the encoding before it, if it is at hand.
     ///
     /// Every save comes through here.
-    pub(super) fn prepare(
-        &self,
-        data: &mut Data,
-        ours: Option<Bytes>,
-    ) -> Result<Prepared, SessionError> {
+    pub(super) fn prepare(&self, data: &mut Data, ours: Option<Bytes>) -> Result<Prepared> {
         let ours = match ours {
             Some(ours) => ours,
             None => self.encode(data)?,
@@ -158,7 +154,7 @@ impl Core {
 
     /// Checks that data reads back: every save in builds with debug assertions, elsewhere the first thousand
     /// of a manager and every 64th after them.
-    fn check_reads_back(&self, payload: &[u8]) -> Result<(), SessionError> {
+    fn check_reads_back(&self, payload: &[u8]) -> Result<()> {
         let earlier = self.saves.fetch_add(1, Ordering::Relaxed);
         if !cfg!(debug_assertions) && earlier >= 1000 && !earlier.is_multiple_of(64) {
             return Ok(());
@@ -204,7 +200,7 @@ impl Core {
     }
 
     /// Brings a draft from its basis to the current basis of the request.
-    pub(crate) fn rebase(&self, onto: &Arc<Basis>, draft: &mut Draft) -> Result<(), SessionError> {
+    pub(crate) fn rebase(&self, onto: &Arc<Basis>, draft: &mut Draft) -> Result<()> {
         if Arc::ptr_eq(onto, &draft.basis) || draft.intents.destroy {
             draft.basis.clone_from(onto);
             return Ok(());

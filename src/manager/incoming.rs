@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{Live, Origin},
-    error::{SessionError, StoreError},
+    error::{Result, StoreError},
     event::SessionEventKind as Kind,
     id::StoreKey,
     store::Record,
@@ -48,7 +48,7 @@ impl Core {
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
-    ) -> Result<(Incoming, Origin, Vec<(Rank, Live)>), SessionError> {
+    ) -> Result<(Incoming, Origin, Vec<(Rank, Live)>)> {
         let now = self.now();
         let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now);
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
@@ -115,7 +115,7 @@ impl Core {
         session: &dyn Fn() -> StoreKey,
         stored: Result<Option<Record>, StoreError>,
         now: Timestamp,
-    ) -> Result<Verdict, SessionError> {
+    ) -> Result<Verdict> {
         let (kind, verdict) = match stored {
             Ok(None) => (Kind::Missed, Verdict::Absent),
             Ok(Some(record)) if self.policy.ends_at(&record.lifetime) <= now => {
@@ -145,7 +145,7 @@ impl Core {
         list: Rows<'_>,
         key: &StoreKey,
         now: Timestamp,
-    ) -> Result<Option<Verdict>, SessionError> {
+    ) -> Result<Option<Verdict>> {
         let successor = match list.load(key).await {
             Ok(None) => return Ok(None),
             Ok(Some(entry)) => {
@@ -166,7 +166,7 @@ impl Core {
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
-    ) -> Result<Box<Draft>, SessionError> {
+    ) -> Result<Box<Draft>> {
         // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
         let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, keep)).await?;
         let mut newest = None;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{core::Core, stored::IsMeant};
 use crate::{
-    error::{SessionError, StoreError},
+    error::{Result, SessionError, StoreError},
     event::SessionEventKind,
     id::{StoreKey, random},
     store::{Record, SaveOutcome, SessionStore, Version, Write, none_if_expired},
@@ -163,8 +163,8 @@ impl Rows<'_> {
         key: &StoreKey,
         record: &mut Record,
         first: &Record,
-        mut again: impl FnMut(&Record) -> Result<Option<Record>, SessionError>,
-    ) -> Result<Result<(), Option<Record>>, SessionError> {
+        mut again: impl FnMut(&Record) -> Result<Option<Record>>,
+    ) -> Result<Result<(), Option<Record>>> {
         let (mut pauses, mut newer) = (Pauses::start(), None::<Box<Record>>);
         loop {
             let write = Write::Update { loaded: newer.as_deref().unwrap_or(first) };
@@ -236,7 +236,7 @@ impl Pauses {
     }
 
     /// Returns [`SessionError::Conflict`] when the time is over.
-    pub(super) fn check(&self) -> Result<(), SessionError> {
+    pub(super) fn check(&self) -> Result<()> {
         if Instant::now() < self.deadline { Ok(()) } else { Err(SessionError::Conflict) }
     }
 
@@ -247,7 +247,7 @@ impl Pauses {
         rows: &Rows<'_>,
         key: &StoreKey,
         theirs: Record,
-    ) -> Result<Option<Record>, SessionError> {
+    ) -> Result<Option<Record>> {
         if self.ceiling.is_zero() || theirs.tombstone {
             self.ceiling = FIRST_PAUSE;
             return Ok(Some(theirs));

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::core::{Core, Settings};
 use crate::{
     cookies::CookieTemplate,
-    error::{ConfigError, SessionError},
+    error::{ConfigError, Result, SessionError},
     id::Scope,
     transport::{Binding, Carrier, Transport},
 };
@@ -89,7 +89,7 @@ impl Settings {
 
 impl Core {
     /// Refuses an operation that needs a tenant if no tenant was chosen.
-    pub(super) fn check_tenant(&self, operation: &'static str) -> Result<(), SessionError> {
+    pub(super) fn check_tenant(&self, operation: &'static str) -> Result<()> {
         if self.audience_for.is_none() || self.tenant.is_of_request {
             return Ok(());
         }

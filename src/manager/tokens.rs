@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     cookies::NAME_VALUE_LIMIT,
     decision::Live,
-    error::{SessionError, StoreError},
+    error::{Result, SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
     id::{ID_BYTES, SessionId},
@@ -130,11 +130,7 @@ impl Core {
     }
 
     /// Makes the token of a session and the header that carries it.
-    pub(super) fn deliver(
-        &self,
-        live: &mut Live,
-        now: Timestamp,
-    ) -> Result<HeaderValue, SessionError> {
+    pub(super) fn deliver(&self, live: &mut Live, now: Timestamp) -> Result<HeaderValue> {
         live.is_outdated = false;
         self.header(self.token(live, now)?, &live.record, now)
     }
@@ -148,7 +144,7 @@ impl Core {
         token: String,
         record: &Record,
         now: Timestamp,
-    ) -> Result<HeaderValue, SessionError> {
+    ) -> Result<HeaderValue> {
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let is_persistent = self.policy.is_persistent(&record.lifetime);
         let seconds = is_persistent.then(|| cookie_seconds(end, now));
@@ -156,7 +152,7 @@ impl Core {
     }
 
     /// Makes the token of a session under the current key.
-    pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String, SessionError> {
+    pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String> {
         let record = &live.record;
         let len =
             if self.data_in_token() { AROUND_RECORD + record.encoded_len() } else { ID_BYTES };
@@ -176,7 +172,7 @@ impl Core {
     }
 
     /// Measures a token before anything is stored or sent.
-    pub(super) fn check_fits(&self, record: &Record) -> Result<(), SessionError> {
+    pub(super) fn check_fits(&self, record: &Record) -> Result<()> {
         let limit = self.max_cookie_bytes.unwrap_or(NAME_VALUE_LIMIT);
         self.check_size(self.cookie_bytes(record.encoded_len()), limit)
     }

@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     cookies::NAME_VALUE_LIMIT,
     decision::{Intents, Live, Origin, Prepared, RowAction, Save},
-    error::SessionError,
+    error::{Result, SessionError},
     event::SessionEventKind as Kind,
     expiry::{Lifetime, Rolling},
     id::{ID_BYTES, SessionId, random},
@@ -32,7 +32,7 @@ impl Core {
         (row, tells): &(RowAction<'_>, bool),
         mut identity: u32,
         now: Timestamp,
-    ) -> Result<Option<Basis>, SessionError> {
+    ) -> Result<Option<Basis>> {
         let removal = || basis.incoming.arrived.then(|| self.tenant.carrier.removal());
         let mut told = basis.told.clone();
         if let Some(ending) = &basis.ending {
@@ -102,7 +102,7 @@ impl Core {
     }
 
     /// Asks the revocation list, if there is one, before the client is sent a token of this id again.
-    async fn is_revoked(&self, live: &Live, now: Timestamp) -> Result<bool, SessionError> {
+    async fn is_revoked(&self, live: &Live, now: Timestamp) -> Result<bool> {
         Ok(match self.list() {
             Some(list) => Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some(),
             None => false,
@@ -115,7 +115,7 @@ impl Core {
         incoming: Option<&Incoming>,
         prepared: &Prepared,
         lifetime: Lifetime,
-    ) -> Result<Box<Live>, SessionError> {
+    ) -> Result<Box<Live>> {
         let record = self.record(prepared, lifetime, 0);
         let id = self.insert(incoming, &record).await?;
         self.report(Kind::Created, || id.store_key());
@@ -123,11 +123,7 @@ impl Core {
     }
 
     /// Puts a record under a new id, which it returns.
-    async fn insert(
-        &self,
-        incoming: Option<&Incoming>,
-        record: &Record,
-    ) -> Result<SessionId, SessionError> {
+    async fn insert(&self, incoming: Option<&Incoming>, record: &Record) -> Result<SessionId> {
         self.check_fits(record)?;
         for _ in 0..MAX_DRAWS {
             // Taken out, so that no other session of the request gets it too.
@@ -144,7 +140,7 @@ impl Core {
         Err(SessionError::IdInUse)
     }
 
-    fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES], SessionError> {
+    fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES]> {
         let parts = incoming.and_then(|incoming| incoming.parts.as_ref());
         match self.generate_id.as_ref().zip(parts) {
             Some((generate, parts)) => Ok(generate(parts)),
@@ -154,11 +150,7 @@ impl Core {
 
     /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh
     /// session is saved for it.
-    pub(crate) fn coming_id(
-        &self,
-        basis: &Basis,
-        intents: &mut Intents,
-    ) -> Result<SessionId, SessionError> {
+    pub(crate) fn coming_id(&self, basis: &Basis, intents: &mut Intents) -> Result<SessionId> {
         let together = basis.intents_with(*intents);
         match &basis.origin {
             _ if together.destroy => return Err(self.gone(None)),
@@ -176,11 +168,7 @@ impl Core {
 
     /// Moves a row's expiry, or writes the row with today's keys; `None` if another request changed the row first: its
     /// cookie counts.
-    async fn touch(
-        &self,
-        live: &Live,
-        expires_at: Timestamp,
-    ) -> Result<Option<Box<Live>>, SessionError> {
+    async fn touch(&self, live: &Live, expires_at: Timestamp) -> Result<Option<Box<Live>>> {
         let (key, loaded) = (live.key(), &live.record);
         let mut record = loaded.clone().with_expires_at(expires_at);
         if let Some(rows) = self.rows() {
@@ -201,7 +189,7 @@ impl Core {
         Ok(Some(live.with(record)))
     }
 
-    pub(super) async fn update_row(&self, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
+    pub(super) async fn update_row(&self, save: &Save<'_>) -> Result<Box<Live>> {
         // Hashed only where it is needed.
         let key = || save.live.id.key();
         let record = if let Some(rows) = self.rows() {
@@ -220,7 +208,7 @@ impl Core {
     }
 
     /// Gives a session a new id.
-    async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>, SessionError> {
+    async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>> {
         let rotated = match self.rows() {
             Some(rows) => self.rotate_row(basis, rows, save).await?,
             None => self.rotate_token(basis, save).await?,
@@ -238,7 +226,7 @@ impl Core {
         basis: &Basis,
         rows: Rows<'_>,
         save: &Save<'_>,
-    ) -> Result<Box<Live>, SessionError> {
+    ) -> Result<Box<Live>> {
         let mut record = self.row_of(rows, save).await?;
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
@@ -292,11 +280,7 @@ impl Core {
     }
 
     /// Gives a session of cookie mode a new id, and enters the old one into the list, if there is one.
-    async fn rotate_token(
-        &self,
-        basis: &Basis,
-        save: &Save<'_>,
-    ) -> Result<Box<Live>, SessionError> {
+    async fn rotate_token(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>> {
         let record = self.record_of(save);
         let id = self.insert(Some(&basis.incoming), &record).await?;
         if let Some(list) = self.list() {
@@ -315,7 +299,7 @@ impl Core {
 
     /// Makes the row of a save. One that keeps the expiry does not take back what `rolling` gave the row meanwhile,
     /// which most stores note without a new version.
-    async fn row_of(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Record, SessionError> {
+    async fn row_of(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Record> {
         let record = self.record_of(save);
         if save.extends {
             Ok(record)
@@ -329,7 +313,7 @@ impl Core {
         rows: Rows<'_>,
         live: &Live,
         record: Record,
-    ) -> Result<Record, SessionError> {
+    ) -> Result<Record> {
         let found = &live.record;
         if record.expires_at() != found.expires_at() || self.policy.rolling == Rolling::Off {
             return Ok(record);

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
 
 use super::{Fate, RequestSessions, lock};
 use crate::{
-    error::SessionError,
+    error::{Result, SessionError},
     id::SessionId,
     manager::{AnyChange, Basis, BoxFuture, CONTENTION, Core, Draft},
     warnings,
@@ -57,7 +57,7 @@ struct State {
 }
 
 impl State {
-    fn basis(&self) -> Result<Arc<Basis>, SessionError> {
+    fn basis(&self) -> Result<Arc<Basis>> {
         self.basis.clone().ok_or(SessionError::Closed)
     }
 
@@ -93,7 +93,7 @@ impl Cell {
     }
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.
-    pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>, SessionError> {
+    pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>> {
         let loaded = self.loaded.get_or_try_init(|| self.load(parts)).await;
         loaded.inspect_err(|_| self.fate.fail(&self.core))?;
         let (basis, spare) = {
@@ -108,7 +108,7 @@ impl Cell {
         spare.map_or_else(|| self.core.draft_of(basis), Ok)
     }
 
-    async fn load(&self, parts: &Parts) -> Result<(), SessionError> {
+    async fn load(&self, parts: &Parts) -> Result<()> {
         let draft = self.core.open(parts, RequestSessions::without_registry).await?;
         let mut state = lock(&self.state);
         (state.basis, state.spare) = (Some(draft.basis.clone()), Some(draft));
@@ -116,7 +116,7 @@ impl Cell {
     }
 
     /// Returns the outcome of the latest commit of the request, with the changes of dropped `Session`s.
-    pub(crate) fn basis(&self) -> Result<Arc<Basis>, SessionError> {
+    pub(crate) fn basis(&self) -> Result<Arc<Basis>> {
         lock(&self.state).basis()
     }
 
@@ -131,7 +131,7 @@ impl Cell {
         }))
     }
 
-    async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
+    async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<()> {
         let is_changed = draft.intents.any() || self.core.change(&mut draft)?.is_some();
         if !is_changed && (self.fate.is(Fate::CLOSED) || self.is_stale(&draft)?) {
             return Ok(());
@@ -150,12 +150,12 @@ impl Cell {
     }
 
     /// Returns `true` if another commit came after the draft was handed out.
-    fn is_stale(&self, draft: &Draft) -> Result<bool, SessionError> {
+    fn is_stale(&self, draft: &Draft) -> Result<bool> {
         Ok(!Arc::ptr_eq(&draft.basis, &self.basis()?))
     }
 
     /// Commits a draft of the current basis; the caller has the turn.
-    async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<(), SessionError> {
+    async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<()> {
         let is_in_doubt = draft.basis.uncommitted.is_some() && !self.core.data_in_token();
         lock(&self.state).is_in_doubt = is_in_doubt;
         let committed = self.core.commit(&mut draft).await;
@@ -168,7 +168,7 @@ impl Cell {
 
     /// Waits until no other commit of this session is under way, as long as a write waits for other
     /// requests. An unchanged `Session` does not wait.
-    async fn turn(&self, is_changed: bool) -> Result<Option<Turn<'_, ()>>, SessionError> {
+    async fn turn(&self, is_changed: bool) -> Result<Option<Turn<'_, ()>>> {
         let turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(_) if !is_changed => return Ok(None),
@@ -181,7 +181,7 @@ impl Cell {
     }
 
     /// Makes the outcome of a commit the current basis; the caller has the turn.
-    fn finish(&self, committed: Option<Basis>) -> Result<(), SessionError> {
+    fn finish(&self, committed: Option<Basis>) -> Result<()> {
         let mut state = lock(&self.state);
         if self.fate.is(Fate::CLOSED) {
             return Err(SessionError::Closed);
@@ -236,7 +236,7 @@ impl Cell {
     }
 
     /// Returns the id that the client has once a draft is committed.
-    pub(crate) fn coming_id(&self, draft: &mut Draft) -> Result<SessionId, SessionError> {
+    pub(crate) fn coming_id(&self, draft: &mut Draft) -> Result<SessionId> {
         let mut basis = self.basis()?;
         if draft.basis.identity > basis.identity {
             // A commit under way does not know yet that a dropped `Session` ends the session.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Cell, Fate, lock};
 use crate::{
-    error::SessionError,
+    error::{Result, SessionError},
     manager::{CONTENTION, Draft},
     warnings,
 };
@@ -100,7 +100,7 @@ impl Cell {
     }
 
     /// Commits the changes of dropped `Session`s; if they are not `wanted`, only the ends of sessions.
-    pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<(), SessionError> {
+    pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<()> {
         let result = self.commit_each(wanted).await.inspect_err(|_| self.fate.fail(&self.core));
         let mut state = lock(&self.state);
         state.is_over = true;
@@ -110,7 +110,7 @@ impl Cell {
         }
     }
 
-    async fn commit_each(&self, wanted: bool) -> Result<(), SessionError> {
+    async fn commit_each(&self, wanted: bool) -> Result<()> {
         // A commit that a spawned task began is waited for.
         let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
         let mut touches = wanted;
@@ -124,7 +124,7 @@ impl Cell {
 
     /// Returns the next draft that the layer has to commit. If there is none, `Session`s that are dropped from now
     /// on are too late.
-    fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Box<Draft>>, SessionError> {
+    fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Box<Draft>>> {
         loop {
             self.fold_waiting();
             let mut state = lock(&self.state);

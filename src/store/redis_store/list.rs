@@ -16,9 +16,9 @@ use crate::{
 /// How many keys a server looks at for one page at most. Meanwhile it carries out no other command.
 const MOST: u32 = 1_000;
 
-/// Where a page begins.
+/// The place at which a page begins.
 struct Place {
-    /// What `SCAN` returned, which means nothing to another server.
+    /// The cursor that `SCAN` returned. It is valid on one server only.
     cursor: u64,
     /// The number of the primary in [`Primaries`].
     primary: u16,

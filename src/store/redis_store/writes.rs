@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::Record;
 
-/// What the store has learned of its server.
+/// The commands that the server is known to lack.
 ///
 /// Valkey 8.1 and Redis 8.4 compare and replace a value in one plain command, `SET .. IFEQ`. A server that does not
 /// know it refuses the first update, and the store uses its script from then on.
