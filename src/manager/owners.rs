@@ -469,8 +469,9 @@ impl Core {
 
     /// Returns the hashes of the owner of a record under every key.
     fn owners_of(&self, record: &Record, owner: OwnerKey) -> Vec<OwnerKey> {
-        let data = self.decode(record).ok().flatten();
-        let name = data.and_then(|data| self.data.owner(&*data));
+        // With one key there is one hash, and the data need not be decoded.
+        let data = (self.owner_keys.len() > 1).then(|| self.decode(record).ok().flatten());
+        let name = data.flatten().and_then(|data| self.data.owner(&*data));
         name.map_or_else(|| vec![owner], |name| self.hashes_of(&name).collect())
     }
 
