@@ -5,15 +5,16 @@ use std::{fmt, ops::Deref, slice, vec};
 use super::{any_data::Data, stored::StoredSession};
 use crate::{id::StoreKey, store::Cursor};
 
-/// A page of stored sessions, from [`SessionManager::sessions`] and [`SessionManager::sessions_of`], which have
-/// examples. It derefs to the list of [`sessions`](Self::sessions).
+/// A page of stored sessions, from [`SessionManager::sessions`](crate::SessionManager::sessions) and
+/// [`SessionManager::sessions_of`](crate::SessionManager::sessions_of), which have examples. It derefs to the list of
+/// [`sessions`](Self::sessions).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SessionPage<T> {
     /// The sessions of this page.
     pub sessions: Vec<StoredSession<T>>,
     /// The sessions of this page that this node cannot read: a newer version of the application or of this crate
-    /// wrote them, or they are damaged. [`SessionManager::destroy`] ends them too.
+    /// wrote them, or they are damaged. [`SessionManager::destroy`](crate::SessionManager::destroy) ends them too.
     pub unreadable: Vec<StoreKey>,
     /// The place at which the next page begins. It is `None` after the last page.
     pub next: Option<Cursor>,
