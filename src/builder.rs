@@ -610,7 +610,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// # struct Visits { count: u32 }
     /// use axum_typed_session::{Key, SessionManager};
     ///
-    /// // At most 2,648 bytes of data, which nginx lets through with its defaults.
+    /// // At most 2,672 bytes of data, which nginx lets through with its defaults.
     /// let sessions = SessionManager::<Visits>::builder()
     ///     .keys(Key::generate())
     ///     .max_cookie_bytes(3_700)
@@ -626,14 +626,14 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// | nginx | the most session data without 502 |
     /// |---|---|
-    /// | defaults | 2,776 bytes |
-    /// | `proxy_http_version 1.1` | 2,762 bytes |
-    /// | with `proxy_cache` | 2,495 bytes |
-    /// | `proxy_buffer_size 8k` | 2,945 bytes, which is all that fits into a cookie |
+    /// | defaults | 2,800 bytes |
+    /// | `proxy_http_version 1.1` | 2,786 bytes |
+    /// | with `proxy_cache` | 2,519 bytes |
+    /// | `proxy_buffer_size 8k` | 2,969 bytes, which is all that fits into a cookie |
     ///
     /// Other headers and cookies of the application take their share of the buffer. With `proxy_cache`, the key of
     /// the cache, which holds the URL, takes its share too. A WARN appears once when the cookies of a response take
-    /// as many bytes as one cookie with 2,700 bytes of data. That is too late for `proxy_cache`.
+    /// as many bytes as one cookie with 2,724 bytes of data. That is too late for `proxy_cache`.
     ///
     /// If you control nginx, set `proxy_buffer_size 8k`. Otherwise set this option, so that a session that is too
     /// large fails in the application with an error that says so. See [`many_nodes`](crate::guide::many_nodes).
@@ -980,7 +980,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// `generate` runs when a new session is saved and when a session gets a new id. If every id that it returns is
     /// in use, the commit is [`SessionError::IdInUse`]. [`SessionManager::create`] has no request, so it does not
-    /// call `generate` and always uses the default. See [`security`](crate::guide::security).
+    /// call `generate` and always uses the default. Where the cookie carries the data, an id has 16 bytes: the first
+    /// 16 that `generate` returns, by default random bytes of the thread's generator. The other 16 are zero. See
+    /// [`security`](crate::guide::security).
     ///
     /// # Example
     ///
@@ -1015,7 +1017,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Sets how many bytes the encoded data may take. Default: 65,536 bytes (64 KiB).
     ///
     /// A session with more data is [`SessionError::TooLarge`]. In cookie mode the limit of the cookie is lower:
-    /// 2,945 bytes of data, or the bytes that [`max_cookie_bytes`](Self::max_cookie_bytes) allows. See
+    /// 2,969 bytes of data, or the bytes that [`max_cookie_bytes`](Self::max_cookie_bytes) allows. See
     /// [`where_data_lives`](crate::guide::where_data_lives).
     ///
     /// # Example

@@ -2,12 +2,7 @@
 
 use std::{collections::HashSet, env, fmt};
 
-use base64::{
-    Engine as _,
-    alphabet::{STANDARD, URL_SAFE},
-    decoded_len_estimate,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use base64_simd::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 pub use cookie::Key;
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -206,14 +201,8 @@ fn hex_or_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if text.iter().all(u8::is_ascii_hexdigit) {
         return hex(text);
     }
-    let config =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let mut bytes = Zeroizing::new(vec![0; decoded_len_estimate(text.len())]);
-    let length = [STANDARD, URL_SAFE].iter().find_map(|alphabet| {
-        GeneralPurpose::new(alphabet, config).decode_slice(text, &mut bytes).ok()
-    })?;
-    bytes.truncate(length);
-    Some(bytes)
+    let forms = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD];
+    forms.iter().find_map(|form| form.decode_to_vec(text).ok()).map(Zeroizing::new)
 }
 
 impl From<Key> for KeyRing {

@@ -57,7 +57,7 @@
 //! | | sealed cookie | store |
 //! |---|---|---|
 //! | needs | a key | a server, or the memory of this process |
-//! | size | 2,945 bytes of data | 64 KiB, or as [`max_payload`](SessionManagerBuilder::max_payload) says |
+//! | size | 2,969 bytes of data | 64 KiB, or as [`max_payload`](SessionManagerBuilder::max_payload) says |
 //! | two requests change a session at once | the browser keeps the cookie that arrives last | merged, or an error |
 //! | sign-out | a copied cookie works until it expires | ended at once, everywhere |
 //! | list and end the sessions of a user | no | yes |

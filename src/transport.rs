@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use crate::{
     cookies::{CookieTemplate, plain_http},
     error::{BoxError, ConfigError},
+    seal::Context,
 };
 
 type Get = dyn Fn(&Parts) -> Option<String> + Send + Sync;
@@ -222,7 +223,7 @@ pub(crate) struct Carrier {
 /// The tie of a token to the cookie or header that carries it. No other cookie or header opens it.
 pub(crate) struct Binding {
     /// The associated data of a sealed token.
-    pub(crate) context: Vec<u8>,
+    pub(crate) context: Context,
     /// The text behind a plain id.
     pub(crate) suffix: String,
 }

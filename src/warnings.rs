@@ -70,7 +70,7 @@ pub(crate) struct Warnings {
     once: Mutex<Vec<(&'static str, Box<str>)>>,
 }
 
-/// The length of the header `set-cookie: __Host-session=..` with 2,700 bytes of data and the default attributes.
+/// The length of the header `set-cookie: __Host-session=..` with 2,724 bytes of data and the default attributes.
 ///
 /// nginx reads all headers of a response into 4096 bytes by default, so that 257 are left for the others.
 const COOKIE_BYTES_NEAR_NGINX_LIMIT: usize = 3_839;

@@ -10,6 +10,7 @@ use crate::{
     error::{Result, SessionError, StoreError},
     event::SessionEventKind,
     id::{StoreKey, random},
+    seal::Sealer,
     store::{Record, SaveOutcome, SessionStore, Version, Write, none_if_expired},
 };
 
@@ -197,9 +198,9 @@ impl Core {
     fn sealed(&self, key: &StoreKey, record: &Record) -> Result<Record, StoreError> {
         let mut record = Record { opened_from: None, ..record.clone() };
         if let Some(sealer) = self.row_sealer.as_ref().filter(|_| self.encrypt_rows) {
-            let (context, payload) = (sealer.row_context(key), &record.payload);
+            let (context, payload) = (Sealer::row_context(key), &record.payload);
             let write = |bytes: &mut Vec<u8>| bytes.extend_from_slice(payload);
-            let bytes = sealer.seal_bytes(&context, payload.len(), write);
+            let bytes = sealer.seal_bytes(context, payload.len(), write);
             record.payload = bytes.map_err(StoreError::Unavailable)?.into();
             record.is_sealed = true;
         }
@@ -209,7 +210,7 @@ impl Core {
     /// Opens the encrypted payload of a record of a store.
     pub(super) fn opened(&self, key: &StoreKey, mut record: Record) -> Result<Record, StoreError> {
         let sealer = self.row_sealer.as_ref().ok_or(StoreError::Corrupt)?;
-        let opened = sealer.open_bytes(&sealer.row_context(key), record.payload.to_vec());
+        let opened = sealer.open_bytes(Sealer::row_context(key), record.payload.to_vec());
         let opened = opened.map_err(|_| StoreError::Corrupt)?;
         record.opened_from().is_outdated = opened.former_key;
         (record.payload, record.is_sealed) = (opened.plaintext, false);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64_simd::URL_SAFE_NO_PAD;
 use cookie::Cookie;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
@@ -105,6 +105,6 @@ impl Core {
 fn suffix_of(identity: &str) -> String {
     identity.split_once(';').map_or_else(String::new, |(_, attributes)| {
         let hash: [u8; 32] = Sha256::digest(attributes).into();
-        format!(".{}", URL_SAFE_NO_PAD.encode(hash.split_at(6).0))
+        format!(".{}", URL_SAFE_NO_PAD.encode_to_string(hash.split_at(6).0))
     })
 }

@@ -1,6 +1,6 @@
 //! Tokens of a session: reading the ones that arrived, making the one that is sent.
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
 use super::core::{Core, UNVERSIONED};
@@ -11,9 +11,9 @@ use crate::{
     error::{Result, SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
-    id::{ID_BYTES, SessionId},
+    id::SessionId,
     seal::{BadToken, Opened},
-    store::{Record, take, take_timestamp},
+    store::{Record, TIME_BYTES, put_time, take, take_time},
     transport::Binding,
 };
 
@@ -24,8 +24,12 @@ const MAX_CLAIMS: usize = 16;
 /// cookies of one site, so cookies that an attacker adds cannot hide a session.
 const MAX_TRIES: usize = 256;
 
+/// The bytes of an id in a token that carries its data. The rest of the id is zero there: 16 random bytes tell
+/// sessions apart, and the id does not open the session.
+pub(super) const CARRIED_ID_BYTES: usize = 16;
+
 /// The bytes of the id, the time of issue and the expiry, which stand before a record.
-const AROUND_RECORD: usize = ID_BYTES + 8 + 8;
+const BEFORE_RECORD: usize = CARRIED_ID_BYTES + 2 * TIME_BYTES;
 
 /// The tokens of a request.
 pub(super) struct Tokens {
@@ -99,8 +103,13 @@ impl Core {
             return Ok(Claim { id, former_key: false, in_former_cookie, carried: None });
         };
         let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token)?;
-        let id = scope.id(take(&mut plaintext).ok_or(BadToken::Forged)?);
-        let carried = self.data_in_token().then(|| self.read_data(plaintext, now)).transpose()?;
+        if !self.data_in_token() {
+            let id = scope.id(take(&mut plaintext).ok_or(BadToken::Forged)?);
+            return Ok(Claim { id, former_key, in_former_cookie, carried: None });
+        }
+        let carried_id: [u8; CARRIED_ID_BYTES] = take(&mut plaintext).ok_or(BadToken::Forged)?;
+        let id = scope.id(std::array::from_fn(|at| carried_id.get(at).copied().unwrap_or(0)));
+        let carried = Some(self.read_data(plaintext, now)?);
         Ok(Claim { id, former_key, in_former_cookie, carried })
     }
 
@@ -112,8 +121,8 @@ impl Core {
         mut rest: Bytes,
         now: Timestamp,
     ) -> Result<(Timestamp, Option<Record>), BadToken> {
-        let issued_at = take_timestamp(&mut rest).ok_or(BadToken::Forged)?;
-        let expires_at = take_timestamp(&mut rest).ok_or(BadToken::Forged)?;
+        let issued_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
+        let expires_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         if issued_at > now.saturating_add(self.clock_skew) {
             return Err(BadToken::Forged);
         }
@@ -154,18 +163,20 @@ impl Core {
     /// Makes the token of a session under the current key.
     pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String> {
         let record = &live.record;
-        let len =
-            if self.data_in_token() { AROUND_RECORD + record.encoded_len() } else { ID_BYTES };
         let Binding { context, suffix } = &self.tenant.carrier.binding;
         let token = match &self.sealer {
-            Some(sealer) => sealer.seal(context, len, |into| {
-                into.extend_from_slice(live.id.as_bytes());
-                if self.data_in_token() {
-                    into.put_u64(now.as_unix_millis());
-                    into.put_u64(record.expires_at().as_unix_millis());
+            Some(sealer) if self.data_in_token() => {
+                sealer.seal(context, BEFORE_RECORD + record.encoded_len(), |into| {
+                    into.extend(live.id.as_bytes().iter().take(CARRIED_ID_BYTES));
+                    put_time(into, now);
+                    put_time(into, record.expires_at());
                     record.write_to(into);
-                }
-            }),
+                })
+            }
+            Some(sealer) => {
+                let id = live.id.as_bytes();
+                sealer.seal(context, id.len(), |into| into.extend_from_slice(id))
+            }
             None => Ok(live.id.to_text() + suffix),
         };
         token.map_err(SessionError::Seal)
@@ -182,7 +193,7 @@ impl Core {
     pub(crate) fn cookie_bytes(&self, record_len: usize) -> usize {
         let sealer = self.sealer.as_ref().filter(|_| self.data_in_token());
         sealer.map_or(0, |sealer| {
-            self.tenant.carrier.name_len() + sealer.token_len(AROUND_RECORD + record_len)
+            self.tenant.carrier.name_len() + sealer.token_len(BEFORE_RECORD + record_len)
         })
     }
 }

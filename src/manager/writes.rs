@@ -5,6 +5,7 @@ use super::{
     core::Core,
     endings::Successor,
     rows::Rows,
+    tokens::CARRIED_ID_BYTES,
 };
 use crate::{
     clock::Timestamp,
@@ -142,10 +143,18 @@ impl Core {
 
     fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES]> {
         let parts = incoming.and_then(|incoming| incoming.parts.as_ref());
-        match self.generate_id.as_ref().zip(parts) {
-            Some((generate, parts)) => Ok(generate(parts)),
-            None => random().map_err(SessionError::Random),
+        let mut id = match self.generate_id.as_ref().zip(parts) {
+            Some((generate, parts)) => generate(parts),
+            // Whoever knows this id cannot use it, so it costs no system call.
+            None if self.data_in_token() => rand::random(),
+            None => return random().map_err(SessionError::Random),
+        };
+        if self.data_in_token()
+            && let Some(rest) = id.get_mut(CARRIED_ID_BYTES..)
+        {
+            rest.fill(0);
         }
+        Ok(id)
     }
 
     /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 pub(crate) use self::delegate::delegate_session_store;
 #[cfg(feature = "memcached")]
 pub use self::memcached_store::{MemcachedConnectError, MemcachedStore};
-pub(crate) use self::record::{take, take_timestamp};
+pub(crate) use self::record::{TIME_BYTES, put_time, take, take_time};
 #[cfg(feature = "redis")]
 pub use self::redis_store::{RedisConnectError, RedisStore, RedisStoreBuilder};
 #[cfg(feature = "mysql")]

@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// The record format this release writes, and the newest it reads. Format 1 had no epoch, format 2 no kind and no
-/// sealed payload.
-const FORMAT: u8 = 3;
+/// sealed payload. All three before this one had times of 8 bytes.
+const FORMAT: u8 = 4;
 
 /// The last number for a format. Bytes that begin with a higher number, as every text does, are not a record.
 const LAST_FORMAT: u8 = 31;
@@ -158,8 +158,8 @@ impl Record {
     /// | 1 | flags |
     /// | 1 | codec tag |
     /// | 4 | schema version |
-    /// | 8 | creation, in Unix milliseconds |
-    /// | 8 | absolute end, in Unix milliseconds |
+    /// | 6 | creation, in Unix milliseconds |
+    /// | 6 | absolute end, in Unix milliseconds |
     /// | 8, if flagged | idle timeout, in milliseconds |
     /// | 32, if flagged | owner |
     /// | 8, if flagged | epoch, which changes with the identity of the user |
@@ -172,11 +172,11 @@ impl Record {
     }
 
     /// The bytes of a record that has no data, no owner and no idle timeout of its own.
-    pub(crate) const FIXED_BYTES: usize = 23;
+    pub(crate) const FIXED_BYTES: usize = 3 + 4 + 2 * TIME_BYTES;
 
-    /// The most bytes that come before the payload: with idle timeout, owner, epoch and kind.
+    /// The most bytes that come before the payload: with idle timeout, owner, epoch and kind, in any format.
     #[cfg(feature = "redis")]
-    pub(crate) const MOST_BYTES_OF_HEAD: usize = Self::FIXED_BYTES + 8 + 32 + 8 + 4;
+    pub(crate) const MOST_BYTES_OF_HEAD: usize = 3 + 4 + 2 * 8 + 8 + 32 + 8 + 4;
 
     /// Returns the record as the store has it.
     pub(crate) fn as_stored(&self) -> Self {
@@ -226,8 +226,8 @@ impl Record {
         let mut rest = fixed.as_mut_slice();
         rest.put_slice(&[FORMAT, flags, self.codec]);
         rest.put_u32(self.schema);
-        rest.put_u64(self.lifetime.created_at.as_unix_millis());
-        rest.put_u64(self.lifetime.absolute_end.as_unix_millis());
+        put_time(&mut rest, self.lifetime.created_at);
+        put_time(&mut rest, self.lifetime.absolute_end);
         bytes.extend_from_slice(&fixed);
         if let Some(idle_timeout) = idle_timeout {
             bytes.put_u64(u64::try_from(idle_timeout.duration().as_millis()).unwrap_or(u64::MAX));
@@ -274,8 +274,11 @@ impl Record {
             return None;
         }
         let schema = u32::from_be_bytes(take(rest)?);
-        let created_at = take_timestamp(rest)?;
-        let absolute_end = take_timestamp(rest)?;
+        let [created_at, absolute_end] = if format < 4 {
+            [take(rest)?, take(rest)?].map(u64::from_be_bytes).map(Timestamp::from_unix_millis)
+        } else {
+            [take_time(rest)?, take_time(rest)?]
+        };
         let idle_timeout = if flags & IDLE_TIMEOUT == 0 {
             None
         } else {
@@ -327,8 +330,15 @@ pub(crate) fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {
     Some(taken)
 }
 
-pub(crate) fn take_timestamp(rest: &mut Bytes) -> Option<Timestamp> {
-    take(rest).map(u64::from_be_bytes).map(Timestamp::from_unix_millis)
+/// The bytes of a time: milliseconds until the year 10889.
+pub(crate) const TIME_BYTES: usize = 6;
+
+pub(crate) fn put_time(into: &mut impl BufMut, time: Timestamp) {
+    into.put_uint(time.as_unix_millis().min((1 << (8 * TIME_BYTES)) - 1), TIME_BYTES);
+}
+
+pub(crate) fn take_time(rest: &mut Bytes) -> Option<Timestamp> {
+    rest.try_get_uint(TIME_BYTES).ok().map(Timestamp::from_unix_millis)
 }
 
 impl fmt::Debug for Record {

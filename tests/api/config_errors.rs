@@ -82,14 +82,14 @@ fn a_max_absolute_timeout_below_the_absolute_timeout_is_refused() {
 #[test]
 fn a_limit_that_no_session_or_no_browser_can_keep_is_refused() {
     let with = |bytes: usize| cookie_mode().max_cookie_bytes(bytes);
-    for bytes in [0, 1, 199, 4097, usize::MAX] {
+    for bytes in [0, 1, 167, 4097, usize::MAX] {
         let text = format!(
-            "`.max_cookie_bytes({bytes})` must be at least 200, because an empty session takes so many bytes, and at \
+            "`.max_cookie_bytes({bytes})` must be at least 168, because an empty session takes so many bytes, and at \
              most 4096, because browsers drop a longer cookie"
         );
         expect_refusal(with(bytes), &text);
     }
-    for bytes in [200, 4096] {
+    for bytes in [168, 4096] {
         assert!(with(bytes).build().is_ok(), "{bytes}");
     }
 }

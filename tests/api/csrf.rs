@@ -413,7 +413,7 @@ async fn an_id_generator_is_asked_once_for_the_token_and_the_session(mode: Mode)
     expect_good(&mut browser, &token).await;
     let tell = run(&mut browser, async |mut visit: Visit<Visits>| {
         let session = visit.session().await?;
-        assert_eq!(session.id().unwrap().as_bytes(), &[1; 32]);
+        assert_eq!(session.id().unwrap().as_bytes()[..16], [1; 16]);
         Ok(session.commit().await?.into_response())
     });
     tell.await.expect_status(StatusCode::OK);
@@ -511,10 +511,17 @@ async fn a_token_on_a_page_without_a_guard_is_warned_of(mode: Mode) {
 async fn kinds_have_tokens_of_their_own(mode: Mode) {
     // Of RFC 5869 with SHA-256: the salt is `axum-typed-session v1`, the info `axum-typed-session v1 csrf`, audience
     // and kind, each of these two behind its length in eight bytes.
-    for (kind, token) in [
-        ("visits", "jCTmjGkXpzQh52CMFJpi1HDvIc6LAdYNZa5hkHRGSmQ"),
-        ("carts", "7FTQdGWhEPxrPGPElgkU-YYCzw9Si9a9LVKP1utvPBg"),
-    ] {
+    let tokens = match mode {
+        Mode::Cookie => [
+            "PONoybcpoZVBRZSb4HJJtg5QTPXzwisny1WIPm2XALM",
+            "4LFzimoJwpX-wnzWGgUlTRyWBUy5n30SO5VOvfeu8Xc",
+        ],
+        Mode::Store => [
+            "jCTmjGkXpzQh52CMFJpi1HDvIc6LAdYNZa5hkHRGSmQ",
+            "7FTQdGWhEPxrPGPElgkU-YYCzw9Si9a9LVKP1utvPBg",
+        ],
+    };
+    for (kind, token) in ["visits", "carts"].into_iter().zip(tokens) {
         let sessions = mode.builder::<Visits>(&ManualClock::new()).audience("shop").kind(kind);
         let sessions = sessions.id_generator(|_| [7; 32]).build().unwrap();
         assert_eq!(token_of(&mut Browser::new(visited(sessions))).await, token);

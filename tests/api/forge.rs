@@ -5,7 +5,7 @@ use axum_typed_session::Key;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 /// Signs a plaintext as a manager in signed cookie mode of `Login`s with default names does.
 pub fn signed_token(key: &Key, plaintext: &[u8]) -> String {
@@ -13,19 +13,14 @@ pub fn signed_token(key: &Key, plaintext: &[u8]) -> String {
     let (mut id, mut secret) = ([0; 4], [0; 32]);
     hkdf.expand(b"sign id", &mut id).unwrap();
     hkdf.expand(b"sign key", &mut secret).unwrap();
-    let mut context = vec![1];
+    let mut context = Sha256::new_with_prefix([2]);
     for part in ["axum-typed-session", "Login", "cookie", "__Host-session", "signed data"] {
-        context.extend((part.len() as u64).to_be_bytes());
-        context.extend(part.as_bytes());
+        context.update((part.len() as u64).to_be_bytes());
+        context.update(part);
     }
     let mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(&secret).unwrap();
-    let tag = mac
-        .chain_update((context.len() as u64).to_be_bytes())
-        .chain_update(&context)
-        .chain_update(plaintext)
-        .finalize()
-        .into_bytes();
-    let token = [&[1], &id[..], plaintext, &tag].concat();
+    let tag = mac.chain_update(context.finalize()).chain_update(plaintext).finalize().into_bytes();
+    let token = [&[2], &id[..], &tag, plaintext].concat();
     URL_SAFE_NO_PAD.encode(token)
 }
 
@@ -43,14 +38,24 @@ pub struct Plaintext {
 
 impl Plaintext {
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![7; 32];
-        bytes.extend(self.issued_at.to_be_bytes());
-        bytes.extend(self.expires_at.to_be_bytes());
+        let mut bytes = vec![7; 16];
+        bytes.extend(time(self.issued_at));
+        bytes.extend(time(self.expires_at));
         bytes.extend([self.format, self.flags, self.codec]);
         bytes.extend(self.schema.to_be_bytes());
-        bytes.extend(self.issued_at.to_be_bytes());
-        bytes.extend(u64::MAX.to_be_bytes());
+        if self.format < 4 {
+            bytes.extend(self.issued_at.to_be_bytes());
+            bytes.extend(u64::MAX.to_be_bytes());
+        } else {
+            bytes.extend(time(self.issued_at));
+            bytes.extend([255; 6]);
+        }
         bytes.extend(self.payload);
         bytes
     }
+}
+
+/// A time as tokens hold it: milliseconds in six bytes.
+fn time(millis: u64) -> [u8; 6] {
+    *millis.to_be_bytes().last_chunk().unwrap()
 }

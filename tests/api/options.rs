@@ -148,8 +148,7 @@ async fn a_codec_writes_and_reads_the_data() {
     browser.get("/").await.expect(StatusCode::OK, "mine");
     browser.post("/note?mine").await.expect_no_cookie();
     let bytes = URL_SAFE_NO_PAD.decode(browser.token()).unwrap();
-    let payload = &bytes[..bytes.len() - 32];
-    assert!(payload.ends_with(b"ada|mine"), "{payload:?}");
+    assert!(bytes.ends_with(b"ada|mine"), "{bytes:?}");
     log.take();
 
     let answer = browser.post("/note?a|b").await;

@@ -98,20 +98,20 @@ async fn max_cookie_bytes_bounds_name_and_value() {
     let log = EventLog::default();
     let manager = logins(&ManualClock::new()).max_cookie_bytes(1000);
     let mut browser = Browser::new(app(manager.on_event(log.hook())));
-    let answer = post_note(&mut browser, note_of(623)).await;
+    let answer = post_note(&mut browser, note_of(647)).await;
     assert_eq!(COOKIE.len() + answer.token().len(), 1000);
     log.take();
-    let answer = post_note(&mut browser, note_of(624)).await;
+    let answer = post_note(&mut browser, note_of(648)).await;
     answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
     let too_large = SessionEventKind::TooLarge { actual: 1001, limit: 1000 };
     assert_eq!(log.take_kinds(), [(too_large, None)]);
-    assert_eq!(browser.get("/").await.body.len(), note_of(623), "the old cookie stays valid");
+    assert_eq!(browser.get("/").await.body.len(), note_of(647), "the old cookie stays valid");
 }
 
 #[tokio::test]
 async fn the_smallest_limit_that_build_accepts_holds_an_empty_session() {
-    let mut browser = Browser::new(app(logins(&ManualClock::new()).max_cookie_bytes(200)));
-    assert_eq!(COOKIE.len() + browser.post("/save").await.token().len(), 200);
+    let mut browser = Browser::new(app(logins(&ManualClock::new()).max_cookie_bytes(168)));
+    assert_eq!(COOKIE.len() + browser.post("/save").await.token().len(), 168);
     let answer = post_note(&mut browser, 1).await;
     answer.expect_error(StatusCode::INTERNAL_SERVER_ERROR).expect_no_cookie();
 }
@@ -167,11 +167,11 @@ async fn cookies_that_nearly_fill_nginx_s_buffer_are_warned_of_once_for_each_man
     for _ in 0..2 {
         let mut browser = Browser::new(app(logins(&ManualClock::new())));
         let log = Log::start();
-        post_note(&mut browser, note_of(2_699)).await.expect_status(StatusCode::OK);
+        post_note(&mut browser, note_of(2_723)).await.expect_status(StatusCode::OK);
         expect_silence(&log, "below");
-        let answer = post_note(&mut browser, note_of(2_700)).await;
+        let answer = post_note(&mut browser, note_of(2_724)).await;
         expect_warning(&log, "set-cookie: \r\n".len() + answer.set_cookie().len());
-        for bytes in [2_700, 2_900] {
+        for bytes in [2_724, 2_900] {
             post_note(&mut browser, note_of(bytes)).await.expect_status(StatusCode::OK);
             expect_silence(&log, "again");
         }
@@ -182,7 +182,7 @@ async fn cookies_that_nearly_fill_nginx_s_buffer_are_warned_of_once_for_each_man
 async fn a_token_in_a_header_takes_its_share_of_the_buffer_too() {
     let app = app(logins(&ManualClock::new()).transport(Transport::bearer()));
     let log = Log::start();
-    issue(&app, &"n".repeat(note_of(2_700))).await;
+    issue(&app, &"n".repeat(note_of(2_724))).await;
     expect_silence(&log, "a header has no attributes");
     let token = issue(&app, &"n".repeat(note_of(2_800))).await.header("x-session-token").unwrap();
     expect_warning(&log, "x-session-token: \r\n".len() + token.len());

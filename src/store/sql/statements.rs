@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64_simd::STANDARD;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use super::engine::{Query, SqlEngine, Value};
@@ -105,7 +105,9 @@ fn joined(pieces: &[String], value: impl Fn(usize) -> String) -> String {
 /// Has neither a quote nor a backslash inside of the quotes, so no setting of the server changes its meaning.
 fn literal(value: &Value<'_>) -> String {
     match *value {
-        Value::Bytes(Some(bytes)) => format!("decode('{}', 'base64')", STANDARD.encode(bytes)),
+        Value::Bytes(Some(bytes)) => {
+            format!("decode('{}', 'base64')", STANDARD.encode_to_string(bytes))
+        }
         Value::Integer(Some(integer)) => format!("CAST('{integer}' AS BIGINT)"),
         Value::Bytes(None) => "CAST(NULL AS BYTEA)".to_owned(),
         Value::Integer(None) => "CAST(NULL AS BIGINT)".to_owned(),
