@@ -1,6 +1,6 @@
 //! The guard: it puts the outcome of a commit into the response.
 
-use std::{convert::Infallible, fmt, sync::Arc};
+use std::{convert::Infallible, fmt};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use http::request::Parts;
@@ -47,7 +47,7 @@ use crate::{
 #[doc(alias = "guard")]
 #[must_use = "the client gets the cookie only if the response contains this guard, as in \
     `Ok((session.commit().await?, body))`"]
-pub struct SessionCommit(pub(crate) Arc<Cell>);
+pub struct SessionCommit(pub(crate) Cell);
 
 impl SessionCommit {
     /// Returns the id of the session after the latest commit of the request; `None` if the session ended or is
@@ -187,7 +187,7 @@ impl<T> SessionManager<T> {
     /// }
     /// ```
     pub fn no_session(&self) -> SessionCommit {
-        SessionCommit(Arc::new(Cell::new(self.core.clone(), Arc::default())))
+        SessionCommit(Cell::alone(self.core.clone()))
     }
 
     /// Ends the session of a request, also if this node cannot read it. Returns the guard, which removes the cookie.
@@ -236,7 +236,7 @@ impl<T> SessionManager<T> {
 
 impl Drop for SessionCommit {
     fn drop(&mut self) {
-        self.0.fate.poison_if_panicking();
+        self.0.fate().poison_if_panicking();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -143,7 +144,7 @@ where
     }
 }
 
-async fn finish(registry: &Registry, on_server_error: bool, response: Response) -> Response {
+async fn finish(registry: &Arc<Registry>, on_server_error: bool, response: Response) -> Response {
     let wanted = on_server_error || !response.status().is_server_error();
     let response = match registry.commit(wanted).await {
         Ok(()) => response,

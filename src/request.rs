@@ -2,15 +2,19 @@
 
 mod cell;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+use std::{
+    iter::successors,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    },
 };
 
 use axum::response::Response;
 use http::{Extensions, HeaderMap, request::Parts};
 
 pub(crate) use self::cell::Cell;
+use self::cell::Slot;
 use crate::{
     error::{Failed, Result, SessionError},
     manager::Core,
@@ -31,11 +35,13 @@ pub(crate) struct RequestSessions {
     is_copied: AtomicBool,
 }
 
-/// All sessions of one request.
+/// All sessions of one request, in one allocation for a request of one session.
 #[derive(Default)]
 pub(crate) struct Registry {
-    cells: Mutex<Vec<Arc<Cell>>>,
-    fate: Arc<Fate>,
+    fate: Fate,
+    /// The first session, which holds the next one. None is ever taken out.
+    first: OnceLock<Slot>,
+    adding: Mutex<()>,
 }
 
 /// The state of a request as a whole: flags, and the manager whose error came first. Only a retry resets them.
@@ -149,36 +155,44 @@ impl RequestSessions {
 }
 
 impl Registry {
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        successors(self.first.get(), |slot| slot.next.get().map(|next| &**next))
+    }
+
+    fn cells(self: &Arc<Self>) -> impl Iterator<Item = Cell> {
+        self.slots().enumerate().map(|(place, _)| Cell::new(self.clone(), place))
+    }
+
     /// Returns the cell of a manager's session. The first call makes it.
-    pub(crate) fn cell(&self, core: &Core, parts: &Parts) -> Result<Arc<Cell>> {
-        let found = lock(&self.cells).iter().find(|cell| cell.core.is_same(core)).cloned();
+    pub(crate) fn cell(self: &Arc<Self>, core: &Core, parts: &Parts) -> Result<Cell> {
+        let found = self.cells().find(|cell| cell.core.is_same(core));
         // The application's code, so it runs outside the lock.
         let make = || core.for_request(parts).and_then(|core| self.add(core));
         found.map_or_else(make, Ok).inspect_err(|_| self.fate.fail(core))
     }
 
-    fn add(&self, core: Core) -> Result<Arc<Cell>> {
-        let (mut cells, carrier) = (lock(&self.cells), &core.tenant.carrier);
-        if let Some(cell) = cells.iter().find(|cell| cell.core.is_same(&core)) {
-            return Ok(cell.clone());
+    fn add(self: &Arc<Self>, core: Core) -> Result<Cell> {
+        let (_adding, carrier) = (lock(&self.adding), &core.tenant.carrier);
+        if let Some(cell) = self.cells().find(|cell| cell.core.is_same(&core)) {
+            return Ok(cell);
         }
-        let clash = cells.iter().find_map(|cell| cell.core.tenant.carrier.clash_with(carrier));
+        let clash = self.slots().find_map(|slot| slot.core.tenant.carrier.clash_with(carrier));
         if let Some(carrier) = clash {
             return Err(SessionError::DuplicateName { carrier: carrier.to_owned() });
         }
-        let cell = Arc::new(Cell::new(core, self.fate.clone()));
-        cells.push(cell.clone());
-        Ok(cell)
+        let place = self.slots().count();
+        match self.slots().last() {
+            None => _ = self.first.set(Slot::new(core)),
+            Some(last) => _ = last.next.set(Box::new(Slot::new(core))),
+        }
+        Ok(Cell::new(self.clone(), place))
     }
 
     /// Forgets the uncommitted changes and the errors of attempts since a copy of the request was made.
-    fn forget_since(&self, copy: u32) {
+    fn forget_since(self: &Arc<Self>, copy: u32) {
         self.fate.flags.fetch_and(!Fate::POISONED, Ordering::AcqRel);
         *lock(&self.fate.failed) = None;
-        let cells = lock(&self.cells).clone();
-        for cell in cells {
-            cell.forget_since(copy);
-        }
+        self.cells().for_each(|cell| cell.forget_since(copy));
     }
 
     /// Closes a request without a commit.
@@ -188,12 +202,11 @@ impl Registry {
 
     /// Commits the uncommitted changes, and closes the request, so that no later extraction commits for its response.
     /// If the changes are not `wanted`, only the ends of sessions are committed. After a panic nothing is committed.
-    pub(crate) async fn commit(&self, wanted: bool) -> Result<()> {
-        let cells = lock(&self.cells).clone();
+    pub(crate) async fn commit(self: &Arc<Self>, wanted: bool) -> Result<()> {
         let mut result = Ok(());
         self.fate.set(Fate::CLOSING);
         if !self.fate.is(Fate::POISONED) {
-            for cell in &cells {
+            for cell in self.cells() {
                 let committed = Box::pin(cell.commit_what_is_left(wanted)).await;
                 result = result.and(committed);
             }
@@ -207,7 +220,7 @@ impl Registry {
         let Some(Failed(error)) = response.extensions().get::<Failed>() else {
             return response;
         };
-        let first = || lock(&self.cells).first().map(|cell| cell.core.clone());
+        let first = || self.first.get().map(|slot| slot.core.clone());
         let failed = lock(&self.fate.failed).clone().or_else(first);
         let Some((core, respond)) =
             failed.as_ref().and_then(|core| Some((core, core.error_response.as_ref()?)))
@@ -221,10 +234,13 @@ impl Registry {
 
     /// Puts the outcome of the commits of every session into the response.
     pub(crate) fn deliver(&self, headers: &mut HeaderMap) {
-        let cells = lock(&self.cells).clone();
-        for cell in cells {
-            cell.deliver(headers);
-        }
+        self.slots().for_each(|slot| slot.deliver(headers));
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.slots().for_each(|slot| slot.warn_of_lost_guard(&self.fate));
     }
 }
 

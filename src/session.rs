@@ -117,7 +117,7 @@ pub struct Session<T: Send + Sync + 'static> {
     is_read: AtomicBool,
     /// How many copies of the request there were when the session was extracted.
     copies: u32,
-    cell: Arc<Cell>,
+    cell: Cell,
     data: PhantomData<T>,
 }
 
@@ -159,7 +159,7 @@ impl<T: Send + Sync + 'static> DerefMut for Session<T> {
 
 impl<T: Send + Sync + 'static> Drop for Session<T> {
     fn drop(&mut self) {
-        self.cell.fate.poison_if_panicking();
+        self.cell.fate().poison_if_panicking();
         if let Some(draft) = self.draft.take() {
             self.cell.take_back(self.copies, draft, *self.is_read.get_mut());
         }
@@ -178,7 +178,7 @@ where
         let registry = RequestSessions::of(&mut parts.extensions).clone();
         let cell = registry.cell(&manager.core, parts)?;
         let draft = Some(cell.hand_out(parts).await?);
-        let (is_read, copies) = (AtomicBool::new(false), cell.fate.copies());
+        let (is_read, copies) = (AtomicBool::new(false), cell.fate().copies());
         Ok(Self { draft, is_read, copies, cell, data: PhantomData })
     }
 }

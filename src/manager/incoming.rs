@@ -13,7 +13,7 @@ use super::{
     core::Core,
     endings::Successor,
     rows::Rows,
-    tokens::{Claim, Tokens},
+    tokens::{Claim, Tokens, Verdict},
 };
 use crate::{
     clock::Timestamp,
@@ -25,51 +25,51 @@ use crate::{
     warnings::Route,
 };
 
-/// The result of a check of a session, without its data.
-pub(super) enum Verdict {
-    /// It has not ended; its data is still to be judged.
-    Current(Record),
-    /// Its id was replaced.
-    Tombstone(Option<Successor>),
-    /// It has expired, and its row is still there.
-    Expired(Option<Record>),
-    /// It is damaged, or a newer node wrote it.
-    Unreadable(StoreError),
-    Absent,
-}
-
-/// The order of several sessions: a session in the current cookie before a session in a former cookie, then the newest.
-type Rank = (bool, Reverse<Timestamp>);
-
 impl Core {
-    /// Reads the tokens of a request and looks their sessions up. It decodes no data. Returns the origin if no
-    /// session is valid, and the sessions that may be valid, in the order in which they count.
-    pub(super) async fn look_up(
+    /// Finds the session of a request, or starts a fresh one.
+    ///
+    /// `keep` copies the request for `id_generator`.
+    pub(crate) async fn open(
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
-    ) -> Result<(Incoming, Origin, Vec<(Rank, Live)>)> {
+    ) -> Result<Box<Draft>> {
         let now = self.now();
-        let Tokens { arrived, removes_formers, claims } = self.read_tokens(parts, now);
+        let mut tokens = self.read_tokens(parts, now);
+        for claim in &mut tokens.claims {
+            if claim.issued_at.is_none() {
+                claim.record = self.rows_for("load")?.look_up(claim.id.key()).await;
+            } else if let (Some(list), Ok(Some(record))) = (self.list(), &claim.record)
+                && self.policy.ends_at(&record.lifetime) > now
+            {
+                let revoked = Box::pin(self.revocation(list, claim.id.key(), now)).await?;
+                claim.revoked = revoked.map(Box::new);
+            }
+        }
+        self.choose(parts, keep, tokens, now)
+    }
+
+    /// Judges the sessions that came in, and chooses one.
+    fn choose(
+        &self,
+        parts: &Parts,
+        keep: fn(&Parts) -> Arc<Parts>,
+        tokens: Tokens,
+        now: Timestamp,
+    ) -> Result<Box<Draft>> {
+        let Tokens { arrived, removes_formers, claims } = tokens;
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
         let mut current = Vec::with_capacity(claims.len());
-        for Claim { id, former_key, in_former_cookie, carried } in claims {
+        for Claim { id, former_key, in_former_cookie, issued_at, record, revoked } in claims {
             let session = || id.store_key();
-            let (issued_at, stored) = if let Some((issued_at, record)) = carried {
-                (Some(issued_at), record.map(Some).ok_or(StoreError::Newer))
-            } else {
-                let rows = self.rows_for("load")?;
-                (None, rows.look_up(id.key()).await)
-            };
-            let mut verdict = self.judge(&session, stored, now)?;
-            if let (Verdict::Current(_), Some(list)) = (&verdict, self.list())
-                && let Some(revoked) = Box::pin(self.revocation(list, id.key(), now)).await?
-            {
+            let mut verdict = self.judge(&session, record, now)?;
+            if let (Verdict::Current(_), Some(revoked)) = (&verdict, revoked) {
                 self.report(Kind::Revoked, session);
-                verdict = revoked;
+                verdict = *revoked;
             }
             match verdict {
                 Verdict::Current(record) => {
+                    // A session in the current cookie comes before one in a former cookie, then the newest.
                     let age = issued_at.unwrap_or(record.created_at());
                     let rank = (in_former_cookie, Reverse(age));
                     let is_outdated = former_key || in_former_cookie;
@@ -93,6 +93,22 @@ impl Core {
             others.extend(formers.map(|(_, live)| (live.key(), Some(live.record))));
         }
         current.sort_by_key(|(rank, _)| *rank);
+        let (mut newest, mut valid) = (None, 0);
+        for (_, mut live) in current {
+            let Live { id, record, .. } = &mut live;
+            let data = self.read(&|| id.store_key(), record, Some(parts)).ok().flatten();
+            valid += usize::from(data.is_some());
+            match data {
+                Some(data) if newest.is_none() => {
+                    newest = Some(data);
+                    origin = Origin::Loaded(Box::new(live));
+                }
+                _ => others.push((live.key(), Some(live.record))),
+            }
+        }
+        if valid > 1 {
+            self.events.report(Kind::Ambiguous { valid }, || None);
+        }
         let dropping = if arrived { None } else { self.tenant.carrier.host_that_drops(parts) };
         let incoming = Incoming {
             arrived,
@@ -106,7 +122,8 @@ impl Core {
             parts: self.generate_id.is_some().then(|| keep(parts)),
             early_id: Mutex::new(None),
         };
-        Ok((incoming, origin, current))
+        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
+        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
     }
 
     /// Judges the record of a session from a token or a store.
@@ -157,37 +174,6 @@ impl Core {
             Err(error) => return Err(error.into()),
         };
         Ok(Some(successor.map_or(Verdict::Absent, |next| Verdict::Tombstone(Some(next)))))
-    }
-
-    /// Finds the session of a request, or starts a fresh one.
-    ///
-    /// `keep` copies the request for `id_generator`.
-    pub(crate) async fn open(
-        &self,
-        parts: &Parts,
-        keep: fn(&Parts) -> Arc<Parts>,
-    ) -> Result<Box<Draft>> {
-        // A handler's future holds this one, and past a kilobyte allocators leave their fast path.
-        let (mut incoming, mut origin, current) = Box::pin(self.look_up(parts, keep)).await?;
-        let mut newest = None;
-        let mut valid = 0;
-        for (_, mut live) in current {
-            let Live { id, record, .. } = &mut live;
-            let data = self.read(&|| id.store_key(), record, Some(parts)).ok().flatten();
-            valid += usize::from(data.is_some());
-            match data {
-                Some(data) if newest.is_none() => {
-                    newest = Some(data);
-                    origin = Origin::Loaded(Box::new(live));
-                }
-                _ => incoming.others.push((live.key(), Some(live.record))),
-            }
-        }
-        if valid > 1 {
-            self.events.report(Kind::Ambiguous { valid }, || None);
-        }
-        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
-        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
     }
 
     /// Returns the data of a record, for a request or, without `parts`, outside one; `None` if it is rejected.

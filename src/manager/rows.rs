@@ -1,8 +1,13 @@
 //! Store calls, each bounded in time and reported when it fails, and writes that compete with other requests.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::{core::Core, stored::IsMeant};
@@ -139,10 +144,18 @@ impl Rows<'_> {
     pub(super) async fn bounded<R>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = Result<R, StoreError>>,
+        mut call: impl Future<Output = Result<R, StoreError>> + Unpin,
     ) -> Result<R, StoreError> {
-        let result = tokio::time::timeout(self.timeout, call).await;
-        let result = result.unwrap_or(Err(StoreError::Timeout { after: self.timeout }));
+        let mut timer = None;
+        let answered = poll_fn(|cx| {
+            if let Poll::Ready(result) = call.poll_unpin(cx) {
+                return Poll::Ready(result);
+            }
+            // A store in memory answers at once, and a timer costs as much as its answer.
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
+            timer.poll_unpin(cx).map(|()| Err(StoreError::Timeout { after: self.timeout }))
+        });
+        let result = answered.await;
         if let Err(error) = &result
             && !matches!(error, StoreError::Corrupt | StoreError::Newer | StoreError::Expired)
         {

@@ -11,8 +11,8 @@ use super::{
     basis::Basis,
     core::Core,
     endings::{Ending, Successor},
-    incoming::Verdict,
     rows::Rows,
+    tokens::Verdict,
 };
 use crate::{
     clock::Timestamp,
@@ -337,7 +337,9 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         let rows = core.list().map_or_else(|| core.rows_for(operation), Ok)?;
         if let Some(store) = core.store().filter(|_| core.data.is_told_ends()) {
             let batch = Cleanup::new(Arc::clone(store)).batch(limit).report_to(self);
-            return Ok(rows.bounded(operation, batch.delete_batch(&Arc::default())).await?);
+            return Ok(rows
+                .bounded(operation, Box::pin(batch.delete_batch(&Arc::default())))
+                .await?);
         }
         Ok(rows.bounded(operation, rows.store.delete_expired(limit)).await?)
     }

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::core::{Core, UNVERSIONED};
+use super::{
+    core::{Core, UNVERSIONED},
+    endings::Successor,
+};
 use crate::{
     clock::Timestamp,
     cookies::NAME_VALUE_LIMIT,
@@ -41,13 +44,30 @@ pub(super) struct Tokens {
     pub(super) claims: Vec<Claim>,
 }
 
+/// The result of a check of a session, without its data.
+pub(super) enum Verdict {
+    /// It has not ended; its data is still to be judged.
+    Current(Record),
+    /// Its id was replaced.
+    Tombstone(Option<Successor>),
+    /// It has expired, and its row is still there.
+    Expired(Option<Record>),
+    /// It is damaged, or a newer node wrote it.
+    Unreadable(StoreError),
+    Absent,
+}
+
 /// The session that an authenticated token, or a plain id, names.
 pub(super) struct Claim {
     pub(super) id: SessionId,
     pub(super) former_key: bool,
     pub(super) in_former_cookie: bool,
-    /// Issue time and record, if the token carries the data; no record if only a newer node can read it.
-    pub(super) carried: Option<(Timestamp, Option<Record>)>,
+    /// If the token carries the data.
+    pub(super) issued_at: Option<Timestamp>,
+    /// The record that the token carries; with a store the record that is to be loaded.
+    pub(super) record: Result<Option<Record>, StoreError>,
+    /// What the revocation list says of the session, if it is in the list.
+    pub(super) revoked: Option<Box<Verdict>>,
 }
 
 impl Core {
@@ -72,7 +92,9 @@ impl Core {
                 Ok(claim) => {
                     (in_current, in_former) = (in_current || !is_former, in_former || is_former);
                     let is_same = |other: &Claim| {
-                        other.id.as_bytes() == claim.id.as_bytes() && other.carried == claim.carried
+                        other.id.as_bytes() == claim.id.as_bytes()
+                            && other.issued_at == claim.issued_at
+                            && other.record.as_ref().ok() == claim.record.as_ref().ok()
                     };
                     if !claims.iter().any(is_same) {
                         // Most requests have one, and it is large.
@@ -96,21 +118,25 @@ impl Core {
     }
 
     fn claim(&self, token: &[u8], binding: &Binding, now: Timestamp) -> Result<Claim, BadToken> {
-        let (scope, in_former_cookie) = (&self.tenant.scope, false);
+        let scope = &self.tenant.scope;
+        let claim = |id, former_key| {
+            let (in_former_cookie, issued_at, record, revoked) = (false, None, Ok(None), None);
+            Claim { id, former_key, in_former_cookie, issued_at, record, revoked }
+        };
         let Some(sealer) = &self.sealer else {
             let text = token.strip_suffix(binding.suffix.as_bytes());
             let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
-            return Ok(Claim { id, former_key: false, in_former_cookie, carried: None });
+            return Ok(claim(id, false));
         };
         let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token)?;
         if !self.data_in_token() {
-            let id = scope.id(take(&mut plaintext).ok_or(BadToken::Forged)?);
-            return Ok(Claim { id, former_key, in_former_cookie, carried: None });
+            let id = take(&mut plaintext).ok_or(BadToken::Forged)?;
+            return Ok(claim(scope.id(id), former_key));
         }
-        let carried_id: [u8; CARRIED_ID_BYTES] = take(&mut plaintext).ok_or(BadToken::Forged)?;
-        let id = scope.id(std::array::from_fn(|at| carried_id.get(at).copied().unwrap_or(0)));
-        let carried = Some(self.read_data(plaintext, now)?);
-        Ok(Claim { id, former_key, in_former_cookie, carried })
+        let id: [u8; CARRIED_ID_BYTES] = take(&mut plaintext).ok_or(BadToken::Forged)?;
+        let id = scope.id(std::array::from_fn(|at| id.get(at).copied().unwrap_or(0)));
+        let (issued_at, record) = self.read_data(plaintext, now)?;
+        Ok(Claim { issued_at: Some(issued_at), record, ..claim(id, former_key) })
     }
 
     /// Reads the part after the id in a token that carries its data.
@@ -120,7 +146,7 @@ impl Core {
         &self,
         mut rest: Bytes,
         now: Timestamp,
-    ) -> Result<(Timestamp, Option<Record>), BadToken> {
+    ) -> Result<(Timestamp, Result<Option<Record>, StoreError>), BadToken> {
         let issued_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         let expires_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         if issued_at > now.saturating_add(self.clock_skew) {
@@ -130,10 +156,10 @@ impl Core {
             Ok(record) if record.is_sealed || record.kind != 0 => Err(BadToken::Forged),
             Ok(record) => {
                 let end = issued_at.saturating_add(self.ttl_of(&record));
-                Ok((issued_at, Some(record.with_expires_at(expires_at.min(end)))))
+                Ok((issued_at, Ok(Some(record.with_expires_at(expires_at.min(end))))))
             }
             // No node needs the data of an expired token.
-            Err(StoreError::Newer) if expires_at > now => Ok((issued_at, None)),
+            Err(StoreError::Newer) if expires_at > now => Ok((issued_at, Err(StoreError::Newer))),
             Err(_) => Err(BadToken::Forged),
         }
     }

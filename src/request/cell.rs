@@ -4,13 +4,14 @@ mod dropped;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    ops::Deref,
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use http::{HeaderMap, request::Parts};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
 
-use super::{Fate, RequestSessions, lock};
+use super::{Fate, Registry, RequestSessions, lock};
 use crate::{
     error::{Result, SessionError},
     id::SessionId,
@@ -18,15 +19,32 @@ use crate::{
     warnings,
 };
 
-/// The session of a request, shared by all its `Session`s.
+/// A reference to the session of a request, which all its `Session`s share.
+#[derive(Clone)]
 pub(crate) struct Cell {
+    registry: Arc<Registry>,
+    place: usize,
+}
+
+impl Deref for Cell {
+    type Target = Slot;
+
+    #[allow(clippy::expect_used, reason = "the text says why it cannot happen")]
+    fn deref(&self) -> &Slot {
+        self.registry.slots().nth(self.place).expect("no slot is ever taken out of a registry")
+    }
+}
+
+/// The session of a request.
+pub(crate) struct Slot {
     pub(crate) core: Core,
     /// Set once the first extractor has loaded the session. The others wait for it.
     loaded: OnceCell<()>,
     state: Mutex<State>,
     /// Held by the commit that is under way.
     turn: AsyncMutex<()>,
-    pub(crate) fate: Arc<Fate>,
+    /// The request's session of another manager.
+    pub(super) next: OnceLock<Box<Self>>,
 }
 
 #[derive(Default)]
@@ -75,9 +93,19 @@ impl State {
 }
 
 impl Cell {
-    pub(crate) fn new(core: Core, fate: Arc<Fate>) -> Self {
-        let (loaded, state, turn) = (OnceCell::new(), Mutex::default(), AsyncMutex::default());
-        Self { core, loaded, state, turn, fate }
+    pub(super) fn new(registry: Arc<Registry>, place: usize) -> Self {
+        Self { registry, place }
+    }
+
+    /// Makes a cell whose request has no other.
+    pub(crate) fn alone(core: Core) -> Self {
+        let registry = Arc::<Registry>::default();
+        let _ = registry.first.set(Slot::new(core));
+        Self::new(registry, 0)
+    }
+
+    pub(crate) fn fate(&self) -> &Fate {
+        &self.registry.fate
     }
 
     /// Loads the session once in a request, and returns a copy of its data.
@@ -85,7 +113,7 @@ impl Cell {
         Box::pin(async {
             let draft = self.hand_out_to_end(parts).await?;
             if draft.basis.incoming.meets_newer {
-                self.fate.fail(&self.core);
+                self.fate().fail(&self.core);
                 return Err(SessionError::Newer);
             }
             Ok(draft)
@@ -95,7 +123,7 @@ impl Cell {
     /// Does the same, also if a newer node wrote the session, which this node can only end.
     pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>> {
         let loaded = self.loaded.get_or_try_init(|| self.load(parts)).await;
-        loaded.inspect_err(|_| self.fate.fail(&self.core))?;
+        loaded.inspect_err(|_| self.fate().fail(&self.core))?;
         let (basis, spare) = {
             let mut state = lock(&self.state);
             // A commit under way, which was begun before, does not know of this end yet.
@@ -127,13 +155,13 @@ impl Cell {
             return None;
         }
         Some(Box::pin(async {
-            self.commit_in_turn(draft).await.inspect_err(|_| self.fate.fail(&self.core))
+            self.commit_in_turn(draft).await.inspect_err(|_| self.fate().fail(&self.core))
         }))
     }
 
     async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<()> {
         let is_changed = draft.intents.any() || self.core.change(&mut draft)?.is_some();
-        if !is_changed && (self.fate.is(Fate::CLOSED) || self.is_stale(&draft)?) {
+        if !is_changed && (self.fate().is(Fate::CLOSED) || self.is_stale(&draft)?) {
             return Ok(());
         }
         let Some(_turn) = self.turn(is_changed).await? else {
@@ -177,13 +205,13 @@ impl Cell {
                 wait.await.map_err(|_| SessionError::Conflict)?
             }
         };
-        if self.fate.is(Fate::CLOSING) { Err(SessionError::Closed) } else { Ok(Some(turn)) }
+        if self.fate().is(Fate::CLOSING) { Err(SessionError::Closed) } else { Ok(Some(turn)) }
     }
 
     /// Makes the outcome of a commit the current basis; the caller has the turn.
     fn finish(&self, committed: Option<Basis>) -> Result<()> {
         let mut state = lock(&self.state);
-        if self.fate.is(Fate::CLOSED) {
+        if self.fate().is(Fate::CLOSED) {
             return Err(SessionError::Closed);
         }
         if let Some(committed) = committed {
@@ -207,10 +235,6 @@ impl Cell {
     pub(crate) fn promise(&self) {
         let mut state = lock(&self.state);
         (state.is_promised, state.is_read) = (true, false);
-    }
-
-    fn warn(&self, warning: &'static str, basis: &Basis) {
-        self.core.warn(warning, Some(&basis.incoming.route), None);
     }
 
     /// Changes the stored session now; `basis` is the basis of the draft.
@@ -243,12 +267,19 @@ impl Cell {
             basis = draft.basis.clone();
         }
         let id = self.core.coming_id(&basis, &mut draft.intents);
-        id.inspect_err(|_| self.fate.fail(&self.core))
+        id.inspect_err(|_| self.fate().fail(&self.core))
     }
 
     /// Returns the session's id as of the latest commit; `None` if it has none.
     pub(crate) fn id(&self) -> Option<SessionId> {
         self.basis().ok()?.live().map(|live| live.id.clone())
+    }
+}
+
+impl Slot {
+    pub(super) fn new(core: Core) -> Self {
+        let (loaded, state, turn) = (OnceCell::new(), Mutex::default(), AsyncMutex::default());
+        Self { core, loaded, state, turn, next: OnceLock::new() }
     }
 
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.
@@ -272,17 +303,19 @@ impl Cell {
         }
         carrier.mark(is_told, headers);
     }
-}
 
-impl Drop for Cell {
+    fn warn(&self, warning: &'static str, basis: &Basis) {
+        self.core.warn(warning, Some(&basis.incoming.route), None);
+    }
+
     /// Warns of a guard that was not returned, and of a session that was read without one.
-    fn drop(&mut self) {
+    pub(super) fn warn_of_lost_guard(&self, fate: &Fate) {
         let state = lock(&self.state);
-        let is_no_mistake = state.is_delivered || self.fate.excuses();
+        let is_no_mistake = state.is_delivered || fate.excuses();
         if let Some(basis) = state.basis.as_ref().filter(|_| !is_no_mistake) {
             if state.is_promised {
                 self.warn(warnings::DROPPED_GUARD, basis);
-            } else if state.is_read && !self.fate.is(Fate::LAYERED) {
+            } else if state.is_read && !fate.is(Fate::LAYERED) {
                 self.warn(warnings::READ_WITHOUT_GUARD, basis);
             }
         }

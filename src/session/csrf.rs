@@ -127,7 +127,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         if expected.is_some_and(|expected| expected.as_bytes().ct_eq(token.as_bytes()).into()) {
             return Ok(());
         }
-        self.cell.fate.fail(&self.cell.core);
+        self.cell.fate().fail(&self.cell.core);
         Err(SessionError::Csrf)
     }
 }

@@ -12,21 +12,21 @@ use crate::{
 impl Cell {
     /// Takes the draft of a dropped `Session` back. `copies` counts the copies of the request at its extraction.
     pub(crate) fn take_back(&self, copies: u32, mut draft: Box<Draft>, is_read: bool) {
-        if self.fate.is(Fate::POISONED) {
+        if self.fate().is(Fate::POISONED) {
             return;
         }
         if !draft.intents.any() && matches!(self.core.change(&mut draft), Ok(None)) {
             return self.give_back(draft, is_read);
         }
         let mut state = lock(&self.state);
-        if self.fate.is(Fate::LAYERED) && !state.is_over {
+        if self.fate().is(Fate::LAYERED) && !state.is_over {
             state.waiting.push_back((copies, draft));
             drop(state);
             // A commit under way folds it in at its end.
             if let Ok(_turn) = self.turn.try_lock() {
                 self.fold_waiting();
             }
-        } else if !self.fate.excuses() {
+        } else if !self.fate().excuses() {
             // The handler may have failed, so no other `Session` may commit this change.
             drop(state);
             self.warn(warnings::DROPPED_CHANGE, &draft.basis);
@@ -101,7 +101,7 @@ impl Cell {
 
     /// Commits the changes of dropped `Session`s; if they are not `wanted`, only the ends of sessions.
     pub(crate) async fn commit_what_is_left(&self, wanted: bool) -> Result<()> {
-        let result = self.commit_each(wanted).await.inspect_err(|_| self.fate.fail(&self.core));
+        let result = self.commit_each(wanted).await.inspect_err(|_| self.fate().fail(&self.core));
         let mut state = lock(&self.state);
         state.is_over = true;
         match state.refused.take() {
