@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::Clock,
     codec::{Codec, JSON_TAG, JsonCodec},
     error::{BoxError, SessionError, StoreError},
     event::{EndReason, Events, SessionEvent},
@@ -65,7 +65,6 @@ where
                     anonymous_idle_timeout: None,
                 },
                 extend_if: None,
-                clock: Arc::new(SystemClock),
                 generate_id: None,
                 error_response: None,
                 owner_is_told: false,
@@ -79,6 +78,7 @@ where
                 encrypt_rows: false,
                 max_cookie_bytes: None,
                 store_timeout: None,
+                clock: None,
                 clock_skew: Duration::from_secs(60),
             },
             token: TokenOptions::default(),
@@ -1409,7 +1409,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// ```
     #[doc(alias("mock", "mock time", "fake time", "freeze"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.options.clock = Arc::new(clock);
+        self.options.clock = Some(Arc::new(clock));
         self
     }
 }

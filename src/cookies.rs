@@ -97,17 +97,20 @@ impl CookieTemplate {
         header.as_bytes().starts_with(self.finder.needle()) && is_partitioned() == self.partitioned
     }
 
-    /// Renders the text that sets the cookie, for so many seconds or until the browser closes.
-    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<String, fmt::Error> {
+    /// Begins the text that sets the cookie to a value of this length. The value comes next.
+    pub(crate) fn begin(&self, value_len: usize) -> String {
+        let (name, attributes) = (&self.name, &self.attributes);
+        let mut text = String::with_capacity(name.len() + value_len + attributes.len() + 32);
+        text.extend([name, "="]);
+        text
+    }
+
+    /// Finishes the text, for so many seconds or until the browser closes.
+    pub(crate) fn finish(&self, text: &mut String, seconds: Option<u64>) -> fmt::Result {
         use fmt::Write as _;
 
-        let (name, attributes) = (&self.name, &self.attributes);
-        let mut text = String::with_capacity(name.len() + value.len() + attributes.len() + 32);
-        text.extend([name, "=", value, attributes]);
-        if let Some(seconds) = seconds {
-            write!(text, "; Max-Age={seconds}")?;
-        }
-        Ok(text)
+        text.push_str(&self.attributes);
+        seconds.map_or(Ok(()), |seconds| write!(text, "; Max-Age={seconds}"))
     }
 }
 

@@ -324,12 +324,22 @@ impl Carrier {
         self.cookie().filter(|cookie| cookie.secure).and_then(|_| plain_http::host(parts))
     }
 
-    /// Renders the header value that sets a token, for `seconds` or until the browser closes.
-    pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
-        sensitive(match self.cookie() {
-            Some(cookie) => cookie.set(&token, seconds)?,
-            None => token,
-        })
+    /// Begins the text of the header that sets a token of this length. The token comes next.
+    pub(crate) fn begin(&self, token_len: usize) -> String {
+        self.cookie()
+            .map_or_else(|| String::with_capacity(token_len), |cookie| cookie.begin(token_len))
+    }
+
+    /// Makes the header value from the text with the token, for `seconds` or until the browser closes.
+    pub(crate) fn finish(
+        &self,
+        mut text: String,
+        seconds: Option<u64>,
+    ) -> Result<HeaderValue, BoxError> {
+        if let Some(cookie) = self.cookie() {
+            cookie.finish(&mut text, seconds)?;
+        }
+        sensitive(text)
     }
 
     /// Returns the header value that removes a token, which is empty except for cookies.

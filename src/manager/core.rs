@@ -66,7 +66,8 @@ pub(crate) struct Options {
     pub(crate) events: Events,
     pub(crate) policy: ExpiryPolicy,
     pub(crate) extend_if: Option<Box<ExtendIf>>,
-    pub(crate) clock: Arc<dyn Clock>,
+    /// The clock of the operating system, if there is none.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) generate_id: Option<Box<GenerateId>>,
     pub(crate) error_response: Option<Box<ErrorResponse>>,
     /// The application has an `.owner(..)`.
@@ -166,6 +167,11 @@ impl Core {
         matches!(*self.home, Home::Token(_))
     }
 
+    /// Returns `true` if opening a session needs neither a store nor a revocation list.
+    pub(crate) fn opens_at_once(&self) -> bool {
+        matches!(*self.home, Home::Token(None))
+    }
+
     /// Returns the rows for an operation that needs a store.
     pub(crate) fn rows_for(&self, operation: &'static str) -> Result<Rows<'_>> {
         self.rows().ok_or(SessionError::NoStore { operation })
@@ -222,7 +228,7 @@ impl Core {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now().into()
+        self.clock.as_ref().map_or_else(Timestamp::now, |clock| clock.now().into())
     }
 
     pub(crate) fn report(&self, kind: Kind, session: impl FnOnce() -> StoreKey) {
