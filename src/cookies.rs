@@ -92,9 +92,13 @@ impl CookieTemplate {
 
     /// Returns `true` if a `Set-Cookie` header is one of those this template renders.
     pub(crate) fn renders(&self, header: &HeaderValue) -> bool {
-        let mut parts = header.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let mut is_partitioned = || parts.any(|part| part.eq_ignore_ascii_case(b"partitioned"));
-        header.as_bytes().starts_with(self.finder.needle()) && is_partitioned() == self.partitioned
+        let header = header.as_bytes();
+        let attributes = || header.get(memchr(b';', header)?..);
+        let is_partitioned = || {
+            let mut parts = attributes().unwrap_or_default().split(|byte| *byte == b';');
+            parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"))
+        };
+        header.starts_with(self.finder.needle()) && is_partitioned() == self.partitioned
     }
 
     /// Begins the text that sets the cookie to a value of this length. The value comes next.

@@ -360,6 +360,10 @@ impl Carrier {
         match &self.kind {
             Kind::Cookie => {
                 let removes_formers = removes_formers && told.is_some();
+                // As when the guard is in the response already.
+                if !removes_formers && headers.get_all(header::SET_COOKIE).iter().eq(&told) {
+                    return;
+                }
                 let formers = self.formers.iter().filter(|_| removes_formers);
                 let removals = formers.map(|former| former.template.removal.clone());
                 let cookies = self.take_others(headers).into_iter().chain(removals).chain(told);
