@@ -130,7 +130,7 @@ pub(crate) struct Draft {
     pub(crate) intents: Intents,
     /// The encoded data before its first mutable borrow.
     pub(super) base: Option<Bytes>,
-    /// The data encoded as it is now, so that it is encoded once.
+    /// The data encoded as it is now, if it is known to differ from the base. So it is encoded and compared once.
     pub(super) encoded: Option<Bytes>,
 }
 

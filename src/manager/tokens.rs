@@ -1,5 +1,7 @@
 //! Tokens of a session: reading the ones that arrived, making the one that is sent.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
@@ -68,6 +70,14 @@ pub(super) struct Claim {
     pub(super) record: Result<Option<Record>, StoreError>,
     /// What the revocation list says of the session, if it is in the list.
     pub(super) revoked: Option<Box<Verdict>>,
+}
+
+impl Claim {
+    /// Orders the sessions of a request: first one in the current cookie, then the newest.
+    pub(super) fn rank(&self) -> (bool, Reverse<Option<Timestamp>>) {
+        let created_at = || Some(self.record.as_ref().ok()?.as_ref()?.created_at());
+        (self.in_former_cookie, Reverse(self.issued_at.or_else(created_at)))
+    }
 }
 
 impl Core {

@@ -1,5 +1,7 @@
 //! Carrying a decision out: first the row, then the token of the client.
 
+use rand::RngCore as _;
+
 use super::{
     basis::{Basis, Incoming},
     core::Core,
@@ -162,17 +164,18 @@ impl Core {
 
     fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES]> {
         let parts = incoming.and_then(|incoming| incoming.parts.as_ref());
-        let mut id = match self.generate_id.as_ref().zip(parts) {
-            Some((generate, parts)) => generate(parts),
-            // Whoever knows this id cannot use it, so it costs no system call.
-            None if self.data_in_token() => rand::random(),
-            None => return random().map_err(SessionError::Random),
-        };
-        if self.data_in_token()
-            && let Some(rest) = id.get_mut(CARRIED_ID_BYTES..)
-        {
-            rest.fill(0);
+        let generated =
+            self.generate_id.as_ref().zip(parts).map(|(generate, parts)| generate(parts));
+        if !self.data_in_token() {
+            return generated.map_or_else(|| random().map_err(SessionError::Random), Ok);
         }
+        let mut id = generated.unwrap_or_default();
+        let (carried, rest) = id.split_at_mut(CARRIED_ID_BYTES);
+        if generated.is_none() {
+            // Whoever knows this id cannot use it, so it costs no system call.
+            rand::thread_rng().fill_bytes(carried);
+        }
+        rest.fill(0);
         Ok(id)
     }
 
