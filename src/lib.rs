@@ -106,6 +106,7 @@ mod id;
 mod keys;
 mod warnings;
 
+pub mod import;
 pub mod store;
 
 mod codec;

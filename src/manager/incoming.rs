@@ -102,6 +102,7 @@ impl Core {
             extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
             route: Route::of(parts),
             others,
+            imported: None,
             plain_http_host: dropping.map(Box::from),
             parts: self.generate_id.is_some().then(|| keep(parts)),
             early_id: Mutex::new(None),
@@ -185,6 +186,10 @@ impl Core {
         }
         if valid > 1 {
             self.events.report(Kind::Ambiguous { valid }, || None);
+        }
+        if origin == Origin::New && !incoming.meets_newer && !self.imports.is_empty() {
+            let found = Box::pin(self.import(parts, &mut incoming)).await?;
+            (origin, newest) = found.unwrap_or((origin, newest));
         }
         let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
         Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))

@@ -39,10 +39,12 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
+        let is_import = basis.importing().is_some() && !matches!(row, RowAction::Destroy);
+        let is_ended = is_import && Box::pin(self.save_imported(basis, now)).await?;
         if let Some(live) = basis.live()
             && (*tells && !matches!(row, RowAction::Rotate(_)))
         {
-            let is_revoked = self.is_revoked(live, now).await?;
+            let is_revoked = is_ended || self.is_revoked(live, now).await?;
             let is_update = matches!(row, RowAction::Update(_));
             if is_revoked && is_update {
                 return Err(self.gone(Some(live.key())));
@@ -85,8 +87,11 @@ impl Core {
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
+        if is_import {
+            Box::pin(self.note_import(basis, now)).await?;
+        }
         if let Origin::Loaded(live) = &mut origin
-            && is_login
+            && (is_login || is_import)
         {
             Box::pin(self.end_surplus(live.key(), &mut live.record)).await;
         }
