@@ -128,7 +128,7 @@ impl TokenOptions {
             && options.imports.is_empty()
             && options.store_timeout.is_some()
         {
-            "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`"
+            "`.store_timeout(..)` needs `.store(..)`, `.revocations(..)` or `.import(..)`"
         } else if has_migrate && !is_json {
             "`.migrate(..)` needs JSON, so it cannot be combined with a `.codec(..)`"
         } else if options.schema > 1 && !has_migrate {

@@ -3,6 +3,25 @@
 //!
 //! [`OldSessions`] reads the session of another library from a request.
 
+#[cfg(feature = "import")]
+mod cookie_session;
+#[cfg(feature = "import")]
+mod egg;
+#[cfg(feature = "import")]
+mod express;
+#[cfg(feature = "import")]
+mod jar;
+#[cfg(feature = "import")]
+mod keygrip;
+#[cfg(feature = "import")]
+mod koa;
+#[cfg(feature = "import")]
+mod old_cookie;
+#[cfg(feature = "import")]
+mod rows;
+#[cfg(feature = "import")]
+mod tower;
+
 use std::{any::Any, marker::PhantomData, time::Duration};
 
 use async_trait::async_trait;
@@ -10,6 +29,18 @@ use cookie::Cookie;
 use http::request::Parts;
 use time::OffsetDateTime;
 
+#[cfg(all(feature = "import", any(feature = "postgres", feature = "sqlite")))]
+pub use self::rows::TowerTable;
+#[cfg(feature = "import")]
+pub use self::{
+    cookie_session::CookieSessions,
+    egg::EggSessions,
+    express::ExpressSessions,
+    jar::JarCookies,
+    koa::KoaSessions,
+    rows::{OldRow, OldRows},
+    tower::TowerSessions,
+};
 use crate::{clock::Timestamp, error::StoreError};
 
 /// A reader of the sessions of another library, for [`import`](crate::SessionManagerBuilder::import).
