@@ -553,7 +553,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
     /// # struct Login { user: Option<String> }
     /// use axum_typed_session::{
-    ///     Key, MemoryStore, SessionManager, import::{Import, OldSessions},
+    ///     Key, MemoryStore, SessionManager, import::OldSessions,
     ///     time::{Duration, OffsetDateTime},
     /// };
     ///

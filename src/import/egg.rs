@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::StoreError;
 
-/// Sessions of the npm package [egg-session](https://www.npmjs.com/package/egg-session) in its cookie, for
+/// Sessions of the npm package [egg-session](https://www.npmjs.com/package/egg-session) in its cookie, also as `@eggjs/session`, for
 /// [`import`](crate::SessionManagerBuilder::import).
 ///
 /// egg encrypts the cookie by default: [`insecure_encrypted`](Self::insecure_encrypted). With `encrypt: false` in its

@@ -101,7 +101,7 @@ impl OldRows for crate::store::RedisStore {
 ///
 /// # #[cfg(feature = "sqlite")]
 /// fn old(pool: SqlitePool) -> TowerSessions<Visits> {
-///     TowerSessions::new(TowerTable::new(pool), |data| {
+///     TowerSessions::new(TowerTable::sqlite(pool), |data| {
 ///         Some(Visits { count: data["count"].as_u64()? })
 ///     })
 /// }
@@ -111,27 +111,48 @@ impl OldRows for crate::store::RedisStore {
 pub struct TowerTable<DB: sqlx::Database> {
     pool: sqlx::Pool<DB>,
     sql: sqlx::SqlStr,
+    parameter: &'static str,
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+impl<DB: sqlx::Database> TowerTable<DB> {
+    fn new(pool: sqlx::Pool<DB>, table: &str, parameter: &'static str) -> Self {
+        let sql = format!("select data from {table} where id = {parameter}");
+        let sql = sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(sql));
+        Self { pool, sql, parameter }
+    }
+
+    /// Reads a table of another name, which is put into the SQL as it is.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn old(pool: axum_typed_session::store::sqlx::SqlitePool) {
+    /// use axum_typed_session::import::TowerTable;
+    ///
+    /// let rows = TowerTable::sqlite(pool).named("shop_sessions");
+    /// # }
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// The name must not come from a request.
+    #[must_use]
+    pub fn named(self, table: &str) -> Self {
+        Self::new(self.pool, table, self.parameter)
+    }
 }
 
 /// Reads the tables of one engine; the SQL differs in its parameter.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 macro_rules! reads_table_of {
-    ($engine:ty, $table:literal, $parameter:literal) => {
+    ($engine:ty, $new:ident, $table:literal, $parameter:literal) => {
         impl TowerTable<$engine> {
-            #[doc = concat!("Reads the table `", $table, "`, which is the default of tower-sessions. The type has an example.")]
-            pub fn new(pool: sqlx::Pool<$engine>) -> Self {
-                Self::named(pool, $table)
-            }
-
-            /// Reads a table of another name, which is put into the SQL as it is.
-            ///
-            /// # Security
-            ///
-            /// The name must not come from a request.
-            pub fn named(pool: sqlx::Pool<$engine>, table: &str) -> Self {
-                let sql = format!("select data from {table} where id = {}", $parameter);
-                let sql = sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(sql));
-                Self { pool, sql }
+            #[doc = concat!("Reads the table `", $table, "`, which is the default of tower-sessions.")]
+            /// The type has an example.
+            pub fn $new(pool: sqlx::Pool<$engine>) -> Self {
+                Self::new(pool, $table, $parameter)
             }
         }
 
@@ -147,6 +168,6 @@ macro_rules! reads_table_of {
 }
 
 #[cfg(feature = "postgres")]
-reads_table_of!(sqlx::Postgres, "tower_sessions.session", "$1");
+reads_table_of!(sqlx::Postgres, postgres, "tower_sessions.session", "$1");
 #[cfg(feature = "sqlite")]
-reads_table_of!(sqlx::Sqlite, "tower_sessions", "?");
+reads_table_of!(sqlx::Sqlite, sqlite, "tower_sessions", "?");

@@ -53,12 +53,16 @@ async fn sessions_of_koa_session_move() {
 
 #[tokio::test]
 async fn encrypted_sessions_of_egg_move() {
-    check("egg", true, |keys| EggSessions::insecure_encrypted(keys.to_vec(), all)).await;
+    for format in ["egg-3", "egg-4"] {
+        check(format, true, |keys| EggSessions::insecure_encrypted(keys.to_vec(), all)).await;
+    }
 }
 
 #[tokio::test]
 async fn signed_sessions_of_egg_move() {
-    check("egg-signed", true, |keys| EggSessions::signed(keys.to_vec(), all)).await;
+    for format in ["egg-3-signed", "egg-4-signed"] {
+        check(format, true, |keys| EggSessions::signed(keys.to_vec(), all)).await;
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { text } from 'node:stream/consumers';
+import { Cookies as EggCookies4 } from '@eggjs/cookies';
 import { RedisStore } from 'connect-redis';
 import cookieSession from 'cookie-session';
 import EggCookies from 'egg-cookies';
@@ -19,19 +20,17 @@ const keys = keyList.split(',');
 // What the visitor of the current request signs in with.
 let data;
 
-/** An application with koa-session, or with the koa-session and the cookies of egg. */
-function koa(options, eggCookies) {
+// egg 3 runs the koa-session that egg-session brings, egg 4 the newest.
+const eggSession = createRequire(createRequire(import.meta.url).resolve('egg-session/package.json'));
+
+/** An application with koa-session, and with the cookies of an egg. */
+function koa(options, session = createSession, Cookies = null) {
   const app = new Koa();
   app.keys = keys;
-  // The version that egg-session brings is the one that egg runs.
-  const eggSession = createRequire(createRequire(import.meta.url).resolve('egg-session/package.json'));
-  const session = eggCookies ? eggSession('koa-session') : createSession;
-  if (eggCookies) {
-    app.use((ctx, next) => {
-      ctx.cookies = new EggCookies(ctx, app.keys, {});
-      return next();
-    });
-  }
+  app.use((ctx, next) => {
+    if (Cookies) ctx.cookies = new Cookies(ctx, app.keys, {});
+    return next();
+  });
   app.use(session({ maxAge: maxAge === 'session' ? 'session' : Number(maxAge), ...options }, app));
   app.use((ctx) => {
     ctx.session = data;
@@ -39,6 +38,9 @@ function koa(options, eggCookies) {
   });
   return app.callback();
 }
+
+const egg = { key: 'EGG_SESS', httpOnly: true, encrypt: true };
+const eggSigned = { ...egg, encrypt: false, signed: true };
 
 /** An application with a middleware that sets `req.session`. */
 function onExpress(middleware) {
@@ -54,8 +56,10 @@ function onExpress(middleware) {
 let redis;
 const applications = {
   koa: () => koa({}),
-  egg: () => koa({ key: 'EGG_SESS', httpOnly: true, encrypt: true }, true),
-  'egg-signed': () => koa({ key: 'EGG_SESS', httpOnly: true, encrypt: false, signed: true }, true),
+  'egg-3': () => koa(egg, eggSession('koa-session'), EggCookies),
+  'egg-3-signed': () => koa(eggSigned, eggSession('koa-session'), EggCookies),
+  'egg-4': () => koa(egg, createSession, EggCookies4),
+  'egg-4-signed': () => koa(eggSigned, createSession, EggCookies4),
   'cookie-session': () => onExpress(cookieSession({ keys, maxAge: Number(maxAge) })),
   express: async () => {
     redis = await createClient({ url: redisUrl }).connect();
