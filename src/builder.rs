@@ -530,6 +530,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// A save restarts its idle timeout. [`validate`](Self::validate) and [`validate_data`](Self::validate_data) are
     /// asked as for any session. The option needs [`keys`](Self::keys), since the new id is derived from them and from
     /// the old credential: requests that a browser sends at once get the same session.
+    /// [`id_generator`](Self::id_generator) is not called.
     ///
     /// Two managers must not import the same old cookie, since the first that does removes it.
     ///

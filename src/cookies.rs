@@ -76,8 +76,11 @@ impl CookieTemplate {
             let problem = "`.import(..)`: a cookie to remove has a name that no browser sends";
             return Err(ConfigError::new(problem));
         }
-        // Without Secure, the removal works over http and https. Names with a prefix need it.
-        let secure = cookie.secure() == Some(true) || !prefix_of(cookie.name()).is_empty();
+        // Without Secure, the removal works over http and https. A prefix and these attributes need it.
+        let needs_secure = cookie.partitioned() == Some(true)
+            || cookie.same_site() == Some(SameSite::None)
+            || !prefix_of(cookie.name()).is_empty();
+        let secure = cookie.secure() == Some(true) || needs_secure;
         let path = cookie.path().unwrap_or("/").to_owned();
         cookie.set_path(path);
         cookie.set_secure(secure);

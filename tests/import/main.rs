@@ -1,5 +1,6 @@
 //! Sessions of other libraries, signed in with the real libraries, go on as sessions of this crate.
 #![allow(unreachable_pub, unnameable_types, reason = "`pub` here is what modules share")]
+#![allow(clippy::unchecked_time_subtraction, reason = "a test that underflows fails, as it should")]
 
 #[path = "../common/browser.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]

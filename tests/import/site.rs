@@ -1,6 +1,6 @@
 //! A site that imports, and what every format has to pass.
 
-use axum::{Json, Router, response::IntoResponse, routing::get};
+use axum::{Json, Router, routing::get};
 use axum_typed_session::{
     AutoCommitLayer, Key, MemoryStore, Session, SessionManager,
     import::OldSessions,
@@ -18,6 +18,7 @@ use crate::browser::{Answer, COOKIE, send};
 pub struct Moved(pub Option<Value>);
 
 /// What readers of these tests take.
+#[expect(clippy::unnecessary_wraps, reason = "a reader asks for an option")]
 pub fn all(data: Value) -> Option<Moved> {
     Some(Moved(Some(data)))
 }
@@ -39,9 +40,7 @@ impl Site {
             .import(now + Duration::days(30), old)
             .build()
             .unwrap();
-        async fn show(session: Session<Moved>) -> impl IntoResponse {
-            Json(session.0.clone())
-        }
+        let show = async |session: Session<Moved>| Json(session.0.clone());
         let app = Router::new().route("/", get(show)).layer(AutoCommitLayer::new());
         Self { clock, app: app.with_state(sessions) }
     }
