@@ -106,7 +106,6 @@ mod id;
 mod keys;
 mod warnings;
 
-pub mod import;
 pub mod store;
 
 mod codec;
@@ -114,6 +113,7 @@ mod decision;
 mod merge;
 
 mod cookies;
+pub mod import;
 mod seal;
 mod transport;
 

@@ -24,7 +24,7 @@ use crate::error::StoreError;
 /// # #[cfg(feature = "postgres")]
 /// #[async_trait::async_trait]
 /// impl OldRows for ConnectPgSimple {
-///     async fn load(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
+///     async fn row(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
 ///         let sql = r#"select sess::text from "session" where sid = $1 and expire > now()"#;
 ///         let row = sqlx::query(sql).bind(key).fetch_optional(&self.0).await;
 ///         let row = row.map_err(StoreError::unavailable)?;
@@ -39,7 +39,7 @@ pub trait OldRows: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] if the store could not be asked.
-    async fn load(&self, key: &str) -> Result<Option<OldRow>, StoreError>;
+    async fn row(&self, key: &str) -> Result<Option<OldRow>, StoreError>;
 }
 
 /// A row of a store of another library. [`OldRows`] has an example.
@@ -64,13 +64,13 @@ pub(super) const MOST_BYTES: usize = 64 * 1024;
 
 /// Loads a row that is not too long.
 pub(super) async fn load(rows: &dyn OldRows, key: &str) -> Result<Option<OldRow>, StoreError> {
-    Ok(rows.load(key).await?.filter(|row| row.bytes.len() <= MOST_BYTES))
+    Ok(rows.row(key).await?.filter(|row| row.bytes.len() <= MOST_BYTES))
 }
 
 #[cfg(feature = "redis")]
 #[async_trait]
 impl OldRows for crate::store::RedisStore {
-    async fn load(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
+    async fn row(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
         let command = |name: &str| {
             let mut command = redis::cmd(name);
             command.arg(key);
@@ -158,7 +158,7 @@ macro_rules! reads_table_of {
 
         #[async_trait]
         impl OldRows for TowerTable<$engine> {
-            async fn load(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
+            async fn row(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
                 let found = sqlx::query_scalar::<_, Vec<u8>>(self.sql.clone());
                 let found = found.bind(key).fetch_optional(&self.pool).await;
                 Ok(found.map_err(StoreError::unavailable)?.map(OldRow::new))

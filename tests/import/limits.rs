@@ -20,7 +20,7 @@ struct OneRow(Vec<u8>);
 
 #[async_trait::async_trait]
 impl OldRows for OneRow {
-    async fn load(&self, _: &str) -> Result<Option<OldRow>, StoreError> {
+    async fn row(&self, _: &str) -> Result<Option<OldRow>, StoreError> {
         Ok(Some(OldRow::new(self.0.clone())))
     }
 }

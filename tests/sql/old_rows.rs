@@ -95,8 +95,8 @@ struct Rows(Box<dyn OldRows>);
 
 #[async_trait::async_trait]
 impl OldRows for Rows {
-    async fn load(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
-        self.0.load(key).await
+    async fn row(&self, key: &str) -> Result<Option<OldRow>, StoreError> {
+        self.0.row(key).await
     }
 }
 
