@@ -230,7 +230,8 @@ pub(crate) struct Binding {
 
 pub(crate) struct FormerCookie {
     pub(crate) template: CookieTemplate,
-    pub(crate) binding: Binding,
+    /// `None` for a cookie of another library, which is only removed.
+    pub(crate) binding: Option<Binding>,
 }
 
 impl Carrier {
@@ -238,7 +239,7 @@ impl Carrier {
     pub(crate) fn new(
         transport: Transport,
         template: CookieTemplate,
-        formers: Vec<CookieTemplate>,
+        formers: Vec<(CookieTemplate, bool)>,
         bind: impl Fn(&str, &str) -> Binding,
     ) -> Result<Self, ConfigError> {
         let invalid = |problem| ConfigError::new(format!("`.transport(..)`: {problem}"));
@@ -256,8 +257,8 @@ impl Carrier {
             Kind::Header { response, .. } => format!("header {:?}", response.as_str()),
             Kind::Custom { .. } => "custom transport".to_owned(),
         };
-        let bound = |template: CookieTemplate| {
-            let binding = bind(name, &template.identity);
+        let bound = |(template, has_tokens): (CookieTemplate, bool)| {
+            let binding = has_tokens.then(|| bind(name, &template.identity));
             FormerCookie { template, binding }
         };
         let formers = formers.into_iter().map(bound).collect();
@@ -309,7 +310,9 @@ impl Carrier {
             }
         }
         for FormerCookie { template, binding } in &self.formers {
-            template.visit_values(&parts.headers, |token| visit(token, binding, true));
+            if let Some(binding) = binding {
+                template.visit_values(&parts.headers, |token| visit(token, binding, true));
+            }
         }
     }
 

@@ -43,17 +43,23 @@ impl Core {
                 claim.revoked = revoked.map(Box::new);
             }
         }
-        self.choose(parts, keep, tokens, now)
+        let (mut incoming, mut origin, mut data) = self.choose(parts, keep, tokens, now)?;
+        if origin == Origin::New && !incoming.meets_newer && !self.imports.is_empty() {
+            let found = Box::pin(self.import(parts, &mut incoming)).await?;
+            (origin, data) = found.unwrap_or((origin, data));
+        }
+        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
+        Ok(Box::new(Draft::new(basis, data.unwrap_or_else(|| self.data.default()))))
     }
 
-    /// Judges the sessions that came in, and chooses one.
+    /// Judges the sessions that came in, and chooses one. It has no data if none is valid.
     fn choose(
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
         tokens: Tokens,
         now: Timestamp,
-    ) -> Result<Box<Draft>> {
+    ) -> Result<(Incoming, Origin, Option<Box<Data>>)> {
         let Tokens { arrived, removes_formers, mut claims } = tokens;
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
         let mut failed = Ok(());
@@ -121,12 +127,12 @@ impl Core {
             extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
             route: Route::of(parts),
             others,
+            imported: None,
             plain_http_host: dropping.map(Box::from),
             parts: self.generate_id.is_some().then(|| keep(parts)),
             early_id: Mutex::new(None),
         };
-        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
-        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
+        Ok((incoming, origin, newest))
     }
 
     /// Judges the record of a session from a token or a store.

@@ -7,6 +7,7 @@ mod core;
 mod created;
 mod data;
 mod endings;
+mod import;
 mod incoming;
 mod owners;
 mod page;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{HeaderValue, request::Parts};
 
 use super::{
@@ -143,8 +143,11 @@ impl Core {
             let id = take(&mut plaintext).ok_or(BadToken::Forged)?;
             return Ok(claim(scope.id(id), former_key));
         }
-        let id: [u8; CARRIED_ID_BYTES] = take(&mut plaintext).ok_or(BadToken::Forged)?;
-        let id = scope.id(std::array::from_fn(|at| id.get(at).copied().unwrap_or(0)));
+        let mut id = [0; ID_BYTES];
+        plaintext
+            .try_copy_to_slice(id.split_at_mut(CARRIED_ID_BYTES).0)
+            .map_err(|_| BadToken::Forged)?;
+        let id = scope.id(id);
         let (issued_at, record) = self.read_data(plaintext, now)?;
         Ok(Claim { issued_at: Some(issued_at), record, ..claim(id, former_key) })
     }
@@ -218,6 +221,14 @@ impl Core {
             }
         });
         sealed.map_err(SessionError::Seal)
+    }
+
+    /// Makes the id of a session. Of an id in a token with data only a part counts.
+    pub(super) fn session_id(&self, mut secret: [u8; ID_BYTES]) -> SessionId {
+        if self.data_in_token() {
+            secret.split_at_mut(CARRIED_ID_BYTES).1.fill(0);
+        }
+        self.tenant.scope.id(secret)
     }
 
     /// Returns the length of what a token seals.

@@ -42,10 +42,12 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
+        let is_import = basis.importing().is_some() && !matches!(row, RowAction::Destroy);
+        let is_ended = is_import && Box::pin(self.save_imported(basis, now)).await?;
         if let Some(live) = basis.live()
             && (*tells && !matches!(row, RowAction::Rotate(_)))
         {
-            let is_revoked = self.is_revoked(live, now).await?;
+            let is_revoked = is_ended || self.is_revoked(live, now).await?;
             let is_update = matches!(row, RowAction::Update(_));
             if is_revoked && is_update {
                 return Err(self.gone(Some(live.key())));
@@ -92,8 +94,11 @@ impl Core {
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
+        if is_import {
+            Box::pin(self.note_import(basis, now)).await?;
+        }
         if let Origin::Loaded(live) = &mut origin
-            && is_login
+            && (is_login || is_import)
         {
             Box::pin(self.end_surplus(live.key(), &mut live.record)).await;
         }
@@ -159,7 +164,7 @@ impl Core {
         // Taken out, so that no other session of the request gets it too.
         let early = incoming.and_then(|incoming| incoming.early_id().take());
         let secret = early.map_or_else(|| self.draw_id(incoming), Ok)?;
-        Ok(self.tenant.scope.id(secret))
+        Ok(self.session_id(secret))
     }
 
     fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES]> {
@@ -169,14 +174,12 @@ impl Core {
         if !self.data_in_token() {
             return generated.map_or_else(|| random().map_err(SessionError::Random), Ok);
         }
-        let mut id = generated.unwrap_or_default();
-        let (carried, rest) = id.split_at_mut(CARRIED_ID_BYTES);
-        if generated.is_none() {
+        Ok(generated.unwrap_or_else(|| {
+            let mut id = [0; ID_BYTES];
             // Whoever knows this id cannot use it, so it costs no system call.
-            rand::thread_rng().fill_bytes(carried);
-        }
-        rest.fill(0);
-        Ok(id)
+            rand::thread_rng().fill_bytes(id.split_at_mut(CARRIED_ID_BYTES).0);
+            id
+        }))
     }
 
     /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh
@@ -194,7 +197,7 @@ impl Core {
         // The application's code may draw it, so outside the lock.
         let early = *incoming.early_id();
         let secret = early.map_or_else(|| self.draw_id(Some(incoming)), Ok)?;
-        Ok(self.tenant.scope.id(*incoming.early_id().get_or_insert(secret)))
+        Ok(self.session_id(*incoming.early_id().get_or_insert(secret)))
     }
 
     /// Moves a row's expiry, or writes the row with today's keys; `None` if another request changed the row first: its
