@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Shopper {
     pub user: String,
     pub mail: String,
@@ -11,7 +11,7 @@ pub struct Shopper {
     pub count: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Line {
     sku: String,
     qty: u32,

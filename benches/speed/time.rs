@@ -1,6 +1,6 @@
 //! The time that a request costs, and how often it allocates.
 //!
-//! `cargo bench --manifest-path benches/Cargo.toml --bench time` prints nanoseconds a request above the same request to
+//! `cargo bench --manifest-path benches/speed/Cargo.toml --features others --bench time` prints nanoseconds a request above the same request to
 //! a handler without sessions: the median of rounds in which all sides take turns, so that a machine that becomes slower
 //! is slower for all. Below are the ratios that matter. Names of sides as arguments measure these alone. See `cost` for
 //! the session and the cases.
@@ -16,6 +16,9 @@ use sides::{CASES, SIDES, prepared, send};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 mod floor;
+#[cfg(feature = "others")]
+mod others;
+#[path = "../shopper.rs"]
 mod shopper;
 mod sides;
 
@@ -76,7 +79,7 @@ async fn main() {
     let args: Vec<String> = env::args().collect();
     let asked = |side: &&str| args.iter().any(|arg| arg == side);
     let any_asked = SIDES.iter().any(asked);
-    let sides: Vec<_> = SIDES.into_iter().filter(|side| !any_asked || asked(side)).collect();
+    let sides: Vec<_> = SIDES.iter().copied().filter(|side| !any_asked || asked(side)).collect();
     let mut above = vec![[0.0; CASES.len()]; sides.len()];
     let mut allocations = vec![[0; CASES.len()]; sides.len()];
     for (column, case) in CASES.iter().enumerate() {

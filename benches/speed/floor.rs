@@ -116,7 +116,10 @@ fn stored(rows: &Rows, key: [u8; 32], shopper: &Shopper) {
 }
 
 fn created(rows: &Rows, shopper: &Shopper) -> impl IntoResponse + use<> {
-    let token = URL_SAFE_NO_PAD.encode(random::<32>());
+    // As ids should be, from the operating system.
+    let mut id = [0; 32];
+    getrandom::fill(&mut id).unwrap();
+    let token = URL_SAFE_NO_PAD.encode(id);
     stored(rows, key(token.as_bytes()).unwrap(), shopper);
     (set(&token), "hello")
 }

@@ -1,6 +1,6 @@
 //! Instructions a request costs, counted under valgrind: repeatable, whatever else the machine does.
 //!
-//! `cargo bench --manifest-path benches/Cargo.toml --bench cost` prints thousands of instructions a request above
+//! `cargo bench --manifest-path benches/speed/Cargo.toml --features others --bench cost` prints thousands of instructions a request above
 //! the same request to a handler without sessions, which gets the same cookies and answers the same. The session is
 //! 318 bytes of JSON in one of four cookies; without a cookie, `new` saves a default one with a changed number and
 //! `fill` a whole one. Names of sides as arguments count these alone.
@@ -14,6 +14,9 @@ use shopper::Shopper;
 use sides::{CASES, SIDES, prepared, send};
 
 mod floor;
+#[cfg(feature = "others")]
+mod others;
+#[path = "../shopper.rs"]
 mod shopper;
 mod sides;
 
