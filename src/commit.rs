@@ -229,7 +229,6 @@ impl<T> SessionManager<T> {
         if let Some(commit) = cell.commit(draft) {
             commit.await?;
         }
-        cell.promise();
         Ok(SessionCommit(cell))
     }
 }

@@ -27,9 +27,13 @@ use crate::{
     warnings::{Route, Warnings},
 };
 
-/// A session manager without its data type.
+/// A session manager without its data type. Every request clones it.
 #[derive(Clone)]
-pub(crate) struct Core {
+pub(crate) struct Core(Arc<Base>);
+
+/// A manager's settings, and where it keeps and carries its sessions.
+#[derive(Clone)]
+pub(crate) struct Base {
     settings: Arc<Settings>,
     pub(crate) home: Arc<Home>,
     /// The store that `store_for` chose.
@@ -134,30 +138,32 @@ impl Core {
     pub(crate) fn new(settings: Settings, home: Home) -> Result<Self, ConfigError> {
         let tenant = Arc::new(settings.tenant(None)?);
         let (settings, home) = (Arc::new(settings), Arc::new(home));
-        let core = Self { settings, home, chosen: None, tenant };
+        let core = Self(Arc::new(Base { settings, home, chosen: None, tenant }));
         core.warn_of_shared_kind();
         Ok(core)
     }
 
     pub(crate) fn with_store(&self, store: impl SessionStore) -> Self {
-        Self { home: Arc::new(Home::Store(Arc::new(store))), chosen: None, ..self.clone() }
+        let home = Arc::new(Home::Store(Arc::new(store)));
+        Self(Arc::new(Base { home, chosen: None, ..Base::clone(&self.0) }))
     }
 
     /// Returns the core for one request: with the store, the cookie and the audience that the options choose.
     pub(crate) fn for_request(&self, parts: &Parts) -> Result<Self> {
         let mut core = self.clone();
+        let base = &mut core.0;
         if let Home::StoreFor(choose) = &*self.home {
             let store = choose(parts).inspect_err(|_| {
                 self.events.report(Kind::StoreError { operation: "store_for" }, || None);
             });
-            core.chosen = Some(store?);
+            Arc::make_mut(base).chosen = Some(store?);
         }
         if self.cookie_for.is_some() || self.audience_for.is_some() {
             let tenant = self.settings.tenant(Some(parts)).map_err(SessionError::Config)?;
             for risk in &tenant.carrier.template.risks {
                 self.warn(risk, None, None);
             }
-            core.tenant = Arc::new(tenant);
+            Arc::make_mut(base).tenant = Arc::new(tenant);
         }
         Ok(core)
     }
@@ -264,6 +270,14 @@ impl Core {
 }
 
 impl Deref for Core {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        &self.0
+    }
+}
+
+impl Deref for Base {
     type Target = Settings;
 
     fn deref(&self) -> &Settings {

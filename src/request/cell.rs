@@ -80,8 +80,24 @@ impl State {
         self.basis.clone().ok_or(SessionError::Closed)
     }
 
+    fn has_nothing_to_fold(&self) -> bool {
+        self.waiting.is_empty() && !self.is_in_doubt
+    }
+
     fn set_basis(&mut self, basis: Arc<Basis>) {
         (self.basis, self.spare) = (Some(basis), None);
+    }
+
+    /// Keeps unchanged data for the next `Session`.
+    fn give_back(&mut self, draft: Box<Draft>) {
+        if self.basis.as_ref().is_some_and(|basis| Arc::ptr_eq(basis, &draft.basis)) {
+            self.spare = Some(draft);
+        }
+    }
+
+    /// Notes that a `SessionCommit` is made for the latest outcome.
+    fn promise(&mut self) {
+        (self.is_promised, self.is_read) = (true, false);
     }
 
     /// Drops the folded changes.
@@ -111,9 +127,7 @@ impl Cell {
 
     /// Loads the session once in a request, and returns a copy of its data.
     pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft>> {
-        // Nothing has to be awaited there, so the future needs no memory of its own.
-        let at_once = self.core.opens_at_once();
-        let draft = match at_once.then(|| self.hand_out_to_end(parts).now_or_never()).flatten() {
+        let draft = match self.hand_out_at_once(parts) {
             Some(draft) => draft?,
             None => self.boxed_hand_out(parts).await?,
         };
@@ -131,8 +145,35 @@ impl Cell {
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.
     pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>> {
+        if let Some(draft) = self.hand_out_at_once(parts) {
+            return draft;
+        }
         let loaded = self.loaded.get_or_try_init(|| self.load(parts)).await;
         loaded.inspect_err(|_| self.fate().fail(&self.core))?;
+        self.hand_out_loaded()
+    }
+
+    /// Does the same where nothing has to be awaited, so that the future needs no memory of its own.
+    fn hand_out_at_once(&self, parts: &Parts) -> Option<Result<Box<Draft>>> {
+        if !self.core.opens_at_once() {
+            return None;
+        }
+        if lock(&self.state).basis.is_none() {
+            let opened = self.core.open(parts, RequestSessions::without_registry).now_or_never()?;
+            let draft = match opened.inspect_err(|_| self.fate().fail(&self.core)) {
+                Ok(draft) => draft,
+                Err(error) => return Some(Err(error)),
+            };
+            let mut state = lock(&self.state);
+            if state.basis.is_none() {
+                state.basis = Some(draft.basis.clone());
+                return Some(Ok(draft));
+            }
+        }
+        Some(self.hand_out_loaded())
+    }
+
+    fn hand_out_loaded(&self) -> Result<Box<Draft>> {
         let (basis, spare) = {
             let mut state = lock(&self.state);
             // A commit under way, which was begun before, does not know of this end yet.
@@ -157,14 +198,19 @@ impl Cell {
         lock(&self.state).basis()
     }
 
-    /// Commits the draft of a `Session`. Returns `None` if there is nothing to do.
+    /// Commits the draft of a `Session`, for a `SessionCommit`. Returns `None` if there is nothing to do.
     pub(crate) fn commit(&self, draft: Box<Draft>) -> Option<BoxFuture<'_, ()>> {
         if !draft.is_touched() && self.core.rests(&draft.basis) {
-            self.give_back(draft, false);
+            let mut state = lock(&self.state);
+            state.give_back(draft);
+            state.promise();
             return None;
         }
         Some(Box::pin(async {
-            self.commit_in_turn(draft).await.inspect_err(|_| self.fate().fail(&self.core))
+            let committed = self.commit_in_turn(draft).await;
+            committed.inspect_err(|_| self.fate().fail(&self.core))?;
+            lock(&self.state).promise();
+            Ok(())
         }))
     }
 
@@ -194,7 +240,11 @@ impl Cell {
     /// Commits a draft of the current basis; the caller has the turn.
     async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<()> {
         let is_in_doubt = draft.basis.uncommitted.is_some() && !self.core.data_in_token();
-        lock(&self.state).is_in_doubt = is_in_doubt;
+        if !is_in_doubt {
+            let committed = self.core.commit(&mut draft).await?;
+            return self.finish(committed);
+        }
+        lock(&self.state).is_in_doubt = true;
         let committed = self.core.commit(&mut draft).await;
         match committed {
             Err(SessionError::Store(_)) => self.forget_doubtful(),
@@ -235,15 +285,7 @@ impl Cell {
     fn give_back(&self, draft: Box<Draft>, is_read: bool) {
         let mut state = lock(&self.state);
         state.is_read |= is_read;
-        if state.basis.as_ref().is_some_and(|basis| Arc::ptr_eq(basis, &draft.basis)) {
-            state.spare = Some(draft);
-        }
-    }
-
-    /// Notes that a `SessionCommit` was made for the latest outcome.
-    pub(crate) fn promise(&self) {
-        let mut state = lock(&self.state);
-        (state.is_promised, state.is_read) = (true, false);
+        state.give_back(draft);
     }
 
     /// Changes the stored session now; `basis` is the basis of the draft.

@@ -48,7 +48,6 @@ impl<T: Send + Sync + 'static> Session<T> {
         if let Some(commit) = self.draft.take().and_then(|draft| self.cell.commit(draft)) {
             commit.await?;
         }
-        self.cell.promise();
         Ok(SessionCommit(self.cell.clone()))
     }
 

@@ -35,6 +35,9 @@ impl Cell {
 
     /// Folds the changes of dropped `Session`s into the basis; the caller has the turn.
     pub(super) fn fold_waiting(&self) {
+        if lock(&self.state).has_nothing_to_fold() {
+            return;
+        }
         self.forget_doubtful();
         loop {
             let next = {
