@@ -7,6 +7,7 @@ mod common;
 mod forge;
 mod logins;
 mod requests;
+mod secrets;
 mod support;
 
 use common::{browser, cancellation, concurrency, logs, model, world};
@@ -63,6 +64,7 @@ mod review;
 mod revocation_list;
 mod revocations;
 mod round_trip;
+mod secrets_in_logs;
 mod session_limit;
 mod size;
 mod state;
