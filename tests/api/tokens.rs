@@ -327,6 +327,24 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
     }
 }
 
+/// A client could make a server decode and check a whole header of 64 KiB otherwise.
+#[tokio::test]
+async fn a_token_longer_than_any_that_is_sent_is_not_opened() {
+    let log = EventLog::default();
+    let app = app(logins(&then()).signed(true).on_event(log.hook()));
+    let token_of = |length: usize| {
+        let payload = format!(r#"{{"user":null,"note":"{}"}}"#, "x".repeat(length));
+        let payload = Vec::leak(payload.into_bytes());
+        signed_token(&key(), &Plaintext { payload, ..PLAINTEXT }.bytes())
+    };
+    let longest = (0..4096).rev().find(|length| token_of(*length).len() <= 4096).unwrap();
+    let opened = read_cookie(&app, &token_of(longest)).await;
+    opened.expect(StatusCode::OK, &"x".repeat(longest));
+    assert_eq!(log.take(), [""; 0]);
+    read_cookie(&app, &token_of(longest + 1)).await.expect(StatusCode::OK, FRESH);
+    assert_eq!(log.take(), ["invalid_token"]);
+}
+
 /// The key of the golden tokens; public, so of no other use.
 fn golden_key() -> Key {
     let bytes: Vec<u8> = (0..64).map(|index: u8| index.wrapping_mul(37) ^ 0x5a).collect();
