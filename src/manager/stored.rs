@@ -447,6 +447,9 @@ impl Core {
             return Ok((data, None));
         }
         let identity = basis.identity_after(&Intents::default(), record.owner);
+        if record.owner.is_some() && record.owner != live.record.owner {
+            self.warn_of_kept_id(basis);
+        }
         let tells = tells(&self.policy, live, &record.lifetime);
         let (mut live, mut told) = (live.with(record), basis.told.clone());
         if tells {
