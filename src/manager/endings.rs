@@ -259,7 +259,9 @@ impl Core {
         if save.is_login() {
             return Ok(true);
         }
-        if successor.is_other_identity {
+        // A logout by `clear` would leave the session that the old id was replaced by.
+        let is_logout = save.leaves_identity() && save.prepared.owner.is_none();
+        if successor.is_other_identity || is_logout {
             return Ok(false);
         }
         let found = rows.load(&successor.key).await?;

@@ -74,6 +74,7 @@ mod store_mode;
 mod tenants;
 mod test_session;
 mod third_party_store;
+mod three_requests;
 mod tokens;
 mod transport;
 mod type_isolation;
