@@ -3,8 +3,9 @@
 use std::{future::Future, pin::Pin};
 
 use axum_typed_session::{
-    Key, Session, SessionManager,
+    Clock as _, Key, KeyRing, Session, SessionManager,
     testing::{Fault, FaultyStore, ManualClock, Operation},
+    time,
 };
 use futures_util::{future::join_all, poll};
 use http::StatusCode;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     requests::{change, seen, visited},
-    support::{Browser, COOKIE, MINUTE, ProbeStore, key},
+    support::{Browser, COOKIE, ProbeStore, SECOND, key},
 };
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,6 +115,18 @@ enum Trouble {
     Drop,
     /// A store call fails, or its answer is lost.
     Fault,
+    /// The requests come to nodes whose clocks differ by a few seconds, and which are at different steps of a change of
+    /// keys.
+    Nodes,
+    /// All clocks jump by less than the ten seconds for which a replaced id is remembered.
+    Jump,
+    All,
+}
+
+impl Trouble {
+    fn has(self, trouble: Self) -> bool {
+        self == trouble || self == Self::All
+    }
 }
 
 /// A request, the browser that got its answer, and whether it was acknowledged.
@@ -135,36 +148,63 @@ struct Case {
     acts: [Act; 3],
     seed: u64,
     random: StdRng,
-    clock: ManualClock,
+    /// That of the store, then those of the nodes.
+    clocks: Vec<ManualClock>,
     store: FaultyStore<ProbeStore>,
-    sessions: SessionManager<Page>,
+    nodes: Vec<SessionManager<Page>>,
 }
 
 impl Case {
     fn new(kind: Kind, trouble: Trouble, acts: [Act; 3], seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
         let clock = ManualClock::new();
         let store = FaultyStore::new(ProbeStore::new(&clock));
-        let builder = SessionManager::builder().clock(clock.clone());
-        let builder = match kind {
-            Kind::Owned | Kind::WithoutOwner => builder.store(store.clone()),
-            Kind::Encrypted => builder.store(store.clone()).keys(key()).encrypt_rows(true),
-            Kind::Revocations => builder.keys(Key::generate()).revocations(store.clone()),
-        };
-        let builder = match kind {
-            Kind::WithoutOwner => builder,
-            _ => builder.owner(|page: &Page| page.user.clone()),
-        };
-        let (sessions, random) = (builder.build().unwrap(), StdRng::seed_from_u64(seed));
-        Self { kind, trouble, acts, seed, random, clock, store, sessions }
+        let (former, next) = (key(), Key::generate());
+        let rings = [
+            KeyRing::new(former.clone()).accept_next(next.clone()),
+            KeyRing::new(next).accept_former(former),
+        ];
+        let (mut clocks, mut nodes) = (vec![clock.clone()], Vec::new());
+        for ring in rings {
+            let clock = ManualClock::at(clock.now());
+            if trouble.has(Trouble::Nodes) {
+                clock.set(clock.now() + SECOND * random.gen_range(0..5) - SECOND * 2);
+            }
+            let builder = SessionManager::builder().clock(clock.clone());
+            let builder = match kind {
+                Kind::Owned | Kind::WithoutOwner => builder.store(store.clone()),
+                Kind::Encrypted => builder.store(store.clone()).keys(ring).encrypt_rows(true),
+                Kind::Revocations => builder.keys(ring).revocations(store.clone()),
+            };
+            let builder = match kind {
+                Kind::WithoutOwner => builder,
+                _ => builder.owner(|page: &Page| page.user.clone()),
+            };
+            clocks.push(clock);
+            nodes.push(builder.build().unwrap());
+        }
+        if !trouble.has(Trouble::Nodes) {
+            nodes.truncate(1);
+        }
+        Self { kind, trouble, acts, seed, random, clocks, store, nodes }
+    }
+
+    /// Moves all clocks; back if it is negative.
+    fn advance(&self, seconds: i64) {
+        for clock in &self.clocks {
+            clock.set(clock.now() + time::Duration::seconds(seconds));
+        }
     }
 
     fn indexes_owners(&self) -> bool {
         matches!(self.kind, Kind::Owned | Kind::Encrypted)
     }
 
-    async fn send(&self, act: Act, mut browser: Browser) -> Outcome {
+    async fn send(&self, act: Act, node: usize, mut browser: Browser) -> Outcome {
+        let node = &self.nodes[node];
+        browser = browser.at(&visited(node.clone()));
         let status = if act == Act::LogOutEverywhere {
-            let ended = self.sessions.destroy_all_of("ada").await;
+            let ended = node.destroy_all_of("ada").await;
             if ended.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
         } else {
             change(&mut browser, move |session| act.apply(session)).await.status
@@ -175,16 +215,18 @@ impl Case {
     /// Lets the requests take turns, a store call each, in a random order.
     async fn race(&mut self, browser: &Browser) -> Vec<Outcome> {
         let mut random = self.random.clone();
-        if self.trouble == Trouble::Fault {
+        if self.trouble.has(Trouble::Fault) {
             let fault = [Fault::Fail, Fault::LoseAnswer].choose(&mut random).unwrap().clone();
             self.store.inject_next(random.gen_range(0..12), Operation::all(), Fault::Pass);
             self.store.inject_next(1, Operation::all(), fault);
         }
-        let dropped = (self.trouble == Trouble::Drop).then(|| random.gen_range(0..18));
+        let dropped = self.trouble.has(Trouble::Drop).then(|| random.gen_range(0..18));
+        let jump = self.trouble.has(Trouble::Jump).then(|| random.gen_range(0..18));
         type Request<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
         let mut running: Vec<(Act, Request<'_>)> = Vec::new();
         for act in self.acts {
-            running.push((act, Box::pin(self.send(act, browser.clone()))));
+            let node = random.gen_range(0..self.nodes.len());
+            running.push((act, Box::pin(self.send(act, node, browser.clone()))));
         }
         let mut outcomes = Vec::new();
         for turn in 0..40 {
@@ -192,6 +234,9 @@ impl Case {
                 break;
             }
             let next = random.gen_range(0..running.len());
+            if jump == Some(turn) {
+                self.advance(*[-3, 3].choose(&mut random).unwrap());
+            }
             if dropped == Some(turn) {
                 let (act, _) = running.swap_remove(next);
                 outcomes.push(Outcome { act, status: None, browser: browser.clone() });
@@ -208,7 +253,7 @@ impl Case {
     }
 
     async fn run(mut self, start: Act) {
-        let mut browser = Browser::new(visited(self.sessions.clone()));
+        let mut browser = Browser::new(visited(self.nodes[0].clone()));
         let answer = change(&mut browser, move |session| start.apply(session)).await;
         assert_eq!(answer.status, StatusCode::OK);
         let outcomes = self.race(&browser).await;
@@ -222,7 +267,7 @@ impl Case {
         for outcome in &outcomes {
             let is_allowed = match outcome.status {
                 None | Some(StatusCode::OK | StatusCode::CONFLICT) => true,
-                Some(StatusCode::SERVICE_UNAVAILABLE) => self.trouble == Trouble::Fault,
+                Some(StatusCode::SERVICE_UNAVAILABLE) => self.trouble.has(Trouble::Fault),
                 Some(_) => false,
             };
             assert!(is_allowed, "{at}");
@@ -265,8 +310,9 @@ impl Case {
         if self.kind == Kind::Revocations {
             return;
         }
-        self.clock.advance(2 * MINUTE);
-        let rows = self.sessions.sessions(None, 100).await.unwrap().sessions;
+        self.advance(300);
+        let sessions = self.nodes.last().unwrap();
+        let rows = sessions.sessions(None, 100).await.unwrap().sessions;
         if self.trouble == Trouble::None {
             assert_eq!(rows.len(), pages.len(), "rows, {at}");
         }
@@ -274,7 +320,7 @@ impl Case {
             assert!(!rows.iter().any(|row| row.is("ada")), "a row, {at}");
         }
         if ended && self.indexes_owners() {
-            let found = self.sessions.sessions_of("ada").await.unwrap();
+            let found = sessions.sessions_of("ada").await.unwrap();
             assert!(found.sessions.is_empty(), "found, {at}");
         }
     }
@@ -303,6 +349,21 @@ async fn what_three_requests_acknowledge_holds_in_every_order() {
 #[tokio::test(start_paused = true)]
 async fn what_three_requests_acknowledge_holds_if_one_is_dropped() {
     in_random_orders(Trouble::Drop, 400).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_three_requests_acknowledge_holds_on_nodes_that_differ() {
+    in_random_orders(Trouble::Nodes, 400).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_three_requests_acknowledge_holds_if_the_clocks_jump() {
+    in_random_orders(Trouble::Jump, 400).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_three_requests_acknowledge_holds_if_all_of_this_happens() {
+    in_random_orders(Trouble::All, 400).await;
 }
 
 #[tokio::test(start_paused = true)]
