@@ -123,6 +123,7 @@ impl Core {
     /// Calls `on_end`. It needs the data, so it cannot be called for a session that cannot be read.
     pub(super) fn tell_end(&self, record: &Record, why: EndReason) {
         if self.data.is_told_ends()
+            && self.is_of_this_kind(record)
             && let Ok(Some(data)) = self.decode(record)
         {
             self.data.tell_end(data, why);

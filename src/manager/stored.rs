@@ -412,7 +412,9 @@ impl Core {
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
     ) -> Result<Stored, SessionError> {
-        let is_other = |record: &Record| !record.tombstone && !is_meant(record);
+        let is_other = |record: &Record| {
+            !record.tombstone && !(is_meant(record) && self.is_of_this_kind(record))
+        };
         if matches!(&row, Ok(Some(record)) if is_other(record)) {
             return Ok(Stored::None);
         }

@@ -12,6 +12,7 @@ use crate::{
     cookies::CookieTemplate,
     error::{ConfigError, Result, SessionError},
     id::Scope,
+    store::Record,
     transport::{Binding, Carrier, Transport},
 };
 
@@ -88,9 +89,19 @@ impl Settings {
 }
 
 impl Core {
+    /// Returns `false` for the record of another application or session type. Records of 0.1 do not tell.
+    pub(super) fn is_of_this_kind(&self, record: &Record) -> bool {
+        let is_told = record.kind != 0 && self.knows_tenant();
+        !is_told || record.kind == self.tenant.scope.kind
+    }
+
+    fn knows_tenant(&self) -> bool {
+        self.audience_for.is_none() || self.tenant.is_of_request
+    }
+
     /// Refuses an operation that needs a tenant if no tenant was chosen.
     pub(super) fn check_tenant(&self, operation: &'static str) -> Result<()> {
-        if self.audience_for.is_none() || self.tenant.is_of_request {
+        if self.knows_tenant() {
             return Ok(());
         }
         Err(SessionError::Config(ConfigError::new(format!(
