@@ -69,6 +69,30 @@ async fn cookies_whose_names_only_resemble_ours_are_none_of_ours() {
     assert!(log.take().is_empty(), "a name without a value");
 }
 
+/// Another host of the site can set a cookie whose name begins with such a space, since it has no prefix to a browser.
+/// A server that takes the space away takes that cookie for one with `__Host-`.
+#[tokio::test]
+async fn a_space_beyond_ascii_before_the_name_makes_another_cookie() {
+    let log = EventLog::default();
+    let app = app(logins(&ManualClock::new()).on_event(log.hook()));
+    let (planted, mine) = (issue_cookie(&app, "planted").await, issue_cookie(&app, "mine").await);
+    log.take();
+    for space in ["\u{85}", "\u{a0}", "\u{2000}", "\u{2028}", "\u{3000}", "\u{feff}"] {
+        let planted = format!("{space}{planted}");
+        let answer = get_with_headers(&app, &[planted.as_bytes()]).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, FRESH), "{space:?}");
+        let both = format!("{mine};{planted}; {planted}");
+        let answer = get_with_headers(&app, &[both.as_bytes()]).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "mine"), "{space:?}");
+    }
+    for byte in [b'\x85', b'\xa0'] {
+        let planted = [&[byte], planted.as_bytes()].concat();
+        let answer = get_with_headers(&app, &[&planted]).await;
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, FRESH), "{byte}");
+    }
+    assert_eq!(log.take(), [""; 0]);
+}
+
 #[tokio::test]
 async fn bad_values_are_a_fresh_session_and_one_event() {
     let log = EventLog::default();
