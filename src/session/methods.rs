@@ -333,7 +333,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// Changes that other requests made to the data meanwhile are removed as well. Together with
     /// [`regenerate`](Self::regenerate) it is a sign-out that can keep a flash message: the session begins anew,
-    /// with the timeouts of the builder unless the handler sets others before the commit.
+    /// with the timeouts of the builder unless the handler sets others before the commit. If another request has just
+    /// given the session a new id, the commit of such a sign-out is [`SessionError::Gone`].
     ///
     /// # Example
     ///
