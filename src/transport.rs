@@ -413,10 +413,8 @@ impl Carrier {
 /// Removes the headers that name one kind of cache, such as `CDN-Cache-Control`. That kind obeys its header and
 /// ignores `Cache-Control` (RFC 9213).
 fn forget_other_caches(headers: &mut HeaderMap) {
-    let is_of_others = |name: &&HeaderName| {
-        name.as_str().ends_with("-cache-control") || name.as_str() == "surrogate-control"
-    };
-    let others: Vec<_> = headers.keys().filter(is_of_others).cloned().collect();
+    let is_other = |name: &str| name.ends_with("-cache-control") || name == "surrogate-control";
+    let others: Vec<_> = headers.keys().filter(|name| is_other(name.as_str())).cloned().collect();
     others.iter().for_each(|name| _ = headers.remove(name));
 }
 

@@ -53,7 +53,7 @@ pub(crate) const PLAIN_HTTP: &str = "browsers drop Secure cookies over plain htt
     serve it over https (a proxy must then send `X-Forwarded-Proto: https`), or set `.insecure_http(true)` for \
     development";
 
-/// Warns of session fixation.
+/// Session fixation, unless the id is one that this response sends.
 pub(crate) const LOGIN_KEEPS_ID: &str = "a user signed in to a session that keeps its id, which somebody else may have \
     planted: also call `session.regenerate()` at every sign-in";
 

@@ -261,8 +261,8 @@ impl Core {
             return Ok(true);
         }
         // A logout by `clear` would leave the session that the old id was replaced by.
-        let is_logout = save.leaves_identity() && save.prepared.owner.is_none();
-        if successor.is_other_identity || is_logout {
+        if successor.is_other_identity || (save.leaves_identity() && save.prepared.owner.is_none())
+        {
             return Ok(false);
         }
         let found = rows.load(&successor.key).await?;

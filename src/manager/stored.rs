@@ -412,10 +412,8 @@ impl Core {
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
     ) -> Result<Stored, SessionError> {
-        let is_other = |record: &Record| {
-            !record.tombstone && !(is_meant(record) && self.is_of_this_kind(record))
-        };
-        if matches!(&row, Ok(Some(record)) if is_other(record)) {
+        let is_ours = |record: &Record| is_meant(record) && self.is_of_this_kind(record);
+        if matches!(&row, Ok(Some(record)) if !record.tombstone && !is_ours(record)) {
             return Ok(Stored::None);
         }
         let mut record = match self.judge(&|| key, row, self.now())? {
@@ -449,9 +447,6 @@ impl Core {
             return Ok((data, None));
         }
         let identity = basis.identity_after(&Intents::default(), record.owner);
-        if record.owner.is_some() && record.owner != live.record.owner {
-            self.warn_of_kept_id(basis);
-        }
         let tells = tells(&self.policy, live, &record.lifetime);
         let (mut live, mut told) = (live.with(record), basis.told.clone());
         if tells {

@@ -89,19 +89,15 @@ impl Settings {
 }
 
 impl Core {
-    /// Returns `false` for the record of another application or session type. Records of 0.1 do not tell.
+    /// Returns `false` for the record of another application or session type. Records of 0.1 do not tell, and without a
+    /// tenant the application is not known.
     pub(super) fn is_of_this_kind(&self, record: &Record) -> bool {
-        let is_told = record.kind != 0 && self.knows_tenant();
-        !is_told || record.kind == self.tenant.scope.kind
-    }
-
-    fn knows_tenant(&self) -> bool {
-        self.audience_for.is_none() || self.tenant.is_of_request
+        [0, self.tenant.scope.kind].contains(&record.kind) || self.check_tenant("").is_err()
     }
 
     /// Refuses an operation that needs a tenant if no tenant was chosen.
     pub(super) fn check_tenant(&self, operation: &'static str) -> Result<()> {
-        if self.knows_tenant() {
+        if self.audience_for.is_none() || self.tenant.is_of_request {
             return Ok(());
         }
         Err(SessionError::Config(ConfigError::new(format!(

@@ -88,8 +88,9 @@ impl Core {
         if let Origin::Loaded(live) = &mut origin
             && is_login
         {
-            if matches!(row, RowAction::Update(_)) {
-                self.warn_of_kept_id(basis);
+            // A token with data cannot be planted: the copy that somebody else keeps is not signed in.
+            if matches!(row, RowAction::Update(_)) && !self.data_in_token() && told.is_none() {
+                self.warn_once(LOGIN_KEEPS_ID);
             }
             Box::pin(self.end_surplus(live.key(), &mut live.record)).await;
         }
@@ -102,14 +103,6 @@ impl Core {
             }
         }
         Ok(Some(Basis::new(basis.incoming.clone(), identity, origin, told)))
-    }
-
-    /// Warns of a sign-in under an id that came with the request, since somebody else may have planted it. A token with
-    /// data cannot be planted: the copy that somebody else keeps is not signed in.
-    pub(super) fn warn_of_kept_id(&self, basis: &Basis) {
-        if !self.data_in_token() && basis.told.is_none() {
-            self.warn_once(LOGIN_KEEPS_ID);
-        }
     }
 
     /// Asks the revocation list, if there is one, before the client is sent a token of this id again.

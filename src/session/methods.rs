@@ -359,9 +359,8 @@ impl<T: Send + Sync + 'static> Session<T> {
         let data = self.cell.core.data.default();
         let basis = self.basis().clone();
         if self.is_new() && basis.uncommitted.is_none() {
-            let is_replaced = basis.origin == Origin::Tombstone;
+            self.draft_mut().intents.clear |= basis.origin == Origin::Tombstone;
             self.draft_mut().restart(basis, data);
-            self.draft_mut().intents.clear |= is_replaced;
         } else {
             *self.lend() = data;
             self.draft_mut().intents.clear = !self.is_new();

@@ -248,6 +248,28 @@ async fn no_order_of_a_new_id_and_a_logout_leaves_ada_two_sessions() {
     .await;
 }
 
+/// Else a slow request that carries the old id would begin a session there, whose cookie takes the login away.
+#[tokio::test]
+async fn a_node_whose_clock_is_half_a_minute_ahead_remembers_a_replaced_id() {
+    let (here, ahead) = (ManualClock::new(), ManualClock::new());
+    ahead.advance(30 * SECOND);
+    let store = ProbeStore::new(&here);
+    let node = |clock: &ManualClock| {
+        let builder = SessionManager::builder().clock(clock.clone()).store(store.clone());
+        visited(builder.owner(|form: &Form| form.user.clone()).build().unwrap())
+    };
+    let mut browser = Browser::new(node(&here));
+    change(&mut browser, add_tea).await;
+    let mut slow = browser.at(&node(&ahead));
+    assert_eq!(change(&mut browser, log_in).await.told(), "set");
+    let answer = change(&mut slow, add_tea).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    answer.expect_no_cookie();
+    let logout: fn(&mut Session<Form>) = Session::destroy;
+    assert_eq!(change(&mut slow, logout).await.told(), "removed");
+    assert_eq!(user(&browser).await, None);
+}
+
 /// A browser that sent a login and never got the answer, and the one that got it.
 async fn lost_answer(sessions: &SessionManager<Form>) -> (Browser, Browser) {
     let old = visitor(sessions).await;
