@@ -333,9 +333,15 @@ mod tests {
             last = id;
         }
         // Each bit, each value of a byte, and each byte beside the same byte of the id before.
-        ones.into_iter().for_each(|count| expect_probable(count, ids, 1.0 / 2.0));
-        bytes.into_iter().for_each(|count| expect_probable(count, 32 * ids, 1.0 / 256.0));
-        equals.into_iter().for_each(|count| expect_probable(count, ids, 1.0 / 256.0));
+        for (counts, tries, chance) in [
+            (&ones[..], ids, 1.0 / 2.0),
+            (&bytes[..], 32 * ids, 1.0 / 256.0),
+            (&equals[..], ids, 1.0 / 256.0),
+        ] {
+            for count in counts {
+                expect_probable(*count, tries, chance);
+            }
+        }
     }
 
     #[test]

@@ -415,7 +415,7 @@ impl Carrier {
 fn forget_other_caches(headers: &mut HeaderMap) {
     let is_other = |name: &str| name.ends_with("-cache-control") || name == "surrogate-control";
     let others: Vec<_> = headers.keys().filter(|name| is_other(name.as_str())).cloned().collect();
-    others.iter().for_each(|name| _ = headers.remove(name));
+    others.iter().map(|name| headers.remove(name)).for_each(drop);
 }
 
 /// Returns the token behind a scheme such as `Bearer `, if there is one.

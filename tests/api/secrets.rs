@@ -18,18 +18,24 @@ const PART: usize = 12;
 
 /// Bytes that nothing may show, and what was shown.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<Mutex<(Vec<Vec<u8>>, Vec<u8>)>>);
+pub struct Secrets(Arc<Mutex<Noted>>);
+
+#[derive(Default)]
+struct Noted {
+    secrets: Vec<Vec<u8>>,
+    shown: Vec<u8>,
+}
 
 impl Secrets {
     pub fn add(&self, secret: impl AsRef<[u8]>) {
         let secret = secret.as_ref();
         assert!(secret.len() >= PART, "too short to be told from other texts");
-        self.0.lock().unwrap().0.push(secret.to_vec());
+        self.0.lock().unwrap().secrets.push(secret.to_vec());
     }
 
     /// Adds a text that is searched later.
     pub fn show(&self, text: &str) {
-        let shown = &mut self.0.lock().unwrap().1;
+        let shown = &mut self.0.lock().unwrap().shown;
         shown.extend_from_slice(text.as_bytes());
         shown.push(b'\n');
     }
@@ -61,7 +67,7 @@ impl Secrets {
     /// Searches all that was shown.
     #[track_caller]
     pub fn expect_silence(&self) {
-        let (secrets, shown) = std::mem::take(&mut *self.0.lock().unwrap());
+        let Noted { secrets, shown } = std::mem::take(&mut *self.0.lock().unwrap());
         let mut parts: HashMap<[u8; PART], Vec<Vec<u8>>> = HashMap::new();
         for mut part in secrets.iter().flat_map(|secret| spellings(secret)) {
             part.make_ascii_lowercase();
@@ -81,10 +87,13 @@ impl Secrets {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
 /// Returns the ways in which a secret could be shown, in parts, of which any whole secret shows at least one.
 fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let mut spellings = Vec::new();
-    let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     for part in secret.chunks_exact(PART) {
         spellings.push(part.to_vec());
         spellings.push(hex(part).into_bytes());
@@ -105,11 +114,10 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn a_secret_is_found_however_it_is_shown() {
     let secret: Vec<u8> = (b' '..b'z').collect();
-    let hex = secret.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
     for (shown, is_found) in [
         (String::from_utf8(secret.clone()).unwrap(), true),
         (format!("{secret:?}"), true),
-        (format!("id={hex}"), true),
+        (format!("id={}", hex(&secret).to_uppercase()), true),
         (format!("{:?}", bytes::Bytes::from(secret.clone())), true),
         (STANDARD_NO_PAD.encode(&secret), true),
         (URL_SAFE_NO_PAD.encode([&[1], &*secret].concat()), true),

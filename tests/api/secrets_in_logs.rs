@@ -23,6 +23,7 @@ use crate::{
 
 type Builder = SessionManagerBuilder<Login>;
 type Store = FaultyStore<MemoryStore>;
+type Options<'a> = dyn Fn(&ManualClock, Store) -> Builder + 'a;
 
 const NAME: &str = "ada-lovelace-the-first";
 const NOTE: &str = "open-sesame-and-more";
@@ -87,7 +88,7 @@ impl Scene {
 
     async fn logged_in(&self) -> Browser {
         let mut browser = Browser::new(self.app.clone());
-        self.run(&mut browser, |session| session.note = NOTE.to_owned()).await;
+        self.run(&mut browser, |session| session.note = NOTE.into()).await;
         let login = |session: &mut Session<Login>| {
             session.user = Some(NAME.to_owned());
             session.regenerate();
@@ -98,21 +99,20 @@ impl Scene {
 
     /// Adds the rows as the store has them, and the hashes of their owners.
     async fn add_rows(&self) {
-        for session in self.sessions.sessions_of(NAME).await.unwrap().iter() {
+        for session in &self.sessions.sessions_of(NAME).await.unwrap().sessions {
             let row = self.store.inner().load(&session.key()).await.unwrap().unwrap();
             self.secrets.add(row.payload());
             self.secrets.add_hash(row.owner().unwrap().as_bytes());
         }
     }
 
-    fn note<R: Debug>(&self, outcome: Result<R, SessionError>) {
-        let mut text = format!("{outcome:?} {outcome:#?}");
+    fn note<R: Debug>(&self, outcome: &Result<R, SessionError>) {
+        self.secrets.show(&format!("{outcome:?} {outcome:#?}"));
         let mut source = outcome.as_ref().err().map(|error| error as &dyn Error);
         while let Some(error) = source {
-            text += &format!(" {error} {error:?}");
+            self.secrets.show(&format!("{error} {error:?}"));
             source = error.source();
         }
-        self.secrets.show(&text);
     }
 }
 
@@ -146,7 +146,7 @@ async fn visits(scene: &Scene) {
     scene.run(&mut twice, |_| {}).await;
     // A copy that goes on after the sign-out.
     scene.run(&mut browser, Session::destroy).await;
-    scene.run(&mut stolen.clone(), |session| session.note = NOTE.to_owned()).await;
+    scene.run(&mut stolen.clone(), |session| session.note = NOTE.into()).await;
     let mut late = scene.logged_in().await;
     scene.clock.advance(DAY * 91);
     scene.run(&mut late, |_| {}).await;
@@ -185,9 +185,9 @@ async fn faults(scene: &Scene) {
             scene.run(&mut browser, |session| session.note = NOTE.to_uppercase()).await;
             scene.run(&mut browser, Session::regenerate).await;
             scene.run(&mut browser, Session::destroy).await;
-            scene.note(scene.sessions.destroy_all_of(NAME).await);
-            scene.note(scene.sessions.sessions_of(NAME).await);
-            scene.note(scene.sessions.delete_expired(9).await);
+            scene.note(&scene.sessions.destroy_all_of(NAME).await);
+            scene.note(&scene.sessions.sessions_of(NAME).await);
+            scene.note(&scene.sessions.delete_expired(9).await);
             scene.store.heal();
         }
     }
@@ -198,9 +198,9 @@ async fn outside(scene: &Scene) {
     let mut browser = scene.logged_in().await;
     scene.add_rows().await;
     let key = scene.sessions.sessions_of(NAME).await.unwrap().sessions.remove(0).key();
-    scene.note(scene.sessions.load(key).await);
+    scene.note(&scene.sessions.load(key).await);
     let change = |login: &mut Login| login.note = NOTE.repeat(400);
-    scene.note(scene.sessions.update(key, change).await);
+    scene.note(&scene.sessions.update(key, change).await);
     let row = scene.store.inner().load(&key).await.unwrap().unwrap();
     let garbage = format!(r#"{{"user":["{NAME}"],"note":"{NOTE}"}}"#);
     for payload in [garbage.as_bytes(), NOTE.as_bytes(), b"{}"] {
@@ -210,8 +210,8 @@ async fn outside(scene: &Scene) {
         let write = Write::Update { loaded: &found };
         let saved = scene.store.inner().save(&key, &damaged, write).await.unwrap();
         assert_eq!(saved, SaveOutcome::Saved);
-        scene.note(scene.sessions.load(key).await);
-        scene.note(scene.sessions.update(key, change).await);
+        scene.note(&scene.sessions.load(key).await);
+        scene.note(&scene.sessions.update(key, change).await);
         scene.run(&mut browser.clone(), |_| {}).await;
     }
     scene.run(&mut browser, Session::destroy).await;
@@ -219,22 +219,22 @@ async fn outside(scene: &Scene) {
     let created = scene.sessions.create(login).await.unwrap();
     scene.secrets.add_token(created.token());
     scene.secrets.show(&format!("{created:?} {:?}", created.headers()));
-    scene.note(scene.sessions.destroy_of(NAME, created.key()).await);
-    scene.note(scene.sessions.destroy_of(NAME, created.key()).await);
+    scene.note(&scene.sessions.destroy_of(NAME, created.key()).await);
+    scene.note(&scene.sessions.destroy_of(NAME, created.key()).await);
 }
 
 /// The mistakes that are warned of.
 async fn mistakes(scene: &Scene) {
     let forgets_to_commit = |mut session: Session<Login>| async move {
-        session.note = NOTE.to_owned();
+        session.note = NOTE.into();
     };
     let drops_the_guard = |mut session: Session<Login>| async move {
-        session.note = NOTE.to_owned();
+        session.note = NOTE.into();
         let _guard = session.commit().await;
     };
     let fails = |mut session: Session<Login>| async move {
-        session.note = NOTE.to_owned();
-        Err::<(), _>(SessionError::Conflict).map_err(IntoResponse::into_response)
+        session.note = NOTE.into();
+        Err::<(), _>(SessionError::Conflict.into_response())
     };
     let app = Router::new()
         .route("/forgets", post(forgets_to_commit))
@@ -290,7 +290,7 @@ async fn in_store_mode_nothing_secret_is_logged() {
     let plain = |clock: &ManualClock, store| without_keys(clock).store(store);
     let sealed = |clock: &ManualClock, store| logins(clock).keys(ring()).store(store);
     let encrypted = |clock: &ManualClock, store| sealed(clock, store).encrypt_rows(true);
-    let options: [&dyn Fn(&ManualClock, Store) -> Builder; 3] = [&plain, &sealed, &encrypted];
+    let options: [&Options<'_>; 3] = [&plain, &sealed, &encrypted];
     for options in options {
         let secrets = Secrets::default();
         secrets.add_key(&former);
@@ -302,7 +302,7 @@ async fn in_store_mode_nothing_secret_is_logged() {
             outside(&scene).await;
             mistakes(&scene).await;
             scene.clock.advance(DAY * 91);
-            scene.note(scene.sessions.delete_expired(9).await);
+            scene.note(&scene.sessions.delete_expired(9).await);
             tokio::time::sleep(SECOND).await;
         })
         .await;

@@ -73,14 +73,11 @@ const ACTS: [Act; 10] = [
 impl Act {
     fn apply(self, session: &mut Session<Page>) {
         match self {
-            Self::Read | Self::LogOutEverywhere => {}
             Self::AddTea => session.cart.push("tea".to_owned()),
             Self::AddMilk => session.cart.push("milk".to_owned()),
             Self::Elevate if session.is("ada") => session.elevated = true,
             Self::RenewId if session.user.is_some() => session.regenerate(),
-            Self::Elevate | Self::RenewId => {}
-            Self::LogInAda if session.is("bob") => {}
-            Self::LogInAda => {
+            Self::LogInAda if !session.is("bob") => {
                 session.user = Some("ada".to_owned());
                 session.regenerate();
             }
@@ -95,6 +92,11 @@ impl Act {
                 session.regenerate();
                 session.flash = Some("bye".to_owned());
             }
+            Self::Read
+            | Self::Elevate
+            | Self::RenewId
+            | Self::LogInAda
+            | Self::LogOutEverywhere => {}
         }
     }
 
@@ -142,6 +144,8 @@ impl Outcome {
     }
 }
 
+type Request<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
 struct Case {
     kind: Kind,
     trouble: Trouble,
@@ -178,7 +182,9 @@ impl Case {
             };
             let builder = match kind {
                 Kind::WithoutOwner => builder,
-                _ => builder.owner(|page: &Page| page.user.clone()),
+                Kind::Owned | Kind::Encrypted | Kind::Revocations => {
+                    builder.owner(|page: &Page| page.user.clone())
+                }
             };
             clocks.push(clock);
             nodes.push(builder.build().unwrap());
@@ -222,7 +228,6 @@ impl Case {
         }
         let dropped = self.trouble.has(Trouble::Drop).then(|| random.gen_range(0..18));
         let jump = self.trouble.has(Trouble::Jump).then(|| random.gen_range(0..18));
-        type Request<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
         let mut running: Vec<(Act, Request<'_>)> = Vec::new();
         for act in self.acts {
             let node = random.gen_range(0..self.nodes.len());
