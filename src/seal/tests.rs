@@ -42,8 +42,9 @@ fn lengths_and_contents_of_a_context_cannot_be_shifted_into_each_other() {
 
 fn nonces(count: usize) -> HashSet<[u8; NONCE_BYTES]> {
     let sealer = sealer(false);
+    let context = sealer.context(["app", "kind", "cookie", "id"]);
     let nonce = |token: Vec<u8>| *token[HEADER_BYTES..].first_chunk().unwrap();
-    (0..count).map(|_| nonce(sealer.seal_bytes(&[], 0, |_| {}).unwrap())).collect()
+    (0..count).map(|_| nonce(sealer.seal_bytes(&context, 0, |_| {}).unwrap())).collect()
 }
 
 #[test]

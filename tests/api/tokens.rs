@@ -73,11 +73,8 @@ fn damaged(token: &str, other: &str) -> Vec<String> {
             tokens.push(URL_SAFE_NO_PAD.encode(flipped));
         }
     }
-    // A tag of zeros, of both lengths, and any other last bytes.
-    for zeros in 1..=32 {
-        let whole = bytes.len() - zeros;
-        tokens.push(URL_SAFE_NO_PAD.encode([&bytes[..whole], &vec![0; zeros]].concat()));
-    }
+    // Among others a tag of zeros, and the nonce, the text or the tag of another token.
+    tokens.extend(mixtures(&bytes, &vec![0; bytes.len()]));
     tokens.extend(mixtures(&bytes, &URL_SAFE_NO_PAD.decode(other).unwrap()));
     for end in ["A", "AA", "AAA", "AAAA", "=", "==", ".", "!", "\u{7e}"] {
         tokens.push(format!("{token}{end}"));
