@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | new | destroy² | as save | create, set | - |
 //! | loaded | destroy | rotate, set | update⁶, set³ | touch, set³ if due⁵; else set if outdated⁷ |
-//! | tombstone | destroy⁴ | create, set | gone | - |
+//! | tombstone | destroy⁴ | create, set; gone after a `clear`⁸ | gone | - |
 //!
 //! ¹ data changed, `force_save` or a change of a timeout; `clear_idle_timeout` and `clear_absolute_timeout` save
 //! nothing on a new session. ² the sessions that came in and were refused, if any.
@@ -13,7 +13,8 @@
 //! that the old id was replaced by. ⁵ by `rolling`, unless `extend_if` says that the request extends nothing; also to write data or an owner with
 //! today's key, if a former key sealed or hashed it in the store.
 //! ⁶ rotate where a revocation list is asked and the save changes how long the session lives after a save. ⁷ a former
-//! key sealed it, or a former cookie carried it.
+//! key sealed it, or a former cookie carried it. ⁸ a logout, which would leave the session that the old id was
+//! replaced by; a login is none.
 //! `destroy` wins over every other intent, and removes the cookie if one arrived.
 //! On a new session `regenerate` alone does nothing.
 //!
@@ -247,6 +248,9 @@ pub(crate) fn decide<'a>(
         }
         Origin::New | Origin::Tombstone => {
             let prepared = prepare()?;
+            if *origin == Origin::Tombstone && intents.leave_nothing() && prepared.owner.is_none() {
+                return Ok((RowAction::Gone, false));
+            }
             let lifetime = policy.begun(now, timeouts, prepared.owner.is_some());
             (RowAction::Create(prepared, lifetime), true)
         }

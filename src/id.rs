@@ -303,3 +303,59 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], BoxError> {
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Asserts that a count is as probable as if each id had its own bytes at random. A fair generator fails one of
+    /// these checks once in a hundred thousand runs.
+    #[track_caller]
+    fn expect_probable(count: u32, tries: u32, chance: f64) {
+        let (count, tries) = (f64::from(count), f64::from(tries));
+        let deviation = (tries * chance * (1.0 - chance)).sqrt();
+        assert!((count - tries * chance).abs() < 6.5 * deviation, "{count} of {tries}");
+    }
+
+    fn expect_random_ids(ids: u32) {
+        let (mut ones, mut bytes) = ([0; ID_BYTES * 8], [0; 256]);
+        let (mut equals, mut starts) = ([0; ID_BYTES], HashSet::new());
+        let mut last = [0; ID_BYTES];
+        for _ in 0..ids {
+            let id = random::<ID_BYTES>().unwrap();
+            for (bit, ones) in ones.iter_mut().enumerate() {
+                *ones += u32::from(id[bit / 8] >> (bit % 8) & 1);
+            }
+            for (at, byte) in id.into_iter().enumerate() {
+                bytes[usize::from(byte)] += 1;
+                equals[at] += u32::from(byte == last[at]);
+            }
+            // Half an id: two of them are equal by chance in one of 10^26 runs.
+            assert!(starts.insert(*id.first_chunk::<16>().unwrap()));
+            last = id;
+        }
+        // Each bit, each value of a byte, and each byte beside the same byte of the id before.
+        for (counts, tries, chance) in [
+            (&ones[..], ids, 1.0 / 2.0),
+            (&bytes[..], 32 * ids, 1.0 / 256.0),
+            (&equals[..], ids, 1.0 / 256.0),
+        ] {
+            for count in counts {
+                expect_probable(*count, tries, chance);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_are_random() {
+        expect_random_ids(20_000);
+    }
+
+    #[test]
+    #[ignore = "takes five seconds without optimization"]
+    fn a_million_ids_are_random() {
+        expect_random_ids(1_000_000);
+    }
+}

@@ -410,9 +410,12 @@ impl Carrier {
     /// Marks a response as private to one visitor, so that no shared cache serves it to another.
     ///
     /// Appends the request header it depends on to `Vary` (RFC 9110, section 12.5.5). Sets `Cache-Control:
-    /// no-store` if the response sets or removes a token and the handler did not forbid shared caches. Otherwise
-    /// sets a missing `Cache-Control` to `private`.
+    /// no-store` if the response sets or removes a token and the handler did not forbid shared caches, and removes
+    /// headers such as `CDN-Cache-Control` then. Otherwise sets a missing `Cache-Control` to `private`.
     pub(crate) fn mark(&self, is_told: bool, headers: &mut HeaderMap) {
+        if is_told {
+            forget_other_caches(headers);
+        }
         let is_forbidden = lists(headers, &header::CACHE_CONTROL, [b"no-store", b"private"]);
         if is_told && !is_forbidden {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -423,6 +426,14 @@ impl Carrier {
             headers.append(header::VARY, self.vary.clone());
         }
     }
+}
+
+/// Removes the headers that name one kind of cache, such as `CDN-Cache-Control`. That kind obeys its header and
+/// ignores `Cache-Control` (RFC 9213).
+fn forget_other_caches(headers: &mut HeaderMap) {
+    let is_other = |name: &str| name.ends_with("-cache-control") || name == "surrogate-control";
+    let others: Vec<_> = headers.keys().filter(|name| is_other(name.as_str())).cloned().collect();
+    others.iter().map(|name| headers.remove(name)).for_each(drop);
 }
 
 /// Returns the token behind a scheme such as `Bearer `, if there is one.

@@ -53,6 +53,10 @@ pub(crate) const PLAIN_HTTP: &str = "browsers drop Secure cookies over plain htt
     serve it over https (a proxy must then send `X-Forwarded-Proto: https`), or set `.insecure_http(true)` for \
     development";
 
+/// Session fixation, unless the id is one that this response sends.
+pub(crate) const LOGIN_KEEPS_ID: &str = "a user signed in to a session that keeps its id, which somebody else may have \
+    planted: also call `session.regenerate()` at every sign-in";
+
 pub(crate) const IDLE_TIMEOUT_IS_CUT: &str = "`session.set_idle_timeout(..)` set more than the absolute timeout, \
     which ends the session earlier: also call `session.set_absolute_timeout(..)` within the builder's \
     `.max_absolute_timeout(..)`, raise its `.absolute_timeout(..)`, or set a shorter timeout";

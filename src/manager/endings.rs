@@ -123,6 +123,7 @@ impl Core {
     /// Calls `on_end`. It needs the data, so it cannot be called for a session that cannot be read.
     pub(super) fn tell_end(&self, record: &Record, why: EndReason) {
         if self.data.is_told_ends()
+            && self.is_of_this_kind(record)
             && let Ok(Some(data)) = self.decode(record)
         {
             self.data.tell_end(data, why);
@@ -262,7 +263,9 @@ impl Core {
         if save.is_login() {
             return Ok(true);
         }
-        if successor.is_other_identity {
+        // A logout by `clear` would leave the session that the old id was replaced by.
+        if successor.is_other_identity || (save.leaves_identity() && save.prepared.owner.is_none())
+        {
             return Ok(false);
         }
         let found = rows.load(&successor.key).await?;

@@ -142,11 +142,12 @@ impl Core {
         stored: Result<Option<Record>, StoreError>,
         now: Timestamp,
     ) -> Result<Verdict> {
+        // A replaced id is remembered for seconds, by the clock of another node. Within the skew the store decides.
+        let skew = |row: &Record| self.clock_skew * u32::from(row.tombstone);
+        let end = |row: &Record| self.policy.ends_at(&row.lifetime).saturating_add(skew(row));
         let (kind, verdict) = match stored {
             Ok(None) => (Kind::Missed, Verdict::Absent),
-            Ok(Some(record)) if self.policy.ends_at(&record.lifetime) <= now => {
-                (Kind::Expired, Verdict::Expired(Some(record)))
-            }
+            Ok(Some(row)) if end(&row) <= now => (Kind::Expired, Verdict::Expired(Some(row))),
             Ok(Some(record)) if record.tombstone => {
                 (Kind::Revoked, Verdict::Tombstone(Successor::of(&record)))
             }

@@ -414,8 +414,8 @@ impl Core {
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
     ) -> Result<Stored, SessionError> {
-        let is_other = |record: &Record| !record.tombstone && !is_meant(record);
-        if matches!(&row, Ok(Some(record)) if is_other(record)) {
+        let is_ours = |record: &Record| is_meant(record) && self.is_of_this_kind(record);
+        if matches!(&row, Ok(Some(record)) if !record.tombstone && !is_ours(record)) {
             return Ok(Stored::None);
         }
         let mut record = match self.judge(&|| key, row, self.now())? {

@@ -12,6 +12,7 @@ use crate::{
     cookies::CookieTemplate,
     error::{ConfigError, Result, SessionError},
     id::Scope,
+    store::Record,
     transport::{Binding, Carrier, Transport},
 };
 
@@ -102,6 +103,12 @@ impl Settings {
 }
 
 impl Core {
+    /// Returns `false` for the record of another application or session type. Records of 0.1 do not tell, and without a
+    /// tenant the application is not known.
+    pub(super) fn is_of_this_kind(&self, record: &Record) -> bool {
+        [0, self.tenant.scope.kind].contains(&record.kind) || self.check_tenant("").is_err()
+    }
+
     /// Refuses an operation that needs a tenant if no tenant was chosen.
     pub(super) fn check_tenant(&self, operation: &'static str) -> Result<()> {
         if self.audience_for.is_none() || self.tenant.is_of_request {

@@ -18,7 +18,7 @@ use crate::{
     expiry::Rolling,
     id::{ID_BYTES, SessionId, random},
     store::{Record, SaveOutcome, Version, Write},
-    warnings::PLAIN_HTTP,
+    warnings::{LOGIN_KEEPS_ID, PLAIN_HTTP},
 };
 
 /// A new id that collides with a live one is drawn again this often; once in 2^256 for random ids.
@@ -100,6 +100,10 @@ impl Core {
         if let Origin::Loaded(live) = &mut origin
             && (is_login || is_import)
         {
+            // A token with data cannot be planted: the copy that somebody else keeps is not signed in.
+            if matches!(row, RowAction::Update(_)) && !self.data_in_token() && told.is_none() {
+                self.warn_once(LOGIN_KEEPS_ID);
+            }
             Box::pin(self.end_surplus(live.key(), &mut live.record)).await;
         }
         if let Origin::Loaded(live) = &mut origin

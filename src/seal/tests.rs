@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use cookie::Key;
 
 use super::*;
@@ -39,4 +41,22 @@ fn lengths_and_contents_of_a_context_cannot_be_shifted_into_each_other() {
         let opened = sealer.open(&other, token.as_bytes());
         assert_eq!(opened.err(), Some(BadToken::Forged), "{context:?}");
     }
+}
+
+fn nonces(count: usize) -> HashSet<[u8; NONCE_BYTES]> {
+    let sealer = sealer(false);
+    let context = sealer.context(["app", "kind", "cookie", "id"]);
+    let nonce = |token: Vec<u8>| *token[HEADER_BYTES..].first_chunk().unwrap();
+    (0..count).map(|_| nonce(sealer.seal_bytes(&context, 0, |_| {}).unwrap())).collect()
+}
+
+#[test]
+fn no_two_tokens_have_one_nonce() {
+    assert_eq!(nonces(20_000).len(), 20_000);
+}
+
+#[test]
+#[ignore = "takes five seconds without optimization"]
+fn no_two_of_a_million_tokens_have_one_nonce() {
+    assert_eq!(nonces(1_000_000).len(), 1_000_000);
 }

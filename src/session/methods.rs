@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::Session;
 use crate::{
     commit::SessionCommit,
+    decision::Origin,
     error::SessionError,
     expiry::IdleTimeout,
     handle::SessionHandle,
@@ -331,7 +332,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// Changes that other requests made to the data meanwhile are removed as well. Together with
     /// [`regenerate`](Self::regenerate) it is a sign-out that can keep a flash message: the session begins anew,
-    /// with the timeouts of the builder unless the handler sets others before the commit.
+    /// with the timeouts of the builder unless the handler sets others before the commit. If another request has just
+    /// given the session a new id, the commit of such a sign-out is [`SessionError::Gone`].
     ///
     /// # Example
     ///
@@ -356,6 +358,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         let data = self.cell.core.data.default();
         let basis = self.basis().clone();
         if self.is_new() && basis.uncommitted.is_none() {
+            self.draft_mut().intents.clear |= basis.origin == Origin::Tombstone;
             self.draft_mut().restart(basis, data);
         } else {
             *self.lend() = data;

@@ -21,6 +21,7 @@ in_both_modes! {
     the_guard_of_an_untouched_session_keeps_the_answer_private,
     the_guard_of_an_untouched_session_keeps_what_the_handler_says,
     a_token_that_is_set_or_removed_is_not_stored,
+    no_cache_with_a_header_of_its_own_stores_a_token,
     under_the_layer_a_page_is_private_too,
     a_layer_leaves_answers_without_a_session_alone,
     an_answer_to_a_failed_request_for_a_session_is_private_too,
@@ -94,6 +95,22 @@ async fn a_token_that_is_set_or_removed_is_not_stored(mode: Mode) {
     browser.get("/add").await;
     let answer = browser.get("/destroy").await;
     assert_eq!((answer.told(), told(&answer)), ("removed", says("cookie", "no-store")));
+}
+
+/// A cache that obeys one of these headers ignores `Cache-Control` (RFC 9213).
+async fn no_cache_with_a_header_of_its_own_stores_a_token(mode: Mode) {
+    const HEADERS: &str = "cache-control: private\n\
+        cdn-cache-control: max-age=60\n\
+        Shop-CDN-Cache-Control: max-age=60\n\
+        surrogate-control: max-age=60";
+    let names = ["cdn-cache-control", "shop-cdn-cache-control", "surrogate-control"];
+    let answer = with_headers(mode, HEADERS, true).get("/").await;
+    assert_eq!((answer.told(), told(&answer)), ("set", says("cookie", "private")));
+    assert_eq!(names.map(|name| answer.header(name)), [None, None, None]);
+    // A page without a token is cached as the handler says.
+    let answer = with_headers(mode, HEADERS, false).get("/").await;
+    assert_eq!(told(&answer), says("cookie", "private"));
+    assert_eq!(names.map(|name| answer.header(name).is_some()), [true; 3]);
 }
 
 /// With a store, an answer to a write holds no token, so the browser may keep it.

@@ -1,15 +1,17 @@
 //! Data that JSON writes in its own way is kept or refused as the docs of `Codec` say.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error};
 
 use axum_typed_session::{
-    Session,
-    testing::{Gate, ManualClock},
+    Codec, ConflictPolicy, MemoryStore, Session, SessionError, SessionManager, SessionStore as _,
+    StoreKey,
+    store::{SaveOutcome, Write},
+    testing::{Gate, ManualClock, RecordBuilder},
 };
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::support::{Browser, Change, EventLog, Mode, changing, in_both_modes};
+use crate::support::{Browser, Change, EventLog, Mode, Visits, changing, in_both_modes};
 
 in_both_modes! {
     odd_values_are_refused_or_kept_as_the_docs_say,
@@ -134,4 +136,63 @@ async fn data_with_an_integer_beyond_64_bits_does_not_merge() {
     assert_eq!(slow.await.unwrap(), StatusCode::CONFLICT);
     let kept = data(&mut browser).await;
     assert_eq!((kept.large, kept.best, kept.score), (u128::MAX, Some(2.0), 0.0));
+}
+
+/// A codec to which no bytes are data too.
+struct Decimal;
+
+impl Codec<Visits> for Decimal {
+    fn tag(&self) -> u8 {
+        77
+    }
+
+    fn encode(&self, visits: &Visits) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+        Ok(visits.count.to_string().into_bytes())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Visits, Box<dyn Error + Send + Sync>> {
+        let text = str::from_utf8(bytes)?;
+        Ok(Visits { count: if text.is_empty() { 0 } else { text.parse()? } })
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_id_is_no_session_although_the_codec_decodes_no_bytes() {
+    let store = MemoryStore::new();
+    let builder = SessionManager::<Visits>::builder().store(store.clone()).codec(Decimal);
+    let sessions = builder.on_conflict(ConflictPolicy::Reject).build().unwrap();
+    let created = sessions.create(Visits::default()).await.unwrap();
+    assert_eq!(sessions.load(created.key()).await.unwrap().unwrap().count, 0);
+    let key = StoreKey::from_bytes([7; 32]);
+    let tombstone = RecordBuilder::new().codec_tag(77).tombstone().build();
+    let saved = store.save(&key, &tombstone, Write::Create).await.unwrap();
+    assert_eq!(saved, SaveOutcome::Saved);
+    assert!(sessions.load(key).await.unwrap().is_none());
+    let updated = sessions.update(key, |visits| visits.count += 1).await;
+    assert!(matches!(updated, Err(SessionError::Gone)));
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Balances(HashMap<u32, u64>);
+
+/// The map is written in another order at the next request, and a `f64` does not hold these numbers.
+#[tokio::test]
+async fn numbers_above_2_to_the_53_are_no_change_when_a_map_is_borrowed() {
+    let events = EventLog::default();
+    let sessions = Mode::Store.builder::<Balances>(&ManualClock::new()).on_event(events.hook());
+    let mut browser = Browser::new(changing(sessions.build().unwrap()));
+    let fill = Change::new(|session: &mut Session<Balances>| {
+        session.0 = (0..20).map(|number| (number, (1 << 53) + 1 + u64::from(number))).collect();
+    });
+    browser.send_with(Request::post("/"), fill).await.expect_status(StatusCode::OK);
+    assert_eq!(events.take(), ["created"]);
+    for _ in 0..5 {
+        let borrow = Change::new(|session: &mut Session<Balances>| _ = session.0.get_mut(&7));
+        browser.send_with(Request::post("/"), borrow).await.expect_status(StatusCode::OK);
+        assert_eq!(events.take(), [""; 0]);
+    }
+    // A change in the last bit is one.
+    let add = Change::new(|session: &mut Session<Balances>| *session.0.get_mut(&7).unwrap() += 1);
+    browser.send_with(Request::post("/"), add).await.expect_status(StatusCode::OK);
+    assert_eq!(events.take(), ["saved"]);
 }

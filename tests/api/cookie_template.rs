@@ -1,15 +1,16 @@
 //! The cookie: its defaults, what the template changes, and what `build()` refuses.
 
+use axum::{Router, response::AppendHeaders, routing::get};
 use axum_typed_session::{
-    SessionManagerBuilder,
+    Session, SessionError, SessionManagerBuilder,
     cookie::{Cookie, CookieBuilder, Expiration, SameSite, time},
     testing::ManualClock,
 };
-use http::StatusCode;
+use http::{Request, StatusCode, header};
 
 use crate::{
     logins::{Login, app, logins},
-    support::{Browser, Log},
+    support::{Browser, Log, send},
 };
 
 fn named(name: &'static str) -> CookieBuilder<'static> {
@@ -96,6 +97,29 @@ async fn remove_unpartitioned_expires_the_unpartitioned_twin_first() {
     let attributes = "HttpOnly; SameSite=None; Partitioned; Secure; Path=/";
     assert_eq!(set, [twin.clone(), format!("__Host-id=TOKEN; {attributes}; Max-Age=86400")]);
     assert_eq!(removed, [twin, format!("__Host-id=; {attributes}; {gone}")]);
+}
+
+/// Browsers keep a cookie with Partitioned beside one without it, so the application may have both.
+#[tokio::test]
+async fn a_cookie_of_the_name_in_the_other_partition_stays() {
+    let none = || named("id").same_site(SameSite::None);
+    let cookies = ["id=other; Secure; Partitioned", "id=other; Secure"];
+    for (template, [other, same]) in
+        [(none(), cookies), (none().partitioned(true), [cookies[1], cookies[0]])]
+    {
+        let handler = move |mut session: Session<Login>| async move {
+            session.note.push('x');
+            let cookies = AppendHeaders([other, same].map(|cookie| (header::SET_COOKIE, cookie)));
+            Ok::<_, SessionError>((cookies, session.commit().await?, ()))
+        };
+        let sessions = with(template).build().unwrap();
+        let app = Router::new().route("/", get(handler)).with_state(sessions);
+        let answer = send(&app, Request::get("/")).await;
+        let set = answer.set_cookies();
+        assert_eq!(set.len(), 2, "{set:?}");
+        assert_eq!(set[0], other);
+        assert!(set[1].starts_with("id=") && !set[1].contains("other"), "{set:?}");
+    }
 }
 
 #[tokio::test]

@@ -200,16 +200,34 @@ async fn two_logouts_at_once_that_destroy_the_session_both_succeed() {
 /// The session goes on under the id that came first, so "logged out" would be a lie.
 #[tokio::test]
 async fn a_logout_that_keeps_a_flash_and_comes_after_a_new_id_is_refused() {
-    let sessions = Kind::Owned.sessions(&ManualClock::new());
-    let browser = ada(&sessions).await;
-    let Overlapped { slow, quick_browser, .. } =
-        overlap(&browser, log_out_with_flash, async |browser| {
-            assert_eq!(change(browser, renew_id).await.told(), "set");
-        })
-        .await;
-    assert_eq!(slow.status, StatusCode::CONFLICT);
-    slow.expect_no_cookie();
-    assert_eq!(user(&quick_browser).await.as_deref(), Some("ada"));
+    for kind in KINDS {
+        let sessions = kind.sessions(&ManualClock::new());
+        let browser = ada(&sessions).await;
+        let Overlapped { slow, quick_browser, .. } =
+            overlap(&browser, log_out_with_flash, async |browser| {
+                assert_eq!(change(browser, renew_id).await.told(), "set");
+            })
+            .await;
+        assert_eq!(slow.status, StatusCode::CONFLICT, "{kind:?}");
+        slow.expect_no_cookie();
+        assert_eq!(user(&quick_browser).await.as_deref(), Some("ada"), "{kind:?}");
+        // A request that comes after the new id, with the old cookie, is judged in the same way.
+        let late = change(&mut browser.clone(), log_out_with_flash).await;
+        assert_eq!(late.status, StatusCode::CONFLICT, "{kind:?}");
+        late.expect_no_cookie();
+        // A login in its place is one.
+        let log_in_anew = |session: &mut Session<Form>| {
+            session.clear();
+            log_in(session);
+        };
+        let login = change(&mut browser.clone(), log_in_anew).await;
+        let expected = match kind {
+            Kind::Owned => StatusCode::OK,
+            // Nothing tells it from a logout.
+            Kind::WithoutOwner | Kind::Revocations => StatusCode::CONFLICT,
+        };
+        assert_eq!(login.status, expected, "{kind:?}");
+    }
 }
 
 #[tokio::test]
@@ -228,6 +246,28 @@ async fn no_order_of_a_new_id_and_a_logout_leaves_ada_two_sessions() {
         assert_eq!(user(&one).await.is_some(), told, "{turns:?}");
     })
     .await;
+}
+
+/// Else a slow request that carries the old id would begin a session there, whose cookie takes the login away.
+#[tokio::test]
+async fn a_node_whose_clock_is_half_a_minute_ahead_remembers_a_replaced_id() {
+    let (here, ahead) = (ManualClock::new(), ManualClock::new());
+    ahead.advance(30 * SECOND);
+    let store = ProbeStore::new(&here);
+    let node = |clock: &ManualClock| {
+        let builder = SessionManager::builder().clock(clock.clone()).store(store.clone());
+        visited(builder.owner(|form: &Form| form.user.clone()).build().unwrap())
+    };
+    let mut browser = Browser::new(node(&here));
+    change(&mut browser, add_tea).await;
+    let mut slow = browser.at(&node(&ahead));
+    assert_eq!(change(&mut browser, log_in).await.told(), "set");
+    let answer = change(&mut slow, add_tea).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    answer.expect_no_cookie();
+    let logout: fn(&mut Session<Form>) = Session::destroy;
+    assert_eq!(change(&mut slow, logout).await.told(), "removed");
+    assert_eq!(user(&browser).await, None);
 }
 
 /// A browser that sent a login and never got the answer, and the one that got it.

@@ -8,11 +8,12 @@ use axum_typed_session::{
     store::{Record, SaveOutcome, Version, Write},
     testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 
 use crate::{
     logins::{FRESH, Login, expect_refusal, logins, router, without_keys},
-    support::Browser,
+    support::{Browser, COOKIE},
 };
 
 const SECRET: &str = "the note that nobody else reads";
@@ -96,6 +97,21 @@ async fn a_row_that_is_copied_to_another_key_opens_as_nothing() {
     let _ = world.store.save(&copy, &world.row(key).await, Write::Create).await.unwrap();
     assert_eq!(note(&sessions, copy).await, None);
     assert_eq!(note(&sessions, key).await.as_deref(), Some(SECRET));
+}
+
+/// Rows and tokens have keys of their own, although all come from one key of the application.
+#[tokio::test]
+async fn a_row_opens_as_no_token() {
+    let world = World::new();
+    let ring = Key::generate();
+    let sessions = world.encrypting(ring.clone());
+    let row = world.row(ann(&sessions).await).await;
+    let token = URL_SAFE_NO_PAD.encode(row.payload());
+    for manager in [sessions, without_keys(&world.clock).keys(ring).build().unwrap()] {
+        let mut browser = Browser::new(router(manager));
+        browser.jar.insert(COOKIE.to_owned(), token.clone());
+        browser.get("/").await.expect(StatusCode::OK, FRESH);
+    }
 }
 
 #[tokio::test]

@@ -95,6 +95,24 @@ async fn expired_sessions_make_room_first_whoever_owns_them() {
     assert_eq!(bounded.keys().await, [0, 2, 3]);
 }
 
+/// Also where expired sessions are kept for a while for whoever asks for them, and are more than a save sweeps.
+#[tokio::test]
+async fn many_expired_sessions_make_room_before_one_that_lives() {
+    let bounded = Bounded::to(10);
+    assert!(bounded.store.take_expired(0).await.unwrap().is_empty());
+    bounded
+        .create(0, &bounded.session().expires_at(Timestamp::from_unix_millis(u64::MAX)))
+        .await
+        .unwrap();
+    for number in 1..10 {
+        bounded.create(number, &bounded.session().owner(ADA)).await.unwrap();
+    }
+    bounded.clock.advance(HOUR);
+    let large = bounded.session().payload(vec![b'x'; 8 * PAYLOAD]);
+    bounded.create(10, &large).await.unwrap();
+    assert_eq!(bounded.keys().await, [0, 10]);
+}
+
 #[tokio::test]
 async fn sessions_with_an_owner_stay_however_old_they_are() {
     let bounded = Bounded::to(3);

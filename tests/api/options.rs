@@ -59,6 +59,26 @@ async fn a_refused_session_is_replaced_by_one_with_a_new_id() {
     assert_eq!(refused.post("/destroy").await.max_age(), Some(0));
 }
 
+/// The request of the sign-out is refused, such as from another browser; the session is signed out all the same.
+#[tokio::test]
+async fn a_logout_ends_a_session_that_validate_refuses() {
+    let clock = ManualClock::new();
+    let store = || MemoryStore::builder().clock(clock.clone()).build();
+    let strict = |manager: SessionManagerBuilder<Login>| {
+        app(manager.validate(|parts, _| !parts.headers.contains_key(header::USER_AGENT)))
+    };
+    let in_cookies = strict(logins(&clock).revocations(store()));
+    for app in [in_cookies, strict(without_keys(&clock).store(store()))] {
+        let mut browser = Browser::new(app);
+        browser.post("/note?mine").await.set_cookie();
+        let copy = browser.clone();
+        copy.clone().get("/").await.expect(StatusCode::OK, "mine");
+        let logout = Request::post("/destroy").header(header::USER_AGENT, "curl");
+        assert_eq!(browser.send(logout).await.max_age(), Some(0));
+        copy.clone().get("/").await.expect(StatusCode::OK, FRESH);
+    }
+}
+
 #[tokio::test]
 async fn what_validate_data_refuses_is_not_saved() {
     let strict = logins(&ManualClock::new()).validate_data(|login| login.note != "old");

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum_typed_session::{
-    MemoryStore, Session,
+    MemoryStore, Session, SessionStore, StoreError, delegate_session_store,
     testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use http::{Request, StatusCode};
@@ -182,6 +182,30 @@ async fn a_list_that_cannot_be_reached_is_503_and_keeps_the_cookie() {
     answer.expect_status(StatusCode::SERVICE_UNAVAILABLE).expect_no_cookie();
     world.list.heal();
     assert_eq!(count(&world, &browser).await, 5);
+}
+
+/// A list none of whose entries can be read.
+struct Damaged(MemoryStore);
+
+impl SessionStore for Damaged {
+    delegate_session_store!(all except load => self.0, async |_, call| call.await);
+    delegate_session_store!(load => self.0, async |_, call| match call.await? {
+        Some(_entry) => Err(StoreError::Corrupt),
+        None => Ok(None),
+    });
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_revokes_all_the_same() {
+    let clock = ManualClock::new();
+    let list = Damaged(MemoryStore::builder().clock(clock.clone()).build());
+    let node = changing(cookie_mode(&clock).revocations(list).build().unwrap());
+    let world = World { nodes: [node.clone(), node], ..World::new() };
+    let mut browser = logged_in(&world).await;
+    let stolen = browser.clone();
+    assert_eq!(count(&world, &stolen).await, 5);
+    run(&mut browser, Session::destroy).await.expect_status(StatusCode::OK);
+    assert_eq!(count(&world, &stolen).await, 0);
 }
 
 #[tokio::test]

@@ -2,7 +2,12 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
 };
 
 use axum::{
@@ -74,6 +79,24 @@ macro_rules! in_both_modes {
     };
 }
 pub(crate) use in_both_modes;
+
+/// Runs work that takes seconds, and fails if it takes longer than any busy machine could need.
+///
+/// The work has a thread of its own, because nothing else could stop it.
+#[track_caller]
+pub fn ends_within_a_minute<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
+    let (done, end) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(work());
+        done.send(()).unwrap();
+    });
+    match end.recv_timeout(Duration::from_secs(60)) {
+        Ok(()) => {}
+        Err(RecvTimeoutError::Timeout) => panic!("it takes longer than a minute"),
+        Err(RecvTimeoutError::Disconnected) => thread.join().unwrap(),
+    }
+}
 
 /// A memory store that lists the calls it gets, and fails those it is told to.
 #[derive(Clone)]

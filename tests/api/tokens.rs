@@ -58,8 +58,8 @@ async fn two_tokens_of_the_same_data_have_nothing_in_common_but_version_and_key_
     assert!(equal.count() < 16);
 }
 
-/// Every way to damage a token that has a name.
-fn damaged(token: &str) -> Vec<String> {
+/// Every way to damage a token that has a name. `other` is another authentic token of the same manager.
+fn damaged(token: &str, other: &str) -> Vec<String> {
     let mut tokens: Vec<String> = (0..token.len()).map(|end| token[..end].to_owned()).collect();
     for index in 0..token.len() {
         let other = if token.as_bytes()[index] == b'A' { "B" } else { "A" };
@@ -67,18 +67,38 @@ fn damaged(token: &str) -> Vec<String> {
     }
     let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
     for index in 0..bytes.len() {
-        for bit in [0x01, 0x80] {
+        for bit in 0..8 {
             let mut flipped = bytes.clone();
-            flipped[index] ^= bit;
+            flipped[index] ^= 1 << bit;
             tokens.push(URL_SAFE_NO_PAD.encode(flipped));
         }
     }
+    // Among others a tag of zeros, and the nonce, the text or the tag of another token.
+    tokens.extend(mixtures(&bytes, &vec![0; bytes.len()]));
+    tokens.extend(mixtures(&bytes, &URL_SAFE_NO_PAD.decode(other).unwrap()));
     for end in ["A", "AA", "AAA", "AAAA", "=", "==", ".", "!", "\u{7e}"] {
         tokens.push(format!("{token}{end}"));
         tokens.push(format!("{end}{token}"));
     }
     tokens.push(format!("{token}{token}"));
     tokens
+}
+
+/// One token with bytes of the other in any place: its nonce, its text, its tag, all of these, or parts of them.
+fn mixtures(one: &[u8], other: &[u8]) -> Vec<String> {
+    assert_eq!(one.len(), other.len());
+    let mut mixtures = Vec::new();
+    for length in [1, 16, 24, 32, one.len()] {
+        for start in 0..one.len() {
+            let end = (start + length).min(one.len());
+            let mut mixture = one.to_vec();
+            mixture[start..end].copy_from_slice(&other[start..end]);
+            if mixture != one && mixture != other {
+                mixtures.push(URL_SAFE_NO_PAD.encode(mixture));
+            }
+        }
+    }
+    mixtures
 }
 
 #[tokio::test]
@@ -95,13 +115,13 @@ async fn every_damaged_token_gets_the_same_answer_a_fresh_session_and_one_event(
     for (name, manager) in managers {
         let log = EventLog::default();
         let app = app(manager.on_event(log.hook()));
-        let token = issue(&app, "mine").await.token();
+        let (token, other) = (issue(&app, "mine").await.token(), issue(&app, "hers").await.token());
         read_cookie(&app, &token).await.expect(StatusCode::OK, "mine");
         log.take();
         let expected = read_cookie(&app, "never-issued").await;
         assert_eq!((expected.status, &*expected.body), (StatusCode::OK, FRESH));
         log.take();
-        for damaged in damaged(&token) {
+        for damaged in damaged(&token, &other) {
             let answer = read_cookie(&app, &damaged).await;
             assert_eq!(answer.body, expected.body, "{name}: {damaged} of {token}");
             assert_eq!(answer.status, expected.status, "{name}");
@@ -302,6 +322,24 @@ async fn authentic_tokens_with_contents_no_server_writes_start_a_fresh_session()
         assert_eq!(log.take(), Vec::from_iter(event), "{name}");
         answer.expect_no_cookie();
     }
+}
+
+/// A client could make a server decode and check a whole header of 64 KiB otherwise.
+#[tokio::test]
+async fn a_token_longer_than_any_that_is_sent_is_not_opened() {
+    let log = EventLog::default();
+    let app = app(logins(&then()).signed(true).on_event(log.hook()));
+    let token_of = |length: usize| {
+        let payload = format!(r#"{{"user":null,"note":"{}"}}"#, "x".repeat(length));
+        let payload = Vec::leak(payload.into_bytes());
+        signed_token(&key(), &Plaintext { payload, ..PLAINTEXT }.bytes())
+    };
+    let longest = (0..4096).rev().find(|length| token_of(*length).len() <= 4096).unwrap();
+    let opened = read_cookie(&app, &token_of(longest)).await;
+    opened.expect(StatusCode::OK, &"x".repeat(longest));
+    assert_eq!(log.take(), [""; 0]);
+    read_cookie(&app, &token_of(longest + 1)).await.expect(StatusCode::OK, FRESH);
+    assert_eq!(log.take(), ["invalid_token"]);
 }
 
 /// The key of the golden tokens; public, so of no other use.

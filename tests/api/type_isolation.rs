@@ -332,3 +332,26 @@ fn a_clone_keeps_its_manager_alive() {
     expect_one_warning(&log.take_all(), ["shop::Member", "Administrator", ".kind("]);
     drop((clone, second));
 }
+
+/// A key from a form or a list may be of another type that happens to read.
+#[tokio::test]
+async fn an_operation_by_key_touches_no_session_of_another_type() {
+    #[derive(Default, Serialize, Deserialize)]
+    struct Login {
+        user: Option<String>,
+    }
+    #[derive(Default, Serialize, Deserialize)]
+    struct Settings {
+        #[serde(default)]
+        theme: String,
+    }
+    let store = MemoryStore::new();
+    let logins = SessionManager::<Login>::builder().store(store.clone()).build().unwrap();
+    let settings = SessionManager::<Settings>::builder().store(store.clone()).build().unwrap();
+    let login = logins.create(Login { user: Some("ada".to_owned()) }).await.unwrap();
+    assert!(settings.load(login.key()).await.unwrap().is_none());
+    let updated = settings.update(login.key(), |settings| settings.theme = "dark".to_owned()).await;
+    assert!(matches!(updated, Err(SessionError::Gone)), "{updated:?}");
+    let kept = logins.load(login.key()).await.unwrap().unwrap();
+    assert_eq!(kept.user.as_deref(), Some("ada"));
+}

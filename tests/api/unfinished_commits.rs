@@ -74,6 +74,23 @@ async fn answered(
     (answer, browser, outcome)
 }
 
+/// The layer waits for five seconds. Then the response leaves, and nobody is told what comes after it.
+#[tokio::test(start_paused = true)]
+async fn a_commit_in_a_task_that_ends_after_the_response_is_no_success() {
+    let world = World::with(|builder| builder.store_timeout(30 * SECOND));
+    let browser = world.browser_with(ann()).await;
+    for held in [Fault::Pause, Fault::HoldAnswer] {
+        let gate = Gate::new();
+        world.store.inject_next(1, Operation::Save, held(gate.clone()));
+        let (app, outcome) = spawning(&world.sessions, &gate, |session| session.count += 1);
+        let answer = browser.at(&app).send(Request::post("/")).await;
+        answer.expect_no_cookie();
+        gate.open();
+        let outcome = outcome.await.unwrap();
+        assert!(matches!(outcome, Err(SessionError::Closed)), "{outcome:?}");
+    }
+}
+
 #[tokio::test]
 async fn of_a_commit_in_a_task_the_client_is_told_or_nothing_came() {
     for (name, start, wish, operation, call, told) in [

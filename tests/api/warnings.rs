@@ -13,7 +13,12 @@ use axum_typed_session::{
 };
 use http::StatusCode;
 
-use crate::support::{Browser, Log, MILLISECOND, Mode, SECOND, Visits, in_both_modes, scripted};
+use crate::{
+    support::{
+        Browser, Change, Log, MILLISECOND, Mode, SECOND, Visits, changing, in_both_modes, scripted,
+    },
+    world::{Data, World, change},
+};
 
 in_both_modes! {
     what_a_handler_forgets_is_warned_of_with_its_method_and_route,
@@ -285,4 +290,44 @@ async fn a_guard_of_a_middleware_is_enough(mode: Mode) {
         nothing(&log, "a dropped guard");
         browser.jar.clear();
     }
+}
+
+/// Somebody else may have planted the id. In a cookie the copy that he keeps is not signed in.
+#[tokio::test]
+async fn a_login_that_keeps_its_id_in_a_store_is_warned_of_once() {
+    let login = |session: &mut Session<Data>| session.user = Some("ada-lovelace".to_owned());
+    let log = Log::start();
+    let world = World::new();
+    for warns in [true, false] {
+        let mut browser = world.browser_with(Data::count_of(1)).await;
+        nothing(&log, "a visitor");
+        world.run(&mut browser, change(login)).await.expect_status(StatusCode::OK);
+        if warns {
+            let line = one_line(&log);
+            assert!(line.contains("`session.regenerate()` at every sign-in"), "{line}");
+            assert!(!line.contains("lovelace"), "{line}");
+        } else {
+            nothing(&log, "once");
+        }
+    }
+    // With a new id, in a new session, and for a session that begins in this request.
+    let world = World::new();
+    let mut browser = world.browser_with(Data::count_of(1)).await;
+    let regenerate = change(move |session| {
+        login(session);
+        session.regenerate();
+    });
+    world.run(&mut browser, regenerate).await.expect_status(StatusCode::OK);
+    world.run(&mut world.browser(), change(login)).await.expect_status(StatusCode::OK);
+    nothing(&log, "a new id");
+    let sessions = Mode::Cookie.builder::<Data>(&ManualClock::new());
+    let sessions = sessions.owner(|data| data.user.clone()).build().unwrap();
+    let mut browser = Browser::new(changing(sessions));
+    let visit = Change::new(|session: &mut Session<Data>| session.count = 1);
+    browser.send_with(http::Request::post("/"), visit).await.expect_status(StatusCode::OK);
+    browser
+        .send_with(http::Request::post("/"), Change::new(login))
+        .await
+        .expect_status(StatusCode::OK);
+    nothing(&log, "in a cookie");
 }
