@@ -29,7 +29,7 @@ postgres=$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null |
 install_missing cc gcc chromium chromium chromedriver chromium-driver redis-server redis-server \
     memcached memcached \
     "${postgres:-postgres}" postgresql /usr/sbin/mariadbd mariadb-server \
-    /usr/sbin/pgbouncer pgbouncer nginx nginx node nodejs npm npm
+    /usr/sbin/pgbouncer pgbouncer nginx nginx node nodejs npm npm valgrind valgrind
 
 # Unpacks the servers of scripts/redis-servers.txt, unless an earlier run did.
 servers="$PWD/target/redis-servers"
@@ -88,6 +88,9 @@ say "what the comparison in README.md says of other libraries"
 cargo test --locked --manifest-path benches/Cargo.toml --target-dir target/benches --test others
 npm ci --silent --no-fund --no-audit --prefix benches/koa
 npm test --silent --prefix benches/koa
+
+say "instructions of a request, as ratios to the same work without a library"
+cargo bench --locked --manifest-path benches/speed/Cargo.toml --target-dir target/benches --bench cost -- check
 
 say "tests/redis ran on"
 printf '%s\n' "${ran_on:-no server}"

@@ -1,9 +1,11 @@
 //! Instructions a request costs, counted under valgrind: repeatable, whatever else the machine does.
 //!
-//! `cargo bench --manifest-path benches/speed/Cargo.toml --features others --bench cost` prints thousands of instructions a request above
-//! the same request to a handler without sessions, which gets the same cookies and answers the same. The session is
-//! 318 bytes of JSON in one of four cookies; without a cookie, `new` saves a default one with a changed number and
-//! `fill` a whole one. Names of sides as arguments count these alone.
+//! `cargo bench --manifest-path benches/speed/Cargo.toml --features others --bench cost` prints thousands of
+//! instructions a request above the same request to a handler without sessions, which gets the same cookies and
+//! answers the same. The session is 318 bytes of JSON in one of four cookies; without a cookie, `new` saves a default
+//! one with a changed number and `fill` a whole one. Names of sides as arguments count these alone.
+//!
+//! With `check` it compares the sides with their floors and fails if one costs more than `LIMITS` allows.
 //!
 //! It needs Debian's package `valgrind`, whose processor has instructions for AES and none for SHA-256: the key
 //! of a stored session is one block of it, and counts 3.5.
@@ -55,8 +57,33 @@ fn count(side: &str, case: &str, bare: bool) -> f64 {
     difference / requests / 1000.0
 }
 
+/// The most that a side may cost, as a ratio to its floor: read, write, fill. Counted ratios are a tenth lower.
+const LIMITS: [(&str, &str, [f64; 3]); 2] =
+    [("cookie", "floor-cookie", [1.1, 1.1, 1.65]), ("memory", "floor-memory", [1.35, 1.55, 2.05])];
+
+/// Fails if a side costs more than its limit.
+fn check() {
+    let mut is_over = false;
+    for (side, floor, limits) in LIMITS {
+        for (case, limit) in ["read", "write", "fill"].into_iter().zip(limits) {
+            let bare = count(side, case, true);
+            let ratio = (count(side, case, false) - bare) / (count(floor, case, false) - bare);
+            let verdict = if ratio > limit { "too much" } else { "ok" };
+            println!("{side} / {floor}, {case}: {ratio:.2}, at most {limit:.2}: {verdict}");
+            is_over |= ratio > limit;
+        }
+    }
+    assert!(
+        !is_over,
+        "a request costs more instructions than before; if it has to, raise `LIMITS`"
+    );
+}
+
 fn main() {
     let args: Vec<String> = env::args().collect();
+    if args.iter().any(|arg| arg == "check") {
+        return check();
+    }
     if let [_, run_word, side, case, requests, bare] = &args[..]
         && run_word == "run"
     {
