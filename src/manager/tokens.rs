@@ -210,7 +210,7 @@ impl Core {
             into.extend([&*live.id.to_text(), suffix]);
             return Ok(());
         };
-        let sealed = sealer.seal(context, self.text_len(record), into, |text| {
+        let outcome = sealer.seal(context, self.text_len(record), into, |text| {
             if self.data_in_token() {
                 text.extend(id.iter().take(CARRIED_ID_BYTES));
                 put_time(text, now);
@@ -220,7 +220,7 @@ impl Core {
                 text.extend_from_slice(id);
             }
         });
-        sealed.map_err(SessionError::Seal)
+        outcome.map_err(SessionError::Seal)
     }
 
     /// Makes the id of a session. Of an id in a token with data only a part counts.

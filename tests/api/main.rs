@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod forge;
+mod future_sizes;
 mod logins;
 mod requests;
 mod secrets;
