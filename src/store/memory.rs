@@ -74,22 +74,29 @@ use crate::{
 ///
 /// | a client sends | where the oldest session always goes first | in this store |
 /// |---|---|---|
-/// | requests without a cookie | the oldest login ends after 2,284 | any number ends no session that came back; one that did not come back ends after 2,484 |
-/// | two requests for each new session | the oldest login ends after 4,568 | the session that was used longest ago ends after 4,966 |
-/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after 2,179 within ten seconds | any number ends no session and refuses no login |
+/// | requests without a cookie | the oldest login ends after 3,256 | any number ends no session that came back; one that did not come back ends after 3,256 |
+/// | two requests for each new session | the oldest login ends after 6,512 | the session that was used longest ago ends after 6,510 |
+/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after about 3,300 within ten seconds | any number ends no session and refuses no login |
 ///
 /// The tests in `tests/api/memory_attacks.rs` have these numbers.
 ///
-/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 561 bytes for each
-/// session, and by 629 bytes for each session with an owner. A session that was loaded takes 32 bytes more. The bound
-/// counts 384 bytes and the [`Record::to_bytes`] of each session, so the default holds about 410,000 of these
-/// sessions. To measure it again, run `cargo bench --manifest-path benches/Cargo.toml --bench memory`.
+/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 456 bytes for each
+/// session, and by 546 bytes for each session with an owner. The bound counts 288 bytes and the [`Record::to_bytes`] of
+/// each session, so the default holds about 480,000 of these sessions. The memory of a session that ended is used for
+/// another one. To measure it again, run `cargo bench --manifest-path benches/Cargo.toml --bench memory`.
+///
+/// # Speed
+///
+/// A load is one search in a hash table. It also takes a lock of one of 32 parts of the store, so requests on several
+/// cores seldom wait for each other. Only a save in a full store takes the locks of all parts. The hash has a random
+/// key, so chosen session ids cannot make the table slow.
 ///
 /// # Expiry
 ///
-/// The clock of this process decides when a session expires. An expired session is deleted when another session is
-/// saved, or by a thread that runs once a minute. The first save starts this thread, and the thread ends with the store.
-/// No [`Cleanup`](crate::store::Cleanup) is needed, except for [`on_end`](crate::SessionManagerBuilder::on_end).
+/// The clock of this process decides when a session expires. An expired session is deleted when another session of the
+/// same part is saved, when a full store needs its room, or by a thread that runs once a minute. The first save starts
+/// this thread, and the thread ends with the store. No [`Cleanup`](crate::store::Cleanup) is needed, except for
+/// [`on_end`](crate::SessionManagerBuilder::on_end).
 ///
 /// From the first [`take_expired`](SessionStore::take_expired) on, even with the limit 0, the store leaves expired
 /// sessions to that method, except where it needs their room. It then deletes by itself only sessions that expired an
@@ -97,14 +104,15 @@ use crate::{
 ///
 /// # Pages
 ///
-/// A page of [`list`](SessionStore::list) has at most 1,000 keys, in the order of their bytes. A page of `take_expired`
-/// has at most 128 sessions. While a page is read, other calls wait. With a million sessions, a page of keys took 0.1
-/// ms and a page of expired sessions took up to 0.5 ms, in the median of the benchmark above.
+/// A page of [`list`](SessionStore::list) looks at 1,000 places of sessions. Places of ended sessions count too, so a
+/// page may have few keys or none before the last page. A page of `take_expired` has at most 128 sessions. While a page
+/// is read, other calls to one part of the store wait. With a million sessions, a page of keys took 0.03 ms and a page of
+/// expired sessions took up to 0.3 ms, in the median of the benchmark above.
 ///
 /// # Cancellation
 ///
-/// Every operation except [`delete_expired`](SessionStore::delete_expired) completes the first time that it is
-/// polled.
+/// Every operation except [`delete_expired`](SessionStore::delete_expired) and `take_expired` completes the first time
+/// that it is polled. If the future of `take_expired` is dropped, the sessions that it removed are lost.
 #[doc(alias("in-memory", "moka", "HashMap"))]
 #[derive(Clone)]
 pub struct MemoryStore {

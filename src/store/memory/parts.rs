@@ -27,18 +27,24 @@ pub(super) const STEPS_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) common: Arc<Common>,
-    parts: [Mutex<Rows>; PARTS],
+    parts: [Part; PARTS],
 }
 
+/// The rows of a part and their lock. It begins a cache line of its own, since cores that share a line wait for each
+/// other.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Part(Mutex<Rows>);
+
 /// No code under this lock can panic halfway through a change, so a poisoned lock is usable.
-fn lock(part: &Mutex<Rows>) -> MutexGuard<'_, Rows> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(part: &Part) -> MutexGuard<'_, Rows> {
+    part.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Parts {
     pub(super) fn new(max_bytes: usize) -> Self {
         let common = Arc::new(Common::new(max_bytes));
-        let parts = array::from_fn(|part| Mutex::new(Rows::new(part, Arc::clone(&common))));
+        let parts = array::from_fn(|part| Part(Mutex::new(Rows::new(part, Arc::clone(&common)))));
         Self { common, parts }
     }
 
