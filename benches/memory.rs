@@ -121,7 +121,7 @@ async fn measure(owned: bool) -> Result<(), Box<dyn Error>> {
 
 /// Loads and changes so many random sessions in a round. A round is short, so that other programs of the machine seldom
 /// interrupt it.
-const IN_A_ROUND: usize = 200;
+const IN_A_ROUND: u32 = 200;
 
 #[tokio::main(flavor = "current_thread")]
 async fn compare_speed() -> Result<(), Box<dyn Error>> {
@@ -149,13 +149,13 @@ async fn compare_speed() -> Result<(), Box<dyn Error>> {
             for key in &round {
                 let _ = store.load(key).await?;
             }
-            loads.push(started.elapsed() / IN_A_ROUND as u32);
+            loads.push(started.elapsed() / IN_A_ROUND);
             let round: Vec<_> = (0..IN_A_ROUND).map(|_| random()).collect();
             let started = Instant::now();
             for key in round {
                 sessions.update(key, |login| login.note.push('x')).await?;
             }
-            changes.push(started.elapsed() / IN_A_ROUND as u32);
+            changes.push(started.elapsed() / IN_A_ROUND);
         }
         loads.sort();
         changes.sort();

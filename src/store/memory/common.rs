@@ -29,7 +29,7 @@ const LEFT_FOR_OTHERS: Duration = Duration::from_secs(60 * 60);
 /// Returns the number of the part of a key or an owner, from its first bits.
 pub(super) fn part_of(bytes: &[u8; 32]) -> usize {
     let [first, ..] = *bytes;
-    usize::from(first) * PARTS >> u8::BITS
+    (usize::from(first) * PARTS) >> u8::BITS
 }
 
 /// The place of a row, as one number.

@@ -90,13 +90,13 @@ impl Parts {
         // A row may leave its owner after the index was read, such as when its session gets a new id. The index is
         // then read again, since it may not have had the new row yet.
         loop {
-            let places = self.common.places_of(owner);
-            let keys = places.into_iter().map(|place| {
+            let mut keys = Vec::new();
+            let is_current = self.common.places_of(owner).into_iter().all(|place| {
                 let (part, slot) = part_and_slot(place);
-                self.part(part).key_of(slot, owner, now)
+                self.part(part).add_key_of(owner, slot, now, &mut keys)
             });
-            if let Some(keys) = keys.collect::<Option<Vec<_>>>() {
-                return keys.into_iter().flatten().collect();
+            if is_current {
+                return keys;
             }
         }
     }

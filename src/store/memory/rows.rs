@@ -252,16 +252,17 @@ impl Rows {
         self.delete_expired(self.common.expired_for_itself(now), steps);
     }
 
-    /// Looks at the row of a slot, which an index says belongs to this owner. Returns `None` if it no longer does, and
-    /// otherwise its key if it is live.
-    pub(super) fn key_of(
+    /// Adds the key of a row to those of its owner if it is live. Returns `false` if the row is no longer this owner's.
+    pub(super) fn add_key_of(
         &self,
-        slot: u32,
         owner: &OwnerKey,
+        slot: u32,
         now: Timestamp,
-    ) -> Option<Option<StoreKey>> {
-        let row = self.slab.get(slot).filter(|row| row.owner() == Some(*owner))?;
-        Some(row.is_live(now).then(|| row.key()))
+        keys: &mut Vec<StoreKey>,
+    ) -> bool {
+        let row = self.slab.get(slot).filter(|row| row.owner() == Some(*owner));
+        keys.extend(row.filter(|row| row.is_live(now)).map(Row::key));
+        row.is_some()
     }
 
     /// Looks at the slots from this one on, and adds the keys of live sessions to a page. Returns the slot at which the
