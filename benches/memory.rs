@@ -143,7 +143,7 @@ async fn compare_speed() -> Result<(), Box<dyn Error>> {
         }
         let (mut loads, mut changes) = (Vec::new(), Vec::new());
         for _ in 0..500 {
-            let mut random = || keys[rand::random::<usize>() % stored];
+            let random = || keys[rand::random::<usize>() % stored];
             let round: Vec<_> = (0..IN_A_ROUND).map(|_| random()).collect();
             let started = Instant::now();
             for key in &round {
