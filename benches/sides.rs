@@ -18,9 +18,10 @@ use http::{Request, header};
 use crate::{floor, shopper::Shopper};
 
 /// Sides that this crate does not have do the same work with another library or with none.
-pub const SIDES: [&str; 12] = [
+pub const SIDES: [&str; 13] = [
     "floor-cookie",
     "cookie",
+    "cookie-identity",
     "cookie-layer",
     "signed",
     "jar",
@@ -188,6 +189,9 @@ mod ruts {
 fn app(side: &str) -> Router {
     if let Some(side) = side.strip_suffix("-layer") {
         return app(side).layer(AutoCommitLayer::new());
+    }
+    if let Some(side) = side.strip_suffix("-identity") {
+        return app(side).layer(::tower::layer::util::Identity::new());
     }
     let key = Key::from(&(0..64).map(|byte| byte * 3).collect::<Vec<u8>>());
     let sessions = SessionManager::<Shopper>::builder();

@@ -51,7 +51,7 @@ unpack_servers() {
 
 say "the declared rust-version"
 # `sqlx` needs a newer one, so the features that bring it are left out.
-older=(--locked --features redis-rustls,memcached,testing)
+older=(--locked --features redis-rustls,memcached,import,testing)
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if cargo "+$rust_version" --version >/dev/null 2>&1; then
     cargo "+$rust_version" check "${older[@]}"

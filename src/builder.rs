@@ -9,13 +9,15 @@ use cookie::Cookie;
 use http::request::Parts;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::Clock,
     codec::{Codec, JSON_TAG, JsonCodec},
     error::{BoxError, SessionError, StoreError},
     event::{EndReason, Events, SessionEvent},
     expiry::{ExpiryPolicy, IdleTimeout, Rolling},
+    import::{Import, OldSessions},
     keys::KeyRing,
     manager::{ConflictPolicy, DataOptions, Home, Options, SessionManager},
     merge::Shape,
@@ -54,6 +56,7 @@ where
                 cookie: None,
                 cookie_for: None,
                 former_cookies: Vec::new(),
+                imports: Vec::new(),
                 insecure_http: false,
                 remove_unpartitioned: false,
                 events: Events { kind: short_name(type_name::<T>()), hook: None },
@@ -65,7 +68,6 @@ where
                     anonymous_idle_timeout: None,
                 },
                 extend_if: None,
-                clock: Arc::new(SystemClock),
                 generate_id: None,
                 error_response: None,
                 owner_is_told: false,
@@ -79,6 +81,7 @@ where
                 encrypt_rows: false,
                 max_cookie_bytes: None,
                 store_timeout: None,
+                clock: None,
                 clock_skew: Duration::from_secs(60),
             },
             token: TokenOptions::default(),
@@ -511,6 +514,59 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// attacker.
     pub fn former_cookie(mut self, template: impl Into<Cookie<'static>>) -> Self {
         self.options.former_cookies.push(template.into());
+        self
+    }
+
+    /// Takes over the sessions of another library until a date, so that its users stay signed in. Default: none. Call
+    /// it once for each library.
+    ///
+    /// `old` is asked if a request brings no valid session of this manager. The session that it finds is the session
+    /// of the request, and its data can be read and changed as always. The first commit saves it, even if nothing
+    /// changed: the response sets the session cookie and removes the [cookies](OldSessions::cookies) of the old
+    /// library. A handler that does not commit has imported nothing, and the next request asks again. The event
+    /// [`Imported`](crate::SessionEventKind::Imported) counts the sessions that moved.
+    ///
+    /// The session lives for as long as the old one had left, and no longer than the options of this manager allow.
+    /// A save restarts its idle timeout. [`validate`](Self::validate) and [`validate_data`](Self::validate_data) are
+    /// asked as for any session. The option needs [`keys`](Self::keys), since the new id is derived from them and from
+    /// the old credential: requests that a browser sends at once get the same session.
+    /// [`id_generator`](Self::id_generator) is not called.
+    ///
+    /// Two managers must not import the same old cookie, since the first that does removes it.
+    ///
+    /// # Security
+    ///
+    /// - An old session is imported once. A mark with a hash of its credential stays in the [`store`](Self::store), or
+    ///   in the list of [`revocations`](Self::revocations), until the old session would have expired or the import
+    ///   ends. For some seconds after the import, requests that the browser has already sent reach the imported
+    ///   session. After that, and after a sign-out, the old credential opens nothing.
+    /// - In cookie mode without [`revocations`](Self::revocations) there is no such mark, and
+    ///   [`build`](Self::build) warns: a copy of an old cookie can be imported again until it expires.
+    /// - [`destroy_all_of`](SessionManager::destroy_all_of) does not know old sessions that were not imported yet.
+    ///   End them in the old library.
+    /// - A sign-out removes the old cookies from the browser. A copy of an old cookie that was never imported stays
+    ///   valid until it expires, as it does in the old library.
+    /// - Every format has the weakness of its library. Choose a near date for `until`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Login { user: Option<String> }
+    /// use axum_typed_session::{
+    ///     Key, MemoryStore, SessionManager, import::OldSessions,
+    ///     time::{Duration, OffsetDateTime},
+    /// };
+    ///
+    /// fn sessions(old: impl OldSessions<Login>) -> SessionManager<Login> {
+    ///     let builder = SessionManager::<Login>::builder().keys(Key::generate());
+    ///     let until = OffsetDateTime::now_utc() + Duration::days(30);
+    ///     builder.store(MemoryStore::new()).import(until, old).build().unwrap()
+    /// }
+    /// ```
+    #[doc(alias("migrate", "koa-session", "egg-session", "express-session", "cookie-session"))]
+    pub fn import(mut self, until: OffsetDateTime, old: impl OldSessions<T>) -> Self {
+        self.options.imports.push(Import::new(until.into(), old));
         self
     }
 
@@ -1409,7 +1465,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// ```
     #[doc(alias("mock", "mock time", "fake time", "freeze"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.options.clock = Arc::new(clock);
+        self.options.clock = Some(Arc::new(clock));
         self
     }
 }

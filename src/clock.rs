@@ -1,6 +1,9 @@
 //! The clock, and instants as stores keep them.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use time::{OffsetDateTime, PrimitiveDateTime};
 
@@ -24,6 +27,12 @@ impl Timestamp {
     /// Makes a timestamp from the milliseconds since the Unix epoch. See the [example](Self#example).
     pub const fn from_unix_millis(millis: u64) -> Self {
         Self(millis)
+    }
+
+    /// Returns the time of the operating system; a time before 1970 becomes 1970.
+    pub(crate) fn now() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Returns the milliseconds since the Unix epoch. See the [example](Self#example).

@@ -19,6 +19,19 @@ fn unquote(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 
+/// Returns the values that arrived under a name, in the order of the request.
+pub(crate) fn values_of<'h>(
+    headers: &'h HeaderMap,
+    name: &'h str,
+) -> impl Iterator<Item = &'h [u8]> + 'h {
+    let pairs = headers.get_all(header::COOKIE).into_iter();
+    let pairs = pairs.flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(unquote(value.trim_ascii()))
+    })
+}
+
 /// A checked cookie template. All but the value and Max-Age is rendered already.
 pub(crate) struct CookieTemplate {
     pub(crate) name: String,
@@ -50,8 +63,39 @@ impl CookieTemplate {
             cookie.set_secure(false);
         }
         fill_in_defaults(&mut cookie);
+        check(&cookie)
+            .map_err(|problem| ConfigError::new(format!("`.{option}(..)`: {problem}")))?;
+        Self::rendered(option, &cookie, insecure_http)
+    }
+
+    /// Makes the template of a cookie of another library, which is only removed. Its name may have characters that
+    /// RFC 6265 does not allow, such as `koa:sess`.
+    pub(crate) fn foreign(mut cookie: Cookie<'static>) -> Result<Self, ConfigError> {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b";,=\"".contains(&byte);
+        if cookie.name().is_empty() || !cookie.name().bytes().all(is_plain) {
+            let problem = "`.import(..)`: a cookie to remove has a name that no browser sends";
+            return Err(ConfigError::new(problem));
+        }
+        // Without Secure, the removal works over http and https. A prefix and these attributes need it.
+        let needs_secure = cookie.partitioned() == Some(true)
+            || cookie.same_site() == Some(SameSite::None)
+            || !prefix_of(cookie.name()).is_empty();
+        let secure = cookie.secure() == Some(true) || needs_secure;
+        let path = cookie.path().unwrap_or("/").to_owned();
+        cookie.set_path(path);
+        cookie.set_secure(secure);
+        cookie.set_value("");
+        cookie.unset_expires();
+        cookie.set_max_age(None);
+        Self::rendered("import", &cookie, false)
+    }
+
+    fn rendered(
+        option: &str,
+        cookie: &Cookie<'static>,
+        insecure_http: bool,
+    ) -> Result<Self, ConfigError> {
         let invalid = |problem: &str| ConfigError::new(format!("`.{option}(..)`: {problem}"));
-        check(&cookie).map_err(|problem| invalid(&problem))?;
         // `Expires` beside `Max-Age=0` is for the oldest clients.
         let removal = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
         let removal =
@@ -60,13 +104,13 @@ impl CookieTemplate {
         // The value is empty, so the attributes follow the name and `=`.
         let attributes = cookie.to_string().split_off(name.len() + 1);
         Ok(Self {
-            identity: identity_of(&cookie),
+            identity: identity_of(cookie),
             attributes,
             secure: cookie.secure() == Some(true),
             partitioned: cookie.partitioned() == Some(true),
             removal,
             finder: Finder::new(&format!("{name}=")).into_owned(),
-            risks: risks_of(&cookie, insecure_http),
+            risks: risks_of(cookie, insecure_http),
             name,
         })
     }
@@ -92,22 +136,29 @@ impl CookieTemplate {
 
     /// Returns `true` if a `Set-Cookie` header is one of those this template renders.
     pub(crate) fn renders(&self, header: &HeaderValue) -> bool {
-        let mut parts = header.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let mut is_partitioned = || parts.any(|part| part.eq_ignore_ascii_case(b"partitioned"));
-        header.as_bytes().starts_with(self.finder.needle()) && is_partitioned() == self.partitioned
+        let header = header.as_bytes();
+        let attributes = || header.get(memchr(b';', header)?..);
+        let is_partitioned = || {
+            let mut parts = attributes().unwrap_or_default().split(|byte| *byte == b';');
+            parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"partitioned"))
+        };
+        header.starts_with(self.finder.needle()) && is_partitioned() == self.partitioned
     }
 
-    /// Renders the text that sets the cookie, for so many seconds or until the browser closes.
-    pub(crate) fn set(&self, value: &str, seconds: Option<u64>) -> Result<String, fmt::Error> {
+    /// Begins the text that sets the cookie to a value of this length. The value comes next.
+    pub(crate) fn begin(&self, value_len: usize) -> String {
+        let (name, attributes) = (&self.name, &self.attributes);
+        let mut text = String::with_capacity(name.len() + value_len + attributes.len() + 32);
+        text.extend([name, "="]);
+        text
+    }
+
+    /// Finishes the text, for so many seconds or until the browser closes.
+    pub(crate) fn finish(&self, text: &mut String, seconds: Option<u64>) -> fmt::Result {
         use fmt::Write as _;
 
-        let (name, attributes) = (&self.name, &self.attributes);
-        let mut text = String::with_capacity(name.len() + value.len() + attributes.len() + 32);
-        text.extend([name, "=", value, attributes]);
-        if let Some(seconds) = seconds {
-            write!(text, "; Max-Age={seconds}")?;
-        }
-        Ok(text)
+        text.push_str(&self.attributes);
+        seconds.map_or(Ok(()), |seconds| write!(text, "; Max-Age={seconds}"))
     }
 }
 

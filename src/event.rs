@@ -69,6 +69,9 @@ pub enum SessionEventKind {
         /// How many sessions were valid.
         valid: usize,
     },
+    /// A session of another library was saved as one of this crate, for
+    /// [`import`](crate::SessionManagerBuilder::import).
+    Imported,
     /// A new session was saved.
     Created,
     /// A stored session was saved again.
@@ -131,6 +134,7 @@ impl SessionEventKind {
             Self::InvalidToken => "invalid_token",
             Self::UnknownKey => "unknown_key",
             Self::Ambiguous { .. } => "ambiguous",
+            Self::Imported => "imported",
             Self::Created => "created",
             Self::Saved => "saved",
             Self::Touched => "touched",

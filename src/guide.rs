@@ -40,6 +40,7 @@ pages! {
     security
     does_not_compile
     cookie_not_kept
+    moving_in
     from_tower_sessions
     from_actix_session
     from_koa_session

@@ -77,7 +77,7 @@
 //! - Operation: [stores](guide::stores), [many nodes and proxies](guide::many_nodes),
 //!   [keys and schema changes](guide::keys_and_schemas), [security](guide::security)
 //! - Trouble: [it does not compile](guide::does_not_compile), [the cookie is not kept](guide::cookie_not_kept)
-//! - Moving: from [tower-sessions](guide::from_tower_sessions), [actix-session](guide::from_actix_session),
+//! - Moving: [nobody is signed out](guide::moving_in), from [tower-sessions](guide::from_tower_sessions), [actix-session](guide::from_actix_session),
 //!   [koa-session](guide::from_koa_session)
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -113,6 +113,7 @@ mod decision;
 mod merge;
 
 mod cookies;
+pub mod import;
 mod seal;
 mod transport;
 

@@ -207,7 +207,7 @@ impl Registry {
         self.fate.set(Fate::CLOSING);
         if !self.fate.is(Fate::POISONED) {
             for cell in self.cells() {
-                let committed = Box::pin(cell.commit_what_is_left(wanted)).await;
+                let committed = cell.commit_what_is_left(wanted).await;
                 result = result.and(committed);
             }
         }

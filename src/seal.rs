@@ -122,14 +122,17 @@ impl Sealer {
         ((self.head_bytes + plaintext) * 4).div_ceil(3)
     }
 
-    /// Seals what `write` appends, which is `len` bytes long.
+    /// Appends the token of what `write` appends, which is `len` bytes long.
     pub(crate) fn seal(
         &self,
         context: &Context,
         len: usize,
+        into: &mut String,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<String, BoxError> {
-        self.seal_bytes(context, len, write).map(|token| URL_SAFE_NO_PAD.encode_to_string(token))
+    ) -> Result<(), BoxError> {
+        let token = self.seal_bytes(context, len, write)?;
+        URL_SAFE_NO_PAD.encode_append(token, into);
+        Ok(())
     }
 
     /// Seals what `write` appends, which is `len` bytes long, without the base64 of a token.

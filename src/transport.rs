@@ -230,7 +230,8 @@ pub(crate) struct Binding {
 
 pub(crate) struct FormerCookie {
     pub(crate) template: CookieTemplate,
-    pub(crate) binding: Binding,
+    /// `None` for a cookie of another library, which is only removed.
+    pub(crate) binding: Option<Binding>,
 }
 
 impl Carrier {
@@ -238,7 +239,7 @@ impl Carrier {
     pub(crate) fn new(
         transport: Transport,
         template: CookieTemplate,
-        formers: Vec<CookieTemplate>,
+        formers: Vec<(CookieTemplate, bool)>,
         bind: impl Fn(&str, &str) -> Binding,
     ) -> Result<Self, ConfigError> {
         let invalid = |problem| ConfigError::new(format!("`.transport(..)`: {problem}"));
@@ -256,8 +257,8 @@ impl Carrier {
             Kind::Header { response, .. } => format!("header {:?}", response.as_str()),
             Kind::Custom { .. } => "custom transport".to_owned(),
         };
-        let bound = |template: CookieTemplate| {
-            let binding = bind(name, &template.identity);
+        let bound = |(template, has_tokens): (CookieTemplate, bool)| {
+            let binding = has_tokens.then(|| bind(name, &template.identity));
             FormerCookie { template, binding }
         };
         let formers = formers.into_iter().map(bound).collect();
@@ -309,7 +310,9 @@ impl Carrier {
             }
         }
         for FormerCookie { template, binding } in &self.formers {
-            template.visit_values(&parts.headers, |token| visit(token, binding, true));
+            if let Some(binding) = binding {
+                template.visit_values(&parts.headers, |token| visit(token, binding, true));
+            }
         }
     }
 
@@ -324,12 +327,22 @@ impl Carrier {
         self.cookie().filter(|cookie| cookie.secure).and_then(|_| plain_http::host(parts))
     }
 
-    /// Renders the header value that sets a token, for `seconds` or until the browser closes.
-    pub(crate) fn set(&self, token: String, seconds: Option<u64>) -> Result<HeaderValue, BoxError> {
-        sensitive(match self.cookie() {
-            Some(cookie) => cookie.set(&token, seconds)?,
-            None => token,
-        })
+    /// Begins the text of the header that sets a token of this length. The token comes next.
+    pub(crate) fn begin(&self, token_len: usize) -> String {
+        self.cookie()
+            .map_or_else(|| String::with_capacity(token_len), |cookie| cookie.begin(token_len))
+    }
+
+    /// Makes the header value from the text with the token, for `seconds` or until the browser closes.
+    pub(crate) fn finish(
+        &self,
+        mut text: String,
+        seconds: Option<u64>,
+    ) -> Result<HeaderValue, BoxError> {
+        if let Some(cookie) = self.cookie() {
+            cookie.finish(&mut text, seconds)?;
+        }
+        sensitive(text)
     }
 
     /// Returns the header value that removes a token, which is empty except for cookies.
@@ -350,6 +363,10 @@ impl Carrier {
         match &self.kind {
             Kind::Cookie => {
                 let removes_formers = removes_formers && told.is_some();
+                // As when the guard is in the response already.
+                if !removes_formers && headers.get_all(header::SET_COOKIE).iter().eq(&told) {
+                    return;
+                }
                 let formers = self.formers.iter().filter(|_| removes_formers);
                 let removals = formers.map(|former| former.template.removal.clone());
                 let cookies = self.take_others(headers).into_iter().chain(removals).chain(told);

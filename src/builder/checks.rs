@@ -58,10 +58,13 @@ impl TokenOptions {
         let seal = |ring| Sealer::new(ring, self.signed, self.home.is_none());
         let keys_of_rows = self.keys.as_ref().filter(|_| self.home.is_some());
         let owner_keys = keys_of_rows.map(|ring| ring.derive("owner")).transpose()?;
+        let keys_of_imports = self.keys.as_ref().filter(|_| !options.imports.is_empty());
+        let import_keys = keys_of_imports.map(|ring| ring.derive("import")).transpose()?;
         let settings = Settings {
             sealer: self.keys.as_ref().map(seal).transpose()?,
             row_sealer: keys_of_rows.map(Sealer::for_rows).transpose()?,
             owner_keys: owner_keys.unwrap_or_default(),
+            import_keys: import_keys.unwrap_or_default(),
             warnings: Warnings::default(),
             saves: AtomicU64::new(0),
             options,
@@ -78,6 +81,12 @@ impl TokenOptions {
             tracing::warn!(
                 "`.revocations(..)` keeps its list in memory, so a restart loses the list: if the keys \
                  stay the same, the cookies of ended sessions are valid again; use a store that survives a restart"
+            );
+        }
+        if !core.imports.is_empty() && matches!(*core.home, Home::Token(None)) {
+            tracing::warn!(
+                "`.import(..)` keeps no note of the sessions that it imported: a copy of an old cookie can be imported \
+                 again until it expires, even after a sign-out; set `.revocations(..)` or `.store(..)`"
             );
         }
         for risk in &core.tenant.carrier.template.risks {
@@ -114,8 +123,12 @@ impl TokenOptions {
             "`.on_conflict(..)` needs `.store(..)`; without a store, the browser keeps the cookie that arrives last"
         } else if has_store && options.max_cookie_bytes.is_some() {
             "`.max_cookie_bytes(..)` is for sessions in a cookie; with a store, use `.max_payload(..)`"
-        } else if !has_store && !has_list && options.store_timeout.is_some() {
-            "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`"
+        } else if !has_store
+            && !has_list
+            && options.imports.is_empty()
+            && options.store_timeout.is_some()
+        {
+            "`.store_timeout(..)` needs `.store(..)`, `.revocations(..)` or `.import(..)`"
         } else if has_migrate && !is_json {
             "`.migrate(..)` needs JSON, so it cannot be combined with a `.codec(..)`"
         } else if options.schema > 1 && !has_migrate {
@@ -128,6 +141,10 @@ impl TokenOptions {
             "`.cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if !options.former_cookies.is_empty() && !is_cookie {
             "`.former_cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
+        } else if !options.imports.is_empty() && self.keys.is_none() {
+            "`.import(..)` needs `.keys(..)`, from which it derives the ids of imported sessions"
+        } else if !options.imports.is_empty() && !is_cookie {
+            "`.import(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.cookie_for.is_some() && !is_cookie {
             "`.cookie_for(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.insecure_http && !is_cookie {

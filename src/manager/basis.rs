@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderValue, request::Parts};
 
-use super::{any_data::Data, core::Core};
+use super::{any_data::Data, core::Core, import::Imported};
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin},
@@ -30,6 +30,8 @@ pub(crate) struct Incoming {
     pub(super) plain_http_host: Option<Box<str>>,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
     pub(super) others: Vec<(StoreKey, Option<Record>)>,
+    /// The old session that the request's session was made from.
+    pub(super) imported: Option<Imported>,
     /// The request for `id_generator`; kept only if there is one.
     pub(super) parts: Option<Arc<Parts>>,
     /// The id of the next new session, where a CSRF token needed it before the commit.
@@ -130,7 +132,7 @@ pub(crate) struct Draft {
     pub(crate) intents: Intents,
     /// The encoded data before its first mutable borrow.
     pub(super) base: Option<Bytes>,
-    /// The data encoded as it is now, so that it is encoded once.
+    /// The data encoded as it is now, if it is known to differ from the base. So it is encoded and compared once.
     pub(super) encoded: Option<Bytes>,
 }
 

@@ -19,6 +19,7 @@ use crate::{
     event::{Events, SessionEventKind as Kind},
     expiry::{ExpiryPolicy, Lifetime},
     id::{ID_BYTES, StoreKey, unique},
+    import::Import,
     keys::DerivedKey,
     seal::Sealer,
     store::{Record, SessionStore, Version},
@@ -30,7 +31,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Core {
     settings: Arc<Settings>,
-    pub(super) home: Arc<Home>,
+    pub(crate) home: Arc<Home>,
     /// The store that `store_for` chose.
     chosen: Option<Arc<dyn SessionStore>>,
     pub(crate) tenant: Arc<Tenant>,
@@ -45,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) row_sealer: Option<Sealer>,
     /// The keys with which names of owners are hashed, the one for new rows first. None in a token.
     pub(crate) owner_keys: Vec<DerivedKey>,
+    /// The keys from which the ids of imported sessions are derived, the one for new sessions first.
+    pub(crate) import_keys: Vec<DerivedKey>,
     pub(crate) warnings: Warnings,
     /// Counts saves. Some of them are read back as a check.
     pub(crate) saves: AtomicU64,
@@ -61,12 +64,15 @@ pub(crate) struct Options {
     pub(crate) cookie: Option<Cookie<'static>>,
     pub(crate) cookie_for: Option<Box<CookieFor>>,
     pub(crate) former_cookies: Vec<Cookie<'static>>,
+    /// Where sessions of other libraries come from, in the order in which they are asked.
+    pub(crate) imports: Vec<Import>,
     pub(crate) insecure_http: bool,
     pub(crate) remove_unpartitioned: bool,
     pub(crate) events: Events,
     pub(crate) policy: ExpiryPolicy,
     pub(crate) extend_if: Option<Box<ExtendIf>>,
-    pub(crate) clock: Arc<dyn Clock>,
+    /// The clock of the operating system, if there is none.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) generate_id: Option<Box<GenerateId>>,
     pub(crate) error_response: Option<Box<ErrorResponse>>,
     /// The application has an `.owner(..)`.
@@ -166,6 +172,11 @@ impl Core {
         matches!(*self.home, Home::Token(_))
     }
 
+    /// Returns `true` if opening a session needs neither a store nor a revocation list.
+    pub(crate) fn opens_at_once(&self) -> bool {
+        matches!(*self.home, Home::Token(None)) && self.imports.is_empty()
+    }
+
     /// Returns the rows for an operation that needs a store.
     pub(crate) fn rows_for(&self, operation: &'static str) -> Result<Rows<'_>> {
         self.rows().ok_or(SessionError::NoStore { operation })
@@ -222,7 +233,7 @@ impl Core {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now().into()
+        self.clock.as_ref().map_or_else(Timestamp::now, |clock| clock.now().into())
     }
 
     pub(crate) fn report(&self, kind: Kind, session: impl FnOnce() -> StoreKey) {

@@ -143,10 +143,16 @@ impl Core {
         let (now, carrier) = (self.now(), &self.tenant.carrier);
         let prepared = self.prepare(data, None)?;
         let lifetime = self.policy.begun(now, TimeoutChanges::default(), prepared.owner.is_some());
-        let mut live = self.begin(None, &prepared, lifetime).await?;
+        let mut live =
+            self.begin(None, self.new_live(None, self.record(&prepared, lifetime, 0))?).await?;
         self.end_surplus(live.key(), &mut live.record).await;
-        let token = self.token(&live, now)?;
-        let told = self.header(token.clone(), &live.record, now)?;
+        let mut token = String::new();
+        self.write_token(&live, now, &mut token)?;
+        let copy = |into: &mut String| {
+            into.push_str(&token);
+            Ok(())
+        };
+        let told = self.header(&live.record, now, copy)?;
         let mut headers = HeaderMap::new();
         carrier.put(Some(told), true, &mut headers);
         carrier.mark(true, &mut headers);

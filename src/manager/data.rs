@@ -88,19 +88,19 @@ impl Core {
 
     /// Returns the encoded data of the draft if it differs from the data before the first mutable borrow.
     pub(crate) fn change(&self, draft: &mut Draft) -> Result<Option<Bytes>> {
-        let Some(base) = draft.base.clone().filter(|_| !draft.intents.destroy) else {
+        let Some(base) = draft.base.as_ref().filter(|_| !draft.intents.destroy) else {
             return Ok(None);
         };
-        let encoded = match &draft.encoded {
-            Some(encoded) => encoded.clone(),
-            None => draft.encoded.insert(self.encode(&*draft.data)?).clone(),
-        };
-        if self.is_same_data(&base, &encoded) {
-            // The draft counts as never lent out.
-            (draft.base, draft.encoded) = (None, None);
-            return Ok(None);
+        if draft.encoded.is_none() {
+            let encoded = self.encode(&*draft.data)?;
+            if self.is_same_data(base, &encoded) {
+                // The draft counts as never lent out.
+                draft.base = None;
+            } else {
+                draft.encoded = Some(encoded);
+            }
         }
-        Ok(Some(encoded))
+        Ok(draft.encoded.clone())
     }
 
     /// Returns `true` if two encodings mean the same.
@@ -225,9 +225,9 @@ impl Core {
                 let merged = self.merge(&base, &ours, &theirs);
                 draft.data =
                     merged.map_err(|clash| self.clash_in_request(onto, clash.field.as_deref()))?;
-                draft.encoded = None;
             }
         }
+        draft.encoded = None;
         (draft.base, draft.basis) = (Some(theirs), onto.clone());
         Ok(())
     }

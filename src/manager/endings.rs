@@ -140,6 +140,9 @@ impl Core {
 
     /// Ends every session that came in. It returns `Ok` only if they have certainly ended.
     pub(super) async fn destroy_all(&self, basis: &Basis, now: Timestamp) -> Result<()> {
+        if let Some(imported) = &basis.incoming.imported {
+            Box::pin(self.mark(imported, None, now)).await?;
+        }
         let live = basis.live().map(|live| (live.key(), Some(&live.record)));
         let others = basis.incoming.others.iter().map(|(key, record)| (*key, record.as_ref()));
         for (key, record) in live.into_iter().chain(others) {

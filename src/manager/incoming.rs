@@ -1,9 +1,6 @@
 //! The session of a request: its tokens are opened, looked up and judged, until one session is chosen.
 
-use std::{
-    cmp::Reverse,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use http::request::Parts;
 
@@ -46,64 +43,76 @@ impl Core {
                 claim.revoked = revoked.map(Box::new);
             }
         }
-        self.choose(parts, keep, tokens, now)
+        let (mut incoming, mut origin, mut data) = self.choose(parts, keep, tokens, now)?;
+        if origin == Origin::New && !incoming.meets_newer && !self.imports.is_empty() {
+            let found = Box::pin(self.import(parts, &mut incoming)).await?;
+            (origin, data) = found.unwrap_or((origin, data));
+        }
+        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
+        Ok(Box::new(Draft::new(basis, data.unwrap_or_else(|| self.data.default()))))
     }
 
-    /// Judges the sessions that came in, and chooses one.
+    /// Judges the sessions that came in, and chooses one. It has no data if none is valid.
     fn choose(
         &self,
         parts: &Parts,
         keep: fn(&Parts) -> Arc<Parts>,
         tokens: Tokens,
         now: Timestamp,
-    ) -> Result<Box<Draft>> {
-        let Tokens { arrived, removes_formers, claims } = tokens;
+    ) -> Result<(Incoming, Origin, Option<Box<Data>>)> {
+        let Tokens { arrived, removes_formers, mut claims } = tokens;
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
-        let mut current = Vec::with_capacity(claims.len());
-        for Claim { id, former_key, in_former_cookie, issued_at, record, revoked } in claims {
-            let session = || id.store_key();
-            let mut verdict = self.judge(&session, record, now)?;
-            if let (Verdict::Current(_), Some(revoked)) = (&verdict, revoked) {
-                self.report(Kind::Revoked, session);
-                verdict = *revoked;
-            }
-            match verdict {
-                Verdict::Current(record) => {
-                    // A session in the current cookie comes before one in a former cookie, then the newest.
-                    let age = issued_at.unwrap_or(record.created_at());
-                    let rank = (in_former_cookie, Reverse(age));
-                    let is_outdated = former_key || in_former_cookie;
-                    current.push((rank, Live { id, record, is_outdated }));
+        let mut failed = Ok(());
+        claims.retain_mut(|claim| {
+            let session = || claim.id.store_key();
+            let found = std::mem::replace(&mut claim.record, Ok(None));
+            let verdict = match (self.judge(&session, found, now), claim.revoked.take()) {
+                (Ok(Verdict::Current(_)), Some(revoked)) => {
+                    self.report(Kind::Revoked, session);
+                    Ok(*revoked)
                 }
-                Verdict::Tombstone(successor) => {
+                (verdict, _) => verdict,
+            };
+            match verdict {
+                Ok(Verdict::Current(record)) => {
+                    claim.record = Ok(Some(record));
+                    return true;
+                }
+                Ok(Verdict::Tombstone(successor)) => {
                     origin = Origin::Tombstone;
                     others.extend(successor.map(|successor| (successor.key, None)));
                 }
-                Verdict::Expired(record) => others.push((session(), record)),
-                Verdict::Unreadable(error) => {
+                Ok(Verdict::Expired(record)) => others.push((session(), record)),
+                Ok(Verdict::Unreadable(error)) => {
                     meets_newer |= matches!(error, StoreError::Newer);
                     others.push((session(), None));
                 }
-                Verdict::Absent => {}
+                Ok(Verdict::Absent) => {}
+                Err(error) => failed = Err(error),
             }
-        }
-        if origin == Origin::Tombstone {
-            // The client gets its new token from another response. A token of a former cookie must not replace it.
-            let formers = current.extract_if(.., |((in_former_cookie, _), _)| *in_former_cookie);
-            others.extend(formers.map(|(_, live)| (live.key(), Some(live.record))));
-        }
-        current.sort_by_key(|(rank, _)| *rank);
+            false
+        });
+        failed?;
+        claims.sort_by_key(Claim::rank);
+        // The client gets its new token from another response. A token of a former cookie must not replace it.
+        let is_replaced = origin == Origin::Tombstone;
         let (mut newest, mut valid) = (None, 0);
-        for (_, mut live) in current {
-            let Live { id, record, .. } = &mut live;
-            let data = self.read(&|| id.store_key(), record, Some(parts)).ok().flatten();
+        for Claim { id, former_key, in_former_cookie, record, .. } in claims {
+            let Ok(Some(mut record)) = record else { continue };
+            let session = || id.store_key();
+            let data = if is_replaced && in_former_cookie {
+                None
+            } else {
+                self.read(&session, &mut record, Some(parts)).ok().flatten()
+            };
             valid += usize::from(data.is_some());
             match data {
                 Some(data) if newest.is_none() => {
                     newest = Some(data);
-                    origin = Origin::Loaded(Box::new(live));
+                    let is_outdated = former_key || in_former_cookie;
+                    origin = Origin::Loaded(Box::new(Live { id, record, is_outdated }));
                 }
-                _ => others.push((live.key(), Some(live.record))),
+                _ => others.push((session(), Some(record))),
             }
         }
         if valid > 1 {
@@ -118,12 +127,12 @@ impl Core {
             extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
             route: Route::of(parts),
             others,
+            imported: None,
             plain_http_host: dropping.map(Box::from),
             parts: self.generate_id.is_some().then(|| keep(parts)),
             early_id: Mutex::new(None),
         };
-        let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
-        Ok(Box::new(Draft::new(basis, newest.unwrap_or_else(|| self.data.default()))))
+        Ok((incoming, origin, newest))
     }
 
     /// Judges the record of a session from a token or a store.

@@ -440,6 +440,9 @@ impl Core {
         change: &mut AnyChange<'_>,
     ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
         let (rows, record) = (self.rows_for("update")?, live.record.clone());
+        if Box::pin(self.save_imported(basis, self.now())).await? {
+            return Err(self.gone(Some(live.key())));
+        }
         let session = StoredSession::new(live.key(), record, self.data_of(basis)?, self);
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
         let expiry = Expiry::OfRequest { extends: basis.incoming.extends };

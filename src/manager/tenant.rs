@@ -52,11 +52,11 @@ impl Settings {
         Ok(Tenant { scope: Scope::new(&audience, kind), carrier, is_of_request: parts.is_some() })
     }
 
-    /// Makes the current cookie and the former cookies.
+    /// Makes the current cookie, and the former cookies with `true`. Cookies of other libraries follow with `false`.
     fn cookies(
         &self,
         parts: Option<&Parts>,
-    ) -> Result<(CookieTemplate, Vec<CookieTemplate>), ConfigError> {
+    ) -> Result<(CookieTemplate, Vec<(CookieTemplate, bool)>), ConfigError> {
         let (option, cookie) = match (parts, &self.cookie_for) {
             (Some(parts), Some(choose)) => ("cookie_for", choose(parts)),
             _ => ("cookie", self.cookie.clone().unwrap_or(Cookie::new("__Host-session", ""))),
@@ -81,6 +81,20 @@ impl Settings {
              former cookie; remove it"
         } else {
             // `insecure_http` takes away the prefix by which two names may differ.
+            let mut formers: Vec<_> = formers.into_iter().map(|former| (former, true)).collect();
+            for cookie in self.imports.iter().flat_map(|import| &import.cookies) {
+                let old = CookieTemplate::foreign(cookie.clone())?;
+                if old.identity == template.identity {
+                    return Err(ConfigError::new(format!(
+                        "`.import(..)` would remove the session cookie, since the old cookie is called {:?} too; give \
+                         the session another name with `.cookie(..)`",
+                        old.name
+                    )));
+                }
+                if known.insert(old.identity.clone()) {
+                    formers.push((old, false));
+                }
+            }
             return Ok((template, formers));
         };
         Err(ConfigError::new(problem))

@@ -1,6 +1,8 @@
 //! Tokens of a session: reading the ones that arrived, making the one that is sent.
 
-use bytes::Bytes;
+use std::cmp::Reverse;
+
+use bytes::{Buf as _, Bytes};
 use http::{HeaderValue, request::Parts};
 
 use super::{
@@ -14,7 +16,7 @@ use crate::{
     error::{Result, SessionError, StoreError},
     event::SessionEventKind as Kind,
     expiry::cookie_seconds,
-    id::SessionId,
+    id::{ID_BYTES, SessionId},
     seal::{BadToken, Opened},
     store::{Record, TIME_BYTES, put_time, take, take_time},
     transport::Binding,
@@ -68,6 +70,14 @@ pub(super) struct Claim {
     pub(super) record: Result<Option<Record>, StoreError>,
     /// What the revocation list says of the session, if it is in the list.
     pub(super) revoked: Option<Box<Verdict>>,
+}
+
+impl Claim {
+    /// Orders the sessions of a request: first one in the current cookie, then the newest.
+    pub(super) fn rank(&self) -> (bool, Reverse<Option<Timestamp>>) {
+        let created_at = || Some(self.record.as_ref().ok()?.as_ref()?.created_at());
+        (self.in_former_cookie, Reverse(self.issued_at.or_else(created_at)))
+    }
 }
 
 impl Core {
@@ -133,8 +143,11 @@ impl Core {
             let id = take(&mut plaintext).ok_or(BadToken::Forged)?;
             return Ok(claim(scope.id(id), former_key));
         }
-        let id: [u8; CARRIED_ID_BYTES] = take(&mut plaintext).ok_or(BadToken::Forged)?;
-        let id = scope.id(std::array::from_fn(|at| id.get(at).copied().unwrap_or(0)));
+        let mut id = [0; ID_BYTES];
+        plaintext
+            .try_copy_to_slice(id.split_at_mut(CARRIED_ID_BYTES).0)
+            .map_err(|_| BadToken::Forged)?;
+        let id = scope.id(id);
         let (issued_at, record) = self.read_data(plaintext, now)?;
         Ok(Claim { issued_at: Some(issued_at), record, ..claim(id, former_key) })
     }
@@ -167,7 +180,7 @@ impl Core {
     /// Makes the token of a session and the header that carries it.
     pub(super) fn deliver(&self, live: &mut Live, now: Timestamp) -> Result<HeaderValue> {
         live.is_outdated = false;
-        self.header(self.token(live, now)?, &live.record, now)
+        self.header(&live.record, now, |into| self.write_token(live, now, into))
     }
 
     /// Makes the header that carries a session's token.
@@ -176,36 +189,56 @@ impl Core {
     /// decides when the session ends, and a cookie that need not move never replaces a newer one.
     pub(super) fn header(
         &self,
-        token: String,
         record: &Record,
         now: Timestamp,
+        write_token: impl FnOnce(&mut String) -> Result<()>,
     ) -> Result<HeaderValue> {
         let end = if self.data_in_token() { record.expires_at() } else { record.absolute_end() };
         let is_persistent = self.policy.is_persistent(&record.lifetime);
         let seconds = is_persistent.then(|| cookie_seconds(end, now));
-        self.tenant.carrier.set(token, seconds).map_err(SessionError::Seal)
+        let carrier = &self.tenant.carrier;
+        let mut text = carrier.begin(self.token_len(record));
+        write_token(&mut text)?;
+        carrier.finish(text, seconds).map_err(SessionError::Seal)
     }
 
-    /// Makes the token of a session under the current key.
-    pub(super) fn token(&self, live: &Live, now: Timestamp) -> Result<String> {
-        let record = &live.record;
+    /// Writes the token of a session under the current key.
+    pub(super) fn write_token(&self, live: &Live, now: Timestamp, into: &mut String) -> Result<()> {
+        let (id, record) = (live.id.as_bytes(), &live.record);
         let Binding { context, suffix } = &self.tenant.carrier.binding;
-        let token = match &self.sealer {
-            Some(sealer) if self.data_in_token() => {
-                sealer.seal(context, BEFORE_RECORD + record.encoded_len(), |into| {
-                    into.extend(live.id.as_bytes().iter().take(CARRIED_ID_BYTES));
-                    put_time(into, now);
-                    put_time(into, record.expires_at());
-                    record.write_to(into);
-                })
-            }
-            Some(sealer) => {
-                let id = live.id.as_bytes();
-                sealer.seal(context, id.len(), |into| into.extend_from_slice(id))
-            }
-            None => Ok(live.id.to_text() + suffix),
+        let Some(sealer) = &self.sealer else {
+            into.extend([&*live.id.to_text(), suffix]);
+            return Ok(());
         };
-        token.map_err(SessionError::Seal)
+        let sealed = sealer.seal(context, self.text_len(record), into, |text| {
+            if self.data_in_token() {
+                text.extend(id.iter().take(CARRIED_ID_BYTES));
+                put_time(text, now);
+                put_time(text, record.expires_at());
+                record.write_to(text);
+            } else {
+                text.extend_from_slice(id);
+            }
+        });
+        sealed.map_err(SessionError::Seal)
+    }
+
+    /// Makes the id of a session. Of an id in a token with data only a part counts.
+    pub(super) fn session_id(&self, mut secret: [u8; ID_BYTES]) -> SessionId {
+        if self.data_in_token() {
+            secret.split_at_mut(CARRIED_ID_BYTES).1.fill(0);
+        }
+        self.tenant.scope.id(secret)
+    }
+
+    /// Returns the length of what a token seals.
+    fn text_len(&self, record: &Record) -> usize {
+        if self.data_in_token() { BEFORE_RECORD + record.encoded_len() } else { ID_BYTES }
+    }
+
+    fn token_len(&self, record: &Record) -> usize {
+        let plain = || 2 * ID_BYTES + self.tenant.carrier.binding.suffix.len();
+        self.sealer.as_ref().map_or_else(plain, |sealer| sealer.token_len(self.text_len(record)))
     }
 
     /// Measures a token before anything is stored or sent.

@@ -1,5 +1,7 @@
 //! Carrying a decision out: first the row, then the token of the client.
 
+use rand::RngCore as _;
+
 use super::{
     basis::{Basis, Incoming},
     core::Core,
@@ -10,10 +12,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     cookies::NAME_VALUE_LIMIT,
-    decision::{Intents, Live, Origin, Prepared, RowAction, Save},
+    decision::{Intents, Live, Origin, RowAction, Save},
     error::{Result, SessionError},
     event::SessionEventKind as Kind,
-    expiry::{Lifetime, Rolling},
+    expiry::Rolling,
     id::{ID_BYTES, SessionId, random},
     store::{Record, SaveOutcome, Version, Write},
     warnings::PLAIN_HTTP,
@@ -40,10 +42,12 @@ impl Core {
             Box::pin(self.destroy_all(ending, now)).await?;
             told = removal();
         }
+        let is_import = basis.importing().is_some() && !matches!(row, RowAction::Destroy);
+        let is_ended = is_import && Box::pin(self.save_imported(basis, now)).await?;
         if let Some(live) = basis.live()
             && (*tells && !matches!(row, RowAction::Rotate(_)))
         {
-            let is_revoked = self.is_revoked(live, now).await?;
+            let is_revoked = is_ended || self.is_revoked(live, now).await?;
             let is_update = matches!(row, RowAction::Update(_));
             if is_revoked && is_update {
                 return Err(self.gone(Some(live.key())));
@@ -68,9 +72,13 @@ impl Core {
             RowAction::None => basis.origin.clone(),
             RowAction::Create(prepared, lifetime) => {
                 let incoming = Some(&*basis.incoming);
-                Origin::Loaded(Box::pin(self.begin(incoming, prepared, *lifetime)).await?)
+                let live = self.new_live(incoming, self.record(prepared, *lifetime, 0))?;
+                Origin::Loaded(self.begin(incoming, live).await?)
             }
-            RowAction::Update(save) => Origin::Loaded(Box::pin(self.update_row(save)).await?),
+            RowAction::Update(save) => Origin::Loaded(match self.rows() {
+                Some(rows) => Box::pin(self.update_row(rows, save)).await?,
+                None => self.updated(save)?,
+            }),
             RowAction::Rotate(save) => Origin::Loaded(Box::pin(self.rotate(basis, save)).await?),
             RowAction::Touch(live, expires_at) => {
                 match Box::pin(self.touch(live, *expires_at)).await? {
@@ -86,8 +94,11 @@ impl Core {
             }
             RowAction::Gone => return Err(self.gone(None)),
         };
+        if is_import {
+            Box::pin(self.note_import(basis, now)).await?;
+        }
         if let Origin::Loaded(live) = &mut origin
-            && is_login
+            && (is_login || is_import)
         {
             Box::pin(self.end_surplus(live.key(), &mut live.record)).await;
         }
@@ -114,47 +125,61 @@ impl Core {
     pub(super) async fn begin(
         &self,
         incoming: Option<&Incoming>,
-        prepared: &Prepared,
-        lifetime: Lifetime,
+        live: Box<Live>,
     ) -> Result<Box<Live>> {
-        let record = self.record(prepared, lifetime, 0);
-        let id = self.insert(incoming, &record).await?;
-        self.report(Kind::Created, || id.store_key());
-        Ok(Live::new(id, record))
+        let live = self.insert(incoming, live).await?;
+        self.report(Kind::Created, || live.key());
+        Ok(live)
     }
 
-    /// Puts a record under a new id, which it returns.
-    async fn insert(&self, incoming: Option<&Incoming>, record: &Record) -> Result<SessionId> {
-        self.check_fits(record)?;
-        for _ in 0..MAX_DRAWS {
-            // Taken out, so that no other session of the request gets it too.
-            let early = incoming.and_then(|incoming| incoming.early_id().take());
-            let secret = early.map_or_else(|| self.draw_id(incoming), Ok)?;
-            let id = self.tenant.scope.id(secret);
-            let Some(rows) = self.rows() else {
-                return Ok(id);
-            };
-            if rows.save(&id.store_key(), record, Write::Create).await? == SaveOutcome::Saved {
-                return Ok(id);
+    /// Stores a session under its new id, or under another one if that id is in use.
+    async fn insert(&self, incoming: Option<&Incoming>, mut live: Box<Live>) -> Result<Box<Live>> {
+        let Some(rows) = self.rows() else {
+            return Ok(live);
+        };
+        let mut draws = 1;
+        while Box::pin(rows.save(live.id.key(), &live.record, Write::Create)).await?
+            != SaveOutcome::Saved
+        {
+            if draws == MAX_DRAWS {
+                return Err(SessionError::IdInUse);
             }
+            draws += 1;
+            live.id = self.next_id(incoming)?;
         }
-        Err(SessionError::IdInUse)
+        Ok(live)
+    }
+
+    /// Makes a session with a new id, if its token fits.
+    pub(super) fn new_live(
+        &self,
+        incoming: Option<&Incoming>,
+        record: Record,
+    ) -> Result<Box<Live>> {
+        self.check_fits(&record)?;
+        Ok(Live::new(self.next_id(incoming)?, record))
+    }
+
+    fn next_id(&self, incoming: Option<&Incoming>) -> Result<SessionId> {
+        // Taken out, so that no other session of the request gets it too.
+        let early = incoming.and_then(|incoming| incoming.early_id().take());
+        let secret = early.map_or_else(|| self.draw_id(incoming), Ok)?;
+        Ok(self.session_id(secret))
     }
 
     fn draw_id(&self, incoming: Option<&Incoming>) -> Result<[u8; ID_BYTES]> {
         let parts = incoming.and_then(|incoming| incoming.parts.as_ref());
-        let mut id = match self.generate_id.as_ref().zip(parts) {
-            Some((generate, parts)) => generate(parts),
-            // Whoever knows this id cannot use it, so it costs no system call.
-            None if self.data_in_token() => rand::random(),
-            None => return random().map_err(SessionError::Random),
-        };
-        if self.data_in_token()
-            && let Some(rest) = id.get_mut(CARRIED_ID_BYTES..)
-        {
-            rest.fill(0);
+        let generated =
+            self.generate_id.as_ref().zip(parts).map(|(generate, parts)| generate(parts));
+        if !self.data_in_token() {
+            return generated.map_or_else(|| random().map_err(SessionError::Random), Ok);
         }
-        Ok(id)
+        Ok(generated.unwrap_or_else(|| {
+            let mut id = [0; ID_BYTES];
+            // Whoever knows this id cannot use it, so it costs no system call.
+            rand::thread_rng().fill_bytes(id.split_at_mut(CARRIED_ID_BYTES).0);
+            id
+        }))
     }
 
     /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh
@@ -172,7 +197,7 @@ impl Core {
         // The application's code may draw it, so outside the lock.
         let early = *incoming.early_id();
         let secret = early.map_or_else(|| self.draw_id(Some(incoming)), Ok)?;
-        Ok(self.tenant.scope.id(*incoming.early_id().get_or_insert(secret)))
+        Ok(self.session_id(*incoming.early_id().get_or_insert(secret)))
     }
 
     /// Moves a row's expiry, or writes the row with today's keys; `None` if another request changed the row first: its
@@ -198,21 +223,22 @@ impl Core {
         Ok(Some(live.with(record)))
     }
 
-    pub(super) async fn update_row(&self, save: &Save<'_>) -> Result<Box<Live>> {
-        // Hashed only where it is needed.
-        let key = || save.live.id.key();
-        let record = if let Some(rows) = self.rows() {
-            let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
-            let mut record = self.row_of(rows, save).await?;
-            let written = rows.overwrite(key(), &mut record, &save.live.record, again).await?;
-            written.map_err(|_| self.gone(Some(*key())))?;
-            record
-        } else {
-            let record = self.record_of(save);
-            self.check_fits(&record)?;
-            record
-        };
-        self.report(Kind::Saved, || *key());
+    /// Saves over the row of a session.
+    pub(super) async fn update_row(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Box<Live>> {
+        let key = save.live.id.key();
+        let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
+        let mut record = self.row_of(rows, save).await?;
+        let written = rows.overwrite(key, &mut record, &save.live.record, again).await?;
+        written.map_err(|_| self.gone(Some(*key)))?;
+        self.report(Kind::Saved, || *key);
+        Ok(save.live.with(record))
+    }
+
+    /// Makes the session of a save that only the token carries.
+    fn updated(&self, save: &Save<'_>) -> Result<Box<Live>> {
+        let record = self.record_of(save);
+        self.check_fits(&record)?;
+        self.report(Kind::Saved, || save.live.key());
         Ok(save.live.with(record))
     }
 
@@ -239,8 +265,9 @@ impl Core {
         let mut record = self.row_of(rows, save).await?;
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
-        let id = self.insert(Some(&basis.incoming), &first).await?;
-        let (old, new) = (save.live.key(), id.store_key());
+        let incoming = Some(&*basis.incoming);
+        let begun = self.insert(incoming, self.new_live(incoming, first)?).await?;
+        let (old, new, first) = (save.live.key(), begun.key(), &begun.record);
         let end = save.now.saturating_add(self.tombstone_life());
         let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)));
         let mut replaced = save.live.record.clone();
@@ -264,11 +291,11 @@ impl Core {
             return Err(error);
         }
         record.version = Version::unique();
-        let write = Write::Update { loaded: &first };
+        let write = Write::Update { loaded: first };
         match rows.save_twice(&new, &record, write).await {
-            Ok(SaveOutcome::Saved) => Ok(Live::new(id, record)),
+            Ok(SaveOutcome::Saved) => Ok(begun.with(record)),
             // The save set an absolute timeout that is over already.
-            Ok(SaveOutcome::Gone) if record.expires_at() <= save.now => Ok(Live::new(id, record)),
+            Ok(SaveOutcome::Gone) if record.expires_at() <= save.now => Ok(begun.with(record)),
             // Every session of the owner was ended meanwhile.
             Ok(SaveOutcome::Conflict(_) | SaveOutcome::Gone) => Err(self.gone(Some(old))),
             Err(error) => {
@@ -290,11 +317,10 @@ impl Core {
 
     /// Gives a session of cookie mode a new id, and enters the old one into the list, if there is one.
     async fn rotate_token(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>> {
-        let record = self.record_of(save);
-        let id = self.insert(Some(&basis.incoming), &record).await?;
+        let live = self.new_live(Some(&basis.incoming), self.record_of(save))?;
         if let Some(list) = self.list() {
             let old = save.live.key();
-            let successor = Successor::new(id.store_key(), save);
+            let successor = Successor::new(live.key(), save);
             let replaced = Some(&save.live.record);
             let earlier = self.revoke(list, &old, replaced, Some(successor), save.now).await?;
             if let Some(earlier) = earlier
@@ -303,7 +329,7 @@ impl Core {
                 return Err(self.gone(Some(old)));
             }
         }
-        Ok(Live::new(id, record))
+        Ok(live)
     }
 
     /// Makes the row of a save. One that keeps the expiry does not take back what `rolling` gave the row meanwhile,

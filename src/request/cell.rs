@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, request::Parts};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
 
@@ -109,15 +110,23 @@ impl Cell {
     }
 
     /// Loads the session once in a request, and returns a copy of its data.
-    pub(crate) fn hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
-        Box::pin(async {
-            let draft = self.hand_out_to_end(parts).await?;
-            if draft.basis.incoming.meets_newer {
-                self.fate().fail(&self.core);
-                return Err(SessionError::Newer);
-            }
-            Ok(draft)
-        })
+    pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft>> {
+        // Nothing has to be awaited there, so the future needs no memory of its own.
+        let at_once = self.core.opens_at_once();
+        let draft = match at_once.then(|| self.hand_out_to_end(parts).now_or_never()).flatten() {
+            Some(draft) => draft?,
+            None => self.boxed_hand_out(parts).await?,
+        };
+        if draft.basis.incoming.meets_newer {
+            self.fate().fail(&self.core);
+            return Err(SessionError::Newer);
+        }
+        Ok(draft)
+    }
+
+    /// Boxed, so that the future of a handler stays small.
+    fn boxed_hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
+        Box::pin(self.hand_out_to_end(parts))
     }
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.

@@ -146,7 +146,7 @@ fn options_that_lack_what_they_need_are_refused() {
         ),
         (
             cookie_mode().store_timeout(SECOND),
-            "`.store_timeout(..)` needs `.store(..)` or `.revocations(..)`",
+            "`.store_timeout(..)` needs `.store(..)`, `.revocations(..)` or `.import(..)`",
         ),
         (
             cookie_mode().codec(Bar).migrate(same_shape),

@@ -46,6 +46,7 @@ mod guards;
 mod guards_at_once;
 mod guards_in_random_orders;
 mod identity;
+mod imports;
 mod keys;
 mod keys_from_text;
 mod logout_within_a_request;

@@ -15,6 +15,8 @@ mod errors;
 mod faults;
 mod late_start;
 mod migration;
+#[cfg(feature = "import")]
+mod old_rows;
 mod owners;
 mod pgbouncer;
 mod processes;

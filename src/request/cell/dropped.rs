@@ -111,12 +111,15 @@ impl Cell {
     }
 
     async fn commit_each(&self, wanted: bool) -> Result<()> {
-        // A commit that a spawned task began is waited for.
-        let turn = tokio::time::timeout(CONTENTION, self.turn.lock()).await;
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            // A commit that a spawned task began is waited for.
+            Err(_) => Box::pin(tokio::time::timeout(CONTENTION, self.turn.lock())).await.ok(),
+        };
         let mut touches = wanted;
         while let Some(draft) = self.next_left(wanted, touches)? {
-            turn.as_ref().map_err(|_| SessionError::Conflict)?;
-            self.commit_onto(draft).await?;
+            turn.as_ref().ok_or(SessionError::Conflict)?;
+            Box::pin(self.commit_onto(draft)).await?;
             touches = false;
         }
         Ok(())

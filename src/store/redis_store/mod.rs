@@ -396,7 +396,7 @@ impl RedisStore {
         reply.map_err(store_error)
     }
 
-    async fn call<R: FromRedisValue>(&self, command: &Cmd) -> Result<R, StoreError> {
+    pub(crate) async fn call<R: FromRedisValue>(&self, command: &Cmd) -> Result<R, StoreError> {
         let value = self.connection.call(command, &mut None).await;
         // The driver's own error would quote the reply, which may be session data.
         redis::from_redis_value(value.map_err(store_error)?).map_err(|_| unexpected_reply())
