@@ -6,7 +6,6 @@ mod queues;
 mod row;
 mod rows;
 mod slab;
-mod table;
 
 use std::{
     fmt,
@@ -74,15 +73,15 @@ use crate::{
 ///
 /// | a client sends | where the oldest session always goes first | in this store |
 /// |---|---|---|
-/// | requests without a cookie | the oldest login ends after 3,256 | any number ends no session that came back; one that did not come back ends after 3,256 |
-/// | two requests for each new session | the oldest login ends after 6,512 | the session that was used longest ago ends after 6,510 |
-/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after about 3,300 within ten seconds | any number ends no session and refuses no login |
+/// | requests without a cookie | the oldest login ends after 2,716 | any number ends no session that came back; one that did not come back ends after 2,716 |
+/// | two requests for each new session | the oldest login ends after 5,432 | the session that was used longest ago ends after 5,430 |
+/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after about 2,750 within ten seconds | any number ends no session and refuses no login |
 ///
 /// The tests in `tests/api/memory_attacks.rs` have these numbers.
 ///
-/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 456 bytes for each
-/// session, and by 546 bytes for each session with an owner. The bound counts 288 bytes and the [`Record::to_bytes`] of
-/// each session, so the default holds about 480,000 of these sessions. The memory of a session that ended is used for
+/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 506 bytes for each
+/// session, and by 595 bytes for each session with an owner. The bound counts 352 bytes and the [`Record::to_bytes`] of
+/// each session, so the default holds about 430,000 of these sessions. The memory of a session that ended is used for
 /// another one. To measure it again, run `cargo bench --manifest-path benches/Cargo.toml --bench memory`.
 ///
 /// # Speed
@@ -163,7 +162,7 @@ impl MemoryStore {
     /// Returns the number of stored sessions. The number includes marks of replaced or ended ids, and expired
     /// sessions that are not deleted yet.
     pub fn len(&self) -> usize {
-        self.shared.parts.each().map(|rows| rows.table.len()).sum()
+        self.shared.parts.each().map(|rows| rows.by_key.len()).sum()
     }
 
     /// Returns `true` if [`len`](Self::len) is 0.
@@ -372,7 +371,7 @@ impl SessionStore for MemoryStore {
         let limit = usize::try_from(limit).map_or(TAKEN_AT_ONCE, |limit| limit.min(TAKEN_AT_ONCE));
         let mut taken = Vec::new();
         self.remove_expired(now, limit, |row| {
-            taken.extend(row.record().map(|record| (row.key(), record)));
+            taken.extend(row.record().map(|record| (row.key, record)));
         })
         .await;
         Ok(taken)

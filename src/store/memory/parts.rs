@@ -128,10 +128,9 @@ impl All<'_> {
         write: Write<'_>,
         now: Timestamp,
     ) -> Option<Result<SaveOutcome, StoreError>> {
-        let part = part_of(row.key().as_bytes());
+        let part = part_of(row.key.as_bytes());
         let needed = self.parts.get(part)?.needed(&row, write, now);
-        let key = row.key();
-        if !self.make_room(needed, now, &key)? {
+        if !self.make_room(needed, now, &row.key)? {
             return Some(Err(StoreError::Full));
         }
         Some(self.parts.get_mut(part)?.save(row, write, now))
@@ -152,7 +151,7 @@ impl All<'_> {
         }
         let kept = self.parts.get(part_of(keep.as_bytes())).and_then(|rows| rows.get(keep));
         let kept =
-            kept.filter(|(_, row)| row.class() != Class::Kept).map_or(0, |(_, row)| row.size());
+            kept.filter(|(_, row)| row.class != Class::Kept).map_or(0, |(_, row)| row.size());
         let evictable = self.parts.iter().map(|rows| rows.queues.bytes()).sum::<usize>() - kept;
         if self.common.bytes() - evictable > limit {
             return Some(false);

@@ -6,13 +6,9 @@ use super::{
 };
 use crate::{clock::Timestamp, id::StoreKey};
 
-/// The rows of a part of the store that may be evicted.
+/// The rows of a part of the store that may be evicted, by their class.
 #[derive(Debug, Default)]
-pub(super) struct Queues {
-    marks: Queue,
-    new: Queue,
-    returned: Queue,
-}
+pub(super) struct Queues([Queue; 3]);
 
 /// Rows of one class, each of which names its neighbors. The row that was used longest ago is the first.
 #[derive(Debug)]
@@ -32,10 +28,10 @@ impl Queue {
     /// Returns the first row other than `keep`: when it got its place, and its slot.
     pub(super) fn first_but(&self, slab: &Slab, keep: &StoreKey) -> Option<(Timestamp, u32)> {
         let first = slab.get(self.first)?;
-        if first.key() != *keep {
-            return Some((first.used_at(), self.first));
+        if first.key != *keep {
+            return Some((first.used_at, self.first));
         }
-        slab.get(first.next()).map(|second| (second.used_at(), first.next()))
+        slab.get(first.next).map(|second| (second.used_at, first.next))
     }
 
     /// Returns the slots from the first to the last.
@@ -43,28 +39,18 @@ impl Queue {
     pub(super) fn slots<'a>(&self, slab: &'a Slab) -> impl Iterator<Item = u32> + 'a {
         let first = Some(self.first).filter(|slot| *slot != NO_SLOT);
         std::iter::successors(first, |slot| {
-            slab.get(*slot).map(Row::next).filter(|slot| *slot != NO_SLOT)
+            slab.get(*slot).map(|row| row.next).filter(|slot| *slot != NO_SLOT)
         })
     }
 }
 
 impl Queues {
     pub(super) fn of(&self, class: Class) -> Option<&Queue> {
-        match class {
-            Class::Kept => None,
-            Class::Mark => Some(&self.marks),
-            Class::New => Some(&self.new),
-            Class::Returned => Some(&self.returned),
-        }
+        self.0.get(class as usize)
     }
 
     fn of_mut(&mut self, class: Class) -> Option<&mut Queue> {
-        match class {
-            Class::Kept => None,
-            Class::Mark => Some(&mut self.marks),
-            Class::New => Some(&mut self.new),
-            Class::Returned => Some(&mut self.returned),
-        }
+        self.0.get_mut(class as usize)
     }
 
     /// Adds the row of a slot at the end of the queue of its class.
@@ -72,14 +58,14 @@ impl Queues {
         let Some(row) = slab.get_mut(slot) else {
             return;
         };
-        let Some(queue) = self.of_mut(row.class()) else {
+        let Some(queue) = self.of_mut(row.class) else {
             return;
         };
-        row.set_former(queue.last);
-        row.set_next(NO_SLOT);
+        row.former = queue.last;
+        row.next = NO_SLOT;
         queue.bytes += row.size();
         match slab.get_mut(queue.last) {
-            Some(last) => last.set_next(slot),
+            Some(last) => last.next = slot,
             None => queue.first = slot,
         }
         queue.last = slot;
@@ -90,30 +76,30 @@ impl Queues {
         let Some(row) = slab.get(slot) else {
             return;
         };
-        let Some(queue) = self.of_mut(row.class()) else {
+        let Some(queue) = self.of_mut(row.class) else {
             return;
         };
         queue.bytes -= row.size();
-        let (former, next) = (row.former(), row.next());
+        let (former, next) = (row.former, row.next);
         match slab.get_mut(former) {
-            Some(row) => row.set_next(next),
+            Some(row) => row.next = next,
             None => queue.first = next,
         }
         match slab.get_mut(next) {
-            Some(row) => row.set_former(former),
+            Some(row) => row.former = former,
             None => queue.last = former,
         }
     }
 
     /// Notes that a row in a queue gets another size.
     pub(super) fn resize(&mut self, row: &Row, size: usize) {
-        if let Some(queue) = self.of_mut(row.class()) {
+        if let Some(queue) = self.of_mut(row.class) {
             queue.bytes = queue.bytes - row.size() + size;
         }
     }
 
     /// Returns how many bytes may be evicted.
     pub(super) fn bytes(&self) -> usize {
-        self.marks.bytes + self.new.bytes + self.returned.bytes
+        self.0.iter().map(|queue| queue.bytes).sum()
     }
 }

@@ -1,13 +1,15 @@
 //! The rows of a part of a memory store, and their indices.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{
     common::{Common, MOST_SLOTS, place},
     queues::Queues,
     row::{Class, Row},
     slab::Slab,
-    table::Table,
 };
 use crate::{
     clock::Timestamp,
@@ -20,7 +22,9 @@ use crate::{
 pub(super) struct Rows {
     part: usize,
     pub(super) common: Arc<Common>,
-    pub(super) table: Table,
+    /// The slots of the rows by their keys. The hash has a random key of its own, so that nobody can choose session
+    /// ids whose hashes collide.
+    pub(super) by_key: HashMap<StoreKey, u32>,
     pub(super) slab: Slab,
     /// One entry for each row, at the time [`Row::indexed_at`].
     pub(super) by_expiry: BTreeSet<(Timestamp, u32)>,
@@ -32,7 +36,7 @@ impl Rows {
         Self {
             part,
             common,
-            table: Table::default(),
+            by_key: HashMap::new(),
             slab: Slab::new(MOST_SLOTS),
             by_expiry: BTreeSet::new(),
             queues: Queues::default(),
@@ -40,9 +44,8 @@ impl Rows {
     }
 
     pub(super) fn get(&self, key: &StoreKey) -> Option<(u32, &Row)> {
-        let slot = self.table.get(key)?;
-        let row = self.slab.get(slot).filter(|row| row.key() == *key)?;
-        Some((slot, row))
+        let slot = *self.by_key.get(key)?;
+        Some((slot, self.slab.get(slot)?))
     }
 
     fn live(&self, key: &StoreKey, now: Timestamp) -> Option<(u32, &Row)> {
@@ -63,15 +66,16 @@ impl Rows {
         }
         let record = row.record();
         if row.moves_when_used(now) {
-            self.note_use(slot, now);
+            self.move_to(Class::Returned, slot, now);
         }
         record.map(Some)
     }
 
-    fn note_use(&mut self, slot: u32, now: Timestamp) {
+    /// Moves a row to the end of the queue of a class.
+    fn move_to(&mut self, class: Class, slot: u32, now: Timestamp) {
         self.queues.remove(&mut self.slab, slot);
         if let Some(row) = self.slab.get_mut(slot) {
-            row.set_used(Class::Returned, now);
+            (row.class, row.used_at) = (class, now);
         }
         self.queues.add(&mut self.slab, slot);
     }
@@ -84,16 +88,16 @@ impl Rows {
         write: Write<'_>,
         now: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        let Some((slot, held)) = self.live(&row.key(), now) else {
+        let Some((slot, held)) = self.live(&row.key, now) else {
             if write.expected().is_some() {
                 return Ok(SaveOutcome::Gone);
             }
             return self.insert(row);
         };
-        if held.version() == row.version() {
+        if held.version == row.version {
             return Ok(SaveOutcome::Saved);
         }
-        if Some(held.version()) != write.expected() {
+        if Some(held.version) != write.expected() {
             return held.record().map(SaveOutcome::Conflict);
         }
         self.replace(slot, row, now)
@@ -101,9 +105,9 @@ impl Rows {
 
     /// Returns how many bytes more the store needs for this write.
     pub(super) fn needed(&self, row: &Row, write: Write<'_>, now: Timestamp) -> usize {
-        match (self.live(&row.key(), now), write.expected()) {
+        match (self.live(&row.key, now), write.expected()) {
             (None, None) => row.size(),
-            (Some((_, held)), Some(expected)) if held.version() == expected => {
+            (Some((_, held)), Some(expected)) if held.version == expected => {
                 row.size().saturating_sub(held.size())
             }
             // Nothing is written.
@@ -113,30 +117,21 @@ impl Rows {
 
     /// Adds a row in the place of none or of an expired one.
     fn insert(&mut self, row: Row) -> Result<SaveOutcome, StoreError> {
-        let (key, expires_at, owner) = (row.key(), row.expires_at(), row.owner());
-        if let Some((slot, _)) = self.get(&key) {
-            self.remove(slot);
-        }
-        // Another session has the hash of this key, or there is no room.
-        let is_refused = self.table.get(&key).is_some() || self.slab.is_full();
-        if is_refused || !self.common.recount(0, row.size()) {
+        let (key, expires_at, owner) = (row.key, row.expires_at, row.owner());
+        self.destroy(&key);
+        if self.slab.is_full() || !self.common.recount(0, row.size()) {
             return Err(StoreError::Full);
         }
         let slot = self.slab.insert(row).ok_or(StoreError::Full)?;
-        self.table.insert(&key, slot);
+        self.by_key.insert(key, slot);
         self.by_expiry.insert((expires_at, slot));
         self.queues.add(&mut self.slab, slot);
         self.common.change_owner(place(self.part, slot), None, owner);
         Ok(SaveOutcome::Saved)
     }
 
-    /// Replaces a live row.
-    fn replace(
-        &mut self,
-        slot: u32,
-        mut row: Row,
-        now: Timestamp,
-    ) -> Result<SaveOutcome, StoreError> {
+    /// Replaces a live row. The row moves in its queue only if it would for another use.
+    fn replace(&mut self, slot: u32, row: Row, now: Timestamp) -> Result<SaveOutcome, StoreError> {
         let Some(held) = self.slab.get_mut(slot) else {
             return Ok(SaveOutcome::Gone);
         };
@@ -144,23 +139,16 @@ impl Rows {
             return Err(StoreError::Full);
         }
         self.common.change_owner(place(self.part, slot), held.owner(), row.owner());
-        let (class, expires_at) = (row.class().saved_again(), row.expires_at());
-        row.take_place_of(held);
-        if expires_at < held.indexed_at() {
-            self.by_expiry.remove(&(held.indexed_at(), slot));
-            self.by_expiry.insert((expires_at, slot));
-            row.set_indexed_at(expires_at);
+        self.queues.resize(held, row.size());
+        if row.expires_at < held.indexed_at {
+            self.by_expiry.remove(&(held.indexed_at, slot));
+            self.by_expiry.insert((row.expires_at, slot));
+            held.indexed_at = row.expires_at;
         }
-        if class == held.class() && !held.may_move(now) {
-            self.queues.resize(held, row.size());
-            *held = row;
-        } else {
-            self.queues.remove(&mut self.slab, slot);
-            row.set_used(class, now);
-            if let Some(held) = self.slab.get_mut(slot) {
-                *held = row;
-            }
-            self.queues.add(&mut self.slab, slot);
+        (held.version, held.expires_at, held.data) = (row.version, row.expires_at, row.data);
+        let class = row.class.saved_again();
+        if class != held.class || held.may_move(now) {
+            self.move_to(class, slot, now);
         }
         Ok(SaveOutcome::Saved)
     }
@@ -174,16 +162,16 @@ impl Rows {
     ) -> Result<SaveOutcome, StoreError> {
         let (slot, moves) = match self.live(key, now) {
             None => return Ok(SaveOutcome::Gone),
-            Some((_, row)) if row.version() != version => {
+            Some((_, row)) if row.version != version => {
                 return row.record().map(SaveOutcome::Conflict);
             }
             Some((slot, row)) => (slot, row.moves_when_used(now)),
         };
         if let Some(row) = self.slab.get_mut(slot) {
-            row.extend(expires_at);
+            row.expires_at = row.expires_at.max(expires_at);
         }
         if moves {
-            self.note_use(slot, now);
+            self.move_to(Class::Returned, slot, now);
         }
         Ok(SaveOutcome::Saved)
     }
@@ -203,7 +191,7 @@ impl Rows {
     ) -> Result<SaveOutcome, StoreError> {
         match self.live(key, now) {
             None => Ok(SaveOutcome::Gone),
-            Some((_, row)) if row.version() != version => row.record().map(SaveOutcome::Conflict),
+            Some((_, row)) if row.version != version => row.record().map(SaveOutcome::Conflict),
             Some((slot, _)) => {
                 self.remove(slot);
                 Ok(SaveOutcome::Saved)
@@ -214,8 +202,8 @@ impl Rows {
     pub(super) fn remove(&mut self, slot: u32) -> Option<Row> {
         self.queues.remove(&mut self.slab, slot);
         let row = self.slab.remove(slot)?;
-        self.table.remove(&row.key());
-        self.by_expiry.remove(&(row.indexed_at(), slot));
+        self.by_key.remove(&row.key);
+        self.by_expiry.remove(&(row.indexed_at, slot));
         self.common.change_owner(place(self.part, slot), row.owner(), None);
         self.common.recount(row.size(), 0);
         Some(row)
@@ -234,22 +222,17 @@ impl Rows {
             if !row.is_live(now) {
                 return self.remove(slot);
             }
-            let expires_at = row.expires_at();
-            row.set_indexed_at(expires_at);
+            row.indexed_at = row.expires_at;
             self.by_expiry.pop_first();
-            self.by_expiry.insert((expires_at, slot));
+            self.by_expiry.insert((row.indexed_at, slot));
         }
         None
     }
 
-    /// Deletes rows that have expired at `now`, in so many steps. Returns how many it deleted.
-    pub(super) fn delete_expired(&mut self, now: Timestamp, steps: &mut usize) -> usize {
-        std::iter::from_fn(|| self.pop_expired(now, steps)).count()
-    }
-
     /// Deletes expired rows in so many steps, unless they are handed out.
     pub(super) fn sweep(&mut self, now: Timestamp, steps: &mut usize) {
-        self.delete_expired(self.common.expired_for_itself(now), steps);
+        let expired = self.common.expired_for_itself(now);
+        while self.pop_expired(expired, steps).is_some() {}
     }
 
     /// Adds the key of a row to those of its owner if it is live. Returns `false` if the row is no longer this owner's.
@@ -261,7 +244,7 @@ impl Rows {
         keys: &mut Vec<StoreKey>,
     ) -> bool {
         let row = self.slab.get(slot).filter(|row| row.owner() == Some(*owner));
-        keys.extend(row.filter(|row| row.is_live(now)).map(Row::key));
+        keys.extend(row.filter(|row| row.is_live(now)).map(|row| row.key));
         row.is_some()
     }
 
@@ -274,7 +257,7 @@ impl Rows {
             }
             page.slots_left -= 1;
             let row = self.slab.get(slot).filter(|row| row.is_live(now));
-            page.keys.extend(row.filter(|row| row.class() != Class::Mark).map(Row::key));
+            page.keys.extend(row.filter(|row| row.class != Class::Mark).map(|row| row.key));
         }
         None
     }

@@ -11,45 +11,31 @@ const CHUNK: usize = 1024;
 /// Rows that are named by numbers. A row keeps its slot while it is stored.
 #[derive(Debug)]
 pub(super) struct Slab {
-    chunks: Vec<Vec<Entry>>,
+    chunks: Vec<Vec<Option<Row>>>,
     /// The slots that were ever used, which are those below it.
     used: u32,
-    /// The first of the free slots.
-    free: u32,
+    free: Vec<u32>,
     /// The most slots.
     most: u32,
 }
 
-#[derive(Debug)]
-enum Entry {
-    Row(Row),
-    /// The slot is free. The number is the next free slot.
-    Free(u32),
-}
-
 impl Slab {
     pub(super) fn new(most: u32) -> Self {
-        Self { chunks: Vec::new(), used: 0, free: NO_SLOT, most }
+        Self { chunks: Vec::new(), used: 0, free: Vec::new(), most }
     }
 
-    fn entry(&mut self, slot: u32) -> Option<&mut Entry> {
+    fn entry(&mut self, slot: u32) -> Option<&mut Option<Row>> {
         let slot = slot as usize;
         self.chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&Row> {
         let slot = slot as usize;
-        match self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)? {
-            Entry::Row(row) => Some(row),
-            Entry::Free(_) => None,
-        }
+        self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Row> {
-        match self.entry(slot)? {
-            Entry::Row(row) => Some(row),
-            Entry::Free(_) => None,
-        }
+        self.entry(slot)?.as_mut()
     }
 
     /// Returns the number of slots, free ones too.
@@ -58,7 +44,7 @@ impl Slab {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.free == NO_SLOT && self.used == self.most
+        self.free.is_empty() && self.used == self.most
     }
 
     /// Adds a row in a free slot. Returns `None` if the slab is full.
@@ -66,30 +52,22 @@ impl Slab {
         if self.is_full() {
             return None;
         }
-        let slot = self.free;
-        if let Some(entry) = self.entry(slot)
-            && let Entry::Free(next) = *entry
-        {
-            *entry = Entry::Row(row);
-            self.free = next;
+        if let Some(slot) = self.free.pop() {
+            *self.entry(slot)? = Some(row);
             return Some(slot);
         }
         let slot = self.used;
         if (slot as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
-        self.chunks.last_mut()?.push(Entry::Row(row));
+        self.chunks.last_mut()?.push(Some(row));
         self.used += 1;
         Some(slot)
     }
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<Row> {
-        let next = self.free;
-        let entry = self.entry(slot).filter(|entry| matches!(entry, Entry::Row(_)))?;
-        let Entry::Row(row) = std::mem::replace(entry, Entry::Free(next)) else {
-            return None;
-        };
-        self.free = slot;
+        let row = self.entry(slot)?.take()?;
+        self.free.push(slot);
         Some(row)
     }
 }

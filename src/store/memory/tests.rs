@@ -139,19 +139,19 @@ fn check(store: &MemoryStore) {
     for rows in &all.parts {
         let slots = || (0..rows.slab.slots()).filter_map(|slot| Some((slot, rows.slab.get(slot)?)));
         for (slot, row) in slots() {
-            assert_eq!(rows.get(&row.key()).map(|(slot, _)| slot), Some(slot));
-            assert!(row.indexed_at() <= row.expires_at());
-            assert!(rows.by_expiry.contains(&(row.indexed_at(), slot)));
+            assert_eq!(rows.get(&row.key).map(|(slot, _)| slot), Some(slot));
+            assert!(row.indexed_at <= row.expires_at);
+            assert!(rows.by_expiry.contains(&(row.indexed_at, slot)));
             bytes += row.size();
             owned += usize::from(row.owner().is_some());
         }
-        assert_eq!(rows.table.len(), slots().count());
+        assert_eq!(rows.by_key.len(), slots().count());
         assert_eq!(rows.by_expiry.len(), slots().count());
         for class in [Class::Mark, Class::New, Class::Returned] {
             let queue = rows.queues.of(class).unwrap();
             let mut queued = queue.slots(&rows.slab).collect::<Vec<_>>();
             queued.sort_unstable();
-            let of_class = || slots().filter(|(_, row)| row.class() == class);
+            let of_class = || slots().filter(|(_, row)| row.class == class);
             assert!(of_class().map(|(slot, _)| slot).eq(queued));
             assert_eq!(queue.bytes, of_class().map(|(_, row)| row.size()).sum::<usize>());
         }
@@ -318,19 +318,6 @@ fn a_store_without_a_free_slot_is_full_until_a_session_ends() {
     assert!(poll_once(store.destroy(&store_key(0))).is_ready());
     assert!(matches!(third(), Poll::Ready(Ok(SaveOutcome::Saved))));
     check(&store);
-}
-
-#[test]
-fn a_key_whose_hash_another_session_has_is_refused_and_never_mistaken() {
-    let store = MemoryStore::new();
-    save(&store, 0, &record(u64::MAX));
-    // The table answers for the second key as if its hash were that of the first.
-    store.shared.parts.part(0).table.insert(&store_key(1), 0);
-    assert!(matches!(poll_once(store.load(&store_key(1))), Poll::Ready(Ok(None))));
-    let second = poll_once(store.save(&store_key(1), &record(u64::MAX), Write::Create));
-    assert!(matches!(second, Poll::Ready(Err(StoreError::Full))));
-    assert!(poll_once(store.destroy(&store_key(1))).is_ready());
-    assert!(matches!(poll_once(store.load(&store_key(0))), Poll::Ready(Ok(Some(_)))));
 }
 
 fn list(store: &MemoryStore, after: Option<&Cursor>, limit: u32) -> KeyPage {
