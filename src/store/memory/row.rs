@@ -12,7 +12,7 @@ use crate::{
     store::{REVOCATIONS_OUTLIVE, Record, Version},
 };
 
-/// The bytes of a row beside its record: what the row has in memory, and its entries in the table and the indices.
+/// The bytes of a row beside its record: what the row has in memory, and its entries in the indices.
 ///
 /// Measured as the docs of the store say, and rounded up.
 const BYTES_BESIDE_THE_RECORD: usize = 352;
@@ -49,7 +49,7 @@ impl Class {
     }
 }
 
-/// A row, whose fields a load reads lie together from `version` on, in as few cache lines as possible.
+/// A row. The fields that a load reads are together, from `version` on, so they are in few cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Row {
@@ -89,7 +89,7 @@ impl Row {
         self.expires_at > now
     }
 
-    /// Copies the record, since shared bytes would need a counter that each load waits for.
+    /// Copies the record. Shared bytes would need a counter, whose cache line a load of many sessions would wait for.
     pub(super) fn record(&self) -> Result<Record, StoreError> {
         Record::from_bytes(self.version, self.expires_at, Bytes::copy_from_slice(&self.data))
     }
