@@ -6,7 +6,8 @@
 //!
 //! It saves a million sessions of 243 bytes of JSON, first without and then with an owner, and prints by how many
 //! bytes the process grew for each. It also prints how long a page of keys and a page of expired sessions take,
-//! during which other calls wait. It runs on Linux only, since it reads `/proc/self/status`.
+//! during which other calls to a part of the store wait. Last it loads and changes random sessions, in a store of a
+//! thousand and in a store of a million, and prints how long one takes. It runs on Linux only, since it reads `/proc/self/status`.
 
 use std::{
     env,
@@ -59,10 +60,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     match env::args().nth(1).as_deref() {
         Some("without") => measure(false),
         Some("with") => measure(true),
+        Some("speed") => compare_speed(),
         // Each in a process of its own: a second run would reuse the memory of the first.
         _ => {
-            for owner in ["without", "with"] {
-                Command::new(env::current_exe()?).arg(owner).status()?;
+            for part in ["without", "with", "speed"] {
+                Command::new(env::current_exe()?).arg(part).status()?;
             }
             Ok(())
         }
@@ -114,6 +116,54 @@ async fn measure(owned: bool) -> Result<(), Box<dyn Error>> {
         taken += page.len();
     }
     print_times("expired sessions", taken, times);
+    Ok(())
+}
+
+/// Loads and changes so many random sessions in a round. A round is short, so that other programs of the machine seldom
+/// interrupt it.
+const IN_A_ROUND: u32 = 200;
+
+#[tokio::main(flavor = "current_thread")]
+async fn compare_speed() -> Result<(), Box<dyn Error>> {
+    for stored in [1_000, SESSIONS] {
+        let store = MemoryStore::builder().max_bytes(usize::MAX).build();
+        let sessions = SessionManager::<Login>::builder().store(store.clone()).build()?;
+        let mut keys = Vec::with_capacity(stored);
+        for number in 0..stored {
+            let _ = sessions.create(Login::numbered(number, false)?).await?;
+        }
+        let mut next = None;
+        loop {
+            let page = store.list(next.as_ref(), 1000).await?;
+            keys.extend(page.keys);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        let (mut loads, mut changes) = (Vec::new(), Vec::new());
+        for _ in 0..500 {
+            let random = || keys[rand::random::<usize>() % stored];
+            let round: Vec<_> = (0..IN_A_ROUND).map(|_| random()).collect();
+            let started = Instant::now();
+            for key in &round {
+                let _ = store.load(key).await?;
+            }
+            loads.push(started.elapsed() / IN_A_ROUND);
+            let round: Vec<_> = (0..IN_A_ROUND).map(|_| random()).collect();
+            let started = Instant::now();
+            for key in round {
+                sessions.update(key, |login| login.note.push('x')).await?;
+            }
+            changes.push(started.elapsed() / IN_A_ROUND);
+        }
+        loads.sort();
+        changes.sort();
+        let (load, change) = (loads[loads.len() / 2], changes[changes.len() / 2]);
+        println!(
+            "random sessions of {stored}: {load:?} a load, {change:?} a load and a changed save"
+        );
+    }
     Ok(())
 }
 

@@ -1,13 +1,16 @@
 //! The store in the memory of one process.
 
+mod common;
+mod parts;
 mod queues;
 mod row;
 mod rows;
+mod slab;
 
 use std::{
     fmt,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc},
+    sync::{Arc, OnceLock, Weak, atomic::Ordering, mpsc},
     task::Poll,
     thread,
     time::Duration,
@@ -15,7 +18,12 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::rows::Rows;
+use self::{
+    common::PARTS,
+    parts::{Parts, STEPS_AT_ONCE},
+    row::Row,
+    rows::Page,
+};
 use super::{Cursor, KeyPage, SaveOutcome, SessionStore, Write};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
@@ -65,22 +73,29 @@ use crate::{
 ///
 /// | a client sends | where the oldest session always goes first | in this store |
 /// |---|---|---|
-/// | requests without a cookie | the oldest login ends after 2,284 | any number ends no session that came back; one that did not come back ends after 2,484 |
-/// | two requests for each new session | the oldest login ends after 4,568 | the session that was used longest ago ends after 4,966 |
-/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after 2,179 within ten seconds | any number ends no session and refuses no login |
+/// | requests without a cookie | the oldest login ends after 2,716 | any number ends no session that came back; one that did not come back ends after 2,716 |
+/// | two requests for each new session | the oldest login ends after 5,432 | the session that was used longest ago ends after 5,430 |
+/// | changes of its id, with [`owner`](crate::SessionManagerBuilder::owner) | every login is a 503 after about 2,750 within ten seconds | any number ends no session and refuses no login |
 ///
 /// The tests in `tests/api/memory_attacks.rs` have these numbers.
 ///
-/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 561 bytes for each
-/// session, and by 629 bytes for each session with an owner. A session that was loaded takes 32 bytes more. The bound
-/// counts 384 bytes and the [`Record::to_bytes`] of each session, so the default holds about 410,000 of these
-/// sessions. To measure it again, run `cargo bench --manifest-path benches/Cargo.toml --bench memory`.
+/// Measured with a million sessions of 243 bytes (64-bit Linux, glibc): the process grew by 506 bytes for each
+/// session, and by 595 bytes for each session with an owner. The bound counts 352 bytes and the [`Record::to_bytes`] of
+/// each session, so the default holds about 430,000 of these sessions. The memory of a session that ended is used for
+/// another one. To measure it again, run `cargo bench --manifest-path benches/Cargo.toml --bench memory`.
+///
+/// # Speed
+///
+/// A load is one search in a hash table. It also takes a lock of one of 32 parts of the store, so requests on several
+/// cores seldom wait for each other. Only a save in a full store takes the locks of all parts. The hash has a random
+/// key, so chosen session ids cannot make the table slow.
 ///
 /// # Expiry
 ///
-/// The clock of this process decides when a session expires. An expired session is deleted when another session is
-/// saved, or by a thread that runs once a minute. The first save starts this thread, and the thread ends with the store.
-/// No [`Cleanup`](crate::store::Cleanup) is needed, except for [`on_end`](crate::SessionManagerBuilder::on_end).
+/// The clock of this process decides when a session expires. An expired session is deleted when another session of the
+/// same part is saved, when a full store needs its room, or by a thread that runs once a minute. The first save starts
+/// this thread, and the thread ends with the store. No [`Cleanup`](crate::store::Cleanup) is needed, except for
+/// [`on_end`](crate::SessionManagerBuilder::on_end).
 ///
 /// From the first [`take_expired`](SessionStore::take_expired) on, even with the limit 0, the store leaves expired
 /// sessions to that method, except where it needs their room. It then deletes by itself only sessions that expired an
@@ -88,14 +103,15 @@ use crate::{
 ///
 /// # Pages
 ///
-/// A page of [`list`](SessionStore::list) has at most 1,000 keys, in the order of their bytes. A page of `take_expired`
-/// has at most 128 sessions. While a page is read, other calls wait. With a million sessions, a page of keys took 0.1
-/// ms and a page of expired sessions took up to 0.5 ms, in the median of the benchmark above.
+/// A page of [`list`](SessionStore::list) looks at 1,000 places of sessions. Places of ended sessions count too, so a
+/// page may have few keys or none before the last page. A page of `take_expired` has at most 128 sessions. While a page
+/// is read, other calls to one part of the store wait. With a million sessions, a page of keys took 0.01 ms and a page of
+/// expired sessions took up to 0.2 ms, in the median of the benchmark above.
 ///
 /// # Cancellation
 ///
-/// Every operation except [`delete_expired`](SessionStore::delete_expired) completes the first time that it is
-/// polled.
+/// Every operation except [`delete_expired`](SessionStore::delete_expired) and `take_expired` completes the first time
+/// that it is polled. If the future of `take_expired` is dropped, the sessions that it removed are lost.
 #[doc(alias("in-memory", "moka", "HashMap"))]
 #[derive(Clone)]
 pub struct MemoryStore {
@@ -112,8 +128,7 @@ pub struct MemoryStoreBuilder {
 }
 
 struct Shared {
-    rows: Mutex<Rows>,
-    max_bytes: usize,
+    parts: Parts,
     clock: Arc<dyn Clock>,
     sweep_every: Duration,
     /// Dropped with the store, which ends the sweeping thread.
@@ -123,13 +138,10 @@ struct Shared {
 /// A save sweeps this many expired rows: enough to keep up with saving, and too few to delay a save for long.
 const SWEPT_PER_SAVE: usize = 4;
 
-/// A long sweep releases the lock after this many rows.
-const SWEPT_AT_ONCE: usize = 256;
-
 /// A page of expired rows has no more, since rows take longer to be handed out than to be deleted.
 const TAKEN_AT_ONCE: usize = 128;
 
-/// A page of keys has no more.
+/// A page of keys looks at this many slots, so it has no more keys.
 const LISTED_AT_ONCE: usize = 1000;
 
 impl MemoryStore {
@@ -150,12 +162,31 @@ impl MemoryStore {
     /// Returns the number of stored sessions. The number includes marks of replaced or ended ids, and expired
     /// sessions that are not deleted yet.
     pub fn len(&self) -> usize {
-        self.shared.rows().by_key.len()
+        self.shared.parts.each().map(|rows| rows.by_key.len()).sum()
     }
 
     /// Returns `true` if [`len`](Self::len) is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Removes at most `limit` rows that have expired at `now`. It lets other tasks run after a number of steps.
+    async fn remove_expired(&self, now: Timestamp, limit: usize, mut each: impl FnMut(Row)) {
+        let (mut part, mut removed, mut steps) = (0, 0, STEPS_AT_ONCE);
+        while part < PARTS && removed < limit {
+            let expired = self.shared.parts.part(part).pop_expired(now, &mut steps);
+            match expired {
+                Some(row) => {
+                    removed += 1;
+                    each(row);
+                }
+                None if steps > 0 => part += 1,
+                None => {
+                    yield_now().await;
+                    steps = STEPS_AT_ONCE;
+                }
+            }
+        }
     }
 }
 
@@ -169,7 +200,7 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
             .field("len", &self.len())
-            .field("max_bytes", &self.shared.max_bytes)
+            .field("max_bytes", &self.shared.parts.common.max_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -204,8 +235,7 @@ impl MemoryStoreBuilder {
     pub fn build(self) -> MemoryStore {
         MemoryStore {
             shared: Arc::new(Shared {
-                rows: Mutex::default(),
-                max_bytes: self.max_bytes,
+                parts: Parts::new(self.max_bytes),
                 clock: self.clock,
                 sweep_every: self.sweep_every,
                 stop: OnceLock::new(),
@@ -223,11 +253,6 @@ impl fmt::Debug for MemoryStoreBuilder {
 }
 
 impl Shared {
-    /// No code under this lock can panic halfway through a change, so a poisoned lock is usable.
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn now(&self) -> Timestamp {
         self.clock.now().into()
     }
@@ -251,8 +276,13 @@ fn sweep_until(stopped: &mpsc::Receiver<()>, every: Duration, shared: &Weak<Shar
             return;
         };
         let now = shared.now();
-        while shared.rows().sweep(now, SWEPT_AT_ONCE) == SWEPT_AT_ONCE {
-            thread::yield_now();
+        for part in 0..PARTS {
+            let mut steps = 0;
+            while steps == 0 {
+                steps = STEPS_AT_ONCE;
+                shared.parts.part(part).sweep(now, &mut steps);
+                thread::yield_now();
+            }
         }
     }
 }
@@ -271,18 +301,16 @@ async fn yield_now() {
     .await;
 }
 
-/// Returns the key of a cursor. One that another store made begins somewhere.
-fn key_of(cursor: &Cursor) -> StoreKey {
-    let mut key = [0; 32];
-    key.iter_mut().zip(cursor.as_bytes()).for_each(|(to, from)| *to = *from);
-    StoreKey::from_bytes(key)
+/// Returns the place of a cursor. One that another store made begins somewhere.
+fn place_of(cursor: &Cursor) -> u32 {
+    cursor.as_bytes().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let now = self.shared.now();
-        self.shared.rows().load(key, now)
+        self.shared.parts.of(key).load(key, now)
     }
 
     async fn save(
@@ -293,13 +321,20 @@ impl SessionStore for MemoryStore {
     ) -> Result<SaveOutcome, StoreError> {
         self.shared.start_sweeping();
         let now = self.shared.now();
-        let mut rows = self.shared.rows();
-        rows.sweep(now, SWEPT_PER_SAVE);
-        rows.save(key, record, write, now, self.shared.max_bytes)
+        let row = Row::new(key, record, now);
+        let saved = {
+            let mut rows = self.shared.parts.of(key);
+            rows.sweep(now, &mut { SWEPT_PER_SAVE });
+            rows.save(row, write, now)
+        };
+        match saved {
+            Err(StoreError::Full) => self.shared.parts.save_in_full(key, record, write, now),
+            saved => saved,
+        }
     }
 
     async fn destroy(&self, key: &StoreKey) -> Result<(), StoreError> {
-        self.shared.rows().remove(key);
+        self.shared.parts.of(key).destroy(key);
         Ok(())
     }
 
@@ -310,7 +345,7 @@ impl SessionStore for MemoryStore {
         expires_at: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
         let now = self.shared.now();
-        self.shared.rows().touch(key, version, expires_at, now)
+        self.shared.parts.of(key).touch(key, version, expires_at, now)
     }
 
     async fn destroy_at(
@@ -319,38 +354,27 @@ impl SessionStore for MemoryStore {
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
         let now = self.shared.now();
-        let mut rows = self.shared.rows();
-        match rows.live(key, now) {
-            None => Ok(SaveOutcome::Gone),
-            Some(row) if row.version() != version => row.record().map(SaveOutcome::Conflict),
-            Some(_) => {
-                rows.remove(key);
-                Ok(SaveOutcome::Saved)
-            }
-        }
+        self.shared.parts.of(key).destroy_at(key, version, now)
     }
 
     async fn delete_expired(&self, limit: u32) -> Result<u64, StoreError> {
         let now = self.shared.now();
-        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut deleted = 0;
-        while left > 0 {
-            let batch = left.min(SWEPT_AT_ONCE);
-            let swept = self.shared.rows().delete_expired(now, batch);
-            deleted += swept as u64;
-            left -= swept;
-            if swept < batch {
-                break;
-            }
-            yield_now().await;
-        }
+        self.remove_expired(now, limit, |_| deleted += 1).await;
         Ok(deleted)
     }
 
     async fn take_expired(&self, limit: u32) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        self.shared.parts.common.are_handed_out.store(true, Ordering::Relaxed);
         let now = self.shared.now();
         let limit = usize::try_from(limit).map_or(TAKEN_AT_ONCE, |limit| limit.min(TAKEN_AT_ONCE));
-        Ok(self.shared.rows().take_expired(now, limit))
+        let mut taken = Vec::new();
+        self.remove_expired(now, limit, |row| {
+            taken.extend(row.record().map(|record| (row.key, record)));
+        })
+        .await;
+        Ok(taken)
     }
 
     fn returns_expired(&self) -> bool {
@@ -361,8 +385,10 @@ impl SessionStore for MemoryStore {
         let now = self.shared.now();
         let limit =
             usize::try_from(limit).map_or(LISTED_AT_ONCE, |limit| limit.min(LISTED_AT_ONCE));
-        let (keys, last) = self.shared.rows().list(after.map(key_of), limit.max(1), now);
-        Ok(KeyPage { keys, next: last.map(|key| Cursor::new(*key.as_bytes())) })
+        let mut page =
+            Page { keys: Vec::new(), most_keys: limit.max(1), slots_left: LISTED_AT_ONCE };
+        let next = self.shared.parts.list(after.map_or(0, place_of), &mut page, now);
+        Ok(KeyPage { keys: page.keys, next: next.map(|place| Cursor::new(place.to_be_bytes())) })
     }
 
     fn lists_sessions(&self) -> bool {
@@ -379,7 +405,7 @@ impl SessionStore for MemoryStore {
 
     async fn find_by_owner(&self, owner: &OwnerKey) -> Result<Vec<StoreKey>, StoreError> {
         let now = self.shared.now();
-        Ok(self.shared.rows().find_by_owner(owner, now))
+        Ok(self.shared.parts.find_by_owner(owner, now))
     }
 }
 

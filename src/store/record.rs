@@ -244,6 +244,15 @@ impl Record {
         bytes.extend_from_slice(&self.payload);
     }
 
+    /// Returns the owner that finds the record of these bytes, which this release wrote. A tombstone has none.
+    pub(crate) fn owner_in(bytes: &[u8]) -> Option<OwnerKey> {
+        let flags = *bytes.get(1)?;
+        let start = Self::FIXED_BYTES + if flags & IDLE_TIMEOUT == 0 { 0 } else { 8 };
+        let is_owned = flags & OWNER != 0 && flags & TOMBSTONE == 0;
+        let owner = bytes.get(start..)?.first_chunk().filter(|_| is_owned)?;
+        Some(OwnerKey::from_bytes(*owner))
+    }
+
     /// Reads a record from the bytes of [`to_bytes`](Self::to_bytes) and from the version and the expiry that the
     /// store kept.
     ///

@@ -1,103 +1,105 @@
 //! The order in which a full memory store deletes its rows.
 
-use std::collections::BTreeSet;
-
-use super::row::{Class, Row};
+use super::{
+    row::{Class, Row},
+    slab::{NO_SLOT, Slab},
+};
 use crate::{clock::Timestamp, id::StoreKey};
 
-/// Marks may take this share of the store before they make room for sessions.
-const SHARE_OF_MARKS: usize = 16;
-
-/// The rows that may be evicted.
+/// The rows of a part of the store that may be evicted, by their class.
 #[derive(Debug, Default)]
-pub(super) struct Queues {
-    marks: Queue,
-    new: Queue,
-    returned: Queue,
+pub(super) struct Queues([Queue; 3]);
+
+/// Rows of one class, each of which names its neighbors. The row that was used longest ago is the first.
+#[derive(Debug)]
+pub(super) struct Queue {
+    first: u32,
+    last: u32,
+    pub(super) bytes: usize,
 }
 
-/// Rows of one class. The row that was used longest ago is the first.
-#[derive(Debug, Default)]
-struct Queue {
-    order: BTreeSet<(Timestamp, StoreKey)>,
-    bytes: usize,
+impl Default for Queue {
+    fn default() -> Self {
+        Self { first: NO_SLOT, last: NO_SLOT, bytes: 0 }
+    }
 }
 
 impl Queue {
-    fn first_but(&self, keep: &StoreKey) -> Option<StoreKey> {
-        self.order.iter().map(|(_, key)| *key).find(|key| key != keep)
+    /// Returns the first row other than `keep`: when it got its place, and its slot.
+    pub(super) fn first_but(&self, slab: &Slab, keep: &StoreKey) -> Option<(Timestamp, u32)> {
+        let first = slab.get(self.first)?;
+        if first.key != *keep {
+            return Some((first.used_at, self.first));
+        }
+        slab.get(first.next).map(|second| (second.used_at, first.next))
+    }
+
+    /// Returns the slots from the first to the last.
+    #[cfg(test)]
+    pub(super) fn slots<'a>(&self, slab: &'a Slab) -> impl Iterator<Item = u32> + 'a {
+        let first = Some(self.first).filter(|slot| *slot != NO_SLOT);
+        std::iter::successors(first, |slot| {
+            slab.get(*slot).map(|row| row.next).filter(|slot| *slot != NO_SLOT)
+        })
     }
 }
 
 impl Queues {
-    fn of(&mut self, class: Class) -> Option<&mut Queue> {
-        match class {
-            Class::Kept => None,
-            Class::Mark => Some(&mut self.marks),
-            Class::New => Some(&mut self.new),
-            Class::Returned => Some(&mut self.returned),
-        }
+    pub(super) fn of(&self, class: Class) -> Option<&Queue> {
+        self.0.get(class as usize)
     }
 
-    pub(super) fn add(&mut self, key: &StoreKey, row: &Row) {
-        if let Some(queue) = self.of(row.class) {
-            queue.order.insert((row.used_at, *key));
-            queue.bytes += row.size();
-        }
+    fn of_mut(&mut self, class: Class) -> Option<&mut Queue> {
+        self.0.get_mut(class as usize)
     }
 
-    pub(super) fn remove(&mut self, key: &StoreKey, row: &Row) {
-        if let Some(queue) = self.of(row.class) {
-            queue.order.remove(&(row.used_at, *key));
-            queue.bytes -= row.size();
-        }
-    }
-
-    /// Replaces a row by one with the same place.
-    pub(super) fn resize(&mut self, former: &Row, row: &Row) {
-        if let Some(queue) = self.of(row.class) {
-            queue.bytes = queue.bytes - former.size() + row.size();
-        }
-    }
-
-    /// Notes that a row was loaded.
-    pub(super) fn note_use(&mut self, key: &StoreKey, row: &mut Row, now: Timestamp) {
-        let moves = match row.class {
-            Class::Kept | Class::Mark => false,
-            Class::New => true,
-            Class::Returned => row.may_move(now),
+    /// Adds the row of a slot at the end of the queue of its class.
+    pub(super) fn add(&mut self, slab: &mut Slab, slot: u32) {
+        let Some(row) = slab.get_mut(slot) else {
+            return;
         };
-        if moves {
-            self.remove(key, row);
-            (row.class, row.used_at) = (Class::Returned, now);
-            self.add(key, row);
+        let Some(queue) = self.of_mut(row.class) else {
+            return;
+        };
+        row.former = queue.last;
+        row.next = NO_SLOT;
+        queue.bytes += row.size();
+        match slab.get_mut(queue.last) {
+            Some(last) => last.next = slot,
+            None => queue.first = slot,
+        }
+        queue.last = slot;
+    }
+
+    /// Takes the row of a slot out of its queue.
+    pub(super) fn remove(&mut self, slab: &mut Slab, slot: u32) {
+        let Some(row) = slab.get(slot) else {
+            return;
+        };
+        let Some(queue) = self.of_mut(row.class) else {
+            return;
+        };
+        queue.bytes -= row.size();
+        let (former, next) = (row.former, row.next);
+        match slab.get_mut(former) {
+            Some(row) => row.next = next,
+            None => queue.first = next,
+        }
+        match slab.get_mut(next) {
+            Some(row) => row.former = former,
+            None => queue.last = former,
+        }
+    }
+
+    /// Notes that a row in a queue gets another size.
+    pub(super) fn resize(&mut self, row: &Row, size: usize) {
+        if let Some(queue) = self.of_mut(row.class) {
+            queue.bytes = queue.bytes - row.size() + size;
         }
     }
 
     /// Returns how many bytes may be evicted.
     pub(super) fn bytes(&self) -> usize {
-        self.marks.bytes + self.new.bytes + self.returned.bytes
-    }
-
-    /// Returns the row to evict first from a store of this size, other than `keep`.
-    pub(super) fn first_to_go(&self, max_bytes: usize, keep: &StoreKey) -> Option<StoreKey> {
-        let mark = || self.marks.first_but(keep);
-        let too_many = self.marks.bytes > max_bytes / SHARE_OF_MARKS;
-        let excess = if too_many { mark() } else { None };
-        let session = || self.new.first_but(keep).or_else(|| self.returned.first_but(keep));
-        excess.or_else(session).or_else(mark)
-    }
-
-    #[cfg(test)]
-    pub(super) fn contains(&self, key: &StoreKey, row: &Row) -> bool {
-        let queues = [(Class::Mark, &self.marks), (Class::New, &self.new)];
-        let queues = queues.into_iter().chain([(Class::Returned, &self.returned)]);
-        let mut queues = queues.filter(|(_, queue)| queue.order.contains(&(row.used_at, *key)));
-        queues.next().is_some_and(|(class, _)| class == row.class) && queues.next().is_none()
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.marks.order.len() + self.new.order.len() + self.returned.order.len()
+        self.0.iter().map(|queue| queue.bytes).sum()
     }
 }

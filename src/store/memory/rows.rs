@@ -1,14 +1,15 @@
-//! The rows of a memory store and their indices.
+//! The rows of a part of a memory store, and their indices.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    time::Duration,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
 };
 
 use super::{
+    common::{Common, MOST_SLOTS, place},
     queues::Queues,
-    row::{Class, Row, owner_of, size},
+    row::{Class, Row},
+    slab::Slab,
 };
 use crate::{
     clock::Timestamp,
@@ -17,74 +18,38 @@ use crate::{
     store::{Record, SaveOutcome, Version, Write},
 };
 
-/// Once expired rows are handed out, the store deletes by itself only those that nobody has taken for so long.
-const LEFT_FOR_OTHERS: Duration = Duration::from_secs(60 * 60);
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rows {
-    /// A sorted map, so that a page of keys needs no search and no key can collide with another. The rows are boxed,
-    /// which wastes less memory in its nodes.
-    pub(super) by_key: BTreeMap<StoreKey, Box<Row>>,
-    pub(super) indices: Indices,
-    are_handed_out: bool,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Indices {
-    pub(super) by_expiry: BTreeSet<(Timestamp, StoreKey)>,
-    pub(super) by_owner: BTreeSet<(OwnerKey, StoreKey)>,
+    part: usize,
+    pub(super) common: Arc<Common>,
+    /// The slots of the rows by their keys. The hash has a random key of its own, so that nobody can choose session
+    /// ids whose hashes collide.
+    pub(super) by_key: HashMap<StoreKey, u32>,
+    pub(super) slab: Slab,
+    /// One entry for each row, at the time [`Row::indexed_at`].
+    pub(super) by_expiry: BTreeSet<(Timestamp, u32)>,
     pub(super) queues: Queues,
-    pub(super) bytes: usize,
-}
-
-impl Indices {
-    fn add(&mut self, key: &StoreKey, row: &Row, owner: Option<OwnerKey>) {
-        self.by_expiry.insert((row.expires_at, *key));
-        owner.map(|owner| self.by_owner.insert((owner, *key)));
-        self.queues.add(key, row);
-        self.bytes += row.size();
-    }
-
-    fn remove(&mut self, key: &StoreKey, row: &Row) {
-        self.by_expiry.remove(&(row.expires_at, *key));
-        row.owner().map(|owner| self.by_owner.remove(&(owner, *key)));
-        self.queues.remove(key, row);
-        self.bytes -= row.size();
-    }
-
-    fn move_expiry(&mut self, key: &StoreKey, row: &mut Row, expires_at: Timestamp) {
-        if row.expires_at != expires_at {
-            self.by_expiry.remove(&(row.expires_at, *key));
-            self.by_expiry.insert((expires_at, *key));
-            row.expires_at = expires_at;
-        }
-    }
-
-    /// Replaces a live row by a record.
-    fn replace(&mut self, key: &StoreKey, row: &mut Row, record: &Record, now: Timestamp) {
-        let (former, owner) = (row.owner(), owner_of(record));
-        if former != owner {
-            former.map(|former| self.by_owner.remove(&(former, *key)));
-            owner.map(|owner| self.by_owner.insert((owner, *key)));
-        }
-        self.move_expiry(key, row, record.expires_at());
-        let class = Class::of(record, true);
-        let moves = class != row.class || row.may_move(now);
-        let next = Row::new(record, class, if moves { now } else { row.used_at });
-        self.bytes = self.bytes - row.size() + next.size();
-        if moves {
-            self.queues.remove(key, row);
-            self.queues.add(key, &next);
-        } else {
-            self.queues.resize(row, &next);
-        }
-        *row = next;
-    }
 }
 
 impl Rows {
-    pub(super) fn live(&self, key: &StoreKey, now: Timestamp) -> Option<&Row> {
-        self.by_key.get(key).map(Box::as_ref).filter(|row| row.is_live(now))
+    pub(super) fn new(part: usize, common: Arc<Common>) -> Self {
+        Self {
+            part,
+            common,
+            by_key: HashMap::new(),
+            slab: Slab::new(MOST_SLOTS),
+            by_expiry: BTreeSet::new(),
+            queues: Queues::default(),
+        }
+    }
+
+    pub(super) fn get(&self, key: &StoreKey) -> Option<(u32, &Row)> {
+        let slot = *self.by_key.get(key)?;
+        Some((slot, self.slab.get(slot)?))
+    }
+
+    fn live(&self, key: &StoreKey, now: Timestamp) -> Option<(u32, &Row)> {
+        self.get(key).filter(|(_, row)| row.is_live(now))
     }
 
     /// Returns the record of a live row, and notes its use.
@@ -93,60 +58,99 @@ impl Rows {
         key: &StoreKey,
         now: Timestamp,
     ) -> Result<Option<Record>, StoreError> {
-        let Some(row) = self.by_key.get_mut(key) else {
+        let Some((slot, row)) = self.get(key) else {
             return Ok(None);
         };
         if !row.is_live(now) {
             return Err(StoreError::Expired);
         }
-        self.indices.queues.note_use(key, row, now);
-        row.record().map(Some)
+        let record = row.record();
+        if row.moves_when_used(now) {
+            self.move_to(Class::Returned, slot, now);
+        }
+        record.map(Some)
     }
 
+    /// Moves a row to the end of the queue of a class.
+    fn move_to(&mut self, class: Class, slot: u32, now: Timestamp) {
+        self.queues.remove(&mut self.slab, slot);
+        if let Some(row) = self.slab.get_mut(slot) {
+            (row.class, row.used_at) = (class, now);
+        }
+        self.queues.add(&mut self.slab, slot);
+    }
+
+    /// Writes a row if the stored row is as `write` expects. [`StoreError::Full`] means that nothing was written,
+    /// because there is no room for the row.
     pub(super) fn save(
         &mut self,
-        key: &StoreKey,
-        record: &Record,
+        row: Row,
         write: Write<'_>,
         now: Timestamp,
-        max_bytes: usize,
     ) -> Result<SaveOutcome, StoreError> {
-        if self.indices.bytes.saturating_add(size(record)) > max_bytes {
-            let needed = match (self.live(key, now), write.expected()) {
-                (None, None) => size(record),
-                (Some(row), Some(expected)) if row.version() == expected => {
-                    size(record).saturating_sub(row.size())
-                }
-                // Nothing is written.
-                _ => 0,
-            };
-            if !self.make_room(needed, max_bytes, now, key) {
-                return Err(StoreError::Full);
-            }
-        }
-        let Some(row) = self.by_key.get_mut(key).filter(|row| row.is_live(now)) else {
+        let Some((slot, held)) = self.live(&row.key, now) else {
             if write.expected().is_some() {
                 return Ok(SaveOutcome::Gone);
             }
-            self.insert(key, record, now);
-            return Ok(SaveOutcome::Saved);
+            return self.insert(row);
         };
-        if row.version() == record.version() {
+        if held.version == row.version {
             return Ok(SaveOutcome::Saved);
         }
-        if Some(row.version()) != write.expected() {
-            return row.record().map(SaveOutcome::Conflict);
+        if Some(held.version) != write.expected() {
+            return held.record().map(SaveOutcome::Conflict);
         }
-        self.indices.replace(key, row, record, now);
-        Ok(SaveOutcome::Saved)
+        self.replace(slot, row, now)
+    }
+
+    /// Returns how many bytes more the store needs for this write.
+    pub(super) fn needed(&self, row: &Row, write: Write<'_>, now: Timestamp) -> usize {
+        match (self.live(&row.key, now), write.expected()) {
+            (None, None) => row.size(),
+            (Some((_, held)), Some(expected)) if held.version == expected => {
+                row.size().saturating_sub(held.size())
+            }
+            // Nothing is written.
+            _ => 0,
+        }
     }
 
     /// Adds a row in the place of none or of an expired one.
-    fn insert(&mut self, key: &StoreKey, record: &Record, now: Timestamp) {
-        self.remove(key);
-        let row = Row::new(record, Class::of(record, false), now);
-        self.indices.add(key, &row, owner_of(record));
-        self.by_key.insert(*key, Box::new(row));
+    fn insert(&mut self, row: Row) -> Result<SaveOutcome, StoreError> {
+        let (key, expires_at, owner) = (row.key, row.expires_at, row.owner());
+        self.destroy(&key);
+        if self.slab.is_full() || !self.common.recount(0, row.size()) {
+            return Err(StoreError::Full);
+        }
+        let slot = self.slab.insert(row).ok_or(StoreError::Full)?;
+        self.by_key.insert(key, slot);
+        self.by_expiry.insert((expires_at, slot));
+        self.queues.add(&mut self.slab, slot);
+        self.common.change_owner(place(self.part, slot), None, owner);
+        Ok(SaveOutcome::Saved)
+    }
+
+    /// Replaces a live row. The row moves in its queue only if it would for another use.
+    fn replace(&mut self, slot: u32, row: Row, now: Timestamp) -> Result<SaveOutcome, StoreError> {
+        let Some(held) = self.slab.get_mut(slot) else {
+            return Ok(SaveOutcome::Gone);
+        };
+        if !self.common.recount(held.size(), row.size()) {
+            return Err(StoreError::Full);
+        }
+        self.common.change_owner(place(self.part, slot), held.owner(), row.owner());
+        self.queues.resize(held, row.size());
+        if row.expires_at < held.indexed_at {
+            self.by_expiry.remove(&(held.indexed_at, slot));
+            self.by_expiry.insert((row.expires_at, slot));
+            held.indexed_at = row.expires_at;
+        }
+        (held.version, held.expires_at, held.data) = (row.version, row.expires_at, row.data);
+        let class = row.class.saved_again();
+        if class != held.class || held.may_move(now) {
+            self.move_to(class, slot, now);
+        }
+        Ok(SaveOutcome::Saved)
     }
 
     pub(super) fn touch(
@@ -156,107 +160,113 @@ impl Rows {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<SaveOutcome, StoreError> {
-        match self.by_key.get_mut(key).filter(|row| row.is_live(now)) {
+        let (slot, moves) = match self.live(key, now) {
+            None => return Ok(SaveOutcome::Gone),
+            Some((_, row)) if row.version != version => {
+                return row.record().map(SaveOutcome::Conflict);
+            }
+            Some((slot, row)) => (slot, row.moves_when_used(now)),
+        };
+        if let Some(row) = self.slab.get_mut(slot) {
+            row.expires_at = row.expires_at.max(expires_at);
+        }
+        if moves {
+            self.move_to(Class::Returned, slot, now);
+        }
+        Ok(SaveOutcome::Saved)
+    }
+
+    pub(super) fn destroy(&mut self, key: &StoreKey) {
+        if let Some((slot, _)) = self.get(key) {
+            self.remove(slot);
+        }
+    }
+
+    /// Removes a live row if it is at this version.
+    pub(super) fn destroy_at(
+        &mut self,
+        key: &StoreKey,
+        version: Version,
+        now: Timestamp,
+    ) -> Result<SaveOutcome, StoreError> {
+        match self.live(key, now) {
             None => Ok(SaveOutcome::Gone),
-            Some(row) if row.version() != version => row.record().map(SaveOutcome::Conflict),
-            Some(row) => {
-                if row.expires_at < expires_at {
-                    self.indices.move_expiry(key, row, expires_at);
-                }
-                self.indices.queues.note_use(key, row, now);
+            Some((_, row)) if row.version != version => row.record().map(SaveOutcome::Conflict),
+            Some((slot, _)) => {
+                self.remove(slot);
                 Ok(SaveOutcome::Saved)
             }
         }
     }
 
-    pub(super) fn remove(&mut self, key: &StoreKey) -> Option<Box<Row>> {
-        let row = self.by_key.remove(key)?;
-        self.indices.remove(key, &row);
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Row> {
+        self.queues.remove(&mut self.slab, slot);
+        let row = self.slab.remove(slot)?;
+        self.by_key.remove(&row.key);
+        self.by_expiry.remove(&(row.indexed_at, slot));
+        self.common.change_owner(place(self.part, slot), row.owner(), None);
+        self.common.recount(row.size(), 0);
         Some(row)
     }
 
-    /// Removes a row that has expired at `now`.
-    fn pop_expired(&mut self, now: Timestamp) -> Option<(StoreKey, Box<Row>)> {
-        let (expires_at, key) = *self.indices.by_expiry.first()?;
-        if expires_at > now {
-            return None;
+    /// Removes a row that has expired at `now`. Returns `None` if there is none, or after so many steps. Each step
+    /// looks at one entry of the index: it removes the row, or moves the entry to the time at which the row expires.
+    pub(super) fn pop_expired(&mut self, now: Timestamp, steps: &mut usize) -> Option<Row> {
+        while *steps > 0 {
+            let (indexed_at, slot) = *self.by_expiry.first()?;
+            if indexed_at > now {
+                return None;
+            }
+            *steps -= 1;
+            let row = self.slab.get_mut(slot)?;
+            if !row.is_live(now) {
+                return self.remove(slot);
+            }
+            row.indexed_at = row.expires_at;
+            self.by_expiry.pop_first();
+            self.by_expiry.insert((row.indexed_at, slot));
         }
-        self.remove(&key).map(|row| (key, row))
+        None
     }
 
-    /// Deletes at most `limit` rows that have expired at `now`. Returns how many it deleted.
-    pub(super) fn delete_expired(&mut self, now: Timestamp, limit: usize) -> usize {
-        (0..limit).map_while(|_| self.pop_expired(now)).count()
+    /// Deletes expired rows in so many steps, unless they are handed out.
+    pub(super) fn sweep(&mut self, now: Timestamp, steps: &mut usize) {
+        let expired = self.common.expired_for_itself(now);
+        while self.pop_expired(expired, steps).is_some() {}
     }
 
-    /// Deletes at most `limit` expired rows, unless they are handed out.
-    pub(super) fn sweep(&mut self, now: Timestamp, limit: usize) -> usize {
-        self.delete_expired(self.expired_for_itself(now), limit)
-    }
-
-    /// Returns the time of which the store deletes expired rows by itself.
-    fn expired_for_itself(&self, now: Timestamp) -> Timestamp {
-        if !self.are_handed_out {
-            return now;
-        }
-        let millis = u64::try_from(LEFT_FOR_OTHERS.as_millis()).unwrap_or(u64::MAX);
-        Timestamp::from_unix_millis(now.as_unix_millis().saturating_sub(millis))
-    }
-
-    /// Removes at most `limit` expired rows and returns them. From then on, the store leaves expired rows to this
-    /// method.
-    pub(super) fn take_expired(&mut self, now: Timestamp, limit: usize) -> Vec<(StoreKey, Record)> {
-        self.are_handed_out = true;
-        let expired = (0..limit).map_while(|_| self.pop_expired(now));
-        expired.filter_map(|(key, row)| Some((key, row.record().ok()?))).collect()
-    }
-
-    /// Makes room for so many bytes beside the row of `keep`. If that is impossible, it evicts nothing and returns
-    /// `false`.
-    fn make_room(
-        &mut self,
-        needed: usize,
-        max_bytes: usize,
-        now: Timestamp,
-        keep: &StoreKey,
-    ) -> bool {
-        let Some(limit) = max_bytes.checked_sub(needed) else {
-            return false;
-        };
-        while self.indices.bytes > limit && self.delete_expired(now, 1) == 1 {}
-        let kept = self.by_key.get(keep).filter(|row| row.class != Class::Kept);
-        let evictable = self.indices.queues.bytes() - kept.map_or(0, |row| row.size());
-        if self.indices.bytes - evictable > limit {
-            return false;
-        }
-        while self.indices.bytes > limit {
-            let Some(key) = self.indices.queues.first_to_go(max_bytes, keep) else {
-                return false;
-            };
-            self.remove(&key);
-        }
-        true
-    }
-
-    pub(super) fn find_by_owner(&self, owner: &OwnerKey, now: Timestamp) -> Vec<StoreKey> {
-        let (first, last) = (StoreKey::from_bytes([0; 32]), StoreKey::from_bytes([0xff; 32]));
-        let keys = self.indices.by_owner.range((*owner, first)..=(*owner, last));
-        let keys = keys.map(|(_, key)| *key);
-        keys.filter(|key| self.live(key, now).is_some()).collect()
-    }
-
-    /// Returns the keys of live sessions among the first `limit` keys after this one, and the last of those keys if
-    /// more may follow.
-    pub(super) fn list(
+    /// Adds the key of a row to those of its owner if it is live. Returns `false` if the row is no longer this owner's.
+    pub(super) fn add_key_of(
         &self,
-        after: Option<StoreKey>,
-        limit: usize,
+        owner: &OwnerKey,
+        slot: u32,
         now: Timestamp,
-    ) -> (Vec<StoreKey>, Option<StoreKey>) {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = || self.by_key.range((start, Bound::Unbounded)).take(limit);
-        let live = rows().filter(|(_, row)| row.is_live(now) && row.class != Class::Mark);
-        let last = rows().nth(limit - 1).map(|(key, _)| *key);
-        (live.map(|(key, _)| *key).collect(), last)
+        keys: &mut Vec<StoreKey>,
+    ) -> bool {
+        let row = self.slab.get(slot).filter(|row| row.owner() == Some(*owner));
+        keys.extend(row.filter(|row| row.is_live(now)).map(|row| row.key));
+        row.is_some()
     }
+
+    /// Looks at the slots from this one on, and adds the keys of live sessions to a page. Returns the slot at which the
+    /// next page begins if this page is full.
+    pub(super) fn list(&self, from: u32, page: &mut Page, now: Timestamp) -> Option<u32> {
+        for slot in from..self.slab.slots() {
+            if page.keys.len() == page.most_keys || page.slots_left == 0 {
+                return Some(slot);
+            }
+            page.slots_left -= 1;
+            let row = self.slab.get(slot).filter(|row| row.is_live(now));
+            page.keys.extend(row.filter(|row| row.class != Class::Mark).map(|row| row.key));
+        }
+        None
+    }
+}
+
+/// A page of keys that is being filled.
+pub(super) struct Page {
+    pub(super) keys: Vec<StoreKey>,
+    pub(super) most_keys: usize,
+    /// How many slots may still be looked at, since many may be free.
+    pub(super) slots_left: usize,
 }
