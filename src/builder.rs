@@ -1444,7 +1444,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Sets the clock. Default: [`SystemClock`].
+    /// Sets the clock. Default: [`SystemClock`](crate::SystemClock).
     ///
     /// Tests use a [`ManualClock`](crate::testing::ManualClock), as [`testing`](crate::guide::testing) shows. A
     /// store has its own clock. If a test moves the time, give the same clock to both.
