@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The longest payload of a record without owner and idle timeout: a row of 1,048,064 bytes.
-const LONGEST_PAYLOAD: usize = 1_048_064 - 24 - 23;
+const LONGEST_PAYLOAD: usize = 1_048_064 - 24 - 19;
 
 fn record_of(bytes: usize) -> RecordBuilder {
     record().payload(vec![b'x'; bytes])
