@@ -69,7 +69,8 @@ impl Scope {
 
 /// The id of a session, which only the client has: 32 random bytes, sent as base64url.
 ///
-/// Where the cookie carries the data, the id is 16 random bytes and 16 zeros. It only names the session there.
+/// If the cookie carries the data, the id has 16 random bytes and then 16 zeros. It then names the session and does not
+/// open it.
 ///
 /// A client that knows the id has the session, so treat it like a password. [`Debug`](fmt::Debug) shows no byte of
 /// it. Other parts of the program need only its [`StoreKey`].

@@ -68,7 +68,7 @@ pub(crate) struct Options {
     pub(crate) cookie: Option<Cookie<'static>>,
     pub(crate) cookie_for: Option<Box<CookieFor>>,
     pub(crate) former_cookies: Vec<Cookie<'static>>,
-    /// Where sessions of other libraries come from, in the order in which they are asked.
+    /// The readers of sessions of other libraries, in the order in which they are asked.
     pub(crate) imports: Vec<Import>,
     pub(crate) insecure_http: bool,
     pub(crate) remove_unpartitioned: bool,

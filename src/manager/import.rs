@@ -26,8 +26,8 @@ use crate::{
 
 /// The old session that the session of a request was made from.
 pub(super) struct Imported {
-    /// Where the mark is kept that the old session was imported, so that it is imported once. `None` if it cannot be
-    /// told from others.
+    /// The key of the mark that the old session was imported, so that it is imported once. `None` if other old sessions
+    /// may have the same credential.
     mark: Option<StoreKey>,
     /// When the old session would have ended, or the import ends.
     end: Timestamp,
@@ -255,7 +255,7 @@ impl Core {
     }
 }
 
-/// What is known of earlier imports of an old session.
+/// The mark of an old session, as it is stored.
 enum Mark {
     Absent,
     /// Another request has just imported it as this session.

@@ -68,7 +68,7 @@ pub(super) struct Claim {
     pub(super) issued_at: Option<Timestamp>,
     /// The record that the token carries; with a store the record that is to be loaded.
     pub(super) record: Result<Option<Record>, StoreError>,
-    /// What the revocation list says of the session, if it is in the list.
+    /// The verdict of the revocation list, if the session is in the list.
     pub(super) revoked: Option<Box<Verdict>>,
 }
 

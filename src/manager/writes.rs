@@ -101,7 +101,9 @@ impl Core {
             && (is_login || is_import)
         {
             // A token with data cannot be planted: the copy that somebody else keeps is not signed in.
-            if matches!(row, RowAction::Update(_)) && !self.data_in_token() && told.is_none() {
+            // Nor can the id of an import, which is derived with the key.
+            let keeps_id = !is_import && matches!(row, RowAction::Update(_));
+            if keeps_id && !self.data_in_token() && told.is_none() {
                 self.warn_once(LOGIN_KEEPS_ID);
             }
             Box::pin(self.end_surplus(live.key(), &mut live.record)).await;

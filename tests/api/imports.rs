@@ -200,6 +200,18 @@ async fn an_old_session_is_no_new_one_and_moves_with_its_first_change() {
     }
 }
 
+/// The id is derived with the key, so nobody can have planted it.
+#[tokio::test]
+async fn a_change_of_an_imported_session_does_not_warn_of_an_id_that_a_sign_in_keeps() {
+    for home in HOMES {
+        let mut browser = Site::new(home).browser();
+        let log = Log::start();
+        browser.get("/add").await.expect(StatusCode::OK, "8");
+        let lines = log.take();
+        assert!(!lines.iter().any(|line| line.contains("signed in")), "{home:?}: {lines:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_handler_that_fails_before_its_commit_has_imported_nothing() {
     for home in HOMES {

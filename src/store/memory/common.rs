@@ -1,4 +1,4 @@
-//! What the parts of a memory store have in common.
+//! The bytes, the owners and the flags that all parts of a memory store share.
 
 use std::{
     collections::BTreeSet,

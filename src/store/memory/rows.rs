@@ -26,7 +26,7 @@ pub(super) struct Rows {
     /// ids whose hashes collide.
     pub(super) by_key: HashMap<StoreKey, u32>,
     pub(super) slab: Slab,
-    /// One entry for each row, at the time [`Row::indexed_at`].
+    /// The slot of each row once, at the time [`Row::indexed_at`], which is never later than the expiry of the row.
     pub(super) by_expiry: BTreeSet<(Timestamp, u32)>,
     pub(super) queues: Queues,
 }
