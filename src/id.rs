@@ -11,7 +11,7 @@ use std::{
 };
 
 use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
-use hmac::{Hmac, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest, Sha256};
 
 use crate::{error::BoxError, keys::derive};
@@ -61,8 +61,7 @@ impl Scope {
     pub(crate) fn keyed_owner(&self, secret: &[u8; 32], owner: &str) -> OwnerKey {
         let hash = self.owner(owner);
         #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
-        let mac =
-            <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");
+        let mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length");
         OwnerKey(mac.chain_update(hash.0).finalize().into_bytes().into())
     }
 }

@@ -3,12 +3,14 @@
 use std::{collections::HashSet, env, fmt};
 
 use base64_simd::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-pub use cookie::Key;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+pub use self::key::Key;
 use crate::error::ConfigError;
+
+mod key;
 
 /// The keys of a session cookie. One key seals new tokens: it encrypts or signs them. The other keys only open tokens.
 ///
@@ -126,8 +128,7 @@ impl KeyRing {
         }
         let keys = list.split(|byte| *byte == b',').zip(1..).map(|(text, number)| {
             let key = read_key(text.trim_ascii(), decode, form).map_err(|problem| {
-                let text = format!("key {number} of {source} {problem}; {HOW_TO_MAKE_A_KEY}");
-                ConfigError::new(text)
+                ConfigError::new(format!("key {number} of {source} {problem}"))
             })?;
             Ok((key, number > 1))
         });
@@ -153,7 +154,7 @@ impl KeyRing {
     pub(crate) fn derive(&self, purpose: &str) -> Result<Vec<DerivedKey>, ConfigError> {
         let mut derived: Vec<DerivedKey> = Vec::new();
         for (key, is_former) in &self.keys {
-            if is_weak(key.master()) {
+            if is_weak(key.as_bytes()) {
                 return Err(ConfigError::new(
                     "a key in `.keys(..)` is not random; make a key with `openssl rand -hex 64`",
                 ));
@@ -181,9 +182,7 @@ type Decode = fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>;
 
 /// Reads one key. The error describes a text that is not a key.
 fn read_key(text: &[u8], decode: Decode, form: &str) -> Result<Key, String> {
-    let bytes = decode(text).ok_or(form)?;
-    Key::try_from(bytes.as_slice())
-        .map_err(|_| format!("has {} bytes and needs 64 or more", bytes.len()))
+    Key::read(&decode(text).ok_or_else(|| format!("{form}; {HOW_TO_MAKE_A_KEY}"))?)
 }
 
 fn hex(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -230,8 +229,8 @@ impl DerivedKey {
     fn new(key: &Key, is_former: bool, purpose: &str) -> Self {
         let mut id = [0; 4];
         let mut secret = Zeroizing::new([0; 32]);
-        derive(key.master(), &[purpose.as_bytes(), b" id"], &mut id);
-        derive(key.master(), &[purpose.as_bytes(), b" key"], secret.as_mut());
+        derive(key.as_bytes(), &[purpose.as_bytes(), b" id"], &mut id);
+        derive(key.as_bytes(), &[purpose.as_bytes(), b" key"], secret.as_mut());
         Self { id, is_former, secret }
     }
 }
@@ -260,7 +259,7 @@ mod tests {
     use super::*;
 
     fn key(text: &[u8]) -> Key {
-        Key::from(text)
+        Key::try_from(text).unwrap()
     }
 
     #[test]
@@ -268,7 +267,7 @@ mod tests {
         assert!(is_weak(&[0; 64]));
         assert!(is_weak(&[7; 64]));
         assert!(is_weak(&b"0123456789abcdef".repeat(4)));
-        assert!(!is_weak(Key::generate().master()));
+        assert!(!is_weak(Key::generate().as_bytes()));
         assert!(!is_weak(b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"));
     }
 

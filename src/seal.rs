@@ -16,7 +16,7 @@
 use base64_simd::URL_SAFE_NO_PAD;
 use bytes::{Buf as _, Bytes};
 use hmac::{Hmac, Mac as _};
-use rand::RngCore as _;
+use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use xaes_256_gcm::{
     Xaes256Gcm,
@@ -155,7 +155,7 @@ impl Sealer {
         match &key.secret {
             Cipher::Encrypt(cipher) => {
                 let (nonce, tag) = proof.split_at_mut(NONCE_BYTES);
-                rand::thread_rng().fill_bytes(nonce);
+                rand::rng().fill_bytes(nonce);
                 let nonce: &[u8; NONCE_BYTES] = (&*nonce).try_into()?;
                 tag.copy_from_slice(&cipher.encrypt_inout_detached(
                     nonce.into(),
@@ -216,7 +216,7 @@ impl Cipher {
 
 fn signature(secret: &[u8; 32], context: &Context, text: &[u8]) -> Hmac<Sha256> {
     #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
-    let mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new_from_slice(secret).expect("any length");
+    let mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length");
     mac.chain_update(context).chain_update(text)
 }
 

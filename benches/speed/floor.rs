@@ -15,7 +15,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, header};
-use rand::RngCore as _;
+use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use xaes_256_gcm::{
     Xaes256Gcm,
@@ -39,7 +39,7 @@ fn set(token: &str) -> AppendHeaders<[(HeaderName, String); 2]> {
 
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    rand::thread_rng().fill_bytes(&mut bytes);
+    rand::rng().fill_bytes(&mut bytes);
     bytes
 }
 

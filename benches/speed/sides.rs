@@ -80,7 +80,7 @@ fn app(side: &str) -> Router {
     if let Some(side) = side.strip_suffix("-identity") {
         return app(side).layer(tower::layer::util::Identity::new());
     }
-    let key = Key::from(&(0..64).map(|byte| byte * 3).collect::<Vec<u8>>());
+    let key = Key::try_from(&*(0..64).map(|byte| byte * 3).collect::<Vec<u8>>()).unwrap();
     let sessions = SessionManager::<Shopper>::builder();
     let routes = || {
         Router::new()

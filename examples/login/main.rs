@@ -42,7 +42,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use axum_typed_session::{AutoCommitLayer, ConfigError, Key, SessionManager};
+use axum_extra::extract::cookie::Key;
+use axum_typed_session::{AutoCommitLayer, ConfigError, SessionManager};
 use session::{CurrentUser, Login};
 use users::Users;
 
@@ -50,13 +51,14 @@ use users::Users;
 struct App {
     sessions: SessionManager<Login>,
     users: Users,
-    /// Also the key of `PrivateCookieJar`.
+    /// For `PrivateCookieJar`. The sessions use the same secret.
     key: Key,
 }
 
 impl App {
     fn new(key: Key, insecure_http: bool) -> Result<Self, ConfigError> {
-        let sessions = session::options(key.clone(), insecure_http).build()?;
+        let secret = axum_typed_session::Key::try_from(key.master())?;
+        let sessions = session::options(secret, insecure_http).build()?;
         Ok(Self { sessions, users: Users::default(), key })
     }
 

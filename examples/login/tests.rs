@@ -5,7 +5,8 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header, request::Builder},
 };
-use axum_typed_session::{Key, cookie::Cookie};
+use axum_extra::extract::cookie::Key;
+use axum_typed_session::cookie::Cookie;
 use futures_util::stream;
 use tower::ServiceExt;
 
@@ -443,7 +444,10 @@ mod lifetimes {
     /// Signs `ann` in, and returns how many of 20 visits still find her signed in, with `pause` before each.
     async fn visits(more: &str, pause: Duration) -> usize {
         let (key, clock) = (Key::generate(), ManualClock::new());
-        let sessions = options(key.clone(), false).clock(clock.clone()).build().unwrap();
+        let sessions = options(axum_typed_session::Key::generate(), false)
+            .clock(clock.clone())
+            .build()
+            .unwrap();
         let app = App { sessions, users: Users::default(), key };
         assert!(app.users.add("ann", PASSWORD).await.unwrap());
         let mut browser = Browser::new(&app.router());

@@ -2,7 +2,7 @@
 
 use aes::{
     Aes256,
-    cipher::{BlockDecryptMut as _, KeyIvInit as _, block_padding::Pkcs7},
+    cipher::{BlockModeDecrypt as _, KeyIvInit as _, block_padding::Pkcs7},
 };
 use async_trait::async_trait;
 use base64::alphabet;
@@ -158,5 +158,5 @@ fn decrypt(secret: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let (key, iv) = derived.split_at(32);
     let cipher = cbc::Decryptor::<Aes256>::new_from_slices(key, iv).ok()?;
     let mut text = sealed.to_vec();
-    cipher.decrypt_padded_mut::<Pkcs7>(&mut text).ok().map(<[u8]>::to_vec)
+    cipher.decrypt_padded::<Pkcs7>(&mut text).ok().map(<[u8]>::to_vec)
 }

@@ -1,7 +1,7 @@
 //! Signatures of the npm package keygrip, which koa, egg and cookie-session use.
 
 use base64::alphabet;
-use hmac::{Hmac, Mac, digest::KeyInit};
+use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha1::Sha1;
 use sha2::Sha256;

@@ -1,6 +1,6 @@
 //! Carrying a decision out: first the row, then the token of the client.
 
-use rand::RngCore as _;
+use rand::Rng as _;
 
 use super::{
     basis::{Basis, Incoming},
@@ -183,7 +183,7 @@ impl Core {
         Ok(generated.unwrap_or_else(|| {
             let mut id = [0; ID_BYTES];
             // Whoever knows this id cannot use it, so it costs no system call.
-            rand::thread_rng().fill_bytes(id.split_at_mut(CARRIED_ID_BYTES).0);
+            rand::rng().fill_bytes(id.split_at_mut(CARRIED_ID_BYTES).0);
             id
         }))
     }

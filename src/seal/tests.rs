@@ -1,8 +1,7 @@
 use std::collections::HashSet;
 
-use cookie::Key;
-
 use super::*;
+use crate::keys::Key;
 
 fn sealer(signed: bool) -> Sealer {
     Sealer::new(&KeyRing::new(Key::generate()), signed, true).unwrap()

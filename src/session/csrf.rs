@@ -1,6 +1,6 @@
 //! Proof that a request comes from a page of this session.
 
-use subtle::ConstantTimeEq as _;
+use ctutils::CtEq as _;
 
 use super::Session;
 use crate::{error::SessionError, id::SessionId};

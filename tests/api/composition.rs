@@ -34,7 +34,7 @@ fn app(mode: Mode) -> Router {
         .route("/logout/{place}", post(logout))
         .route("/imitate", post(imitate))
         .route("/private", get(private))
-        .with_state(AppState { sessions, key: key() })
+        .with_state(AppState { sessions, key: Key::from(key().as_bytes()) })
 }
 
 /// The places of the guard in a response: in front of the jars, between them, behind them.

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Signs a plaintext as a manager in signed cookie mode of `Login`s with default names does.
 pub fn signed_token(key: &Key, plaintext: &[u8]) -> String {
-    let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.master());
+    let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.as_bytes());
     let (mut id, mut secret) = ([0; 4], [0; 32]);
     hkdf.expand(b"sign id", &mut id).unwrap();
     hkdf.expand(b"sign key", &mut secret).unwrap();

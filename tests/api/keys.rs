@@ -131,12 +131,12 @@ pub async fn roll_out(steps: &[Router]) {
 #[tokio::test]
 async fn keys_that_differ_in_any_byte_open_nothing_of_each_other() {
     let clock = ManualClock::new();
-    let bytes = Key::generate().master().to_vec();
-    let browser = logged_in(&node(&clock, Key::from(&bytes))).await;
+    let bytes = *Key::generate().as_bytes();
+    let browser = logged_in(&node(&clock, Key::from(bytes))).await;
     for index in 0..64 {
-        let mut bytes = bytes.clone();
+        let mut bytes = bytes;
         bytes[index] ^= 1;
-        let mut browser = browser.at(&node(&clock, Key::from(&bytes)));
+        let mut browser = browser.at(&node(&clock, Key::from(bytes)));
         browser.get("/").await.expect(StatusCode::OK, FRESH);
     }
 }
@@ -146,8 +146,8 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
     const WEAK: &str = "a key in `.keys(..)` is not random; make a key with `openssl rand -hex 64`";
     const TWICE: &str = "`.keys(..)` contains a key twice; list each key once";
     let good = Key::generate();
-    let weak = |bytes: &[u8]| Key::from(bytes);
-    let half = &Key::generate().master()[..32].to_vec();
+    let weak = |bytes: &[u8]| Key::try_from(bytes).unwrap();
+    let half = &Key::generate().as_bytes()[..32].to_vec();
     // Seven different bytes in no pattern.
     let few_values: Vec<u8> =
         (0..64_u8).map(|index| b'a' + index.count_ones().to_be_bytes()[3]).collect();
@@ -178,7 +178,7 @@ fn weak_and_duplicate_keys_are_refused_wherever_they_stand() {
 #[test]
 fn a_key_in_hexadecimal_digits_is_not_weak() {
     let digits = b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-    assert!(logins(&ManualClock::new()).keys(Key::from(digits)).build().is_ok());
+    assert!(logins(&ManualClock::new()).keys(Key::from(*digits)).build().is_ok());
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn two_keys_of_one_key_id_are_refused() {
     // Found by trying: one pair in 2^32 derives the same four bytes for encryption.
     let [one, other] = [59_708_u32, 66_623].map(|start| {
         let rest = (0..60_u8).map(|index| index.wrapping_mul(37));
-        Key::from(&start.to_be_bytes().into_iter().chain(rest).collect::<Vec<_>>())
+        Key::try_from(&*start.to_be_bytes().into_iter().chain(rest).collect::<Vec<_>>()).unwrap()
     });
     let ring = KeyRing::new(one).accept_former(other);
     let text = "two keys in `.keys(..)` share a key id; replace one of them";

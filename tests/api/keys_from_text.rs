@@ -29,7 +29,7 @@ fn bytes() -> Vec<u8> {
 }
 
 fn key() -> Key {
-    Key::from(&bytes())
+    Key::try_from(&*bytes()).unwrap()
 }
 
 fn from_hex(text: &str) -> KeyRing {
@@ -64,7 +64,7 @@ async fn a_key_in_hex_is_the_key_of_these_bytes() {
 async fn the_first_of_a_list_seals_and_the_others_are_former_keys() {
     let clock = ManualClock::new();
     let keys = [(); 3].map(|()| Key::generate());
-    let [first, second, third] = keys.each_ref().map(|key| hex(key.master()));
+    let [first, second, third] = keys.each_ref().map(|key| hex(key.as_bytes()));
     let list = node(&clock, from_hex(&format!("{first}, {second} ,\n{third}\n")));
     for former in &keys[1..] {
         let mut browser = logged_in(&node(&clock, former.clone())).await.at(&list);
@@ -81,7 +81,7 @@ async fn the_first_of_a_list_seals_and_the_others_are_former_keys() {
 #[tokio::test]
 async fn a_rollout_that_only_changes_the_list_logs_nobody_out() {
     let clock = ManualClock::new();
-    let [old, new] = [(); 2].map(|()| hex(Key::generate().master()));
+    let [old, new] = [(); 2].map(|()| hex(Key::generate().as_bytes()));
     let lists = [old.clone(), format!("{old},{new}"), format!("{new},{old}"), new];
     roll_out(&lists.map(|list| node(&clock, from_hex(&list)))).await;
 }
@@ -195,7 +195,7 @@ async fn keys_of_the_environment() {
 
 #[tokio::test]
 async fn a_variable_holds_keys_in_hex_or_in_base64_of_any_alphabet() {
-    let [mine, other] = [bytes(), Key::generate().master().to_vec()];
+    let [mine, other] = [bytes(), Key::generate().as_bytes().to_vec()];
     let cookie = issue_cookie(&node(&ManualClock::new(), key()), "mine").await;
     let longer = [&mine[..], b"more"].concat();
     let values = [

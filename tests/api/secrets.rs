@@ -42,8 +42,8 @@ impl Secrets {
 
     /// Adds a key and what is derived from it.
     pub fn add_key(&self, key: &Key) {
-        self.add(key.master());
-        let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.master());
+        self.add(key.as_bytes());
+        let hkdf = Hkdf::<Sha256>::new(Some(b"axum-typed-session v1"), key.as_bytes());
         for purpose in ["encrypt", "sign", "row", "owner"] {
             let mut derived = [0; 32];
             hkdf.expand(format!("{purpose} key").as_bytes(), &mut derived).unwrap();

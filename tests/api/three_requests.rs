@@ -9,7 +9,7 @@ use axum_typed_session::{
 };
 use futures_util::{future::join_all, poll};
 use http::StatusCode;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -172,7 +172,7 @@ impl Case {
         for ring in rings {
             let clock = ManualClock::at(clock.now());
             if trouble.has(Trouble::Nodes) {
-                clock.set(clock.now() + SECOND * random.gen_range(0..5) - SECOND * 2);
+                clock.set(clock.now() + SECOND * random.random_range(0..5) - SECOND * 2);
             }
             let builder = SessionManager::builder().clock(clock.clone());
             let builder = match kind {
@@ -220,17 +220,17 @@ impl Case {
 
     /// Lets the requests take turns, a store call each, in a random order.
     async fn race(&mut self, browser: &Browser) -> Vec<Outcome> {
-        let mut random = self.random.clone();
+        let mut random = StdRng::from_rng(&mut self.random);
         if self.trouble.has(Trouble::Fault) {
             let fault = [Fault::Fail, Fault::LoseAnswer].choose(&mut random).unwrap().clone();
-            self.store.inject_next(random.gen_range(0..12), Operation::all(), Fault::Pass);
+            self.store.inject_next(random.random_range(0..12), Operation::all(), Fault::Pass);
             self.store.inject_next(1, Operation::all(), fault);
         }
-        let dropped = self.trouble.has(Trouble::Drop).then(|| random.gen_range(0..18));
-        let jump = self.trouble.has(Trouble::Jump).then(|| random.gen_range(0..18));
+        let dropped = self.trouble.has(Trouble::Drop).then(|| random.random_range(0..18));
+        let jump = self.trouble.has(Trouble::Jump).then(|| random.random_range(0..18));
         let mut running: Vec<(Act, Request<'_>)> = Vec::new();
         for act in self.acts {
-            let node = random.gen_range(0..self.nodes.len());
+            let node = random.random_range(0..self.nodes.len());
             running.push((act, Box::pin(self.send(act, node, browser.clone()))));
         }
         let mut outcomes = Vec::new();
@@ -238,7 +238,7 @@ impl Case {
             if running.is_empty() {
                 break;
             }
-            let next = random.gen_range(0..running.len());
+            let next = random.random_range(0..running.len());
             if jump == Some(turn) {
                 self.advance(*[-3, 3].choose(&mut random).unwrap());
             }

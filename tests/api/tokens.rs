@@ -345,7 +345,7 @@ async fn a_token_longer_than_any_that_is_sent_is_not_opened() {
 /// The key of the golden tokens; public, so of no other use.
 fn golden_key() -> Key {
     let bytes: Vec<u8> = (0..64).map(|index: u8| index.wrapping_mul(37) ^ 0x5a).collect();
-    Key::from(&bytes)
+    Key::try_from(&*bytes).unwrap()
 }
 
 fn golden(clock: &ManualClock) -> Builder {

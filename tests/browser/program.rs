@@ -19,7 +19,7 @@ impl Program {
     /// Builds an example where it has changed, and starts it on a free port.
     pub fn start(example: &str) -> Self {
         let key = Key::generate();
-        let key = key.master().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let key = key.as_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let mut process = Command::new(program_of(example))
             .env("PORT", "0")
             .env("SESSION_KEY", key)

@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Map, Value};
 
 use crate::servers::find;
@@ -71,7 +71,7 @@ pub fn sessions(count: usize) -> Vec<Value> {
     (0..count)
         .map(|number| {
             let mut fields = Map::from_iter([("number".to_owned(), number.into())]);
-            for _ in 0..random.gen_range(0..6) {
+            for _ in 0..random.random_range(0..6) {
                 fields.insert(text(&mut random, 1), value(&mut random, 3));
             }
             Value::Object(fields)
@@ -83,22 +83,22 @@ pub fn sessions(count: usize) -> Vec<Value> {
 const LETTERS: [&str; 12] = ["a", "Z", "0", "\"", "\\", "/", "+", "=", "\n", "é", "日", "🙂"];
 
 fn text(random: &mut StdRng, at_least: usize) -> String {
-    let letters = (0..random.gen_range(at_least..12)).map(|_| *LETTERS.choose(random).unwrap());
+    let letters = (0..random.random_range(at_least..12)).map(|_| *LETTERS.choose(random).unwrap());
     letters.collect()
 }
 
 fn value(random: &mut StdRng, levels: usize) -> Value {
     let kinds = if levels == 0 { 4 } else { 6 };
-    match random.gen_range(0..kinds) {
+    match random.random_range(0..kinds) {
         0 => Value::Null,
-        1 => random.r#gen::<bool>().into(),
+        1 => random.random::<bool>().into(),
         // Integers that JavaScript has too.
-        2 => random.gen_range(-(1_i64 << 53)..1 << 53).into(),
+        2 => random.random_range(-(1_i64 << 53)..1 << 53).into(),
         3 => text(random, 0).into(),
-        4 => (0..random.gen_range(0..4)).map(|_| value(random, levels - 1)).collect(),
+        4 => (0..random.random_range(0..4)).map(|_| value(random, levels - 1)).collect(),
         _ => {
-            let fields =
-                (0..random.gen_range(0..4)).map(|_| (text(random, 0), value(random, levels - 1)));
+            let fields = (0..random.random_range(0..4))
+                .map(|_| (text(random, 0), value(random, levels - 1)));
             Value::Object(fields.collect())
         }
     }
