@@ -1,6 +1,11 @@
-//! What a session of a middling shop holds: 318 bytes of JSON.
+//! What a session of a middling shop holds: 318 bytes of JSON, of which each line of the cart is about 60.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+
+/// The lines of the cart. A measurement of growth sets other numbers.
+pub static LINES: AtomicUsize = AtomicUsize::new(3);
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Shopper {
@@ -31,7 +36,12 @@ impl Shopper {
             roles: ["customer", "reviewer", "newsletter", "beta tester", "early bird"]
                 .map(str::to_owned)
                 .to_vec(),
-            cart: ["tea-0017", "jam-0203", "oil-4711"].map(line).into(),
+            cart: ["tea-0017", "jam-0203", "oil-4711"]
+                .into_iter()
+                .cycle()
+                .take(LINES.load(Ordering::Relaxed))
+                .map(line)
+                .collect(),
             count: 0,
         }
     }

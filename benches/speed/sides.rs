@@ -116,17 +116,20 @@ pub async fn send(app: &mut Router, path: &str, cookies: &str) -> Response {
     response
 }
 
+/// Makes the application of a side.
+pub async fn app_of(side: &str) -> Router {
+    #[cfg(feature = "others")]
+    if let Some(app) = others::app(side).await {
+        return app;
+    }
+    app(side)
+}
+
 /// Makes the application of a side, and the path and the cookies of a request of a case.
 ///
 /// With `bare` the requests are the same, and the application has no sessions.
 pub async fn prepared(side: &str, case: &str, bare: bool) -> (Router, String, String) {
-    #[cfg(feature = "others")]
-    let mut app = match others::app(side).await {
-        Some(app) => app,
-        None => self::app(side),
-    };
-    #[cfg(not(feature = "others"))]
-    let mut app = app(side);
+    let mut app = app_of(side).await;
     let others = "theme=dark; locale=en-GB; consent=none";
     let mut cookies = others.to_owned();
     if case != "new" && case != "fill" {
