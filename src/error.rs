@@ -1,5 +1,7 @@
 //! The three errors: of a store, of a session, and of a configuration.
 
+mod texts;
+
 use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
@@ -14,45 +16,35 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// In a handler it is the source of [`SessionError::Store`], with the status 503. A store of your own returns these
 /// variants. [`StoreError::unavailable`] wraps the error of a database driver, and has an example.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store could not be reached, or failed internally.
-    #[error("the session store is unavailable")]
-    Unavailable(#[source] BoxError),
+    Unavailable(BoxError),
 
     /// The store did not answer within [`store_timeout`](crate::SessionManagerBuilder::store_timeout). It is
     /// unknown whether a write took effect.
-    #[error(
-        "the session store did not answer within {after:?} (`.store_timeout(..)`); \
-         it is unknown whether a write took effect"
-    )]
     Timeout {
         /// The time that was exceeded.
         after: Duration,
     },
 
     /// The store has reached its capacity, and refuses another session.
-    #[error("the session store is full; raise its capacity or shorten `anonymous_idle_timeout`")]
     Full,
 
     /// The stored session is damaged, or this crate did not write it.
-    #[error("the stored session is damaged, or this crate did not write it")]
     Corrupt,
 
     /// The stored session has a record format that only a newer release of this crate can read.
-    #[error("a newer release of axum-typed-session wrote the stored session; upgrade this node")]
     Newer,
 
     /// The session has expired, and its row is not deleted yet.
     ///
     /// [`load`](crate::SessionStore::load) may return it instead of `None`, so that the event of the session is
     /// [`Expired`](crate::SessionEventKind::Expired) and not [`Missed`](crate::SessionEventKind::Missed).
-    #[error("the stored session has expired")]
     Expired,
 
     /// The store does not implement an optional operation.
-    #[error("this session store does not implement `{operation}`")]
     Unsupported {
         /// The method of [`SessionStore`](crate::SessionStore) that was called.
         operation: &'static str,
@@ -107,28 +99,19 @@ impl StoreError {
 /// ```
 ///
 /// [`guide::errors`](crate::guide::errors) lists what to do about each error.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionError {
     /// 503: the store or the revocation list failed, or did not answer in time. After a timeout it is unknown
     /// whether a write took effect.
-    #[error("the session could not be loaded or stored")]
-    Store(#[source] StoreError),
+    Store(StoreError),
 
     /// 503: a newer version of the application or of this crate wrote the session. A fresh session would replace
     /// data that a newer node still needs. See [`accept_schema`](crate::SessionManagerBuilder::accept_schema).
-    #[error(
-        "a newer version of the application or of axum-typed-session wrote the session; \
-         upgrade every node, or roll out `.accept_schema(..)` first"
-    )]
     Newer,
 
     /// 500: two managers in one request use the same cookie or header, or a former cookie of one manager is the
     /// cookie of the other.
-    #[error(
-        "two session managers in one request use the {carrier}; give one of them another `.cookie(..)`, \
-         `.former_cookie(..)` or `.transport(..)`"
-    )]
     DuplicateName {
         /// The cookie or header, such as `cookie "__Host-session"`.
         carrier: String,
@@ -136,22 +119,13 @@ pub enum SessionError {
 
     /// 409: another request changed the same data, and both changes cannot be kept. See
     /// [`guide::parallel_requests`](crate::guide::parallel_requests).
-    #[error(
-        "another request changed the same session data; repeat the request, change the data with \
-         `session.update(..)`, or set `.on_conflict(..)`"
-    )]
     Conflict,
 
     /// 409: another request ended the session, or gave it a new id or another owner.
-    #[error("the session has ended, or another request gave it a new id or another owner")]
     Gone,
 
     /// 500: the session is larger than [`max_payload`](crate::SessionManagerBuilder::max_payload) or
     /// [`max_cookie_bytes`](crate::SessionManagerBuilder::max_cookie_bytes) allows.
-    #[error(
-        "the session takes {actual} bytes, and {limit} are allowed; keep less data in it, raise \
-         `.max_payload(..)`, or set `.store(..)` if the cookie is the limit (`.max_cookie_bytes(..)`, at most 4096)"
-    )]
     TooLarge {
         /// The bytes that the session takes.
         actual: usize,
@@ -160,43 +134,28 @@ pub enum SessionError {
     },
 
     /// 500: the data could not be serialized, or does not read back. [`Codec`](crate::Codec) lists such data.
-    #[error("the session data could not be encoded with its `Serialize` or the `.codec(..)`")]
-    Encode(#[source] BoxError),
+    Encode(BoxError),
 
     /// 500: [`validate_data`](crate::SessionManagerBuilder::validate_data) rejects the data.
-    #[error("`.validate_data(..)` rejects the session data, so it was not saved")]
     Invalid,
 
     /// 500: the token could not be encrypted or signed, or is not a valid header value.
-    #[error("the session token could not be encrypted, signed or written as a header")]
-    Seal(#[source] BoxError),
+    Seal(BoxError),
 
     /// 500: the session was committed after its response had been made.
-    #[error(
-        "the response of this request is already made, so its session cannot be committed; commit earlier, \
-         or keep a `SessionHandle` (`session.handle()`) instead of the session"
-    )]
     Closed,
 
     /// 500: the operation needs a [`store`](crate::SessionManagerBuilder::store).
-    #[error(
-        "`{operation}` needs a session store; set one with `.store(..)`; if `.store_for(..)` is set, call it on \
-         `manager.for_request(..)` or `manager.with_store(..)`"
-    )]
     NoStore {
         /// The method that was called.
         operation: &'static str,
     },
 
     /// 500: the operation needs a stored session, and this session is fresh or has ended.
-    #[error("the session is not stored; change it or call `force_save()`, and commit it first")]
     NotSaved,
 
     /// 500: [`SessionCommit::handle`](crate::SessionCommit::handle) was called with another type than the type of
     /// the session.
-    #[error(
-        "`handle::<{asked}>()` was called on the commit of a `Session<{actual}>`; call `handle::<{actual}>()`"
-    )]
     OtherType {
         /// The type of the call.
         asked: &'static str,
@@ -206,29 +165,21 @@ pub enum SessionError {
 
     /// 403: the request did not prove that it comes from a page of this session. See
     /// [`verify_csrf`](crate::Session::verify_csrf).
-    #[error(
-        "the CSRF token does not belong to this session; send the token that `csrf_token()` returned, and render the \
-         form again after a `regenerate()`"
-    )]
     Csrf,
 
     /// 500: [`update`](crate::Session::update) was called on a session with uncommitted changes.
-    #[error("the session has uncommitted changes; commit them before `session.update(..)`")]
     Uncommitted,
 
     /// 500: all ids that were generated for a new session are already in use.
-    #[error("all generated session ids are in use; `.id_generator(..)` must return random bytes")]
     IdInUse,
 
     /// 500: [`cookie_for`](crate::SessionManagerBuilder::cookie_for) or
     /// [`audience_for`](crate::SessionManagerBuilder::audience_for) returned a value that cannot be used, or an
     /// operation outside a request does not know its tenant.
-    #[error(transparent)]
     Config(ConfigError),
 
     /// 500: the operating system gave no random bytes.
-    #[error("the operating system gave no random bytes")]
-    Random(#[source] BoxError),
+    Random(BoxError),
 }
 
 /// The source of [`SessionError::Encode`] for data that its codec encodes but does not decode.
@@ -309,8 +260,7 @@ pub(crate) struct Failed(pub(crate) Arc<SessionError>);
 /// let error = SessionManager::<u32>::builder().build().unwrap_err();
 /// assert!(error.to_string().contains(".keys(..)"));
 /// ```
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug)]
 pub struct ConfigError(String);
 
 impl ConfigError {

@@ -224,9 +224,16 @@ impl FromStr for StoreKey {
 }
 
 /// The error of a text that is not a [`StoreKey`] in base64url. The example of [`StoreKey`] handles it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("a store key has 43 characters of base64url")]
+#[derive(Clone, Debug)]
 pub struct ParseStoreKeyError(());
+
+impl fmt::Display for ParseStoreKeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a store key has 43 characters of base64url")
+    }
+}
+
+impl std::error::Error for ParseStoreKeyError {}
 
 impl From<SessionId> for StoreKey {
     fn from(id: SessionId) -> Self {

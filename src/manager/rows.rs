@@ -29,20 +29,11 @@ pub(crate) struct Rows<'a> {
 
 impl Rows<'_> {
     /// Loads a row. It returns [`StoreError::Expired`] if the store still has the expired row and says so.
-    pub(super) async fn look_up(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let loaded = self.bounded("load", self.store.load(key)).await;
-        self.opened_row(key, loaded)
-    }
-
-    fn opened_row(
+    pub(super) fn look_up(
         &self,
         key: &StoreKey,
-        loaded: Result<Option<Record>, StoreError>,
-    ) -> Result<Option<Record>, StoreError> {
-        match loaded {
-            Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
-            other => other,
-        }
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> {
+        self.look_up_if(key, &|_| true)
     }
 
     /// Loads a row if it is one that `is_meant`. The payload of another manager's row may be sealed with other keys.
@@ -53,7 +44,8 @@ impl Rows<'_> {
     ) -> Result<Option<Record>, StoreError> {
         match self.bounded("load", self.store.load(key)).await {
             Ok(Some(record)) if !is_meant(&record) => Ok(None),
-            loaded => self.opened_row(key, loaded),
+            Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
+            other => other,
         }
     }
 
@@ -179,7 +171,7 @@ impl Rows<'_> {
         first: &Record,
         mut again: impl FnMut(&Record) -> Result<Option<Record>>,
     ) -> Result<Result<(), Option<Record>>> {
-        let (mut pauses, mut newer) = (Pauses::start(), None::<Box<Record>>);
+        let (mut pauses, mut newer) = (None, None::<Box<Record>>);
         loop {
             let write = Write::Update { loaded: newer.as_deref().unwrap_or(first) };
             let save: SaveOutcome = if record.tombstone {
@@ -191,7 +183,10 @@ impl Rows<'_> {
                 SaveOutcome::Saved => return Ok(Ok(())),
                 SaveOutcome::Gone => return Ok(Err(None)),
                 // Boxed, since every save would hold it and few are contended.
-                SaveOutcome::Conflict(theirs) => Box::pin(pauses.next(self, key, theirs)).await?,
+                SaveOutcome::Conflict(theirs) => {
+                    let pauses = pauses.get_or_insert_with(Pauses::start);
+                    Box::pin(pauses.next(self, key, theirs)).await?
+                }
             };
             let theirs = match theirs {
                 Some(theirs) if !theirs.tombstone => theirs,

@@ -134,7 +134,9 @@ impl Core {
             Claim { id, former_key, in_former_cookie, issued_at, record, revoked }
         };
         let Some(sealer) = &self.sealer else {
-            let text = token.strip_suffix(binding.suffix.as_bytes());
+            let suffix = binding.suffix.as_bytes();
+            // An empty text has no address, for which some processors compare a hundred times slower.
+            let text = if suffix.is_empty() { Some(token) } else { token.strip_suffix(suffix) };
             let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
             return Ok(claim(id, false));
         };

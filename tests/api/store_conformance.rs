@@ -238,13 +238,12 @@ impl Flawed {
         record.clone()
     }
 
-    fn rows_of(&self, owner: &OwnerKey) -> Vec<StoreKey> {
+    fn keys_of(&self, owner: &OwnerKey, rows: &HashMap<StoreKey, Record>) -> Vec<StoreKey> {
         let is_same = |of: OwnerKey| {
             of == *owner
                 || self.is(Flaw::OwnersIgnoreCase)
                     && of.as_bytes().eq_ignore_ascii_case(owner.as_bytes())
         };
-        let rows = self.rows();
         let found = rows.iter().filter(|(_, row)| {
             row.owner().is_some_and(is_same)
                 && (self.is(Flaw::IndexKeepsExpiredRows) || self.is_live(row))
@@ -571,7 +570,7 @@ impl SessionStore for Flawed {
             return Ok(Vec::new());
         }
         self.engine()?;
-        let mut found = self.rows_of(owner);
+        let mut found = self.keys_of(owner, &self.rows());
         if self.is(Flaw::FindByOwnerIsTwoSteps) {
             tokio::time::sleep(MOMENT).await;
             found.retain(|key| self.live(key).is_some_and(|row| row.owner() == Some(*owner)));
@@ -590,12 +589,16 @@ impl SessionStore for Flawed {
     ) -> Result<u64, StoreError> {
         self.engine()?;
         let keep = keep.filter(|_| !self.is(Flaw::DestroyByOwnerIgnoresKeep));
-        let mut ending = self.rows_of(owner);
-        ending.retain(|key| Some(key) != keep);
         if self.is(Flaw::DestroyByOwnerIsTwoSteps) {
+            let mut ending = self.keys_of(owner, &self.rows());
             tokio::time::sleep(MOMENT).await;
+            ending.retain(|key| Some(key) != keep);
+            let mut rows = self.rows();
+            return Ok(ending.iter().filter(|key| rows.remove(*key).is_some()).count() as u64);
         }
         let mut rows = self.rows();
+        let mut ending = self.keys_of(owner, &rows);
+        ending.retain(|key| Some(key) != keep);
         let ended = ending.iter().filter(|key| rows.remove(*key).is_some()).count() as u64;
         Ok(if self.is(Flaw::DestroyByOwnerMiscounts) { ended + 1 } else { ended })
     }
