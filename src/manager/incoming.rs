@@ -48,8 +48,29 @@ impl Core {
             let found = Box::pin(self.import(parts, &mut incoming)).await?;
             (origin, data) = found.unwrap_or((origin, data));
         }
+        Ok(self.first_draft(incoming, origin, data))
+    }
+
+    /// Does the same where [`opens_at_once`](Self::opens_at_once) holds.
+    pub(crate) fn open_at_once(
+        &self,
+        parts: &Parts,
+        keep: fn(&Parts) -> Arc<Parts>,
+    ) -> Result<Box<Draft>> {
+        let now = self.now();
+        let (incoming, origin, data) =
+            self.choose(parts, keep, self.read_tokens(parts, now), now)?;
+        Ok(self.first_draft(incoming, origin, data))
+    }
+
+    fn first_draft(
+        &self,
+        incoming: Incoming,
+        origin: Origin,
+        data: Option<Box<Data>>,
+    ) -> Box<Draft> {
         let basis = Arc::new(Basis::new(Arc::new(incoming), 0, origin, None));
-        Ok(Box::new(Draft::new(basis, data.unwrap_or_else(|| self.data.default()))))
+        Box::new(Draft::new(basis, data.unwrap_or_else(|| self.data.default())))
     }
 
     /// Judges the sessions that came in, and chooses one. It has no data if none is valid.
@@ -64,6 +85,12 @@ impl Core {
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
         let mut failed = Ok(());
         claims.retain_mut(|claim| {
+            if claim.revoked.is_none()
+                && let Ok(Some(record)) = &claim.record
+                && self.is_current(record, now)
+            {
+                return true;
+            }
             let session = || claim.id.store_key();
             let found = std::mem::replace(&mut claim.record, Ok(None));
             let verdict = match (self.judge(&session, found, now), claim.revoked.take()) {
@@ -135,6 +162,11 @@ impl Core {
         Ok((incoming, origin, newest))
     }
 
+    /// Returns `true` if a session has not ended, and this version of the application can read it.
+    fn is_current(&self, record: &Record, now: Timestamp) -> bool {
+        self.policy.ends_at(&record.lifetime) > now && !record.tombstone && !self.is_newer(record)
+    }
+
     /// Judges the record of a session from a token or a store.
     pub(super) fn judge(
         &self,
@@ -147,14 +179,14 @@ impl Core {
         let end = |row: &Record| self.policy.ends_at(&row.lifetime).saturating_add(skew(row));
         let (kind, verdict) = match stored {
             Ok(None) => (Kind::Missed, Verdict::Absent),
+            Ok(Some(record)) if self.is_current(&record, now) => {
+                return Ok(Verdict::Current(record));
+            }
             Ok(Some(row)) if end(&row) <= now => (Kind::Expired, Verdict::Expired(Some(row))),
             Ok(Some(record)) if record.tombstone => {
                 (Kind::Revoked, Verdict::Tombstone(Successor::of(&record)))
             }
-            Ok(Some(record)) if self.is_newer(&record) => {
-                (Kind::Newer, Verdict::Unreadable(StoreError::Newer))
-            }
-            Ok(Some(record)) => return Ok(Verdict::Current(record)),
+            Ok(Some(_)) => (Kind::Newer, Verdict::Unreadable(StoreError::Newer)),
             Err(StoreError::Expired) => (Kind::Expired, Verdict::Expired(None)),
             Err(error @ StoreError::Newer) => (Kind::Newer, Verdict::Unreadable(error)),
             Err(error @ StoreError::Corrupt) => (Kind::Corrupt, Verdict::Unreadable(error)),

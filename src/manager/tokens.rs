@@ -99,7 +99,8 @@ impl Core {
                 tries -= 1;
             }
             match claim {
-                Ok(claim) => {
+                Ok(mut claim) => {
+                    claim.in_former_cookie = is_former;
                     (in_current, in_former) = (in_current || !is_former, in_former || is_former);
                     let is_same = |other: &Claim| {
                         other.id.as_bytes() == claim.id.as_bytes()
@@ -109,7 +110,7 @@ impl Core {
                     if !claims.iter().any(is_same) {
                         // Most requests have one, and it is large.
                         claims.reserve_exact(1);
-                        claims.push(Claim { in_former_cookie: is_former, ..claim });
+                        claims.push(claim);
                     }
                 }
                 Err(bad) => worst = worst.max(Some(bad)),

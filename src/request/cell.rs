@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use futures_util::FutureExt as _;
 use http::{HeaderMap, request::Parts};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
 
@@ -158,19 +157,20 @@ impl Cell {
         if !self.core.opens_at_once() {
             return None;
         }
-        if lock(&self.state).basis.is_none() {
-            let opened = self.core.open(parts, RequestSessions::without_registry).now_or_never()?;
-            let draft = match opened.inspect_err(|_| self.fate().fail(&self.core)) {
-                Ok(draft) => draft,
-                Err(error) => return Some(Err(error)),
-            };
-            let mut state = lock(&self.state);
-            if state.basis.is_none() {
-                state.basis = Some(draft.basis.clone());
-                return Some(Ok(draft));
-            }
+        if lock(&self.state).basis.is_some() {
+            return Some(self.hand_out_loaded());
         }
-        Some(self.hand_out_loaded())
+        let opened = self.core.open_at_once(parts, RequestSessions::without_registry);
+        let draft = opened.inspect_err(|_| self.fate().fail(&self.core));
+        if let Ok(draft) = &draft {
+            let mut state = lock(&self.state);
+            if state.basis.is_some() {
+                drop(state);
+                return Some(self.hand_out_loaded());
+            }
+            state.basis = Some(draft.basis.clone());
+        }
+        Some(draft)
     }
 
     fn hand_out_loaded(&self) -> Result<Box<Draft>> {
