@@ -44,4 +44,8 @@ pages! {
     from_tower_sessions
     from_actix_session
     from_koa_session
+    from_egg_session
+    from_express_session
+    from_cookie_session
+    from_cookie_jars
 }

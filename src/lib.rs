@@ -77,8 +77,10 @@
 //! - Operation: [stores](guide::stores), [many nodes and proxies](guide::many_nodes),
 //!   [keys and schema changes](guide::keys_and_schemas), [security](guide::security)
 //! - Trouble: [it does not compile](guide::does_not_compile), [the cookie is not kept](guide::cookie_not_kept)
-//! - Moving: [nobody is signed out](guide::moving_in), from [tower-sessions](guide::from_tower_sessions), [actix-session](guide::from_actix_session),
-//!   [koa-session](guide::from_koa_session)
+//! - Moving: [nobody is signed out](guide::moving_in), from [tower-sessions](guide::from_tower_sessions),
+//!   [actix-session](guide::from_actix_session), [cookie jars](guide::from_cookie_jars),
+//!   [koa-session](guide::from_koa_session), [egg-session](guide::from_egg_session),
+//!   [express-session](guide::from_express_session), [cookie-session](guide::from_cookie_session)
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(test),

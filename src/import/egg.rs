@@ -15,16 +15,18 @@ use zeroize::Zeroizing;
 use super::{
     KoaSessions, OldSession, OldSessions,
     keygrip::{Hash, Secrets},
-    koa::session,
-    old_cookie::{OldCookie, Take, decode},
+    koa::Data,
+    old_cookie::{OldCookie, decode},
+    rows::OldRows,
 };
 use crate::error::StoreError;
 
-/// Sessions of the npm package [egg-session](https://www.npmjs.com/package/egg-session) in its cookie, also as `@eggjs/session`, for
-/// [`import`](crate::SessionManagerBuilder::import).
+/// Sessions of the npm package [egg-session](https://www.npmjs.com/package/egg-session), also called `@eggjs/session`,
+/// for [`import`](crate::SessionManagerBuilder::import).
 ///
 /// egg encrypts the cookie by default: [`insecure_encrypted`](Self::insecure_encrypted). With `encrypt: false` in its
-/// configuration it signs the cookie: [`signed`](Self::signed). Data in an external store is not read.
+/// configuration it signs the cookie: [`signed`](Self::signed). Data in an external store is read with
+/// [`store`](Self::store).
 ///
 /// # Example
 ///
@@ -45,7 +47,7 @@ pub struct EggSessions<T> {
 
 enum Format<T> {
     Signed(KoaSessions<T>),
-    Encrypted { secrets: Secrets, cookie: OldCookie, take: Take<T> },
+    Encrypted { secrets: Secrets, cookie: OldCookie, data: Data<T> },
 }
 
 const NAME: &str = "EGG_SESS";
@@ -79,6 +81,8 @@ impl<T> EggSessions<T> {
     ///   a cookie and build cookies of its own (Vaudenay 2002, Rizzo and Duong 2010). The old application has the same
     ///   weakness. This reader accepts only strict base64 of whole JSON, which makes that much harder, but is no proof
     ///   against it.
+    /// - Neither the name of the cookie nor its purpose is part of it. Who can have the application encrypt a text of
+    ///   their choice into another cookie, with `ctx.cookies.set(.., { encrypt: true })`, has written a session.
     /// - Two sessions that begin with the same data have cookies that begin with the same bytes.
     /// - A guessable key can be found from one cookie, offline.
     ///
@@ -89,7 +93,7 @@ impl<T> EggSessions<T> {
         take: impl Fn(Value) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         let (secrets, cookie) = (Secrets::new(keys), OldCookie::named(NAME));
-        Self { format: Format::Encrypted { secrets, cookie, take: Box::new(take) } }
+        Self { format: Format::Encrypted { secrets, cookie, data: Data::new(take) } }
     }
 
     /// Sets the cookie: the option `key` of egg's session, with its Path and Domain. Default: `EGG_SESS` with the Path
@@ -107,8 +111,31 @@ impl<T> EggSessions<T> {
     pub fn cookie(self, cookie: impl Into<Cookie<'static>>) -> Self {
         let format = match self.format {
             Format::Signed(koa) => Format::Signed(koa.cookie(cookie)),
-            Format::Encrypted { secrets, take, .. } => {
-                Format::Encrypted { secrets, cookie: OldCookie(cookie.into()), take }
+            Format::Encrypted { secrets, data, .. } => {
+                Format::Encrypted { secrets, cookie: OldCookie(cookie.into()), data }
+            }
+        };
+        Self { format }
+    }
+
+    /// Reads the data from rows of JSON: the option `app.sessionStore` of egg. The cookie then holds the key of the row.
+    /// [`KoaSessions::store`] says which rows are read, and what else holds.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::import::{EggSessions, OldRows};
+    ///
+    /// fn old(rows: impl OldRows) -> EggSessions<u64> {
+    ///     EggSessions::insecure_encrypted(["the key"], |data| data["count"].as_u64()).store(rows)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn store(self, rows: impl OldRows) -> Self {
+        let format = match self.format {
+            Format::Signed(koa) => Format::Signed(koa.store(rows)),
+            Format::Encrypted { secrets, cookie, data } => {
+                Format::Encrypted { secrets, cookie, data: data.stored(rows) }
             }
         };
         Self { format }
@@ -131,18 +158,22 @@ impl<T: Send + Sync + 'static> OldSessions<T> for EggSessions<T> {
     }
 
     async fn find(&self, request: &Parts) -> Result<Option<OldSession<T>>, StoreError> {
-        let (secrets, cookie, take) = match &self.format {
+        let (secrets, cookie, data) = match &self.format {
             Format::Signed(koa) => return koa.find(request).await,
-            Format::Encrypted { secrets, cookie, take } => (secrets, cookie, take),
+            Format::Encrypted { secrets, cookie, data } => (secrets, cookie, data),
         };
         // No more than four values, each with each key.
-        Ok(cookie.values(&request.headers).find_map(|value| {
-            let sealed = decode(&alphabet::URL_SAFE, value)?;
-            secrets.iter().find_map(|secret| {
-                let text = String::from_utf8(decrypt(secret, &sealed)?).ok()?;
-                session(&text, &sealed, take)
-            })
-        }))
+        for value in cookie.values(&request.headers) {
+            let Some(sealed) = decode(&alphabet::URL_SAFE, value) else { continue };
+            for secret in secrets.iter() {
+                let text = decrypt(secret, &sealed).and_then(|text| String::from_utf8(text).ok());
+                let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+                if let Some(found) = data.find(&text, &sealed).await? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

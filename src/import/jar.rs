@@ -70,9 +70,11 @@ impl<T> JarCookies<T> {
     ///
     /// # Security
     ///
-    /// The jar signs with HMAC-SHA256. The users can read the cookie. The same value is the same cookie, for all visitors
-    /// and on all devices. So a cookie is [not unique](OldSession::not_unique), and it is not imported once only. See
-    /// [`unique`](Self::unique).
+    /// - The jar signs with HMAC-SHA256. The users can read the cookie.
+    /// - The signature does not cover the name (`src/secure/signed.rs` of the crate `cookie`). A value that this key
+    ///   signed for any other cookie is accepted here, so `take` must refuse what the application wrote elsewhere.
+    /// - The same value is the same cookie, for all visitors and on all devices. So a cookie is
+    ///   [not unique](OldSession::not_unique), and it is not imported once only. See [`unique`](Self::unique).
     pub fn signed(
         key: Key,
         cookie: impl Into<Cookie<'static>>,

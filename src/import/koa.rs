@@ -1,4 +1,4 @@
-//! Sessions of koa-session in a signed cookie.
+//! Sessions of koa-session in a signed cookie, or in a store under the signed key in it.
 
 use async_trait::async_trait;
 use base64::alphabet;
@@ -11,14 +11,15 @@ use super::{
     OldSession, OldSessions,
     keygrip::{Hash, Secrets},
     old_cookie::{OldCookie, Take, decode, json},
+    rows::{OldRows, load},
 };
 use crate::error::StoreError;
 
 /// Sessions of the npm package [koa-session](https://www.npmjs.com/package/koa-session) in its signed cookie, for
 /// [`import`](crate::SessionManagerBuilder::import).
 ///
-/// The option `signed` of koa-session must be on, as it is by default, and `encode` and `decode` must not be set. Data
-/// in an external store is not read.
+/// The option `signed` of koa-session must be on, as it is by default, and `encode`, `decode` and `externalKey` must not
+/// be set. Data in an external store is read with [`store`](Self::store).
 ///
 /// # Example
 ///
@@ -48,6 +49,13 @@ pub struct KoaSessions<T> {
     secrets: Secrets,
     hash: Hash,
     cookie: OldCookie,
+    data: Data<T>,
+}
+
+/// The data of koa-session.
+pub(super) struct Data<T> {
+    /// `None` if the cookie holds the data.
+    rows: Option<Box<dyn OldRows>>,
     take: Take<T>,
 }
 
@@ -59,7 +67,7 @@ impl<T> KoaSessions<T> {
         take: impl Fn(Value) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         let (secrets, cookie) = (Secrets::new(keys), OldCookie::named("koa.sess"));
-        Self { secrets, hash: Hash::Sha1, cookie, take: Box::new(take) }
+        Self { secrets, hash: Hash::Sha1, cookie, data: Data::new(take) }
     }
 
     /// Sets the cookie: the option `key` of koa-session, with its Path and Domain. Default: `koa.sess` with the Path
@@ -76,6 +84,33 @@ impl<T> KoaSessions<T> {
     #[must_use]
     pub fn cookie(mut self, cookie: impl Into<Cookie<'static>>) -> Self {
         self.cookie = OldCookie(cookie.into());
+        self
+    }
+
+    /// Reads the data from rows of JSON: the option `store` of koa-session. The cookie then holds the key of the row.
+    ///
+    /// A [`RedisStore`](crate::RedisStore) that is connected to the old Redis reads the rows of koa-redis and of every
+    /// store whose `set` puts `JSON.stringify(value)` under the key itself. Any other store needs an [`OldRows`] of its
+    /// own. Default: the data is in the cookie.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum_typed_session::import::{KoaSessions, OldRows};
+    ///
+    /// fn old(rows: impl OldRows) -> KoaSessions<u64> {
+    ///     KoaSessions::new(["the key"], |data| data["count"].as_u64()).store(rows)
+    /// }
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// The old store has the keys in plain text: who reads it and knows a secret has every session. The old row stays,
+    /// and the old application accepts its cookie until the row expires. Delete the rows when the last node of the old
+    /// application has stopped.
+    #[must_use]
+    pub fn store(mut self, rows: impl OldRows) -> Self {
+        self.data = self.data.stored(rows);
         self
     }
 
@@ -98,27 +133,55 @@ impl<T: Send + Sync + 'static> OldSessions<T> for KoaSessions<T> {
     }
 
     async fn find(&self, request: &Parts) -> Result<Option<OldSession<T>>, StoreError> {
-        let value = self.secrets.signed_value(self.hash, &self.cookie, &request.headers);
-        Ok(value.and_then(|value| session(value, value.as_bytes(), &self.take)))
+        match self.secrets.signed_value(self.hash, &self.cookie, &request.headers) {
+            Some(value) => self.data.find(value, value.as_bytes()).await,
+            None => Ok(None),
+        }
     }
 }
 
-/// Reads the JSON of koa-session, whose fields with an underscore are about the session itself.
-pub(super) fn session<T>(text: &str, credential: &[u8], take: &Take<T>) -> Option<OldSession<T>> {
-    let Some(Value::Object(mut fields)) = json(&decode(&alphabet::STANDARD, text)?) else {
-        return None;
-    };
-    let end = fields.remove("_expire").map(|end| end.as_u64());
-    fields.remove("_maxAge");
-    fields.remove("_session");
-    let data = take(Value::Object(fields))?;
-    match end {
-        Some(end) => {
-            let at = i128::from(end?) * 1_000_000;
-            // Later than any calendar is no end at all.
-            let at = OffsetDateTime::from_unix_timestamp_nanos(at).ok()?;
-            Some(OldSession::new(data, credential).expires_at(at))
-        }
-        None => Some(OldSession::not_unique(data)),
+impl<T> Data<T> {
+    pub(super) fn new(take: impl Fn(Value) -> Option<T> + Send + Sync + 'static) -> Self {
+        Self { rows: None, take: Box::new(take) }
+    }
+
+    pub(super) fn stored(mut self, rows: impl OldRows) -> Self {
+        self.rows = Some(Box::new(rows));
+        self
+    }
+
+    /// Finds the session of a text that a cookie held: the data, or the key of its row.
+    pub(super) async fn find(
+        &self,
+        text: &str,
+        sealed: &[u8],
+    ) -> Result<Option<OldSession<T>>, StoreError> {
+        let Some(rows) = &self.rows else {
+            let found = decode(&alphabet::STANDARD, text).and_then(|bytes| self.read(&bytes));
+            return Ok(found.map(|mut old| {
+                // The end, in milliseconds, is what tells two sessions with the same data apart.
+                old.credential = old.expires_at.map(|_| sealed.into());
+                old
+            }));
+        };
+        let Some(row) = load(&**rows, text).await? else { return Ok(None) };
+        Ok(self.read(&row.bytes).map(|mut old| {
+            old.credential = Some(text.into());
+            old.expires_in = row.expires_in;
+            old
+        }))
+    }
+
+    /// Reads the JSON of koa-session, whose fields with an underscore are about the session itself.
+    fn read(&self, bytes: &[u8]) -> Option<OldSession<T>> {
+        let Some(Value::Object(mut fields)) = json(bytes) else { return None };
+        let end = fields.remove("_expire").map(|end| end.as_u64());
+        fields.remove("_maxAge");
+        fields.remove("_session");
+        let old = OldSession::not_unique((self.take)(Value::Object(fields))?);
+        let Some(end) = end else { return Some(old) };
+        // Later than any calendar is no end at all.
+        let at = i128::from(end?) * 1_000_000;
+        Some(old.expires_at(OffsetDateTime::from_unix_timestamp_nanos(at).ok()?))
     }
 }

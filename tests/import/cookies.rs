@@ -2,34 +2,48 @@
 
 use std::time::Duration;
 
-use axum_typed_session::import::{CookieSessions, EggSessions, KoaSessions, OldSessions};
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+use axum_typed_session::{
+    cookie::{Cookie, SameSite},
+    import::{CookieSessions, EggSessions, KoaSessions, OldSessions},
 };
-use hmac::{Hmac, Mac as _, digest::KeyInit};
-use serde_json::json;
-use sha1::Sha1;
+use serde_json::{Value, json};
 
 use crate::{
-    node::{Options, sessions, sign_in},
-    site::{Moved, Site, all, expect_all_move, expect_no_edits, expect_once},
+    node::{KEYS, Options, exchange, sign_in},
+    random_json::sessions,
+    seal::{self, OfEgg, OfKoa},
+    site::{
+        Moved, Site, all, expect_all_move, expect_end_at_the_date, expect_found, expect_no_edits,
+        expect_once,
+    },
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// What a format has to pass. `old` makes its reader with these keys.
-async fn check<S: OldSessions<Moved>>(format: &str, is_unique: bool, old: fn(&[&str]) -> S) {
+/// What a format has to pass. `old` makes its reader with these keys, and `seal` a cookie with this key.
+async fn check<S: OldSessions<Moved>>(
+    format: &str,
+    is_unique: bool,
+    old: fn(&[&str]) -> S,
+    seal: fn(&str, &Value) -> String,
+) {
     let data = sessions(1000);
-    let now = Options { format, keys: &["new", "old"], max_age: "3600000", redis: None };
-    let Some(headers) = sign_in(&now, &data) else { return };
+    let now = Options { format, keys: &KEYS, max_age: "3600000", redis: None };
+    let sealed: Vec<_> =
+        data.iter().zip(KEYS.iter().cycle()).map(|(data, key)| seal(key, data)).collect();
+    let Some((headers, found)) = exchange(&now, &data, &sealed) else { return };
+    // egg takes the first key that decrypts a text to whole blocks, and so loses one session in 256 of an older key.
+    let most_lost = if headers[0].contains(".sig=") { 0 } else { 20 };
+    expect_found(&found, &data, most_lost);
     // The application changed its keys since.
     expect_all_move(&Site::new(old(&["newest", "new"])), &headers, &data).await;
+    expect_all_move(&Site::new(old(&KEYS)), &sealed[..100], &data).await;
     let site = Site::new(old(&["other", ""]));
-    for cookies in &headers {
+    for cookies in &headers[..100] {
         assert_eq!(site.moved(&**cookies).await, None, "no key of this site");
     }
     expect_no_edits(&Site::new(old(&["new"])), &headers[0], |_| false).await;
+    expect_end_at_the_date(&Site::new(old(&["new"])), &headers[1]).await;
     if is_unique {
         expect_once(&Site::new(old(&["new"])), &headers[1]).await;
         let site = Site::new(old(&["new"]));
@@ -48,26 +62,42 @@ async fn check<S: OldSessions<Moved>>(format: &str, is_unique: bool, old: fn(&[&
 
 #[tokio::test]
 async fn sessions_of_koa_session_move() {
-    check("koa", true, |keys| KoaSessions::new(keys.to_vec(), all)).await;
+    let old = |keys: &[&str]| KoaSessions::new(keys.to_vec(), all);
+    let seal = |key: &str, data: &Value| {
+        seal::signed::<OfKoa>("koa.sess", key, &seal::in_base64(&seal::koa_json(data)))
+    };
+    check("koa", true, old, seal).await;
 }
 
 #[tokio::test]
 async fn encrypted_sessions_of_egg_move() {
+    let old = |keys: &[&str]| EggSessions::insecure_encrypted(keys.to_vec(), all);
+    let seal = |key: &str, data: &Value| {
+        seal::encrypted_by_egg(key, &seal::in_base64(&seal::koa_json(data)))
+    };
     for format in ["egg-3", "egg-4"] {
-        check(format, true, |keys| EggSessions::insecure_encrypted(keys.to_vec(), all)).await;
+        check(format, true, old, seal).await;
     }
 }
 
 #[tokio::test]
 async fn signed_sessions_of_egg_move() {
+    let old = |keys: &[&str]| EggSessions::signed(keys.to_vec(), all);
+    let seal = |key: &str, data: &Value| {
+        seal::signed::<OfEgg>("EGG_SESS", key, &seal::in_base64(&seal::koa_json(data)))
+    };
     for format in ["egg-3-signed", "egg-4-signed"] {
-        check(format, true, |keys| EggSessions::signed(keys.to_vec(), all)).await;
+        check(format, true, old, seal).await;
     }
 }
 
 #[tokio::test]
 async fn sessions_of_cookie_session_move() {
-    check("cookie-session", false, |keys| CookieSessions::new(keys.to_vec(), all)).await;
+    let old = |keys: &[&str]| CookieSessions::new(keys.to_vec(), all);
+    let seal = |key: &str, data: &Value| {
+        seal::signed::<OfKoa>("session", key, &seal::in_base64(&data.to_string()))
+    };
+    check("cookie-session", false, old, seal).await;
 }
 
 #[tokio::test]
@@ -106,6 +136,21 @@ async fn a_cookie_session_that_is_unique_moves_once() {
     expect_once(&site, &headers[0]).await;
 }
 
+/// egg's option `autoChips` sets the session in a second cookie for pages inside other sites.
+#[tokio::test]
+async fn the_partitioned_cookie_of_egg_moves_and_is_removed() {
+    let text = seal::in_base64(&seal::koa_json(&json!({"user": 1})));
+    let cookies = seal::encrypted_by_egg("key", &text).replace("EGG_SESS", "_CHIPS-EGG_SESS");
+    let chips = Cookie::build("_CHIPS-EGG_SESS").same_site(SameSite::None);
+    let chips = chips.secure(true).partitioned(true);
+    let site = Site::new(EggSessions::insecure_encrypted(["key"], all).cookie(chips));
+    let answer = site.get(&*cookies).await;
+    assert_eq!(answer.body, r#"{"user":1}"#);
+    let removal = "_CHIPS-EGG_SESS=; SameSite=None; Partitioned; Secure; Path=/; Max-Age=0;";
+    let removed = answer.set_cookies().into_iter().find(|cookie| cookie.starts_with("_CHIPS"));
+    assert!(removed.unwrap().starts_with(removal), "{answer:?}");
+}
+
 #[tokio::test]
 async fn what_the_application_does_not_take_is_not_imported() {
     let options = Options { format: "koa", keys: &["key"], max_age: "60000", redis: None };
@@ -114,12 +159,9 @@ async fn what_the_application_does_not_take_is_not_imported() {
     assert_eq!(site.moved(&*headers[0]).await, None);
 }
 
-/// Returns the cookies of koa-session for this JSON, as keygrip signs them.
+/// Returns the cookies of koa-session for this JSON.
 fn signed(key: &str, json: &str) -> String {
-    let pair = format!("koa.sess={}", STANDARD.encode(json));
-    let mac = <Hmac<Sha1> as KeyInit>::new_from_slice(key.as_bytes()).unwrap();
-    let signature = mac.chain_update(&pair).finalize().into_bytes();
-    format!("{pair}; koa.sess.sig={}", URL_SAFE_NO_PAD.encode(signature))
+    seal::signed::<OfKoa>("koa.sess", key, &seal::in_base64(json))
 }
 
 #[tokio::test]

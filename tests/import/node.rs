@@ -1,17 +1,15 @@
-//! The npm packages of the other side, which `node/sign-in.mjs` runs.
+//! The npm packages of the other side, which `node/application.mjs` runs.
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::LazyLock,
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
-use crate::servers::find;
+use crate::{answers::answers, servers::find};
 
 /// The folder with the installed packages; `None`, with a loud word, if there is no npm.
 static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
@@ -22,7 +20,7 @@ static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     let read = |folder: &Path| fs::read(folder.join("package-lock.json")).ok();
     let is_installed = folder.join("node_modules").is_dir() && read(&source) == read(&folder);
     fs::create_dir_all(&folder).unwrap();
-    for file in ["package.json", "package-lock.json", "sign-in.mjs"] {
+    for file in ["package.json", "package-lock.json", "application.mjs"] {
         fs::copy(source.join(file), folder.join(file)).unwrap();
     }
     if !is_installed {
@@ -32,6 +30,9 @@ static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     }
     Some(folder)
 });
+
+/// The keys of most applications here.
+pub const KEYS: [&str; 2] = ["new", "old"];
 
 /// What a library is told of.
 pub struct Options<'a> {
@@ -45,61 +46,24 @@ pub struct Options<'a> {
 
 /// Signs a visitor in for each of these data, and returns what its `Cookie` header is then.
 pub fn sign_in(options: &Options<'_>, data: &[Value]) -> Option<Vec<String>> {
+    exchange(options, data, &[]).map(|(headers, _)| headers)
+}
+
+/// Signs visitors in, as [`sign_in`]. Then returns the data of the sessions that the library finds in other `Cookie`
+/// headers.
+pub fn exchange(
+    options: &Options<'_>,
+    data: &[Value],
+    sealed: &[String],
+) -> Option<(Vec<String>, Vec<Value>)> {
     let folder = FOLDER.as_ref()?;
     let keys = options.keys.join(",");
-    let mut node = Command::new("node")
-        .current_dir(folder)
-        .args(["sign-in.mjs", options.format, &keys, options.max_age])
-        .args(options.redis)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines: Vec<_> = data.iter().map(|data| format!("{data}\n")).collect();
-    node.stdin.take().unwrap().write_all(lines.concat().as_bytes()).unwrap();
-    let output = node.wait_with_output().unwrap();
-    assert!(output.status.success(), "{} failed", options.format);
-    let headers = String::from_utf8(output.stdout).unwrap();
-    let headers: Vec<_> = headers.lines().map(str::to_owned).collect();
-    assert_eq!(headers.len(), data.len());
-    Some(headers)
-}
-
-/// Returns the data of so many sessions, which are the same in every run.
-pub fn sessions(count: usize) -> Vec<Value> {
-    let mut random = StdRng::seed_from_u64(7);
-    (0..count)
-        .map(|number| {
-            let mut fields = Map::from_iter([("number".to_owned(), number.into())]);
-            for _ in 0..random.random_range(0..6) {
-                fields.insert(text(&mut random, 1), value(&mut random, 3));
-            }
-            Value::Object(fields)
-        })
-        .collect()
-}
-
-/// Characters that formats have to quote or to encode, and others.
-const LETTERS: [&str; 12] = ["a", "Z", "0", "\"", "\\", "/", "+", "=", "\n", "é", "日", "🙂"];
-
-fn text(random: &mut StdRng, at_least: usize) -> String {
-    let letters = (0..random.random_range(at_least..12)).map(|_| *LETTERS.choose(random).unwrap());
-    letters.collect()
-}
-
-fn value(random: &mut StdRng, levels: usize) -> Value {
-    let kinds = if levels == 0 { 4 } else { 6 };
-    match random.random_range(0..kinds) {
-        0 => Value::Null,
-        1 => random.random::<bool>().into(),
-        // Integers that JavaScript has too.
-        2 => random.random_range(-(1_i64 << 53)..1 << 53).into(),
-        3 => text(random, 0).into(),
-        4 => (0..random.random_range(0..4)).map(|_| value(random, levels - 1)).collect(),
-        _ => {
-            let fields = (0..random.random_range(0..4))
-                .map(|_| (text(random, 0), value(random, levels - 1)));
-            Value::Object(fields.collect())
-        }
-    }
+    let mut node = Command::new("node");
+    node.current_dir(folder);
+    node.args(["application.mjs", options.format, &keys, options.max_age]).args(options.redis);
+    let data_lines = data.iter().map(|data| json!({"data": data}));
+    let lines = data_lines.chain(sealed.iter().map(|header| json!({"cookie": header})));
+    let mut headers = answers(&mut node, lines);
+    let found = headers.split_off(data.len());
+    Some((headers, found.iter().map(|data| serde_json::from_str(data).unwrap()).collect()))
 }

@@ -92,7 +92,7 @@ pub async fn expect_no_edits(site: &Site, cookies: &str, is_same: impl Fn(&str) 
             }
         }
     }
-    assert!(edits > 300, "{edits} edits were tried");
+    assert!(edits > 5 * cookies.len(), "{edits} edits were tried");
     assert!(site.moved(cookies).await.is_some(), "the cookie as it was");
 }
 
@@ -101,4 +101,25 @@ pub async fn expect_once(site: &Site, cookies: &str) {
     assert!(site.moved(cookies).await.is_some());
     site.clock.advance(std::time::Duration::from_secs(10));
     assert_eq!(site.moved(cookies).await, None, "a replay");
+}
+
+/// Expects the date of the import to end it.
+pub async fn expect_end_at_the_date(site: &Site, cookies: &str) {
+    site.clock.advance(std::time::Duration::from_secs(30 * 24 * 60 * 60));
+    assert_eq!(site.moved(cookies).await, None, "after the date");
+}
+
+/// Expects a library to have found these data, except for a few sessions that it may have lost.
+#[track_caller]
+pub fn expect_found(found: &[Value], data: &[Value], most_lost: usize) {
+    assert_eq!(found.len(), data.len());
+    let mut lost = 0;
+    for (found, data) in found.iter().zip(data) {
+        if found.as_object().is_some_and(serde_json::Map::is_empty) {
+            lost += 1;
+        } else {
+            assert_eq!(found, data);
+        }
+    }
+    assert!(lost <= most_lost, "{lost} were lost");
 }

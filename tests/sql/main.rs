@@ -1,9 +1,18 @@
 //! The SQL stores against private servers of the real engines.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+#[cfg(feature = "import")]
+#[path = "../common/answers.rs"]
+mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod engines;
+#[cfg(feature = "import")]
+#[path = "../common/random_json.rs"]
+mod random_json;
+#[cfg(feature = "import")]
+#[path = "../common/tower_stores.rs"]
+mod tower_stores;
 
 use common::{browser, cancellation, concurrency, model, proxy, servers, shops, world};
 
