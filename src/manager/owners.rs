@@ -12,7 +12,7 @@ use super::{
     endings::Ending,
     page::SessionPage,
     rows::Rows,
-    stored::{IsMeant, Stored},
+    stored::IsMeant,
 };
 use crate::{
     error::{SessionError, StoreError},
@@ -316,10 +316,12 @@ impl Core {
     ) -> Result<SessionPage<Box<Data>>, SessionError> {
         let mut page = SessionPage { sessions: Vec::new(), unreadable: Vec::new(), next: None };
         for (key, row) in keys.iter().zip(rows.load_each(keys, is_meant).await) {
-            match self.stored(*key, row, is_meant)? {
-                Stored::Session(session) => page.sessions.push(session),
-                Stored::Unreadable(_) => page.unreadable.push(*key),
-                Stored::None => {}
+            match self.stored(*key, row, is_meant) {
+                Ok(session) => page.sessions.extend(session),
+                Err(SessionError::Newer | SessionError::Store(StoreError::Corrupt)) => {
+                    page.unreadable.push(*key);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(page)
