@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use time::{OffsetDateTime, PrimitiveDateTime};
+use time::OffsetDateTime;
 
 /// A time in milliseconds since the Unix epoch, as records and stores keep it.
 ///
@@ -70,12 +70,10 @@ impl From<OffsetDateTime> for Timestamp {
 impl From<Timestamp> for OffsetDateTime {
     /// Times after the year 9999 become the end of that year.
     fn from(timestamp: Timestamp) -> Self {
-        Self::from_unix_timestamp_nanos(i128::from(timestamp.0) * NANOS_OF_MILLI)
-            .unwrap_or(PrimitiveDateTime::MAX.assume_utc())
+        let millis = i64::try_from(timestamp.0).unwrap_or(i64::MAX);
+        Self::UNIX_EPOCH.saturating_add(time::Duration::milliseconds(millis))
     }
 }
-
-const NANOS_OF_MILLI: i128 = 1_000_000;
 
 /// A source of the current time, for [`clock`](crate::SessionManagerBuilder::clock). Default: [`SystemClock`].
 ///

@@ -64,42 +64,35 @@ impl CookieTemplate {
         }
         fill_in_defaults(&mut cookie);
         check(&cookie)
-            .map_err(|problem| ConfigError::new(format!("`.{option}(..)`: {problem}")))?;
-        Self::rendered(option, &cookie, insecure_http)
+            .and_then(|()| Self::rendered(&cookie, insecure_http))
+            .map_err(|problem| ConfigError::new(format!("`.{option}(..)`: {problem}")))
     }
 
     /// Makes the template of a cookie of another library, which is only removed. Its name may have characters that
     /// RFC 6265 does not allow, such as `koa:sess`.
     pub(crate) fn foreign(mut cookie: Cookie<'static>) -> Result<Self, ConfigError> {
+        let invalid = |problem: &str| ConfigError::new(format!("`.import(..)`: {problem}"));
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !b";,=\"".contains(&byte);
         if cookie.name().is_empty() || !cookie.name().bytes().all(is_plain) {
-            let problem = "`.import(..)`: a cookie to remove has a name that no browser sends";
-            return Err(ConfigError::new(problem));
+            return Err(invalid("a cookie to remove has a name that no browser sends"));
         }
         // Without Secure, the removal works over http and https. A prefix and these attributes need it.
         let needs_secure = cookie.partitioned() == Some(true)
             || cookie.same_site() == Some(SameSite::None)
             || !prefix_of(cookie.name()).is_empty();
-        let secure = cookie.secure() == Some(true) || needs_secure;
+        cookie.set_secure(cookie.secure() == Some(true) || needs_secure);
         let path = cookie.path().unwrap_or("/").to_owned();
         cookie.set_path(path);
-        cookie.set_secure(secure);
         cookie.set_value("");
         cookie.unset_expires();
         cookie.set_max_age(None);
-        Self::rendered("import", &cookie, false)
+        Self::rendered(&cookie, false).map_err(|problem| invalid(&problem))
     }
 
-    fn rendered(
-        option: &str,
-        cookie: &Cookie<'static>,
-        insecure_http: bool,
-    ) -> Result<Self, ConfigError> {
-        let invalid = |problem: &str| ConfigError::new(format!("`.{option}(..)`: {problem}"));
+    fn rendered(cookie: &Cookie<'static>, insecure_http: bool) -> Result<Self, String> {
         // `Expires` beside `Max-Age=0` is for the oldest clients.
         let removal = format!("{cookie}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
-        let removal =
-            HeaderValue::try_from(removal).map_err(|error| invalid(&error.to_string()))?;
+        let removal = HeaderValue::try_from(removal).map_err(|error| error.to_string())?;
         let name = cookie.name().to_owned();
         // The value is empty, so the attributes follow the name and `=`.
         let attributes = cookie.to_string().split_off(name.len() + 1);

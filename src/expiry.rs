@@ -116,6 +116,17 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
+    /// Makes a lifetime that lasts until its absolute end, without timeouts of its own.
+    pub(crate) fn new(created_at: Timestamp, absolute_end: Timestamp) -> Self {
+        Self {
+            created_at,
+            expires_at: absolute_end,
+            absolute_end,
+            has_own_end: false,
+            idle_timeout: None,
+        }
+    }
+
     /// Returns the changes that give another session the timeouts of this one.
     pub(crate) fn timeouts(&self) -> TimeoutChanges {
         let absolute_timeout = self.absolute_end.saturating_since(self.created_at);
@@ -168,14 +179,8 @@ impl ExpiryPolicy {
 
     /// Returns the lifetime of a session that begins `now`.
     pub(crate) fn begun(&self, now: Timestamp, timeouts: TimeoutChanges, owned: bool) -> Lifetime {
-        let begun = Lifetime {
-            created_at: now,
-            expires_at: now,
-            absolute_end: now.saturating_add(self.absolute_timeout),
-            has_own_end: false,
-            idle_timeout: None,
-        };
-        self.renewed(&begun, now, timeouts, owned, true)
+        let longest = Lifetime::new(now, now.saturating_add(self.absolute_timeout));
+        self.renewed(&longest, now, timeouts, owned, true)
     }
 
     /// Returns the lifetime of a stored session after a save `now`. A save that does not extend it restarts the

@@ -1,7 +1,6 @@
 //! The middleware that commits the sessions that handlers did not commit: [`AutoCommitLayer`].
 
 use std::{
-    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},

@@ -389,12 +389,10 @@ impl Carrier {
             let removes = |former: &FormerCookie| former.template.removal == *cookie;
             !self.template.renders(cookie) && !self.formers.iter().any(removes)
         };
-        match headers.entry(header::SET_COOKIE) {
-            header::Entry::Occupied(entry) => {
-                entry.remove_entry_mult().1.filter(is_other).collect()
-            }
-            header::Entry::Vacant(_) => Vec::new(),
-        }
+        let header::Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) else {
+            return Vec::new();
+        };
+        entry.remove_entry_mult().1.filter(is_other).collect()
     }
 
     /// Returns the bytes that all cookies of a response take as headers, or the token where it has a header of its own.

@@ -107,6 +107,8 @@ impl TokenOptions {
     fn check_combinations(&self, options: &Options) -> Result<(), ConfigError> {
         let has_store = self.home.is_some();
         let has_list = self.revocations.is_some();
+        let has_imports = !options.imports.is_empty();
+        let waits_for_stores = has_store || has_list || has_imports;
         let has_migrate = options.migrate.is_some();
         let is_json = options.codec_tag == JSON_TAG;
         let merges = options.on_conflict.unwrap_or_default() == ConflictPolicy::Merge;
@@ -123,11 +125,7 @@ impl TokenOptions {
             "`.on_conflict(..)` needs `.store(..)`; without a store, the browser keeps the cookie that arrives last"
         } else if has_store && options.max_cookie_bytes.is_some() {
             "`.max_cookie_bytes(..)` is for sessions in a cookie; with a store, use `.max_payload(..)`"
-        } else if !has_store
-            && !has_list
-            && options.imports.is_empty()
-            && options.store_timeout.is_some()
-        {
+        } else if options.store_timeout.is_some() && !waits_for_stores {
             "`.store_timeout(..)` needs `.store(..)`, `.revocations(..)` or `.import(..)`"
         } else if has_migrate && !is_json {
             "`.migrate(..)` needs JSON, so it cannot be combined with a `.codec(..)`"
@@ -141,9 +139,9 @@ impl TokenOptions {
             "`.cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if !options.former_cookies.is_empty() && !is_cookie {
             "`.former_cookie(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
-        } else if !options.imports.is_empty() && self.keys.is_none() {
+        } else if has_imports && self.keys.is_none() {
             "`.import(..)` needs `.keys(..)`, from which it derives the ids of imported sessions"
-        } else if !options.imports.is_empty() && !is_cookie {
+        } else if has_imports && !is_cookie {
             "`.import(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"
         } else if options.cookie_for.is_some() && !is_cookie {
             "`.cookie_for(..)` needs the cookie as the transport; remove it, or set `Transport::cookie()`"

@@ -60,11 +60,7 @@ struct EndNotice<'a> {
     why: EndReason,
 }
 
-impl<'a> EndNotice<'a> {
-    fn new(core: &'a Core, record: Option<&'a Record>, why: EndReason) -> Self {
-        Self { core, record, why }
-    }
-
+impl EndNotice<'_> {
     fn settle(mut self, is_ended: bool) {
         self.record = self.record.filter(|_| is_ended);
     }
@@ -160,10 +156,9 @@ impl Core {
         mut record: Option<&Record>,
         now: Timestamp,
     ) -> Result<()> {
-        let pauses = Pauses::start();
+        let (pauses, why) = (Pauses::start(), EndReason::Destroyed);
         loop {
             let tombstone = if let Some(rows) = self.rows() {
-                let why = EndReason::Destroyed;
                 match self.destroy_row(rows, key, record.cloned(), &|_| true, why).await? {
                     Ending::Replaced(tombstone) => Some(tombstone),
                     Ending::Done | Ending::Absent | Ending::NotMeant => None,
@@ -171,7 +166,7 @@ impl Core {
             } else {
                 // A cookie that has expired is no session that ends now.
                 let ends = record.filter(|record| self.policy.ends_at(&record.lifetime) > now);
-                let notice = EndNotice::new(self, ends, EndReason::Destroyed);
+                let notice = EndNotice { core: self, record: ends, why };
                 let earlier = match self.list() {
                     Some(list) => self.revoke(list, &key, record, None, now).await?,
                     None => None,
@@ -200,7 +195,7 @@ impl Core {
         let pauses = Pauses::start();
         loop {
             let outcome = if let Some(record) = &row {
-                let notice = EndNotice::new(self, Some(record), why);
+                let notice = EndNotice { core: self, record: Some(record), why };
                 let outcome = rows.destroy_at(&key, record.version).await;
                 notice.settle(!matches!(outcome, Ok(SaveOutcome::Gone | SaveOutcome::Conflict(_))));
                 outcome
@@ -298,13 +293,7 @@ impl Core {
             schema: self.schema,
             codec: self.codec_tag,
             owner: None,
-            lifetime: Lifetime {
-                created_at: now,
-                expires_at: end,
-                absolute_end: end,
-                has_own_end: false,
-                idle_timeout: None,
-            },
+            lifetime: Lifetime::new(now, end),
             epoch: 0,
             kind: 0,
             tombstone: true,

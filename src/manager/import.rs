@@ -95,24 +95,25 @@ impl Core {
             None => self.session_id(random().map_err(SessionError::Random)?),
         };
         if let Some((rows, mark)) = self.rows_of_marks().zip(mark) {
-            match self.read_mark(rows, &mark, now).await? {
-                Mark::Absent => {}
-                Mark::Fresh(key) => {
+            // A mark is an entry like those of the revocation list.
+            match self.revocation(rows, &mark, now).await {
+                Ok(None) => {}
+                // Another request has just imported it as this session.
+                Ok(Some(Verdict::Tombstone(Some(session)))) => {
                     // Another node may have another key first, while keys are replaced.
-                    id = ids.find(|other| *other.key() == key).unwrap_or(id);
+                    id = ids.find(|other| *other.key() == session.key).unwrap_or(id);
                     verdict = self.verdict_after_import(rows, &id, now).await?;
                 }
-                Mark::Old => {
+                // It was imported, and its cookie was removed, or it has ended. A mark that cannot be read is still a mark.
+                Ok(Some(_)) | Err(SessionError::Newer) => {
                     self.report(Kind::Revoked, || id.store_key());
                     return Ok(None);
                 }
+                Err(error) => return Err(error),
             }
         }
         let is_pending = verdict.is_none();
-        let verdict = match verdict {
-            Some(verdict) => verdict,
-            None => self.record_of_old(old.data, end, &id, now),
-        };
+        let verdict = verdict.unwrap_or_else(|| self.record_of_old(old.data, end, &id, now));
         let mut record = match verdict {
             Verdict::Current(record) => record,
             Verdict::Tombstone(successor) => {
@@ -178,20 +179,6 @@ impl Core {
         self.rows().or_else(|| self.list())
     }
 
-    async fn read_mark(&self, rows: Rows<'_>, key: &StoreKey, now: Timestamp) -> Result<Mark> {
-        Ok(match rows.load(key).await {
-            Ok(None) => Mark::Absent,
-            Ok(Some(mark)) => {
-                let is_fresh = mark.created_at().saturating_add(self.tombstone_life()) > now;
-                let session = Successor::of(&mark).filter(|_| is_fresh);
-                session.map_or(Mark::Old, |session| Mark::Fresh(session.key))
-            }
-            // A mark that cannot be read is still a mark.
-            Err(StoreError::Corrupt | StoreError::Newer) => Mark::Old,
-            Err(error) => return Err(error.into()),
-        })
-    }
-
     /// Notes that an old session was imported as a session, or without one that it has ended. A mark that is there
     /// already stays and is returned.
     pub(super) async fn mark(
@@ -229,18 +216,15 @@ impl Core {
         };
         let version = found.unwrap_or(record.version);
         let earlier = self.mark(imported, Some((key, version)), now).await?;
-        let is_ended = match found {
-            None => earlier.is_some(),
-            Some(_) => earlier.is_some_and(|mark| Successor::of(&mark).is_none()),
-        };
-        if found.is_none() {
-            if is_ended {
-                let _ = rows.destroy_at(&key, version).await?;
-            } else {
-                self.report(Kind::Imported, || key);
-            }
+        if found.is_some() {
+            return Ok(earlier.is_some_and(|mark| Successor::of(&mark).is_none()));
         }
-        Ok(is_ended)
+        if earlier.is_none() {
+            self.report(Kind::Imported, || key);
+            return Ok(false);
+        }
+        let _ = rows.destroy_at(&key, version).await?;
+        Ok(true)
     }
 
     /// Notes that a token with the data of an old session is about to be sent.
@@ -253,15 +237,6 @@ impl Core {
         }
         Ok(())
     }
-}
-
-/// The mark of an old session, as it is stored.
-enum Mark {
-    Absent,
-    /// Another request has just imported it as this session.
-    Fresh(StoreKey),
-    /// It was imported, and its cookie was removed, or it has ended.
-    Old,
 }
 
 fn derived(secret: &[u8], purpose: &[u8]) -> [u8; 32] {

@@ -6,16 +6,11 @@ use futures_util::future::join_all;
 use tokio::{task::yield_now, time::timeout};
 
 use super::{
-    SessionManager,
-    any_data::Data,
-    core::Core,
-    endings::Ending,
-    page::SessionPage,
-    rows::Rows,
-    stored::{IsMeant, Stored},
+    SessionManager, any_data::Data, core::Core, endings::Ending, page::SessionPage, rows::Rows,
+    stored::IsMeant,
 };
 use crate::{
-    error::{SessionError, StoreError},
+    error::{Result, SessionError, StoreError},
     event::{EndReason, SessionEventKind as Kind},
     id::{OwnerKey, StoreKey},
     store::{Cursor, Record, SaveOutcome, Version, Write},
@@ -280,19 +275,22 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
 }
 
 impl Core {
-    /// Returns the hashes by which the store may know an owner.
-    fn owners(&self, operation: &'static str, owner: &str) -> Result<Vec<OwnerKey>, SessionError> {
+    /// Returns the rows for an operation, and the hashes by which the store may know the owner.
+    fn rows_and_owners(
+        &self,
+        operation: &'static str,
+        owner: &str,
+    ) -> Result<(Rows<'_>, Vec<OwnerKey>)> {
         self.check_tenant(operation)?;
-        Ok(self.hashes_of(owner).collect())
+        Ok((self.rows_for(operation)?, self.hashes_of(owner).collect()))
     }
 
     async fn sessions_of(
         &self,
         owner: &str,
         after: Option<&Cursor>,
-    ) -> Result<SessionPage<Box<Data>>, SessionError> {
-        let owners = self.owners("sessions_of", owner)?;
-        let rows = self.rows_for("sessions_of")?;
+    ) -> Result<SessionPage<Box<Data>>> {
+        let (rows, owners) = self.rows_and_owners("sessions_of", owner)?;
         let keys = rows.keys_of(&owners).await?;
         // A cursor of another call, which is no key, begins anew.
         let after = after.and_then(|cursor| cursor.as_bytes().try_into().ok());
@@ -313,21 +311,22 @@ impl Core {
         rows: Rows<'_>,
         keys: &[StoreKey],
         is_meant: &IsMeant<'_>,
-    ) -> Result<SessionPage<Box<Data>>, SessionError> {
+    ) -> Result<SessionPage<Box<Data>>> {
         let mut page = SessionPage { sessions: Vec::new(), unreadable: Vec::new(), next: None };
         for (key, row) in keys.iter().zip(rows.load_each(keys, is_meant).await) {
-            match self.stored(*key, row, is_meant)? {
-                Stored::Session(session) => page.sessions.push(session),
-                Stored::Unreadable(_) => page.unreadable.push(*key),
-                Stored::None => {}
+            match self.stored(*key, row, is_meant) {
+                Ok(session) => page.sessions.extend(session),
+                Err(SessionError::Newer | SessionError::Store(StoreError::Corrupt)) => {
+                    page.unreadable.push(*key);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(page)
     }
 
-    async fn destroy_of(&self, owner: &str, key: StoreKey) -> Result<bool, SessionError> {
-        let owners = self.owners("destroy_of", owner)?;
-        let rows = self.rows_for("destroy_of")?;
+    async fn destroy_of(&self, owner: &str, key: StoreKey) -> Result<bool> {
+        let (rows, owners) = self.rows_and_owners("destroy_of", owner)?;
         let is_meant = is_of(&owners);
         let row = match rows.load(&key).await {
             Ok(Some(record)) if record.tombstone || is_meant(&record) => Some(record),
@@ -354,9 +353,8 @@ impl Core {
         operation: &'static str,
         owner: &str,
         keep: Option<StoreKey>,
-    ) -> Result<u64, SessionError> {
-        let owners = self.owners(operation, owner)?;
-        let mut rows = self.rows_for(operation)?;
+    ) -> Result<u64> {
+        let (mut rows, owners) = self.rows_and_owners(operation, owner)?;
         let longest = rows.timeout.saturating_mul(LONGEST_ENDING);
         if self.data.is_told_ends() {
             let all = Box::pin(self.destroy_each(rows, &owners, keep));
@@ -380,7 +378,7 @@ impl Core {
         rows: Rows<'_>,
         owners: &[OwnerKey],
         keep: Option<StoreKey>,
-    ) -> Result<u64, SessionError> {
+    ) -> Result<u64> {
         let mut destroyed = 0;
         for _ in 0..MAX_ROUNDS {
             let mut keys = rows.keys_of(owners).await?;
@@ -401,7 +399,7 @@ impl Core {
         ended: Vec<(StoreKey, Option<Record>)>,
         owners: &[OwnerKey],
         why: EndReason,
-    ) -> Result<u64, SessionError> {
+    ) -> Result<u64> {
         let end = async |(key, row): (StoreKey, Option<Record>)| {
             let began = row.as_ref().map(Record::created_at);
             let is_of = is_of(owners);
@@ -424,22 +422,16 @@ impl Core {
     ///
     /// The login stands, also if this fails. The store's failure is an event, and the next login ends more.
     pub(super) async fn end_surplus(&self, own: StoreKey, record: &mut Record) {
-        if let (Some(rows), Some(owner)) = (self.rows(), record.owner)
-            && rows.store.indexes_owners()
-        {
-            let _ = self.try_to_end_surplus(rows, own, record, owner).await;
-        }
+        let _ = self.try_to_end_surplus(own, record).await;
     }
 
     /// Every login lists the sessions after it was stored, and all agree on their order. So after logins at once,
     /// exactly the newest sessions remain.
-    async fn try_to_end_surplus(
-        &self,
-        rows: Rows<'_>,
-        own: StoreKey,
-        record: &mut Record,
-        owner: OwnerKey,
-    ) -> Result<(), SessionError> {
+    async fn try_to_end_surplus(&self, own: StoreKey, record: &mut Record) -> Result<()> {
+        let (Some(rows), Some(owner)) = (self.rows(), record.owner) else { return Ok(()) };
+        if !rows.store.indexes_owners() {
+            return Ok(());
+        }
         let owners = self.owners_of(record, owner);
         let limit = self.max_sessions_per_owner();
         for is_first_look in [true, false] {
@@ -481,7 +473,7 @@ impl Core {
         rows: Rows<'_>,
         owners: &[OwnerKey],
         few: usize,
-    ) -> Result<Vec<(StoreKey, Record)>, SessionError> {
+    ) -> Result<Vec<(StoreKey, Record)>> {
         let keys: Vec<_> = rows.keys_of(owners).await?.into_iter().collect();
         let mut found = Vec::new();
         if keys.len() <= few {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{Intents, Live, Origin, lifetime_after_save, tells},
-    error::{SessionError, StoreError},
+    error::{Result, SessionError, StoreError},
     event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
     id::StoreKey,
@@ -70,7 +70,7 @@ impl<D> StoredSession<D> {
     }
 }
 
-impl StoredSession<Box<Data>> {
+impl AnySession {
     pub(crate) fn typed<T: 'static>(self) -> Option<StoredSession<T>> {
         let Self { key, record, data, expires_at } = self;
         Some(StoredSession { key, record, data: *data.downcast().ok()?, expires_at })
@@ -345,23 +345,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     }
 }
 
-/// The content of a row.
-pub(super) enum Stored {
-    Session(StoredSession<Box<Data>>),
-    /// The row is damaged, or a newer node wrote it.
-    Unreadable(StoreError),
-    /// There is no session: it has ended, was replaced, is rejected, or is not the one that was meant.
-    None,
-}
+/// A stored session, without the type of its data.
+pub(super) type AnySession = StoredSession<Box<Data>>;
 
-impl Stored {
-    /// Returns the session; `None` also if it is damaged. A session that a newer node wrote is an error.
-    fn session(self) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
-        match self {
-            Self::Session(session) => Ok(Some(session)),
-            Self::Unreadable(StoreError::Newer) => Err(SessionError::Newer),
-            Self::Unreadable(_) | Self::None => Ok(None),
-        }
+/// Returns `None` for a session that is damaged. A session that a newer node wrote stays an error.
+fn none_if_damaged(found: Result<Option<AnySession>>) -> Result<Option<AnySession>> {
+    match found {
+        Err(SessionError::Store(StoreError::Corrupt)) => Ok(None),
+        found => found,
     }
 }
 
@@ -387,9 +378,9 @@ impl Core {
         operation: &'static str,
         key: StoreKey,
         is_meant: &IsMeant<'_>,
-    ) -> Result<Option<StoredSession<Box<Data>>>, SessionError> {
+    ) -> Result<Option<AnySession>> {
         let row = self.rows_for(operation)?.look_up(&key).await;
-        self.stored(key, row, is_meant)?.session()
+        none_if_damaged(self.stored(key, row, is_meant))
     }
 
     /// Ends a session as long as it is the one that `is_meant`. If it has already ended, this is a success.
@@ -398,7 +389,7 @@ impl Core {
         operation: &'static str,
         key: StoreKey,
         is_meant: &IsMeant<'_>,
-    ) -> Result<(), SessionError> {
+    ) -> Result<()> {
         let rows = self.rows_for(operation)?;
         match self.destroy_row(rows, key, None, is_meant, EndReason::Destroyed).await? {
             Ending::Done | Ending::Absent => self.report(Kind::Destroyed, || key),
@@ -407,29 +398,25 @@ impl Core {
         Ok(())
     }
 
-    /// Judges and decodes a row.
+    /// Judges and decodes a row; `None` if there is no session: it has ended, was replaced, is rejected, or is not the
+    /// one that was meant. A row that is damaged or that a newer node wrote is an error.
     pub(super) fn stored(
         &self,
         key: StoreKey,
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
-    ) -> Result<Stored, SessionError> {
+    ) -> Result<Option<AnySession>> {
         let is_ours = |record: &Record| is_meant(record) && self.is_of_this_kind(record);
         if matches!(&row, Ok(Some(record)) if !record.tombstone && !is_ours(record)) {
-            return Ok(Stored::None);
+            return Ok(None);
         }
         let mut record = match self.judge(&|| key, row, self.now())? {
             Verdict::Current(record) => record,
-            Verdict::Unreadable(error) => return Ok(Stored::Unreadable(error)),
-            Verdict::Tombstone(_) | Verdict::Expired(_) | Verdict::Absent => {
-                return Ok(Stored::None);
-            }
+            Verdict::Unreadable(error) => return Err(error.into()),
+            Verdict::Tombstone(_) | Verdict::Expired(_) | Verdict::Absent => return Ok(None),
         };
-        Ok(match self.read(&|| key, &mut record, None) {
-            Ok(Some(data)) => Stored::Session(StoredSession::new(key, record, data, self)),
-            Ok(None) => Stored::None,
-            Err(error) => Stored::Unreadable(error),
-        })
+        let data = self.read(&|| key, &mut record, None)?;
+        Ok(data.map(|data| StoredSession::new(key, record, data, self)))
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
@@ -438,7 +425,7 @@ impl Core {
         basis: &Basis,
         live: &Live,
         change: &mut AnyChange<'_>,
-    ) -> Result<(Box<Data>, Option<Basis>), SessionError> {
+    ) -> Result<(Box<Data>, Option<Basis>)> {
         let (rows, record) = (self.rows_for("update")?, live.record.clone());
         if Box::pin(self.save_imported(basis, self.now())).await? {
             return Err(self.gone(Some(live.key())));
@@ -465,11 +452,11 @@ impl Core {
     async fn apply(
         &self,
         rows: Rows<'_>,
-        mut session: StoredSession<Box<Data>>,
+        mut session: AnySession,
         is_meant: &IsMeant<'_>,
         expiry: Expiry,
         change: &mut AnyChange<'_>,
-    ) -> Result<StoredSession<Box<Data>>, SessionError> {
+    ) -> Result<AnySession> {
         let key = session.key;
         change(&mut *session.data);
         let Some(mut record) = self.changed(&mut session, expiry)? else {
@@ -477,8 +464,8 @@ impl Core {
         };
         let loaded = session.record.clone();
         let again = |theirs: &Record| {
-            let theirs = self.stored(key, Ok(Some(theirs.clone())), is_meant)?.session()?;
-            session = theirs.ok_or_else(|| self.gone(Some(key)))?;
+            let theirs = self.stored(key, Ok(Some(theirs.clone())), is_meant);
+            session = none_if_damaged(theirs)?.ok_or_else(|| self.gone(Some(key)))?;
             change(&mut *session.data);
             self.changed(&mut session, expiry)
         };
@@ -494,11 +481,7 @@ impl Core {
     }
 
     /// Makes the record of a session whose data was changed; `None` if the row holds the same data.
-    fn changed(
-        &self,
-        session: &mut StoredSession<Box<Data>>,
-        expiry: Expiry,
-    ) -> Result<Option<Record>, SessionError> {
+    fn changed(&self, session: &mut AnySession, expiry: Expiry) -> Result<Option<Record>> {
         let StoredSession { record, data, .. } = session;
         let ours = self.encode(&**data)?;
         if record.schema == self.schema && self.is_same_data(&record.payload, &ours) {

@@ -184,20 +184,17 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let shape = match name {
+        self.shape.note(match name {
             "axum_typed_session::Counter" => Shape::Counter,
-            "axum_typed_session::Latest" => {
-                self.shape.note(Shape::Latest(Box::default()));
-                let Shape::Latest(shape) = self.shape else {
-                    return visitor.visit_newtype_struct(self.data);
-                };
-                return visitor.visit_newtype_struct(Tracer { shape, is_top: false, ..self });
-            }
+            "axum_typed_session::Latest" => Shape::Latest(Box::default()),
             "axum_typed_session::Set" => Shape::Set,
             "axum_typed_session::Once" => Shape::Once,
             _ => return visitor.visit_newtype_struct(self),
-        };
-        visitor.visit_newtype_struct(self.note(shape))
+        });
+        if let Shape::Latest(shape) = self.shape {
+            return visitor.visit_newtype_struct(Tracer { shape, is_top: false, ..self });
+        }
+        visitor.visit_newtype_struct(self.data)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
