@@ -16,7 +16,7 @@ use crate::{
     codec::{Codec, JSON_TAG, JsonCodec},
     error::{BoxError, SessionError, StoreError},
     event::{EndReason, Events, SessionEvent},
-    expiry::{ExpiryPolicy, IdleTimeout, Rolling},
+    expiry::{IdleTimeout, Rolling},
     import::{Import, OldSessions},
     keys::KeyRing,
     manager::{ConflictPolicy, DataOptions, Home, Options, SessionManager},
@@ -24,8 +24,6 @@ use crate::{
     store::SessionStore,
     transport::Transport,
 };
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl<T> SessionManager<T>
 where
@@ -51,38 +49,12 @@ where
             options: Options {
                 type_name: type_name::<T>(),
                 audience: env!("CARGO_PKG_NAME").to_owned(),
-                audience_for: None,
-                transport: None,
-                cookie: None,
-                cookie_for: None,
-                former_cookies: Vec::new(),
-                imports: Vec::new(),
-                insecure_http: false,
-                remove_unpartitioned: false,
                 events: Events { kind: short_name(type_name::<T>()), hook: None },
-                policy: ExpiryPolicy {
-                    idle_timeout: IdleTimeout::Persistent(DAY),
-                    rolling: Rolling::Off,
-                    absolute_timeout: 30 * DAY,
-                    max_absolute_timeout: None,
-                    anonymous_idle_timeout: None,
-                },
-                extend_if: None,
-                generate_id: None,
-                error_response: None,
-                owner_is_told: false,
                 codec_tag: JSON_TAG,
                 schema: 1,
-                accept_schema: None,
-                migrate: None,
-                on_conflict: None,
                 max_payload: 64 * 1024,
-                max_sessions_per_owner: None,
-                encrypt_rows: false,
-                max_cookie_bytes: None,
-                store_timeout: None,
-                clock: None,
                 clock_skew: Duration::from_secs(60),
+                ..Options::default()
             },
             token: TokenOptions::default(),
             data: DataOptions {

@@ -162,6 +162,7 @@ impl SessionEventKind {
 type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
 /// The receivers of the events of one manager.
+#[derive(Default)]
 pub(crate) struct Events {
     pub(crate) kind: String,
     pub(crate) hook: Option<Box<Hook>>,

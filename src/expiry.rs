@@ -168,8 +168,22 @@ pub(crate) struct ExpiryPolicy {
     pub(crate) anonymous_idle_timeout: Option<Duration>,
 }
 
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The shortest timeout. `Max-Age` counts whole seconds, so a shorter one could not be sent to a browser.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+impl Default for ExpiryPolicy {
+    fn default() -> Self {
+        Self {
+            idle_timeout: IdleTimeout::Persistent(DAY),
+            rolling: Rolling::Off,
+            absolute_timeout: 30 * DAY,
+            max_absolute_timeout: None,
+            anonymous_idle_timeout: None,
+        }
+    }
+}
 
 impl ExpiryPolicy {
     /// Returns `true` if the cookie of a session survives a restart of the browser.
@@ -273,8 +287,6 @@ pub(crate) fn cookie_seconds(expires_at: Timestamp, now: Timestamp) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_unix_millis(millis)

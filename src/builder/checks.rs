@@ -2,12 +2,12 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use super::{DAY, Options, SessionManagerBuilder, TokenOptions};
+use super::{Options, SessionManagerBuilder, TokenOptions};
 use crate::{
     codec::JSON_TAG,
     cookies::NAME_VALUE_LIMIT,
     error::ConfigError,
-    expiry::LONGEST_COOKIE,
+    expiry::{DAY, LONGEST_COOKIE},
     manager::{ConflictPolicy, Core, DataType, Home, SessionManager, Settings},
     seal::Sealer,
     store::Record,

@@ -60,6 +60,7 @@ pub(crate) struct Settings {
 /// The options that the manager keeps and that depend on no data type.
 ///
 /// Where a check asks whether an option was set, the option is `None` until then.
+#[derive(Default)]
 pub(crate) struct Options {
     pub(crate) type_name: &'static str,
     pub(crate) audience: String,

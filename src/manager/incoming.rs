@@ -35,7 +35,7 @@ impl Core {
         let mut tokens = self.read_tokens(parts, now);
         for claim in &mut tokens.claims {
             if claim.issued_at.is_none() {
-                claim.record = self.rows_for("load")?.look_up(claim.id.key()).await;
+                claim.record = self.rows_for("load")?.look_up(claim.id.key(), &|_| true).await;
             } else if let (Some(list), Ok(Some(record))) = (self.list(), &claim.record)
                 && self.policy.ends_at(&record.lifetime) > now
             {
@@ -85,26 +85,18 @@ impl Core {
         let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
         let mut failed = Ok(());
         claims.retain_mut(|claim| {
-            if claim.revoked.is_none()
-                && let Ok(Some(record)) = &claim.record
-                && self.is_current(record, now)
-            {
-                return true;
-            }
             let session = || claim.id.store_key();
-            let found = std::mem::replace(&mut claim.record, Ok(None));
-            let verdict = match (self.judge(&session, found, now), claim.revoked.take()) {
-                (Ok(Verdict::Current(_)), Some(revoked)) => {
+            let is_current =
+                matches!(&claim.record, Ok(Some(record)) if self.is_current(record, now));
+            let verdict = match claim.revoked.take() {
+                None if is_current => return true,
+                Some(revoked) if is_current => {
                     self.report(Kind::Revoked, session);
                     Ok(*revoked)
                 }
-                (verdict, _) => verdict,
+                _ => self.judge(&session, std::mem::replace(&mut claim.record, Ok(None)), now),
             };
             match verdict {
-                Ok(Verdict::Current(record)) => {
-                    claim.record = Ok(Some(record));
-                    return true;
-                }
                 Ok(Verdict::Tombstone(successor)) => {
                     origin = Origin::Tombstone;
                     others.extend(successor.map(|successor| (successor.key, None)));
@@ -114,7 +106,7 @@ impl Core {
                     meets_newer |= matches!(error, StoreError::Newer);
                     others.push((session(), None));
                 }
-                Ok(Verdict::Absent) => {}
+                Ok(Verdict::Current(_) | Verdict::Absent) => {}
                 Err(error) => failed = Err(error),
             }
             false

@@ -508,7 +508,7 @@ impl Rows<'_> {
         keys: &[StoreKey],
         is_meant: &IsMeant<'_>,
     ) -> Vec<Result<Option<Record>, StoreError>> {
-        some_at_once(keys.iter().map(|key| self.look_up_if(key, is_meant)).collect()).await
+        some_at_once(keys.iter().map(|key| self.look_up(key, is_meant)).collect()).await
     }
 }
 

@@ -28,16 +28,10 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Loads a row. It returns [`StoreError::Expired`] if the store still has the expired row and says so.
-    pub(super) fn look_up(
-        &self,
-        key: &StoreKey,
-    ) -> impl Future<Output = Result<Option<Record>, StoreError>> {
-        self.look_up_if(key, &|_| true)
-    }
-
     /// Loads a row if it is one that `is_meant`. The payload of another manager's row may be sealed with other keys.
-    pub(super) async fn look_up_if(
+    ///
+    /// It returns [`StoreError::Expired`] if the store still has the expired row and says so.
+    pub(super) async fn look_up(
         &self,
         key: &StoreKey,
         is_meant: &IsMeant<'_>,
@@ -51,7 +45,7 @@ impl Rows<'_> {
 
     /// Loads a row that has not expired.
     pub(super) async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        none_if_expired(self.look_up(key).await)
+        none_if_expired(self.look_up(key, &|_| true).await)
     }
 
     pub(super) async fn save(

@@ -379,7 +379,7 @@ impl Core {
         key: StoreKey,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<AnySession>> {
-        let row = self.rows_for(operation)?.look_up(&key).await;
+        let row = self.rows_for(operation)?.look_up(&key, &|_| true).await;
         none_if_damaged(self.stored(key, row, is_meant))
     }
 

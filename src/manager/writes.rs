@@ -1,13 +1,10 @@
 //! Carrying a decision out: first the row, then the token of the client.
 
-use rand::Rng as _;
-
 use super::{
     basis::{Basis, Incoming},
     core::Core,
     endings::Successor,
     rows::Rows,
-    tokens::CARRIED_ID_BYTES,
 };
 use crate::{
     clock::Timestamp,
@@ -180,12 +177,8 @@ impl Core {
         if !self.data_in_token() {
             return generated.map_or_else(|| random().map_err(SessionError::Random), Ok);
         }
-        Ok(generated.unwrap_or_else(|| {
-            let mut id = [0; ID_BYTES];
-            // Whoever knows this id cannot use it, so it costs no system call.
-            rand::rng().fill_bytes(id.split_at_mut(CARRIED_ID_BYTES).0);
-            id
-        }))
+        // Whoever knows this id cannot use it, so it costs no system call.
+        Ok(generated.unwrap_or_else(rand::random))
     }
 
     /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh

@@ -163,12 +163,13 @@ impl Cell {
         let opened = self.core.open_at_once(parts, RequestSessions::without_registry);
         let draft = opened.inspect_err(|_| self.fate().fail(&self.core));
         if let Ok(draft) = &draft {
-            let mut state = lock(&self.state);
-            if state.basis.is_some() {
-                drop(state);
+            let is_first = {
+                let state = &mut *lock(&self.state);
+                Arc::ptr_eq(state.basis.get_or_insert_with(|| draft.basis.clone()), &draft.basis)
+            };
+            if !is_first {
                 return Some(self.hand_out_loaded());
             }
-            state.basis = Some(draft.basis.clone());
         }
         Some(draft)
     }
