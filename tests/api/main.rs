@@ -43,6 +43,7 @@ mod extending;
 mod faulty_store;
 mod field_types;
 mod first_screen;
+mod formats;
 mod former_cookies;
 mod guards;
 mod guards_at_once;
