@@ -66,6 +66,7 @@ mod retries;
 mod review;
 mod revocation_list;
 mod revocations;
+mod rolling_deploys;
 mod round_trip;
 mod secrets_in_logs;
 mod session_limit;
