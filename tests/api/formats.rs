@@ -1,20 +1,16 @@
 //! The tokens and rows of `tests/common/formats.txt`, which every later version has to open.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
 };
 
 use axum::{Router, extract::RawQuery, response::IntoResponse, routing::get};
 use axum_typed_session::{
     Clock as _, Key, MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder,
-    SessionStore as _, StoreKey,
+    SessionStore as _, StoreKey, StoredSession,
     store::{SaveOutcome, Write},
     testing::ManualClock,
-    time::OffsetDateTime,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
@@ -151,12 +147,12 @@ async fn rows_of_every_format_open_forever_and_are_saved_in_the_newest() {
         for number in 0..readers(&row, &then()).len() {
             let clock = then();
             let store = MemoryStore::builder().clock(clock.clone()).build();
-            let store = Arc::new(with_rows(store, &[row.clone()]).await);
+            let store = Arc::new(with_rows(store, std::slice::from_ref(&row)).await);
             let (builder, token) = readers(&row, &clock).swap_remove(number);
             let is_sealed = row.name.ends_with("sealed");
             let sessions = builder.store(store.clone()).encrypt_rows(is_sealed).build().unwrap();
             let owned = sessions.sessions_of("ada").await.unwrap();
-            assert_eq!(owned.iter().map(|session| session.key()).collect::<Vec<_>>(), [row.key]);
+            assert_eq!(owned.iter().map(StoredSession::key).collect::<Vec<_>>(), [row.key]);
 
             is_golden(app_of(sessions), &clock, token).await.expect_no_cookie();
             let saved = store.load(&row.key).await.unwrap().unwrap();

@@ -119,15 +119,17 @@ impl Memcached {
     }
 
     #[track_caller]
-    pub fn ask(&self, command: impl AsRef<[u8]>, end: &str) -> String {
+    pub fn ask(&self, command: &str, end: &str) -> String {
         self.try_ask(command, &[end]).expect("an answer")
     }
 
     /// Puts a value under a key.
+    #[track_caller]
     pub fn put(&self, key: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         let head = format!("ms {key} {}\r\n", value.len());
-        assert_eq!(self.ask([head.as_bytes(), value].concat(), "\r\n"), "HD\r\n");
+        let answer = self.try_ask([head.as_bytes(), value].concat(), &["\r\n"]);
+        assert_eq!(answer.expect("an answer"), "HD\r\n");
     }
 
     /// One number of `stats`, or of `stats` with an argument.
