@@ -16,11 +16,12 @@ say() { printf '\n== %s\n' "$*"; }
 skip() { printf '!!! NOT done: %s\n' "$*" && skipped+=("$*"); }
 
 install() {
-    [ -x "$tools/bin/$1" ] || cargo install --locked --quiet --root "$tools" --target-dir "$tools/build" "$1"
+    [ -x "$tools/bin/$1" ] ||
+        cargo install --locked --quiet --root "$tools" --target-dir "$tools/build" "$1"
 }
 
 # Licences, sources, duplicates and known vulnerabilities of dependencies.
-# Not in the test command: the tool takes five minutes to build, and an advisory can fail a change that is not its cause.
+# Not in the test command: the tool takes minutes to build, and an advisory can fail a change that is not its cause.
 step_deny() {
     install cargo-deny
     "$tools/bin/cargo-deny" check licenses sources

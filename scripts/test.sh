@@ -91,15 +91,16 @@ say "tests without features"
 cargo test --locked --no-default-features --lib
 
 # The following run beside the suites, which wait for their servers much of the time: they have target directories or
-# servers of their own, and what compiles gives way. Instructions are counted, not timed, so they may be counted on a busy
-# machine.
+# servers of their own, and what compiles gives way. Instructions are counted, not timed, so a busy machine changes
+# nothing.
 what_benches_say() {
     say "what the comparison in README.md says of other libraries"
     nice -n 19 cargo test --locked --manifest-path benches/Cargo.toml --target-dir target/benches --test others
     npm ci --silent --no-fund --no-audit --prefix benches/koa
     npm test --silent --prefix benches/koa
     say "instructions of a request, as ratios to the same work without a library"
-    nice -n 19 cargo bench --locked --manifest-path benches/speed/Cargo.toml --target-dir target/benches --bench cost -- check
+    nice -n 19 cargo bench --locked --manifest-path benches/speed/Cargo.toml --target-dir target/benches \
+        --bench cost -- check
 }
 
 # `redis-server` on the path has its turn with all suites. `data` of a wheel would hold each program twice.
@@ -148,7 +149,9 @@ PATH="$PATH:/usr/sbin" engine pgbouncer --version
 PATH="$PATH:/usr/sbin" engine mariadbd --version
 PATH="$PATH:/usr/sbin" engine nginx -v
 engine chromium --version
-engine node --version
-grep -A 1 '^name = "libsqlite3-sys"' Cargo.lock | sed -n 's/^version = /SQLite of libsqlite3-sys /p'
+echo "Node $(node --version 2>/dev/null || echo missing)"
+bundled=$(sed -n '/^name = "libsqlite3-sys"/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
+find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path "*/libsqlite3-sys-$bundled/sqlite3/sqlite3.h" \
+    -exec sed -n 's/^#define SQLITE_VERSION  *"\(.*\)"/SQLite \1/p' {} + || true
 [ -e "$servers/list" ] ||
     printf '\n!!! NOT on the servers of scripts/redis-servers.txt, which pip could not download !!!\n\n'

@@ -69,9 +69,10 @@ fn built(example: &str) -> PathBuf {
         .unwrap();
     assert!(output.status.success(), "the example {example} does not compile");
     let messages = String::from_utf8(output.stdout).unwrap();
-    let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-    messages
-        .filter_map(|message: serde_json::Value| Some(message["executable"].as_str()?.into()))
-        .last()
-        .expect("a program")
+    // The example is the last that is compiled.
+    let mut programs = messages.lines().rev().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(message["executable"].as_str()?.into())
+    });
+    programs.next().expect("a program")
 }
