@@ -35,7 +35,7 @@ step_deny() {
     fi
 }
 
-# Every pair of features. Not in the test command: 90 checks. Each feature alone, and all of them, are there.
+# Every pair of features. Not in the test command: 36 checks. Each feature alone, and all of them, are there.
 step_features() {
     install cargo-hack
     "$tools/bin/cargo-hack" hack check --locked --lib --feature-powerset --depth 2
