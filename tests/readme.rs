@@ -1,7 +1,7 @@
 //! The README holds: its first program runs as pasted, its links lead somewhere, and it is short.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -36,7 +36,8 @@ fn the_first_program_runs_as_pasted_into_a_fresh_crate() {
     assert!(start.ends_with("cargo run\n"), "{start}");
     // Built beforehand, so that the process below is the program itself.
     run(&fresh, "cargo build");
-    let server = Server::start(&fresh, &start.replace("cargo run", "exec ./target/debug/visits"));
+    let built = format!("exec {}/debug/visits", target().display());
+    let server = Server::start(&fresh, &start.replace("cargo run", &built));
 
     let curl = README.split('`').find(|code| code.starts_with("curl ")).unwrap();
     let curl = curl.replace("http://127.0.0.1:3000", &server.url).replace("curl", "curl -sS");
@@ -47,7 +48,7 @@ fn the_first_program_runs_as_pasted_into_a_fresh_crate() {
     assert_eq!(run(&fresh, &curl), "1 visits\n");
 }
 
-/// A new crate without dependencies, whose builds are kept for the next run of the test.
+/// A new crate without dependencies.
 fn fresh_crate() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("visits");
     let _ = fs::remove_file(folder.join("Cargo.toml"));
@@ -70,9 +71,19 @@ fn run(folder: &Path, line: &str) -> String {
 fn shell(folder: &Path, line: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(folder);
-    // What cargo set for this test means nothing to another crate.
-    command.env_remove("CARGO_TARGET_DIR").env_remove("SESSION_KEY");
+    // What cargo set for this test means nothing to another crate, and a build script that reads it would run again.
+    let is_of_package =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package)) {
+        command.env_remove(name);
+    }
+    command.env_remove("SESSION_KEY").env("CARGO_TARGET_DIR", target());
     command
+}
+
+/// Where this test was built, and with it most of the dependencies of the new crate.
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
 /// The running program.

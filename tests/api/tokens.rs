@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_typed_session::{
-    Clock, Key, MemoryStore, SessionManagerBuilder, SessionStore, StoreKey, Transport,
-    cookie::Cookie,
-    store::{Record, SaveOutcome, Version, Write},
-    testing::ManualClock,
+    Key, MemoryStore, SessionManagerBuilder, Transport, cookie::Cookie, testing::ManualClock,
     time::OffsetDateTime,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,8 +13,8 @@ use http::{HeaderName, Request, StatusCode, header};
 use crate::{
     browser::sentence_of,
     forge::{Plaintext, signed_token},
-    logins::{FRESH, Login, app, issue, logins, since_start, without_keys},
-    support::{Answer, Browser, COOKIE, DAY, EventLog, MILLISECOND, get_with_cookies, key, send},
+    logins::{FRESH, Login, app, issue, logins, without_keys},
+    support::{Answer, COOKIE, DAY, EventLog, MILLISECOND, get_with_cookies, key, send},
 };
 
 type Builder = SessionManagerBuilder<Login>;
@@ -241,15 +238,11 @@ async fn clock_skew_sets_how_far_ahead_another_node_may_be() {
     }
 }
 
-/// The moment at which the golden tokens were made.
+/// The moment at which the tokens were made.
 const MADE_AT: u64 = 1_767_225_600_000;
 
 fn then() -> ManualClock {
-    ManualClock::at(at(MADE_AT))
-}
-
-fn at(millis: u64) -> OffsetDateTime {
-    OffsetDateTime::UNIX_EPOCH + Duration::from_millis(millis)
+    ManualClock::at(OffsetDateTime::UNIX_EPOCH + Duration::from_millis(MADE_AT))
 }
 
 const PLAINTEXT: Plaintext = Plaintext {
@@ -340,88 +333,4 @@ async fn a_token_longer_than_any_that_is_sent_is_not_opened() {
     assert_eq!(log.take(), [""; 0]);
     read_cookie(&app, &token_of(longest + 1)).await.expect(StatusCode::OK, FRESH);
     assert_eq!(log.take(), ["invalid_token"]);
-}
-
-/// The key of the golden tokens; public, so of no other use.
-fn golden_key() -> Key {
-    let bytes: Vec<u8> = (0..64).map(|index: u8| index.wrapping_mul(37) ^ 0x5a).collect();
-    Key::try_from(&*bytes).unwrap()
-}
-
-fn golden(clock: &ManualClock) -> Builder {
-    logins(clock).keys(golden_key()).owner(|login: &Login| login.user.clone())
-}
-
-/// Tokens of version 2 and record format 4: a session of `ada` with a max-age of its own, so that every field of a token
-/// is in use.
-const GOLDEN_ENCRYPTED: &str = include_str!("golden/encrypted-2.txt");
-const GOLDEN_SIGNED: &str = include_str!("golden/signed-2.txt");
-
-#[tokio::test]
-async fn golden_tokens_of_version_2_open_forever() {
-    let clock = then();
-    let tokens = [(golden(&clock), GOLDEN_ENCRYPTED), (golden(&clock).signed(true), GOLDEN_SIGNED)];
-    let made_at = since_start(Clock::now(&clock));
-    let ends_at = |millis| format!("{made_at} {}", made_at + millis);
-    clock.advance(Duration::from_secs(10));
-    for (manager, token) in tokens {
-        let mut browser = Browser::new(app(manager));
-        browser.jar.insert(COOKIE.to_owned(), token.trim_end().to_owned());
-        browser.get("/").await.expect(StatusCode::OK, "golden");
-        browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_600_000));
-        let saved = browser.post("/note?later").await;
-        assert_eq!(saved.max_age(), Some(3600), "a max-age of its own");
-        browser.get("/times").await.expect(StatusCode::OK, &ends_at(3_610_000));
-    }
-}
-
-#[tokio::test]
-async fn the_golden_session_has_the_store_key_it_always_had() {
-    let app = app(golden(&then()).signed(true));
-    let cookies = format!("{COOKIE}={}", GOLDEN_SIGNED.trim_end());
-    let request = Request::get("/id").header(header::COOKIE, cookies);
-    let body = send(&app, request).await.body;
-    assert_eq!(body, include_str!("golden/id-2.txt").trim_end());
-}
-
-/// The same session as 0.1 sealed it, whose tokens were bound to less.
-const SIGNED_BY_0_1: &str = include_str!("golden/signed-1.txt");
-const ENCRYPTED_BY_0_1: &str = include_str!("golden/encrypted-1.txt");
-
-#[tokio::test]
-async fn tokens_of_0_1_start_a_fresh_session() {
-    let clock = then();
-    for (manager, token) in
-        [(golden(&clock), ENCRYPTED_BY_0_1), (golden(&clock).signed(true), SIGNED_BY_0_1)]
-    {
-        let log = EventLog::default();
-        let app = app(manager.kind(COOKIE).on_event(log.hook()));
-        let answer = read_cookie(&app, token.trim_end()).await;
-        answer.expect(StatusCode::OK, FRESH).expect_no_cookie();
-        assert_eq!(log.take(), ["invalid_token"]);
-    }
-}
-
-#[tokio::test]
-async fn rows_of_format_1_are_found_under_the_kind_of_0_1_and_saved_in_todays_form() {
-    let clock = then();
-    let token = URL_SAFE_NO_PAD.decode(SIGNED_BY_0_1.trim_end()).unwrap();
-    // Version, key id, session id, issue time and expiry stand before the record, the tag behind it.
-    let row = token[5 + 32 + 8 + 8..token.len() - 32].to_vec();
-    assert_eq!(row[0], 1);
-    let (version, end) = (Version::from_bytes([1; 16]), MADE_AT + 3_600_000);
-    let row = Record::from_bytes(version, at(end).into(), row).unwrap();
-    let (key, id) = include_str!("golden/id-1.txt").trim_end().split_once(' ').unwrap();
-    let key = std::array::from_fn(|at| u8::from_str_radix(&key[2 * at..2 * at + 2], 16).unwrap());
-    let key = StoreKey::from_bytes(key);
-    let store = MemoryStore::builder().clock(clock.clone()).build();
-    assert_eq!(store.save(&key, &row, Write::Create).await.unwrap(), SaveOutcome::Saved);
-
-    let manager = without_keys(&clock).owner(|login: &Login| login.user.clone());
-    let mut browser = Browser::new(app(manager.store(store.clone()).kind(COOKIE)));
-    browser.jar.insert(COOKIE.to_owned(), id.to_owned());
-    browser.get("/").await.expect(StatusCode::OK, "golden");
-    browser.post("/note?later").await.expect(StatusCode::OK, "later").expect_no_cookie();
-    let saved = store.load(&key).await.unwrap().unwrap();
-    assert_eq!((saved.to_bytes()[0], saved.owner()), (4, row.owner()));
 }

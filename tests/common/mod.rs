@@ -5,6 +5,7 @@ pub mod browser;
 pub mod cancellation;
 pub mod concurrency;
 pub mod examples;
+pub mod formats;
 pub mod logs;
 pub mod model;
 pub mod proxy;

@@ -15,6 +15,7 @@ mod applications;
 mod conformance;
 mod connecting;
 mod faults;
+mod formats;
 mod limits;
 mod processes;
 mod protocol;

@@ -104,10 +104,10 @@ impl Memcached {
     }
 
     /// Sends a command over a connection of its own and reads an answer that has one of these ends.
-    fn try_ask(&self, command: &str, ends: &[&str]) -> io::Result<String> {
+    fn try_ask(&self, command: impl AsRef<[u8]>, ends: &[&str]) -> io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(10 * SECOND))?;
-        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        stream.write_all(&[command.as_ref(), b"\r\n"].concat())?;
         let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
         while !ends.iter().any(|end| answer.ends_with(end.as_bytes())) {
             match stream.read(&mut buffer)? {
@@ -124,8 +124,12 @@ impl Memcached {
     }
 
     /// Puts a value under a key.
-    pub fn put(&self, key: &str, value: &str) {
-        assert_eq!(self.ask(&format!("ms {key} {}\r\n{value}", value.len()), "\r\n"), "HD\r\n");
+    #[track_caller]
+    pub fn put(&self, key: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        let head = format!("ms {key} {}\r\n", value.len());
+        let answer = self.try_ask([head.as_bytes(), value].concat(), &["\r\n"]);
+        assert_eq!(answer.expect("an answer"), "HD\r\n");
     }
 
     /// One number of `stats`, or of `stats` with an argument.

@@ -19,6 +19,7 @@ mod connecting;
 mod credentials;
 mod failover;
 mod faults;
+mod formats;
 mod lazy;
 mod list;
 mod owners;

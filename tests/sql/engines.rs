@@ -54,6 +54,9 @@ pub trait Engine: SqlEngine {
         format!("x'{hex}'")
     }
 
+    /// SQL of the first version that had a table. It stays as it is when later versions make another one.
+    const FIRST_TABLE: &str;
+
     /// SQL for each isolation level of a connection, the highest last.
     const ISOLATION_LEVELS: &[&'static str];
 
@@ -327,6 +330,8 @@ async fn patiently<E: Engine>(connect: impl AsyncFn() -> Result<Pool<E>, sqlx::E
 }
 
 impl Engine for Postgres {
+    const FIRST_TABLE: &str = include_str!("first_table/postgres.sql");
+
     async fn open(options: PoolOptions<Self>) -> Option<(Pool<Self>, Option<Folder>)> {
         static SERVER: OnceLock<Option<Private>> = OnceLock::new();
         open_shared(&SERVER, options).await
@@ -408,6 +413,8 @@ impl Remote for Postgres {
 }
 
 impl Engine for MySql {
+    const FIRST_TABLE: &str = include_str!("first_table/mysql.sql");
+
     async fn open(options: PoolOptions<Self>) -> Option<(Pool<Self>, Option<Folder>)> {
         static SERVER: OnceLock<Option<Private>> = OnceLock::new();
         open_shared(&SERVER, options).await
@@ -511,6 +518,8 @@ impl Remote for MySql {
 }
 
 impl Engine for Sqlite {
+    const FIRST_TABLE: &str = include_str!("first_table/sqlite.sql");
+
     async fn open(options: PoolOptions<Self>) -> Option<(Pool<Self>, Option<Folder>)> {
         let folder = Folder(servers::folder("sqlite"));
         let connect = SqliteConnectOptions::new()

@@ -22,6 +22,7 @@ mod connect;
 mod contention;
 mod errors;
 mod faults;
+mod formats;
 mod late_start;
 mod migration;
 #[cfg(feature = "import")]
