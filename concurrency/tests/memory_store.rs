@@ -1,48 +1,28 @@
 //! The memory store under threads that shuttle runs in random orders of all that they do with locks and atomic numbers.
 
+mod orders;
+
 use std::sync::{Arc, Mutex};
 
 use axum_typed_session::{
-    Clock, MemoryStore, SessionStore, StoreError, StoreKey,
+    MemoryStore, SessionStore, StoreError, StoreKey,
     store::{OwnerKey, Record, SaveOutcome, Timestamp, Version, Write},
-    time::OffsetDateTime,
 };
-use shuttle::{
-    Config, Runner,
-    future::block_on,
-    scheduler::{PctScheduler, RandomScheduler},
-    thread,
-};
+use shuttle::{future::block_on, thread};
 
-/// The orders that each test tries.
-const ORDERS: usize = 2000;
+use self::orders::{Still, in_random_orders};
 
 const END: u64 = 1_000_000;
-
-/// A clock that stands still.
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> OffsetDateTime {
-        Timestamp::from_unix_millis(1000).into()
-    }
-}
-
-/// Tries a test in random orders, half of them with few changes between threads, which find other faults.
-fn in_random_orders(test: fn()) {
-    let mut config = Config::new();
-    config.stack_size = 256 * 1024;
-    Runner::new(RandomScheduler::new(ORDERS / 2), config.clone()).run(test);
-    Runner::new(PctScheduler::new(3, ORDERS / 2), config).run(test);
-}
 
 fn store(max_bytes: usize) -> MemoryStore {
     MemoryStore::builder().max_bytes(max_bytes).clock(Still).build()
 }
 
 fn key(number: u8) -> StoreKey {
-    // Numbers are in different parts of the store.
-    StoreKey::from_bytes([number.wrapping_mul(8); 32])
+    let mut bytes = [number; 32];
+    // The store has 32 parts, by the first bits. Numbers that differ by 32 are in one part.
+    bytes[0] = number.wrapping_mul(8);
+    StoreKey::from_bytes(bytes)
 }
 
 fn owner(number: u8) -> OwnerKey {

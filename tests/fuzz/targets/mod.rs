@@ -112,7 +112,7 @@ fn token_in(headers: &HeaderMap) -> Option<String> {
 
 /// Keeps what an HTTP server accepts in a header.
 fn header_bytes(bytes: impl IntoIterator<Item = u8>) -> Vec<u8> {
-    let is_sent = |byte: &u8| HeaderValue::from_bytes(&[*byte]).is_ok();
+    let is_sent = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 127);
     bytes.into_iter().filter(is_sent).collect()
 }
 
