@@ -72,6 +72,9 @@ cargo test --locked --no-default-features --lib
 say "tests with all features"
 cargo test --locked --all-features
 
+say "threads and tasks in the orders of shuttle"
+cargo test --locked --manifest-path concurrency/Cargo.toml --target-dir target/concurrency
+
 unpack_servers
 # `redis-server` on the path had its turn above. `data` of a wheel would hold each program twice.
 ran_on="$(redis-server --version 2>/dev/null || true)"

@@ -60,8 +60,8 @@ fn edit(input: &mut Vec<u8>, seeds: &[Vec<u8>], rng: &mut StdRng) {
 /// Runs a target, and prints the input that it fails with as a line for its file of seeds.
 fn run(name: &str, target: fn(&[u8]), input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
-        let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
-        eprintln!("the target {name} failed with {hex}");
+        let hex: Vec<_> = input.iter().map(|byte| format!("{byte:02x}")).collect();
+        eprintln!("the target {name} failed with {}", hex.concat());
         resume_unwind(panic);
     }
 }

@@ -77,18 +77,14 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(&data[..data.len().min(MOST_BYTES)]);
     match input.byte() % 3 {
         0 => check::<Fields>(&mut input, &FIELDS, |name| name),
-        // The members that are taken in are one value.
-        1 => {
-            check::<Flattened>(
-                &mut input,
-                &FLATTENED,
-                |name| {
-                    if name.len() == 1 { "rest" } else { name }
-                },
-            )
-        }
+        1 => check::<Flattened>(&mut input, &FLATTENED, part_of_flattened),
         _ => check::<Entries>(&mut input, &ENTRIES, |name| name),
     }
+}
+
+/// The members that `#[serde(flatten)]` takes in are one value.
+fn part_of_flattened(name: &str) -> &str {
+    if name.len() == 1 { "rest" } else { name }
 }
 
 /// Makes three documents with members of these names, and merges them. `part` names the value that a member is in.
@@ -171,7 +167,6 @@ fn changed<'n>(
 /// Makes a member that its type can read.
 fn member(input: &mut Input<'_>, name: &str) -> Value {
     match name {
-        "text" => text(input),
         "number" | "visits" => match input.byte() {
             255 => i64::MAX.into(),
             254 => i64::MIN.into(),
@@ -184,8 +179,8 @@ fn member(input: &mut Input<'_>, name: &str) -> Value {
             Value::Object((0..input.byte() % 4).map(|_| (key(input), any(input, 2))).collect())
         }
         "seen" => input.byte().into(),
-        "once" | "maybe" if input.byte() % 2 == 0 => Value::Null,
-        "once" | "maybe" => text(input),
+        "once" | "maybe" if input.byte().is_multiple_of(2) => Value::Null,
+        "text" | "once" | "maybe" => text(input),
         "choice" => match input.byte() % 3 {
             0 => json!("None"),
             1 => json!({"One": input.byte()}),
@@ -212,7 +207,7 @@ fn text(input: &mut Input<'_>) -> Value {
 fn any(input: &mut Input<'_>, depth: u8) -> Value {
     match input.byte() % if depth == 0 { 8 } else { 12 } {
         0 => Value::Null,
-        1 => (input.byte() % 2 == 0).into(),
+        1 => input.byte().is_multiple_of(2).into(),
         2..5 => (input.byte() % 4).into(),
         5 => [json!(0.5), json!(-2.25), json!(1e300), json!(u64::MAX)][input.below(4)].clone(),
         6 | 7 => text(input),

@@ -47,7 +47,8 @@ fn chosen(input: &mut Input<'_>) -> Record {
     let mut time = || {
         let millis = u64::from_be_bytes(input.array());
         // Half of them are near the present.
-        let millis = if millis % 2 == 0 { NOW - 60_000 + millis % 120_000 } else { millis };
+        let millis =
+            if millis.is_multiple_of(2) { NOW - 60_000 + millis % 120_000 } else { millis };
         Timestamp::from_unix_millis(millis.min(LAST_MILLI))
     };
     let times = [time(), time(), time()];
