@@ -17,9 +17,9 @@ impl Clock for Still {
     }
 }
 
-/// The orders that each test tries: `ORDERS`, or 400.
+/// The orders that each test tries: `ORDERS`, or 2000.
 fn orders() -> usize {
-    std::env::var("ORDERS").map_or(400, |orders| orders.parse().unwrap())
+    std::env::var("ORDERS").map_or(2000, |orders| orders.parse().unwrap())
 }
 
 /// Tries a test in random orders, half of them with few changes between threads, which find other faults.
