@@ -64,7 +64,7 @@ async fn act(mut session: Session<Page>, act: Act, number: usize) -> Result<(), 
         Act::Destroy | Act::DropDestroy => session.destroy(),
     }
     if !matches!(act, Act::Drop | Act::DropDestroy) {
-        session.commit().await?;
+        let _guard = session.commit().await?;
     }
     Ok(())
 }

@@ -108,9 +108,10 @@ fn check<T: Data>(input: &mut Input<'_>, names: &[&'static str], part: fn(&str) 
         [&base, &ours, &theirs].into_iter().all(|document| document.values().all(is_exact));
     let [base, ours, theirs] = [base, ours, theirs].map(typed::<T>);
 
-    let (merged, size) = merged(&base, &ours, &theirs);
-    assert_eq!(self::merged(&base, &ours, &theirs), (merged.clone(), size), "once more");
-    let (swapped, _) = self::merged(&base, &theirs, &ours);
+    let node = Node::new();
+    let (merged, size) = node.merged(&base, &ours, &theirs);
+    assert_eq!(node.merged(&base, &ours, &theirs), (merged.clone(), size), "once more");
+    let (swapped, _) = node.merged(&base, &theirs, &ours);
     assert_eq!(swapped.is_some(), merged.is_some(), "the other way round");
     let len = |data: &T| serde_json::to_vec(data).unwrap().len();
     assert!(size <= len(&base) + len(&ours) + len(&theirs), "{size} bytes");
@@ -222,39 +223,51 @@ fn is_exact(value: &Value) -> bool {
     !value.to_string().contains("1e300") && !value.to_string().contains("1e+300")
 }
 
-/// Lets two requests load `base`, saves `theirs`, and commits `ours`. Returns what the store has then, and its size;
-/// `None` if the commit is a conflict.
-fn merged<T: Data>(base: &T, ours: &T, theirs: &T) -> (Option<T>, usize) {
-    let record = |version: u8, data: &T| {
-        let at = Timestamp::from_unix_millis;
-        let record = RecordBuilder::new()
-            .version(Version::from_bytes([version; 16]))
-            .created_at(at(NOW - 1000))
-            .expires_at(at(NOW + 1000))
-            .payload(serde_json::to_vec(data).unwrap());
-        RowBytes::of(&record.build())
-    };
-    let row = Row::default();
-    let builder = SessionManager::<T>::builder().clock(ManualClock::new());
-    let sessions = builder.store(row.clone()).build().unwrap();
-    block_on(async {
-        row.set(record(1, base));
-        let id = URL_SAFE_NO_PAD.encode([1; 32]);
-        let mut session = session_with(&sessions, id.as_bytes()).await.unwrap();
-        assert!(!session.is_new());
-        ours.clone_into(&mut session);
-        let saved = record(2, theirs);
-        row.set(saved.clone());
-        match committed(session).await {
-            Ok(_) => {
-                let payload = row.get().unwrap().record().unwrap().payload().to_vec();
-                (serde_json::from_slice(&payload).unwrap(), payload.len())
+/// A server with a store of one session.
+struct Node<T: Data> {
+    sessions: SessionManager<T>,
+    row: Row,
+}
+
+impl<T: Data> Node<T> {
+    fn new() -> Self {
+        let row = Row::default();
+        let builder = SessionManager::builder().clock(ManualClock::new());
+        Self { sessions: builder.store(row.clone()).build().unwrap(), row }
+    }
+
+    /// Lets two requests load `base`, saves `theirs`, and commits `ours`. Returns what the store has then, and its
+    /// size; `None` if the commit is a conflict.
+    fn merged(&self, base: &T, ours: &T, theirs: &T) -> (Option<T>, usize) {
+        block_on(async {
+            self.row.set(row_of(1, base));
+            let id = URL_SAFE_NO_PAD.encode([1; 32]);
+            let mut session = session_with(&self.sessions, id.as_bytes()).await.unwrap();
+            assert!(!session.is_new());
+            ours.clone_into(&mut session);
+            let saved = row_of(2, theirs);
+            self.row.set(saved.clone());
+            match committed(session).await {
+                Ok(_) => {
+                    let payload = self.row.get().unwrap().record().unwrap().payload().to_vec();
+                    (serde_json::from_slice(&payload).unwrap(), payload.len())
+                }
+                Err(SessionError::Conflict) => {
+                    assert_eq!(self.row.get(), Some(saved), "a conflict saves nothing");
+                    (None, 0)
+                }
+                Err(error) => panic!("{error}"),
             }
-            Err(SessionError::Conflict) => {
-                assert_eq!(row.get(), Some(saved), "a conflict saves nothing");
-                (None, 0)
-            }
-            Err(error) => panic!("{error}"),
-        }
-    })
+        })
+    }
+}
+
+fn row_of(version: u8, data: &impl Data) -> RowBytes {
+    let at = Timestamp::from_unix_millis;
+    let record = RecordBuilder::new()
+        .version(Version::from_bytes([version; 16]))
+        .created_at(at(NOW - 1000))
+        .expires_at(at(NOW + 1000))
+        .payload(serde_json::to_vec(data).unwrap());
+    RowBytes::of(&record.build())
 }
