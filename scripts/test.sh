@@ -123,8 +123,14 @@ tests_that_compile() {
 elsewhere=(--skip mistakes_do_not_compile_and_read_well --skip the_committed_list_names_every_public_item
     --skip the_first_program_runs_as_pasted_into_a_fresh_crate)
 
+threads_and_tasks() {
+    say "threads and tasks in the orders of shuttle"
+    nice -n 19 cargo test --locked --manifest-path concurrency/Cargo.toml --target-dir target/concurrency
+}
+
 compiles() {
     tests_that_compile
+    threads_and_tasks
     what_benches_say
 }
 
@@ -132,9 +138,13 @@ say "tests with all features"
 unpack_servers
 rm -f "$logs/redis-servers"
 cargo test --locked --all-features --no-run
+# Alone, since a hundred writers of one row give up after five seconds.
+cargo test --locked --all-features --test sql
 start compiles
 start other_redis_servers
-cargo test --locked --all-features -- "${elsewhere[@]}"
+# All targets but `sql`.
+cargo test --locked --all-features --lib --examples --test '[!s]*' --test 'security*' -- "${elsewhere[@]}"
+cargo test --locked --all-features --doc
 finish other_redis_servers
 finish compiles
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 /// The files that `api/tokens` may stand for.
-fn files(repository: &Path, module: &str) -> [PathBuf; 4] {
+fn files(repository: &Path, module: &str) -> [PathBuf; 5] {
     [
+        format!("{module}.rs"),
         format!("tests/{module}.rs"),
         format!("src/testing/{module}.rs"),
         format!("src/{module}.rs"),

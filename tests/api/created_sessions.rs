@@ -236,7 +236,7 @@ async fn debug_shows_no_token_and_no_data(mode: Mode) {
     let created = builder(mode).build().unwrap().create(ada()).await.unwrap();
     let shown = format!("{created:?} {created:#?}");
     assert!(shown.contains("CreatedSession"));
-    for secret in [&created.token()[..20], "ada", "hello", &created.key().to_base64url()] {
+    for secret in [&created.token()[..20], "\"ada\"", "hello", &created.key().to_base64url()] {
         assert!(!shown.contains(secret), "{secret} is in {shown}");
     }
     assert!(!format!("{:?}", created.headers()).contains(created.token()));
