@@ -89,7 +89,15 @@ step_load() {
         "${LOAD_SECONDS:-180}" "${LOAD_CLIENTS:-64}"
 }
 
-all=(deny features minimal newest rust_version million load)
+# Each fuzz target for eight minutes. Not in the test command: it needs a nightly toolchain, and finds more the longer it
+# runs. The same targets get their seeds and some thousand edits of these there.
+step_fuzz() {
+    rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
+    install cargo-fuzz
+    PATH="$tools/bin:$PATH" ./scripts/fuzz.sh "${FUZZ_SECONDS:-480}"
+}
+
+all=(deny features minimal newest rust_version million load fuzz)
 for step in "${@:-${all[@]}}"; do
     say "$step"
     start=$SECONDS
