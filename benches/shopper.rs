@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The lines of the cart. A measurement of growth sets other numbers.
 pub static LINES: AtomicUsize = AtomicUsize::new(3);
+/// The bytes by which the address is longer.
+pub static TEXT: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Shopper {
@@ -32,7 +34,7 @@ impl Shopper {
         };
         Self {
             user: "ann.example".to_owned(),
-            mail: "ann.example@mail.example".to_owned(),
+            mail: "ann.example@mail.example".to_owned() + &"x".repeat(TEXT.load(Ordering::Relaxed)),
             roles: ["customer", "reviewer", "newsletter", "beta tester", "early bird"]
                 .map(str::to_owned)
                 .to_vec(),

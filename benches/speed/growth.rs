@@ -18,7 +18,7 @@ use axum_typed_session::{MemoryStore, Session, SessionError, SessionManager, Set
 use http::{Request, header};
 use measure::{Contestant, above_bare};
 use serde::{Deserialize, Serialize};
-use shopper::{LINES, Shopper};
+use shopper::{LINES, Shopper, TEXT};
 use sides::{app_of, prepared, send};
 use tower::ServiceExt as _;
 
@@ -57,6 +57,9 @@ async fn main() {
     if asked("data") {
         with_data("data in a cookie", IN_COOKIE, &[0, 3, 14, 30]).await;
         with_data("data in memory", IN_MEMORY, &[0, 3, 14, 50, 170]).await;
+        TEXT.store(9_500, Ordering::Relaxed);
+        with_data("one text in memory", IN_MEMORY, &[3]).await;
+        TEXT.store(0, Ordering::Relaxed);
     }
     if asked("cookies") {
         with_cookies().await;
@@ -131,11 +134,13 @@ async fn with_cookies() {
 }
 
 async fn with_sessions() {
-    head("sessions in the store", read_and_write(IN_MEMORY));
+    // The store of `ruts` evicts.
+    let sides = &IN_MEMORY[..IN_MEMORY.len().min(3)];
+    head("sessions in the store", read_and_write(sides));
     for count in [1_000, 10_000, 100_000, 1_000_000] {
         let mut times = Vec::new();
         // One after the other, so that they do not have to share the memory.
-        for side in IN_MEMORY {
+        for side in sides {
             let mut app = app_of(side).await;
             let mut cookies = Vec::with_capacity(count);
             for _ in 0..count {

@@ -91,7 +91,11 @@ fn app(side: &str) -> Router {
     let app = match side {
         "cookie" => routes().with_state(sessions.keys(key).build().unwrap()),
         "signed" => routes().with_state(sessions.keys(key).signed(true).build().unwrap()),
-        "memory" => routes().with_state(sessions.store(MemoryStore::new()).build().unwrap()),
+        // Room for a million sessions, of which none is evicted.
+        "memory" => {
+            let store = MemoryStore::builder().max_bytes(usize::MAX).build();
+            routes().with_state(sessions.store(store).build().unwrap())
+        }
         "sealed-id" => {
             routes().with_state(sessions.store(MemoryStore::new()).keys(key).build().unwrap())
         }
