@@ -142,8 +142,12 @@ cargo test --locked --all-features --no-run
 cargo test --locked --all-features --test sql
 start compiles
 start other_redis_servers
-# All targets but `sql`.
-cargo test --locked --all-features --lib --examples --test '[!s]*' --test 'security*' -- "${elsewhere[@]}"
+others=()
+for suite in tests/*.rs tests/*/main.rs; do
+    suite="${suite#tests/}" suite="${suite%/main.rs}" suite="${suite%.rs}"
+    [ "$suite" = sql ] || others+=(--test "$suite")
+done
+cargo test --locked --all-features --lib --examples "${others[@]}" -- "${elsewhere[@]}"
 cargo test --locked --all-features --doc
 finish other_redis_servers
 finish compiles

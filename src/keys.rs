@@ -1,5 +1,7 @@
 //! The keys of an application, and the keys derived from them for each purpose.
 
+mod key;
+
 use std::{collections::HashSet, env, fmt};
 
 use base64_simd::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -9,8 +11,6 @@ use zeroize::Zeroizing;
 
 pub use self::key::Key;
 use crate::error::ConfigError;
-
-mod key;
 
 /// The keys of a session cookie. One key seals new tokens: it encrypts or signs them. The other keys only open tokens.
 ///
