@@ -32,6 +32,15 @@ fn key() -> Key {
     Key::try_from(&*bytes()).unwrap()
 }
 
+#[test]
+fn a_key_of_too_few_bytes_is_refused_and_no_key_shows_its_bytes() {
+    let text = "a key has 63 bytes and needs 64 or more; make a key with `openssl rand -hex 64`";
+    assert_eq!(Key::try_from(&bytes()[..63]).unwrap_err().to_string(), text);
+    let longer = [bytes(), vec![1]].concat();
+    assert_eq!(Key::try_from(&*longer).unwrap().as_bytes(), &*bytes());
+    assert_eq!(format!("{:?}", key()), "Key { .. }");
+}
+
 fn from_hex(text: &str) -> KeyRing {
     KeyRing::from_hex(text).unwrap()
 }
