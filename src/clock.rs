@@ -29,8 +29,11 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// Returns the time of the operating system; a time before 1970 becomes 1970.
-    pub(crate) fn now() -> Self {
+    /// Returns the time of a clock, or without one the time of the operating system; a time before 1970 becomes 1970.
+    pub(crate) fn by(clock: Option<&dyn Clock>) -> Self {
+        if let Some(clock) = clock {
+            return clock.now().into();
+        }
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
     }

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     str::FromStr,
     sync::{
-        Arc, LazyLock, OnceLock,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -45,7 +45,7 @@ impl Scope {
     }
 
     pub(crate) fn id(self: &Arc<Self>, secret: [u8; ID_BYTES]) -> SessionId {
-        SessionId { secret, scope: self.clone(), key: OnceLock::new() }
+        SessionId { secret, scope: self.clone(), key: None }
     }
 
     /// Reads the text of an id; `None` if no server sent this text.
@@ -87,8 +87,8 @@ impl Scope {
 pub struct SessionId {
     secret: [u8; ID_BYTES],
     scope: Arc<Scope>,
-    /// Hashed at first use, since a request uses it several times or not at all.
-    key: OnceLock<StoreKey>,
+    /// The hash of an id that a store is asked for. A session in a cookie needs it only for events.
+    key: Option<StoreKey>,
 }
 
 impl SessionId {
@@ -100,14 +100,15 @@ impl SessionId {
 
     /// Returns the hash that stores see instead of this id. See the [example](Self#example).
     pub fn store_key(&self) -> StoreKey {
-        *self.key()
-    }
-
-    pub(crate) fn key(&self) -> &StoreKey {
-        self.key.get_or_init(|| {
+        self.key.unwrap_or_else(|| {
             let hasher = self.scope.id.clone();
             StoreKey(hasher.chain_update(self.secret).finalize().into())
         })
+    }
+
+    /// Hashes the id once for all its uses.
+    pub(crate) fn hashed(self) -> Self {
+        Self { key: Some(self.store_key()), ..self }
     }
 
     /// Returns the text with which a page proves that it was made for the client of this id.

@@ -240,7 +240,7 @@ impl Core {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.as_ref().map_or_else(Timestamp::now, |clock| clock.now().into())
+        Timestamp::by(self.clock.as_deref())
     }
 
     pub(crate) fn report(&self, kind: Kind, session: impl FnOnce() -> StoreKey) {

@@ -101,7 +101,7 @@ impl Core {
                 // Another request has just imported it as this session.
                 Ok(Some(Verdict::Tombstone(Some(session)))) => {
                     // Another node may have another key first, while keys are replaced.
-                    id = ids.find(|other| *other.key() == session.key).unwrap_or(id);
+                    id = ids.find(|other| other.store_key() == session.key).unwrap_or(id);
                     verdict = self.verdict_after_import(rows, &id, now).await?;
                 }
                 // It was imported, and its cookie was removed, or it has ended. A mark that cannot be read is still a mark.
@@ -168,9 +168,9 @@ impl Core {
         now: Timestamp,
     ) -> Result<Option<Verdict>> {
         if self.data_in_token() {
-            return self.revocation(rows, id.key(), now).await;
+            return self.revocation(rows, &id.store_key(), now).await;
         }
-        let row = rows.look_up(id.key(), &|_| true).await;
+        let row = rows.look_up(&id.store_key(), &|_| true).await;
         self.judge(&|| id.store_key(), row, now).map(Some)
     }
 

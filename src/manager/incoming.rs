@@ -35,11 +35,11 @@ impl Core {
         let mut tokens = self.read_tokens(parts, now);
         for claim in &mut tokens.claims {
             if claim.issued_at.is_none() {
-                claim.record = self.rows_for("load")?.look_up(claim.id.key(), &|_| true).await;
+                claim.record = self.rows_for("load")?.look_up(&claim.id.store_key(), &|_| true).await;
             } else if let (Some(list), Ok(Some(record))) = (self.list(), &claim.record)
                 && self.policy.ends_at(&record.lifetime) > now
             {
-                let revoked = Box::pin(self.revocation(list, claim.id.key(), now)).await?;
+                let revoked = Box::pin(self.revocation(list, &claim.id.store_key(), now)).await?;
                 claim.revoked = revoked.map(Box::new);
             }
         }

@@ -139,12 +139,12 @@ impl Core {
             // An empty text has no address, for which some processors compare a hundred times slower.
             let text = if suffix.is_empty() { Some(token) } else { token.strip_suffix(suffix) };
             let id = text.and_then(|text| scope.parse_id(text)).ok_or(BadToken::Malformed)?;
-            return Ok(claim(id, false));
+            return Ok(claim(id.hashed(), false));
         };
         let Opened { mut plaintext, former_key } = sealer.open(&binding.context, token)?;
         if !self.data_in_token() {
             let id = take(&mut plaintext).ok_or(BadToken::Forged)?;
-            return Ok(claim(scope.id(id), former_key));
+            return Ok(claim(scope.id(id).hashed(), former_key));
         }
         let mut id = [0; ID_BYTES];
         plaintext
@@ -228,10 +228,12 @@ impl Core {
 
     /// Makes the id of a session. Of an id in a token with data only a part counts.
     pub(super) fn session_id(&self, mut secret: [u8; ID_BYTES]) -> SessionId {
-        if self.data_in_token() {
-            secret.split_at_mut(CARRIED_ID_BYTES).1.fill(0);
+        let scope = &self.tenant.scope;
+        if !self.data_in_token() {
+            return scope.id(secret).hashed();
         }
-        self.tenant.scope.id(secret)
+        secret.split_at_mut(CARRIED_ID_BYTES).1.fill(0);
+        scope.id(secret)
     }
 
     /// Returns the length of what a token seals.

@@ -1,5 +1,7 @@
 //! Carrying a decision out: first the row, then the token of the client.
 
+use rand::Rng as _;
+
 use super::{
     basis::{Basis, Incoming},
     core::Core,
@@ -119,7 +121,7 @@ impl Core {
     /// Asks the revocation list, if there is one, before the client is sent a token of this id again.
     async fn is_revoked(&self, live: &Live, now: Timestamp) -> Result<bool> {
         Ok(match self.list() {
-            Some(list) => Box::pin(self.revocation(list, live.id.key(), now)).await?.is_some(),
+            Some(list) => Box::pin(self.revocation(list, &live.key(), now)).await?.is_some(),
             None => false,
         })
     }
@@ -141,7 +143,7 @@ impl Core {
             return Ok(live);
         };
         let mut draws = 1;
-        while Box::pin(rows.save(live.id.key(), &live.record, Write::Create)).await?
+        while Box::pin(rows.save(&live.key(), &live.record, Write::Create)).await?
             != SaveOutcome::Saved
         {
             if draws == MAX_DRAWS {
@@ -178,7 +180,11 @@ impl Core {
             return generated.map_or_else(|| random().map_err(SessionError::Random), Ok);
         }
         // Whoever knows this id cannot use it, so it costs no system call.
-        Ok(generated.unwrap_or_else(rand::random))
+        Ok(generated.unwrap_or_else(|| {
+            let mut id = [0; ID_BYTES];
+            rand::rng().fill_bytes(&mut id);
+            id
+        }))
     }
 
     /// Returns the id that the client has once these intents are committed. A new one is drawn here, and a fresh
@@ -224,7 +230,7 @@ impl Core {
 
     /// Saves over the row of a session.
     pub(super) async fn update_row(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Box<Live>> {
-        let key = save.live.id.key();
+        let key = &save.live.key();
         let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
         let mut record = self.row_of(rows, save).await?;
         let written = rows.overwrite(key, &mut record, &save.live.record, again).await?;
@@ -352,7 +358,7 @@ impl Core {
         if record.expires_at() != found.expires_at() || self.policy.rolling == Rolling::Off {
             return Ok(record);
         }
-        let row = Box::pin(rows.load(live.id.key())).await?;
+        let row = Box::pin(rows.load(&live.key())).await?;
         Ok(match row.filter(|row| row.version == found.version) {
             Some(row) => record.with_expires_at(row.expires_at()),
             None => record,

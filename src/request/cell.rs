@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderMap, request::Parts};
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as Turn};
 
 use super::{Fate, Registry, RequestSessions, lock};
 use crate::{
@@ -38,10 +38,8 @@ impl Deref for Cell {
 /// The session of a request.
 pub(crate) struct Slot {
     pub(crate) core: Core,
-    /// Set once the first extractor has loaded the session. The others wait for it.
-    loaded: OnceCell<()>,
     state: Mutex<State>,
-    /// Held by the commit that is under way.
+    /// Held by the extractor that loads the session, and later by the commit that is under way.
     turn: AsyncMutex<()>,
     /// The request's session of another manager.
     pub(super) next: OnceLock<Box<Self>>,
@@ -128,7 +126,7 @@ impl Cell {
     pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft>> {
         let draft = match self.hand_out_at_once(parts) {
             Some(draft) => draft?,
-            None => self.boxed_hand_out(parts).await?,
+            None => self.boxed_load(parts).await?,
         };
         if draft.basis.incoming.meets_newer {
             self.fate().fail(&self.core);
@@ -138,27 +136,41 @@ impl Cell {
     }
 
     /// Boxed, so that the future of a handler stays small.
-    fn boxed_hand_out<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
-        Box::pin(self.hand_out_to_end(parts))
+    fn boxed_load<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
+        Box::pin(self.load(parts))
     }
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.
     pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>> {
-        if let Some(draft) = self.hand_out_at_once(parts) {
-            return draft;
+        match self.hand_out_at_once(parts) {
+            Some(draft) => draft,
+            None => self.load(parts).await,
         }
-        let loaded = self.loaded.get_or_try_init(|| self.load(parts)).await;
-        loaded.inspect_err(|_| self.fate().fail(&self.core))?;
-        self.hand_out_loaded()
+    }
+
+    /// The first extractor loads the session, and the others wait for it.
+    async fn load(&self, parts: &Parts) -> Result<Box<Draft>> {
+        let _turn = self.turn.lock().await;
+        if self.is_loaded() {
+            return self.hand_out_loaded();
+        }
+        let opened = self.core.open(parts, RequestSessions::without_registry).await;
+        let draft = opened.inspect_err(|_| self.fate().fail(&self.core))?;
+        lock(&self.state).basis = Some(draft.basis.clone());
+        Ok(draft)
+    }
+
+    fn is_loaded(&self) -> bool {
+        lock(&self.state).basis.is_some()
     }
 
     /// Does the same where nothing has to be awaited, so that the future needs no memory of its own.
     fn hand_out_at_once(&self, parts: &Parts) -> Option<Result<Box<Draft>>> {
+        if self.is_loaded() {
+            return Some(self.hand_out_loaded());
+        }
         if !self.core.opens_at_once() {
             return None;
-        }
-        if lock(&self.state).basis.is_some() {
-            return Some(self.hand_out_loaded());
         }
         let opened = self.core.open_at_once(parts, RequestSessions::without_registry);
         let draft = opened.inspect_err(|_| self.fate().fail(&self.core));
@@ -185,13 +197,6 @@ impl Cell {
             }
         };
         spare.map_or_else(|| self.core.draft_of(basis), Ok)
-    }
-
-    async fn load(&self, parts: &Parts) -> Result<()> {
-        let draft = self.core.open(parts, RequestSessions::without_registry).await?;
-        let mut state = lock(&self.state);
-        (state.basis, state.spare) = (Some(draft.basis.clone()), Some(draft));
-        Ok(())
     }
 
     /// Returns the outcome of the latest commit of the request, with the changes of dropped `Session`s.
@@ -330,8 +335,7 @@ impl Cell {
 
 impl Slot {
     pub(super) fn new(core: Core) -> Self {
-        let (loaded, state, turn) = (OnceCell::new(), Mutex::default(), AsyncMutex::default());
-        Self { core, loaded, state, turn, next: OnceLock::new() }
+        Self { core, state: Mutex::default(), turn: AsyncMutex::default(), next: OnceLock::new() }
     }
 
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.

@@ -26,7 +26,7 @@ use self::{
 };
 use super::{Cursor, KeyPage, SaveOutcome, SessionStore, Write};
 use crate::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, Timestamp},
     error::StoreError,
     id::{OwnerKey, StoreKey},
     store::{Record, Version},
@@ -123,13 +123,14 @@ pub struct MemoryStore {
 #[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
     max_bytes: usize,
-    clock: Arc<dyn Clock>,
+    /// The clock of the operating system, if there is none.
+    clock: Option<Arc<dyn Clock>>,
     sweep_every: Duration,
 }
 
 struct Shared {
     parts: Parts,
-    clock: Arc<dyn Clock>,
+    clock: Option<Arc<dyn Clock>>,
     sweep_every: Duration,
     /// Dropped with the store, which ends the sweeping thread.
     stop: OnceLock<mpsc::Sender<()>>,
@@ -154,7 +155,7 @@ impl MemoryStore {
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             max_bytes: 256 * 1024 * 1024,
-            clock: Arc::new(SystemClock),
+            clock: None,
             sweep_every: Duration::from_secs(60),
         }
     }
@@ -215,7 +216,8 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// Sets the clock by which sessions expire. Default: [`SystemClock`].
+    /// Sets the clock by which sessions expire. Default:
+    /// [`SystemClock`](crate::SystemClock).
     ///
     /// # Example
     ///
@@ -227,7 +229,7 @@ impl MemoryStoreBuilder {
     /// ```
     #[doc(alias("mock", "mock time"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Some(Arc::new(clock));
         self
     }
 
@@ -254,7 +256,7 @@ impl fmt::Debug for MemoryStoreBuilder {
 
 impl Shared {
     fn now(&self) -> Timestamp {
-        self.clock.now().into()
+        Timestamp::by(self.clock.as_deref())
     }
 
     /// Starts the thread that deletes expired rows of an idle store. It does no harm if the thread cannot start,
