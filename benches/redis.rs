@@ -27,8 +27,9 @@ const REQUESTS: usize = 50;
 const TURNS: usize = 21;
 const DAY: u64 = 24 * 60 * 60;
 
-async fn read(session: Session<Shopper>) -> String {
-    session.user.clone()
+async fn read(session: Session<Shopper>) -> Result<impl IntoResponse, SessionError> {
+    let user = session.user.clone();
+    Ok((session.commit().await?, user))
 }
 
 async fn write(mut session: Session<Shopper>) -> Result<impl IntoResponse, SessionError> {

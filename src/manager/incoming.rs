@@ -35,7 +35,8 @@ impl Core {
         let mut tokens = self.read_tokens(parts, now);
         for claim in &mut tokens.claims {
             if claim.issued_at.is_none() {
-                claim.record = self.rows_for("load")?.look_up(&claim.id.store_key(), &|_| true).await;
+                claim.record =
+                    self.rows_for("load")?.look_up(&claim.id.store_key(), &|_| true).await;
             } else if let (Some(list), Ok(Some(record))) = (self.list(), &claim.record)
                 && self.policy.ends_at(&record.lifetime) > now
             {

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_typed_session::{RedisStore, SessionStore as _, store::RedisStoreBuilder};
+use axum_typed_session::{
+    RedisStore, SessionStore as _,
+    store::{RedisStoreBuilder, Write},
+};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
@@ -34,6 +37,20 @@ fn a_store_is_made_outside_of_a_runtime() {
     RedisStoreBuilder::cluster(["redis://127.0.0.1"]).connect_lazy().unwrap();
     let sentinels = ["redis://127.0.0.1:26379"];
     RedisStoreBuilder::sentinel(sentinels, "redis://shop").connect_lazy().unwrap();
+}
+
+/// Allocators take longer for a future of more than a kilobyte.
+#[test]
+fn the_future_of_a_call_is_small() {
+    let store = RedisStore::connect_lazy("redis://127.0.0.1").unwrap();
+    let (key, record) = (any_key(), record().build());
+    let (version, expires_at) = (record.version(), record.expires_at());
+    let sizes = [
+        size_of_val(&*store.load(&key)),
+        size_of_val(&*store.save(&key, &record, Write::Create)),
+        size_of_val(&*store.touch(&key, version, expires_at)),
+    ];
+    assert!(sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use self::{
 };
 use super::{SaveOutcome, SessionStore, Write};
 use crate::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, Timestamp},
     error::{ConfigError, StoreError},
     id::StoreKey,
     store::{Record, Version, row},
@@ -111,7 +111,8 @@ use crate::{
 pub struct MemcachedStore {
     shared: Arc<Shared>,
     prefix: Arc<str>,
-    clock: Arc<dyn Clock>,
+    /// The clock of the operating system, if there is none.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 struct Shared {
@@ -183,7 +184,7 @@ impl MemcachedStore {
         Ok(Self {
             shared: Arc::new(Shared { connections, tokens: Tokens::new() }),
             prefix: Arc::from("axum-typed-session:"),
-            clock: Arc::new(SystemClock),
+            clock: None,
         })
     }
 
@@ -217,12 +218,12 @@ impl MemcachedStore {
         Ok(self)
     }
 
-    /// Sets the clock that tells when a session has expired. Default: [`SystemClock`].
+    /// Sets the clock that tells when a session has expired. Default: [`SystemClock`](crate::SystemClock).
     ///
     /// Only tests need another clock.
     #[doc(alias("mock", "mock time"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Some(Arc::new(clock));
         self
     }
 
@@ -231,7 +232,7 @@ impl MemcachedStore {
     }
 
     fn now(&self) -> Timestamp {
-        self.clock.now().into()
+        Timestamp::by(self.clock.as_deref())
     }
 
     fn is_live(&self, record: &Record) -> bool {

@@ -99,6 +99,7 @@ impl Connection {
     ) -> RedisResult<Value> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
+        // What few calls await is boxed, so that the future of each call stays small.
         loop {
             let line = self.line(started).await?;
             // The caller of an earlier command may have dropped it.
@@ -113,7 +114,7 @@ impl Connection {
             self.look_after(&line);
             let was_turned_away = was_turned_away(&error) || connect::is_unauthenticated(&error);
             if was_turned_away && started.elapsed() < PATIENCE {
-                sleep(pause).await;
+                Box::pin(sleep(pause)).await;
                 pause *= 2;
             } else if error.is_connection_dropped() && lost.is_none() {
                 *lost = Some(error);
@@ -130,9 +131,14 @@ impl Connection {
 
     /// Returns a line over which a command may be sent, and waits for it if there is none.
     async fn line(&self, started: Instant) -> RedisResult<Arc<Line>> {
-        if let Some(line) = self.0.state.borrow().usable_line() {
-            return Ok(line);
+        let usable = self.0.state.borrow().usable_line();
+        match usable {
+            Some(line) => Ok(line),
+            None => Box::pin(self.wait_for_line(started)).await,
         }
+    }
+
+    async fn wait_for_line(&self, started: Instant) -> RedisResult<Arc<Line>> {
         let mut state = self.0.state.subscribe();
         loop {
             let failure = {

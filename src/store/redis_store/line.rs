@@ -147,25 +147,33 @@ impl Line {
             Wire::Managed(manager) => Some(self.send_over(&mut manager.clone(), command).await),
             Wire::Cluster { connection, turns, .. } => {
                 let _turn = turns.acquire().await.ok()?;
-                let mut cluster = connection.clone();
-                let waiting = Waiting::on(self);
-                let sent = match node {
-                    Some(node) => cluster.route_command(command.clone(), to(node)).await,
-                    None => command.query_async(&mut cluster).await,
-                };
-                let answer = match sent {
-                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
-                        ask(cluster, command, error).await
-                    }
-                    answer => answer,
-                };
-                waiting.end(&answer);
-                if answer.as_ref().is_err_and(is_redirection) {
-                    self.was_redirected.store(true, Ordering::Relaxed);
-                }
-                Some(answer)
+                Some(Box::pin(self.send_to_cluster(connection.clone(), command, node)).await)
             }
         }
+    }
+
+    async fn send_to_cluster(
+        &self,
+        mut cluster: ClusterConnection,
+        command: &Cmd,
+        node: Option<&Address>,
+    ) -> RedisResult<Value> {
+        let waiting = Waiting::on(self);
+        let sent = match node {
+            Some(node) => cluster.route_command(command.clone(), to(node)).await,
+            None => command.query_async(&mut cluster).await,
+        };
+        let answer = match sent {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
+                ask(cluster, command, error).await
+            }
+            answer => answer,
+        };
+        waiting.end(&answer);
+        if answer.as_ref().is_err_and(is_redirection) {
+            self.was_redirected.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     async fn send_over(

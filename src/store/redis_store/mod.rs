@@ -29,7 +29,7 @@ use self::{
 };
 use super::{SaveOutcome, SessionStore, Write};
 use crate::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, Timestamp},
     error::StoreError,
     id::{OwnerKey, StoreKey},
     store::{Cursor, KeyPage, Record, Version},
@@ -172,7 +172,8 @@ pub struct RedisStore {
     scripts: Arc<Scripts>,
     abilities: Arc<Abilities>,
     prefix: Arc<str>,
-    clock: Arc<dyn Clock>,
+    /// The clock of the operating system, if there is none.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 /// The longest life that the server is told, some 140,000 years. It refuses a time beyond its 64-bit clock.
@@ -336,7 +337,7 @@ impl RedisStore {
             scripts: Arc::new(Scripts::new()),
             abilities: Arc::default(),
             prefix: Arc::from("axum-typed-session:"),
-            clock: Arc::new(SystemClock),
+            clock: None,
         }
     }
 
@@ -362,12 +363,13 @@ impl RedisStore {
         self
     }
 
-    /// Sets the clock from which the store computes how long a session has to live. Default: [`SystemClock`].
+    /// Sets the clock from which the store computes how long a session has to live. Default:
+    /// [`SystemClock`](crate::SystemClock).
     ///
     /// Only tests need another clock. The server counts the time down by its own clock.
     #[doc(alias("mock", "mock time"))]
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Some(Arc::new(clock));
         self
     }
 
@@ -379,9 +381,13 @@ impl RedisStore {
         [self.prefix.as_bytes(), b"row:", bytes].concat()
     }
 
+    fn now(&self) -> Timestamp {
+        Timestamp::by(self.clock.as_deref())
+    }
+
     /// Returns how long `instant` is away, in milliseconds that the server accepts.
     fn ttl(&self, instant: Timestamp) -> u64 {
-        let left = instant.saturating_since(self.clock.now().into());
+        let left = instant.saturating_since(self.now());
         let left = left.min(LONGEST_TTL).as_millis();
         u64::try_from(left).unwrap_or(u64::MAX)
     }
@@ -439,23 +445,24 @@ impl SessionStore for RedisStore {
         // that condition. A head that differs for another reason costs the same extra commands and does no harm.
         let (row_key, owner) = (self.row_key(key), record.owner());
         if let (Some(_), Write::Update { loaded }) = (owner, write) {
-            let reply = self.update(&row_key, record, loaded, row::head_len(record)).await;
-            let reply = reply.map_err(store_error)?;
+            let update = self.update(&row_key, record, loaded, row::head_len(record));
+            // Boxed, as the others here: past a kilobyte allocators leave their fast path.
+            let reply = Box::pin(update).await.map_err(store_error)?;
             if reply.value != Value::Int(DECLINED) {
                 return outcome(reply);
             }
         }
         if let Some(owner) = owner {
-            self.index(&owner, key, record.absolute_end()).await?;
+            Box::pin(self.index(&owner, key, record.absolute_end())).await?;
         }
         let reply = match write {
-            Write::Create => self.create(&row_key, record).await,
-            Write::Update { loaded } => self.update(&row_key, record, loaded, 0).await,
+            Write::Create => Box::pin(self.create(&row_key, record)).await,
+            Write::Update { loaded } => Box::pin(self.update(&row_key, record, loaded, 0)).await,
         };
         let reply = reply.map_err(store_error)?;
         if let (Some(owner), true) = (owner, reply.lost.is_some()) {
             // Another request may have ended the row of the first try and removed its entry before the second try.
-            self.index(&owner, key, record.absolute_end()).await?;
+            Box::pin(self.index(&owner, key, record.absolute_end())).await?;
         }
         outcome(reply)
     }

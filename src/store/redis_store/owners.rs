@@ -38,7 +38,7 @@ impl RedisStore {
         key: &StoreKey,
         end: Timestamp,
     ) -> Result<(), StoreError> {
-        let past = Timestamp::from(self.clock.now()).as_unix_millis();
+        let past = self.now().as_unix_millis();
         let past = past.saturating_sub(1000 * CLOCK_SKEW.as_secs()).to_string();
         let ttl = self.ttl(end.saturating_add(CLOCK_SKEW)).to_string();
         let end = end.as_unix_millis().to_string();

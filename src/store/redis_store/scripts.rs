@@ -135,7 +135,7 @@ impl SourceAndName {
         let answer = match connection.call(&by_name, &mut lost).await {
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let by_source = command("EVAL", &self.source, key, arguments);
-                connection.call(&by_source, &mut lost).await
+                Box::pin(connection.call(&by_source, &mut lost)).await
             }
             answer => answer,
         };

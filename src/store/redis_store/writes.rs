@@ -33,7 +33,7 @@ impl RedisStore {
             }
             let mut get = redis::cmd("GET");
             get.arg(key);
-            let found = self.connection.call(&get, &mut None).await?;
+            let found = Box::pin(self.connection.call(&get, &mut None)).await?;
             if found == Value::Nil && ttl > 0 {
                 // The row in the way ended meanwhile.
                 continue;
