@@ -97,7 +97,21 @@ step_fuzz() {
     PATH="$tools/bin:$PATH" ./scripts/fuzz.sh "${FUZZ_SECONDS:-480}"
 }
 
-all=(deny features minimal newest rust_version million load fuzz)
+# Edits of the core, each of which a test should notice. Not in the test command: there are two thousand of them, and each
+# takes a minute. A week has one part of 53; `MUTANTS_SHARD=0/1` makes all edits.
+step_mutants() {
+    install cargo-mutants
+    local shard="${MUTANTS_SHARD:-$((10#$(date +%V) - 1))/53}" status=0
+    PATH="$tools/bin:$PATH" cargo mutants --features testing --shard "$shard" --output target --no-shuffle \
+        --file 'src/**' --exclude 'src/import/**' --exclude 'src/testing/**' --exclude 'src/store/*_store/**' \
+        --exclude 'src/store/sql/**' -- --lib --test api || status=$?
+    # 2 and 3 mean that edits were not noticed, or that tests did not end.
+    [ "$status" -eq 0 ] || [ "$status" -eq 2 ] || [ "$status" -eq 3 ] || return "$status"
+    printf 'Edits that no test noticed; docs/security.md lists those that are known:\n'
+    cat target/mutants.out/missed.txt
+}
+
+all=(deny features minimal newest rust_version million load fuzz mutants)
 for step in "${@:-${all[@]}}"; do
     say "$step"
     start=$SECONDS

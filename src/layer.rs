@@ -137,19 +137,18 @@ where
             let Some(registry) = registry else {
                 return Ok(response?.into_response());
             };
-            let response = response.inspect_err(|_| registry.close())?.into_response();
-            Ok(finish(&registry, on_server_error, response).await)
+            let mut response = response.inspect_err(|_| registry.close())?.into_response();
+            finish(&registry, on_server_error, &mut response).await;
+            Ok(response)
         })
     }
 }
 
-async fn finish(registry: &Arc<Registry>, on_server_error: bool, response: Response) -> Response {
+async fn finish(registry: &Arc<Registry>, on_server_error: bool, response: &mut Response) {
     let wanted = on_server_error || !response.status().is_server_error();
-    let response = match registry.commit(wanted).await {
-        Ok(()) => response,
-        Err(error) => error.into_response(),
-    };
-    let mut response = registry.render(response);
+    if let Err(error) = registry.commit(wanted).await {
+        *response = error.into_response();
+    }
+    registry.render(response);
     registry.deliver(response.headers_mut());
-    response
 }

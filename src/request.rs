@@ -137,12 +137,13 @@ impl RequestSessions {
     ///
     /// A retry outside of the layer sends copies of a request whose registry an earlier attempt has closed.
     pub(crate) fn claim(extensions: &mut Extensions) -> Option<Arc<Registry>> {
-        if Self::of(extensions).fate.is(Fate::CLOSED) {
+        let mut registry = Self::of(extensions).clone();
+        if registry.fate.is(Fate::CLOSED) {
             extensions.insert(Self::default());
+            registry = Self::of(extensions).clone();
         }
-        let registry = Self::of(extensions);
         let is_taken = registry.fate.set(Fate::LAYERED);
-        (!is_taken).then(|| registry.clone())
+        (!is_taken).then_some(registry)
     }
 
     /// Returns a copy of the request for a cell to keep. The registry holds the cell, so the copy must not
@@ -216,20 +217,19 @@ impl Registry {
     }
 
     /// Renders the error that became a response, as its manager asks.
-    pub(crate) fn render(&self, response: Response) -> Response {
+    pub(crate) fn render(&self, response: &mut Response) {
         let Some(Failed(error)) = response.extensions().get::<Failed>() else {
-            return response;
+            return;
         };
         let first = || self.first.get().map(|slot| slot.core.clone());
         let failed = lock(&self.fate.failed).clone().or_else(first);
-        let Some((core, respond)) =
-            failed.as_ref().and_then(|core| Some((core, core.error_response.as_ref()?)))
-        else {
-            return response;
-        };
-        let mut response = respond(error);
-        core.tenant.carrier.mark(false, response.headers_mut());
-        response
+        if let Some(core) = &failed
+            && let Some(respond) = &core.error_response
+        {
+            let mut rendered = respond(error);
+            core.tenant.carrier.mark(false, rendered.headers_mut());
+            *response = rendered;
+        }
     }
 
     /// Puts the outcome of the commits of every session into the response.
