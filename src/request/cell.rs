@@ -126,18 +126,14 @@ impl Cell {
     pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft>> {
         let draft = match self.hand_out_at_once(parts) {
             Some(draft) => draft?,
-            None => self.boxed_load(parts).await?,
+            // Boxed, so that the future of a handler stays small.
+            None => Box::pin(self.load(parts)).await?,
         };
         if draft.basis.incoming.meets_newer {
             self.fate().fail(&self.core);
             return Err(SessionError::Newer);
         }
         Ok(draft)
-    }
-
-    /// Boxed, so that the future of a handler stays small.
-    fn boxed_load<'a>(&'a self, parts: &'a Parts) -> BoxFuture<'a, Box<Draft>> {
-        Box::pin(self.load(parts))
     }
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.
@@ -160,7 +156,7 @@ impl Cell {
         Ok(draft)
     }
 
-    fn is_loaded(&self) -> bool {
+    pub(super) fn is_loaded(&self) -> bool {
         lock(&self.state).basis.is_some()
     }
 

@@ -2,7 +2,9 @@
 
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -19,6 +21,7 @@ use axum_typed_session::{
     cookie::Cookie, layer::AutoCommitService, testing::ManualClock,
 };
 use bytes::Bytes;
+use futures_util::poll;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt as _, Full, channel::Channel};
 use serde::{Deserialize, Serialize};
@@ -48,6 +51,11 @@ in_both_modes! {
     a_failed_commit_replaces_the_response_and_keeps_the_other_cookie,
     changes_that_exclude_each_other_replace_the_response,
     an_update_never_erases_what_a_dropped_guard_left,
+    what_several_dropped_sessions_ask_for_is_committed_together,
+    an_update_keeps_what_a_dropped_session_asked_for,
+    a_change_of_a_session_that_another_one_ended_begins_no_session,
+    changes_that_exclude_each_other_leave_a_server_error_as_it_is,
+    a_server_error_extends_no_session,
     an_update_goes_on_from_what_another_guard_committed,
     a_middlewares_uncommitted_change_is_seen_and_committed_under_the_layer,
     a_layer_inside_an_outer_extractor_commits_only_what_was_left_under_it,
@@ -602,4 +610,99 @@ async fn a_change_that_is_dropped_after_the_response_is_warned_of(mode: Mode) {
     drop(kept.lock().unwrap().take());
     let lines = log.take();
     assert!(lines.len() == 1 && lines[0].contains("were dropped"), "{lines:?}");
+}
+
+async fn what_several_dropped_sessions_ask_for_is_committed_together(mode: Mode) {
+    async fn handler(mut one: Session<Visits>, mut other: Session<Visits>) {
+        one.regenerate();
+        drop(one);
+        other.count += 1;
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    let id = browser.get("/id").await.body;
+    browser.get("/").await.expect(StatusCode::OK, "");
+    assert_ne!(browser.get("/id").await.body, id);
+    browser.get("/read").await.expect(StatusCode::OK, "2");
+}
+
+async fn an_update_keeps_what_a_dropped_session_asked_for(mode: Mode) {
+    async fn handler(
+        mut one: Session<Visits>,
+        mut other: Session<Visits>,
+    ) -> Result<(), SessionError> {
+        one.regenerate();
+        drop(one);
+        other.update(|visits| visits.count += 10).await
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    let id = browser.get("/id").await.body;
+    browser.get("/").await.expect(StatusCode::OK, "");
+    assert_ne!(browser.get("/id").await.body, id);
+    browser.get("/read").await.expect(StatusCode::OK, "11");
+}
+
+async fn a_change_of_a_session_that_another_one_ended_begins_no_session(mode: Mode) {
+    async fn handler(mut one: Session<Visits>, mut other: Session<Visits>) {
+        other.count += 1;
+        one.destroy();
+        drop(one);
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    browser.get("/").await.expect_error(StatusCode::CONFLICT);
+    browser.get("/read").await.expect(StatusCode::OK, "0");
+}
+
+async fn changes_that_exclude_each_other_leave_a_server_error_as_it_is(mode: Mode) {
+    async fn handler(mut one: Session<Visits>, mut other: Session<Visits>) -> impl IntoResponse {
+        one.count += 1;
+        other.count += 2;
+        (StatusCode::INTERNAL_SERVER_ERROR, "of the handler")
+    }
+    let mut browser = layered_with(mode, get(handler));
+    browser.get("/add").await;
+    browser.get("/").await.expect(StatusCode::INTERNAL_SERVER_ERROR, "of the handler");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+}
+
+async fn a_server_error_extends_no_session(mode: Mode) {
+    async fn handler(session: Session<Visits>) -> StatusCode {
+        drop(session);
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+    let (clock, events) = (ManualClock::new(), EventLog::default());
+    let sessions = mode.builder(&clock).rolling(true).on_event(events.hook()).build().unwrap();
+    let app = routes().route("/", get(handler)).layer(AutoCommitLayer::new());
+    let mut browser = Browser::new(app.with_state(sessions));
+    browser.get("/add").await;
+    clock.advance(HOUR * 6);
+    events.take();
+    assert_eq!(browser.get("/").await.told(), "nothing");
+    assert_eq!(events.take(), <[&str; 0]>::default());
+    browser.get("/read").await.expect(StatusCode::OK, "1");
+    assert_eq!(events.take(), ["touched"]);
+}
+
+#[tokio::test]
+async fn it_is_ready_when_the_service_under_it_is() {
+    struct Busy;
+
+    impl Service<Request> for Busy {
+        type Response = Response;
+        type Error = Infallible;
+        type Future = Ready<Result<Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Pending
+        }
+
+        fn call(&mut self, _: Request) -> Self::Future {
+            ready(Ok(().into_response()))
+        }
+    }
+
+    let mut layered = AutoCommitLayer::new().layer(Busy);
+    assert!(poll!(layered.ready()).is_pending());
 }

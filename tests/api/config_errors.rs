@@ -48,6 +48,12 @@ fn durations_must_be_above_zero_and_below_their_limit() {
             expect_refusal(with(actual), &text);
         }
     }
+    let hour = SECOND * 3600;
+    assert!(cookie_mode().clock_skew(hour).build().is_ok());
+    expect_refusal(
+        cookie_mode().clock_skew(hour + SECOND),
+        "`.clock_skew(3601s)` must be at most 3600s; keep the clocks of the nodes together with NTP",
+    );
 }
 
 #[test]
@@ -214,6 +220,7 @@ fn combinations_that_mean_something_are_accepted() {
         cookie_mode().revocations(MemoryStore::new()),
         cookie_mode().schema_version(2).migrate(same_shape).accept_schema(3),
         cookie_mode().accept_schema(2),
+        cookie_mode().schema_version(2).migrate(same_shape).accept_schema(2),
         cookie_mode().cookie(Cookie::new("id", "")).transport(Transport::cookie()),
     ];
     for manager in accepted {

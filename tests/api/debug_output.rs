@@ -5,7 +5,9 @@ use std::error::Error;
 use axum::{Router, response::IntoResponse, routing::post};
 use axum_typed_session::{
     Key, KeyRing, MemoryStore, Session, SessionError, SessionId, SessionManager, SessionStore as _,
-    StoreError, StoreKey, Transport, testing::ManualClock,
+    StoreError, StoreKey, Transport,
+    store::{Cursor, Timestamp},
+    testing::{ManualClock, RecordBuilder},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Request;
@@ -130,4 +132,21 @@ async fn data_that_does_not_decode_leaves_no_trace_in_errors() {
     let shown = format!("{error} {:?}", error.source().map(ToString::to_string));
     let source = "Some(\"the stored session is damaged, or this crate did not write it\")";
     assert_eq!(shown, format!("the session could not be loaded or stored {source}"));
+}
+
+#[test]
+fn what_is_shown_begins_with_the_name_of_its_type() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone());
+    let builder = SessionManager::<Login>::builder().store(MemoryStore::new());
+    assert!(format!("{builder:?}").starts_with("SessionManagerBuilder"));
+    let sessions = builder.build().unwrap();
+    assert!(format!("{sessions:?}").starts_with("SessionManager {"));
+    assert!(format!("{:?}", sessions.no_session()).starts_with("SessionCommit"));
+    assert!(format!("{store:?}").starts_with("MemoryStoreBuilder { max_bytes: 268435456"));
+    assert!(format!("{:?}", store.build()).starts_with("MemoryStore { len: 0, max_bytes"));
+    let record = RecordBuilder::new().expires_at(Timestamp::from_unix_millis(5)).build();
+    assert!(format!("{record:?}").starts_with("Record { version: Version("));
+    assert_eq!(format!("{:?}", record.expires_at()), "Timestamp(5 ms)");
+    assert_eq!(format!("{:?}", Cursor::new([1, 2])), "Cursor(2 bytes)");
 }

@@ -353,3 +353,37 @@ async fn a_list_of_all_sessions_leaves_rows_of_other_managers_out_whatever_seale
     let page = world.encrypting(Key::generate()).sessions(None, 100).await.unwrap();
     assert_eq!((page.len(), page.unreadable), (0, vec![key]));
 }
+
+#[tokio::test]
+async fn a_request_that_only_reads_writes_an_owner_with_todays_key() {
+    let (world, old, new) = (World::new(), Key::generate(), Key::generate());
+    let mut browser = Browser::new(router(world.plain(old.clone())));
+    browser.post("/user?ann").await.expect(StatusCode::OK, "");
+    let both = KeyRing::new(new.clone()).accept_former(old);
+    let browser = &mut browser.at(&router(world.plain(both)));
+    browser.post("/commit").await.expect(StatusCode::OK, "");
+    assert_eq!(world.plain(new).destroy_all_of("ann").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_before_its_new_id_is_complete_is_gone() {
+    let (world, keys) = (World::new(), Key::generate());
+    let store = FaultyStore::new(world.store.clone());
+    let sessions = world.builder(keys).store(store.clone()).build().unwrap();
+    let mut browser = Browser::new(router(sessions.clone()));
+    browser.post("/user?ann").await.expect(StatusCode::OK, "");
+    // The third save of a new id gives the new row its life.
+    let gate = Gate::new();
+    store.inject_next(2, [Operation::Save], Fault::Pass);
+    store.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
+    let ends = async {
+        gate.reached(1).await;
+        let [session] = &sessions.sessions_of("ann").await.unwrap()[..] else {
+            panic!("one session")
+        };
+        store.inner().destroy(&session.key()).await.unwrap();
+        gate.open();
+    };
+    let (answer, ()) = tokio::join!(browser.post("/regenerate"), ends);
+    answer.expect_error(StatusCode::CONFLICT).expect_no_cookie();
+}

@@ -1,6 +1,6 @@
 //! With a store, changes merge within one identity only: nobody gets what another person may.
 
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use axum_typed_session::{
     Session, SessionError, SessionHandle, SessionId, SessionManager, StoreKey, testing::Gate,
     testing::ManualClock,
@@ -402,4 +402,59 @@ async fn with_an_owner_who_stays_a_new_id_takes_everything_over() {
     assert_eq!(slow.status, StatusCode::OK);
     let account = seen::<Account>(&slow_browser).await.unwrap();
     assert_eq!((account.is("ada"), account.cart), (true, vec!["tea".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_change_of_one_login_is_refused_in_the_session_of_the_next() {
+    for owner in OWNERS {
+        let sessions = accounts(owner);
+        let mut browser = browser_of(&sessions, Account::default()).await;
+        // Each login begins an identity, so that neither has the one of the anonymous session.
+        for user in ["bob", "ada"] {
+            let answer = change(&mut browser, move |session: &mut Session<Account>| {
+                session.clear();
+                **session = Account::of(user);
+            });
+            assert_eq!(answer.await.status, StatusCode::OK);
+        }
+        let next: Act = |session| {
+            session.clear();
+            **session = Account::of("bob");
+        };
+        let Overlapped { slow, quick_browser, .. } =
+            overlap(&browser, elevate_ada, async |browser| {
+                assert_eq!(change(browser, next).await.status, StatusCode::OK);
+            })
+            .await;
+        assert_eq!(slow.status, StatusCode::CONFLICT, "{owner:?} owner");
+        assert_eq!(seen(&quick_browser).await, Some(Account::of("bob")), "{owner:?} owner");
+    }
+}
+
+/// Loads the session, waits at the gate, and then acts and commits.
+async fn after(gate: Gate, mut visit: Visit<Account>, act: Act) -> Result<Response, SessionError> {
+    let mut session = visit.session().await?;
+    gate.pass().await;
+    act(&mut session);
+    Ok(session.commit().await?.into_response())
+}
+
+#[tokio::test]
+async fn a_request_between_two_equal_logins_goes_on() {
+    let log_in: Act = |session| session.user = Some("ada".to_owned());
+    let fill: Act = |session| session.cart.push("tea".to_owned());
+    let mut browser = browser_of(&accounts(Owner::Known), Account::default()).await;
+    let gates = [(); 2].map(|()| Gate::new());
+    let [late, between] = gates.clone();
+    let late = spawned(&browser, move |visit| after(late, visit, log_in));
+    gates[0].reached(1).await;
+    assert_eq!(change(&mut browser, log_in).await.status, StatusCode::OK);
+    let between = spawned(&browser, move |visit| after(between, visit, fill));
+    gates[1].reached(1).await;
+    for (gate, request) in gates.iter().zip([late, between]) {
+        gate.open();
+        assert_eq!(request.await.unwrap().0.status, StatusCode::OK);
+    }
+    let account = seen::<Account>(&browser).await.unwrap();
+    assert_eq!((account.user.as_deref(), account.cart.len()), (Some("ada"), 1));
 }

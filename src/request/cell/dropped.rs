@@ -114,17 +114,10 @@ impl Cell {
     }
 
     async fn commit_each(&self, wanted: bool) -> Result<()> {
-        {
-            // A spawned task may still load the session, and is not waited for.
-            let mut state = lock(&self.state);
-            if state.basis.is_none() {
-                state.is_over = true;
-                return Ok(());
-            }
-        }
         let turn = match self.turn.try_lock() {
             Ok(turn) => Some(turn),
-            // A commit that a spawned task began is waited for.
+            // A commit that a spawned task began is waited for. A load is not, since nothing is changed yet.
+            Err(_) if !self.is_loaded() => None,
             Err(_) => Box::pin(tokio::time::timeout(CONTENTION, self.turn.lock())).await.ok(),
         };
         let mut touches = wanted;

@@ -12,7 +12,7 @@ use std::{
 use super::{row::Class, slab::Slab, *};
 use bytes::Bytes;
 
-use crate::expiry::Lifetime;
+use crate::expiry::{IdleTimeout, Lifetime};
 
 /// A clock that stands until it is set, since the manual one is behind a feature.
 #[derive(Clone, Default)]
@@ -423,4 +423,41 @@ fn threads_leave_the_store_in_order() {
     check(&store);
     assert!(store.len() <= 200, "{}", store.len());
     assert!(!store.is_empty());
+}
+
+/// Records with every part that a record may lack, and without.
+fn records_of_all_parts() -> impl Iterator<Item = Record> {
+    (0..32).map(|parts: u32| {
+        let has = |part: u32| parts & part != 0;
+        let mut record = Record {
+            owner: has(1).then(|| OwnerKey::from_bytes([1; 32])),
+            epoch: u64::from(has(2)),
+            kind: u32::from(has(4)),
+            tombstone: has(8),
+            payload: Bytes::from_static(&[7; 50]),
+            ..record(1)
+        };
+        record.lifetime.idle_timeout =
+            has(16).then_some(IdleTimeout::Persistent(Duration::from_secs(1)));
+        record
+    })
+}
+
+#[test]
+fn the_length_of_a_record_is_known_before_it_is_written() {
+    for record in records_of_all_parts() {
+        assert_eq!(record.to_bytes().len(), record.encoded_len());
+    }
+}
+
+#[test]
+fn only_a_session_with_an_owner_is_in_the_index_of_owners() {
+    let store = MemoryStore::builder().clock(At::default()).build();
+    let mut owned = 0;
+    for (key, record) in (0..).zip(records_of_all_parts()) {
+        owned += usize::from(record.owner().is_some() && !record.is_tombstone());
+        let saved = poll_once(store.save(&store_key(key), &record, Write::Create));
+        assert!(matches!(saved, Poll::Ready(Ok(SaveOutcome::Saved))));
+        assert_eq!(store.shared.parts.common.owned(), owned);
+    }
 }
