@@ -70,3 +70,19 @@ fn identities_hold_what_browsers_tell_cookies_apart_by() {
         assert_eq!(identity(cookie), expected);
     }
 }
+
+#[test]
+fn the_removal_of_a_cookie_that_needs_secure_has_it() {
+    for (cookie, needs_secure) in [
+        (Cookie::build("old").build(), false),
+        (Cookie::build("old").secure(true).build(), true),
+        (Cookie::build("old").same_site(SameSite::None).build(), true),
+        (Cookie::build("old").partitioned(true).build(), true),
+        (Cookie::build("__Secure-old").build(), true),
+    ] {
+        let shown = cookie.to_string();
+        let template = CookieTemplate::foreign(cookie).unwrap();
+        let removal = template.removal.to_str().unwrap();
+        assert_eq!(removal.contains("; Secure"), needs_secure, "{shown}: {removal}");
+    }
+}

@@ -280,3 +280,22 @@ async fn a_cleanup_tells_each_manager_of_its_own_sessions() {
     assert!(store.is_empty());
     cleanup.stop().await;
 }
+
+#[tokio::test]
+async fn a_sign_out_everywhere_ends_a_session_that_changes_meanwhile() {
+    let (world, ends) = world();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
+    let changes = async {
+        gate.reached(1).await;
+        let change = world.run(&mut browser, change(|session| session.count = 7)).await;
+        change.expect(StatusCode::OK, "");
+        gate.open();
+    };
+    let (ended, ()) = tokio::join!(world.sessions.destroy_all_of("ann"), changes);
+    assert_eq!(ended.unwrap(), 1);
+    let told = ends.take();
+    assert_eq!(told.iter().map(|(data, _)| data.count).collect::<Vec<_>>(), [7]);
+    assert_eq!(world.read(&mut browser).await, None);
+}

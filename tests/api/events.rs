@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use crate::{
     logins::{Login, app, logins},
+    options::same_shape,
     support::{Browser, COOKIE, DAY, EventLog, traced},
 };
 
@@ -217,4 +218,19 @@ fn every_event_is_logged_and_no_log_line_gives_anything_away() {
     for secret in secrets.iter().map(String::as_str).chain(["open-sesame", "lovelace"]) {
         assert!(!log.contains(secret), "{secret} is in:\n{log}");
     }
+}
+
+#[test]
+fn a_session_of_a_newer_version_is_a_warning_in_the_log() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let newer = logins(&clock).store(store.clone()).schema_version(2).migrate(same_shape);
+    let (newer, older) = (app(newer), app(logins(&clock).store(store)));
+    let ((), log) = traced(async {
+        let mut browser = Browser::new(newer);
+        browser.post("/user?ann").await;
+        browser.at(&older).get("/").await;
+    });
+    let line = "WARN axum_typed_session::event: event=\"newer\"";
+    assert!(log.contains(line), "{log}");
 }

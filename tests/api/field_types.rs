@@ -516,3 +516,10 @@ fn these_types_are_used_like_the_values_in_them() {
     assert_eq!(Once::<NoDefault>::default(), None.into());
     assert!(Set::<NoDefault>::default().is_empty());
 }
+
+#[test]
+fn a_counter_compares_with_a_number() {
+    let mut counter = Counter::default();
+    counter += 2;
+    assert!(counter == 2 && counter != 1);
+}

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{FromRequestParts as _, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -24,6 +24,7 @@ in_both_modes! {
     a_logout_left_to_the_layer_is_undone_by_no_status,
     after_a_logout_left_to_the_layer_the_session_is_fresh,
     a_logout_that_a_middleware_leaves_after_the_handler_is_committed_at_every_status,
+    a_logout_by_the_manager_is_undone_by_no_session_of_the_request,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -332,4 +333,25 @@ async fn a_logout_left_to_the_layer_that_fails_is_an_error() {
         change(&mut browser, |session: &mut Session<Seat>| session.count += 1).await;
         assert_eq!(seen::<Seat>(&browser).await.unwrap().user.as_deref(), Some("ada"));
     }
+}
+
+async fn a_logout_by_the_manager_is_undone_by_no_session_of_the_request(mode: Mode) {
+    async fn sign_out(
+        State(sessions): State<SessionManager<Visits>>,
+        request: Request,
+    ) -> Result<Response, SessionError> {
+        let (mut parts, _) = request.into_parts();
+        let mut session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await?;
+        session.count += 1;
+        let guard = sessions.destroy_in(&parts).await?;
+        drop(session);
+        Ok((guard, "signed out").into_response())
+    }
+    let sessions = mode.builder(&ManualClock::new()).build().unwrap();
+    let out = Router::new().route("/out", get(sign_out)).layer(AutoCommitLayer::new());
+    let mut browser = Browser::new(scripted(sessions.clone()).merge(out.with_state(sessions)));
+    browser.get("/add").await;
+    assert!(browser.has_session());
+    browser.get("/out").await;
+    assert!(!browser.has_session());
 }

@@ -2,7 +2,7 @@
 
 use axum::{Router, response::IntoResponse, routing::get};
 use axum_typed_session::{
-    Session, SessionCommit, SessionError, SessionHandle, StoreKey,
+    Session, SessionCommit, SessionError, SessionHandle, StoreKey, StoredSession,
     testing::{Fault, Gate, ManualClock, Operation},
 };
 use http::StatusCode;
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     common::assert_matches,
-    support::{Browser, HOUR, SECOND, Visits, cookie_mode},
+    support::{Browser, EventLog, HOUR, SECOND, Visits, cookie_mode},
     world::{Data, World, all_at_once, change, key_of, script},
 };
 
@@ -117,8 +117,7 @@ async fn an_owners_sessions_are_listed_newest_first_and_ended_one_or_all() {
     let mut nobody = world.browser_with(Data::count_of(1)).await;
     let sessions = world.sessions.sessions_of("ann").await.unwrap();
     assert_eq!(sessions.len(), 3);
-    let newest_first: Vec<_> =
-        sessions.iter().map(axum_typed_session::StoredSession::created_at).collect();
+    let newest_first: Vec<_> = sessions.iter().map(StoredSession::created_at).collect();
     assert!(newest_first.is_sorted_by(|one, other| one > other));
 
     // Somebody else's key in the form ends nothing.
@@ -152,10 +151,7 @@ async fn a_session_moves_to_its_new_owner_and_id_in_the_index() {
         world.run(&mut browser, login).await.expect(StatusCode::OK, "");
         let key = key_of(&world, &mut browser).await;
         let listed = world.sessions.sessions_of(name).await.unwrap();
-        assert_eq!(
-            listed.iter().map(axum_typed_session::StoredSession::key).collect::<Vec<_>>(),
-            [key]
-        );
+        assert_eq!(listed.iter().map(StoredSession::key).collect::<Vec<_>>(), [key]);
     }
     assert!(world.sessions.sessions_of("ann").await.unwrap().is_empty());
     world.run(&mut browser, change(Session::destroy)).await;
@@ -479,4 +475,29 @@ async fn a_handle_that_waits_asks_the_store_every_five_seconds() {
     world.store.reset_calls();
     tokio::time::timeout(NOTICED * 10 - SECOND, handle.ended()).await.unwrap_err();
     assert_eq!(world.store.calls(Operation::all()), 10);
+}
+
+#[tokio::test]
+async fn an_update_is_reported_if_it_saves() {
+    let events = EventLog::default();
+    let world = World::with(|builder| builder.on_event(events.hook()));
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let key = key_of(&world, &mut browser).await;
+    events.take();
+    world.sessions.update(key, |_| ()).await.unwrap();
+    assert_eq!(events.take(), <[&str; 0]>::default());
+    world.sessions.update(key, |data| data.count += 1).await.unwrap();
+    assert_eq!(events.take(), ["saved"]);
+}
+
+#[tokio::test]
+async fn a_page_of_sessions_is_iterated_by_reference_and_by_value() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let key = key_of(&world, &mut browser).await;
+    let page = world.sessions.sessions_of("ann").await.unwrap();
+    let keys: Vec<_> = (&page).into_iter().map(StoredSession::key).collect();
+    assert_eq!(keys, [key]);
+    let data: Vec<_> = page.into_iter().map(StoredSession::into_inner).collect();
+    assert_eq!(data, [Data::of("ann")]);
 }

@@ -10,7 +10,7 @@ use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
     SessionStore, StoreError, StoreKey, session_store_conformance,
     store::{Record, SaveOutcome, Timestamp, Version, Write},
-    testing::conformance::StoreUnderTest,
+    testing::{RecordBuilder, conformance::StoreUnderTest},
 };
 
 /// A table as an engine would have it: columns to compare and move, and a blob.
@@ -95,3 +95,14 @@ session_store_conformance!({
         async {}
     })
 });
+
+#[test]
+fn a_record_tells_its_schema_and_its_codec() {
+    let record = RecordBuilder::new().schema(3).codec_tag(200).build();
+    assert_eq!((record.schema(), record.codec_tag()), (3, 200));
+}
+
+#[test]
+fn a_store_outlives_its_process_unless_it_says_otherwise() {
+    assert!(Table::default().survives_restart());
+}
