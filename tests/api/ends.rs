@@ -299,3 +299,29 @@ async fn a_sign_out_everywhere_ends_a_session_that_changes_meanwhile() {
     assert_eq!(told.iter().map(|(data, _)| data.count).collect::<Vec<_>>(), [7]);
     assert_eq!(world.read(&mut browser).await, None);
 }
+
+#[tokio::test]
+async fn a_session_over_the_limit_ends_although_it_changes_meanwhile() {
+    let (world, ends) = world();
+    let mut oldest = world.browser_with(Data::of("ann")).await;
+    for _ in 0..2 {
+        world.clock.advance(SECOND);
+        world.browser_with(Data::of("ann")).await;
+    }
+    world.clock.advance(SECOND);
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
+    let changes = async {
+        gate.reached(1).await;
+        let change = world.run(&mut oldest, change(|session| session.count = 7)).await;
+        change.expect(StatusCode::OK, "");
+        gate.open();
+    };
+    let (_, ()) = tokio::join!(world.browser_with(Data::of("ann")), changes);
+    let told = ends.take();
+    assert_eq!(
+        told.iter().map(|(data, why)| (data.count, *why)).collect::<Vec<_>>(),
+        [(7, EndReason::OverLimit)]
+    );
+    assert_eq!(world.read(&mut oldest).await, None);
+}
