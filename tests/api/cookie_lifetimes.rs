@@ -101,6 +101,19 @@ async fn a_new_id_gets_a_cookie_with_what_is_left_up_to_the_absolute_end() {
 }
 
 #[tokio::test]
+async fn a_session_that_outlives_its_cookie_sends_it_again() {
+    // A browser keeps a cookie for at most 400 days.
+    let (mut browser, clock) = stored(|builder| {
+        builder.idle_timeout(300 * DAY).absolute_timeout(1000 * DAY).rolling(true)
+    });
+    assert_eq!(browser.get("/add").await.max_age(), Some((1000 * DAY).as_secs()));
+    clock.advance(90 * DAY);
+    assert_eq!(browser.get("/read").await.told(), "nothing");
+    clock.advance(90 * DAY);
+    assert_eq!(browser.get("/read").await.max_age(), Some((820 * DAY).as_secs()));
+}
+
+#[tokio::test]
 async fn update_sends_no_cookie() {
     let clock = ManualClock::new();
     let sessions = Mode::Store.builder::<Visits>(&clock).build().unwrap();

@@ -387,3 +387,13 @@ async fn a_session_that_is_ended_before_its_new_id_is_complete_is_gone() {
     let (answer, ()) = tokio::join!(browser.post("/regenerate"), ends);
     answer.expect_error(StatusCode::CONFLICT).expect_no_cookie();
 }
+
+#[tokio::test]
+async fn an_owner_ends_no_row_of_another_owner_that_nobody_can_open() {
+    let world = World::new();
+    let bob = Login { user: Some("bob".to_owned()), note: SECRET.to_owned() };
+    let key = world.encrypting(Key::generate()).create(bob).await.unwrap().key();
+    let other_keys = world.encrypting(Key::generate());
+    assert!(!other_keys.destroy_of("ann", key).await.unwrap());
+    assert!(world.store.load(&key).await.unwrap().is_some());
+}

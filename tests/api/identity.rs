@@ -458,3 +458,27 @@ async fn a_request_between_two_equal_logins_goes_on() {
     let account = seen::<Account>(&browser).await.unwrap();
     assert_eq!((account.user.as_deref(), account.cart.len()), (Some("ada"), 1));
 }
+
+#[tokio::test]
+async fn an_anonymous_request_is_refused_after_a_login_that_merged() {
+    let log_in: Act = |session| session.user = Some("ada".to_owned());
+    let fill: Act = |session| session.cart.push("tea".to_owned());
+    let mut browser = browser_of(&accounts(Owner::Known), Account::default()).await;
+    let gates = [(); 2].map(|()| Gate::new());
+    let [first, second] = gates.clone();
+    let login = spawned(&browser, move |visit| after(first, visit, log_in));
+    let anonymous =
+        spawned(&browser, move |visit| after(second, visit, |session| session.elevated = true));
+    for gate in &gates {
+        gate.reached(1).await;
+    }
+    assert_eq!(change(&mut browser, fill).await.status, StatusCode::OK);
+    for (gate, request, status) in
+        [(&gates[0], login, StatusCode::OK), (&gates[1], anonymous, StatusCode::CONFLICT)]
+    {
+        gate.open();
+        assert_eq!(request.await.unwrap().0.status, status);
+    }
+    let account = seen::<Account>(&browser).await.unwrap();
+    assert_eq!((account.elevated, account.cart.len()), (false, 1));
+}

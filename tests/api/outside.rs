@@ -501,3 +501,37 @@ async fn a_page_of_sessions_is_iterated_by_reference_and_by_value() {
     let data: Vec<_> = page.into_iter().map(StoredSession::into_inner).collect();
     assert_eq!(data, [Data::of("ann")]);
 }
+
+#[tokio::test]
+async fn an_update_that_signs_another_user_in_begins_the_session_again() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let key = key_of(&world, &mut browser).await;
+    let before = world.sessions.load(key).await.unwrap().unwrap();
+    world.clock.advance(HOUR);
+    world.sessions.update(key, |data| *data = Data::of("bob")).await.unwrap();
+    let after = world.sessions.load(key).await.unwrap().unwrap();
+    assert_eq!(after.created_at(), before.created_at() + HOUR);
+    assert_eq!(after.expires_at(), before.expires_at());
+}
+
+#[tokio::test]
+async fn ids_are_equal_if_they_are_of_one_session() {
+    let world = World::new();
+    let ids = Arc::new(Mutex::new(Vec::new()));
+    let keep = ids.clone();
+    let note = script(move |session| {
+        let id = session.id().cloned();
+        keep.lock().unwrap().extend(id);
+        async { Ok(().into_response()) }
+    });
+    let mut ann = world.browser_with(Data::of("ann")).await;
+    let mut bob = world.browser_with(Data::of("bob")).await;
+    for browser in [&mut ann, &mut bob] {
+        world.run(browser, note.clone()).await;
+    }
+    world.run(&mut ann, note).await;
+    let [ann, bob, again] = &ids.lock().unwrap()[..] else { panic!("three ids") };
+    assert_eq!(ann, again);
+    assert_ne!(ann, bob);
+}
