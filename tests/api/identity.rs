@@ -466,7 +466,7 @@ async fn an_anonymous_request_is_refused_after_a_login_that_merged() {
     let mut browser = browser_of(&accounts(Owner::Known), Account::default()).await;
     let gates = [(); 2].map(|()| Gate::new());
     let [first, second] = gates.clone();
-    let login = spawned(&browser, move |visit| after(first, visit, log_in));
+    let slow = spawned(&browser, move |visit| after(first, visit, log_in));
     let anonymous =
         spawned(&browser, move |visit| after(second, visit, |session| session.elevated = true));
     for gate in &gates {
@@ -474,7 +474,7 @@ async fn an_anonymous_request_is_refused_after_a_login_that_merged() {
     }
     assert_eq!(change(&mut browser, fill).await.status, StatusCode::OK);
     for (gate, request, status) in
-        [(&gates[0], login, StatusCode::OK), (&gates[1], anonymous, StatusCode::CONFLICT)]
+        [(&gates[0], slow, StatusCode::OK), (&gates[1], anonymous, StatusCode::CONFLICT)]
     {
         gate.open();
         assert_eq!(request.await.unwrap().0.status, status);
