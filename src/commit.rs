@@ -224,7 +224,7 @@ impl<T> SessionManager<T> {
     #[doc(alias("logout", "sign out"))]
     pub async fn destroy_in(&self, parts: &Parts) -> Result<SessionCommit, SessionError> {
         let cell = RequestSessions::seen_in(&parts.extensions).cell(&self.core, parts)?;
-        let mut draft = Box::pin(cell.hand_out_to_end(parts)).await?;
+        let mut draft = cell.hand_out_to_end(parts).await?;
         draft.intents.destroy = true;
         if let Some(commit) = cell.commit(draft) {
             commit.await?;

@@ -124,11 +124,7 @@ impl Cell {
 
     /// Loads the session once in a request, and returns a copy of its data.
     pub(crate) async fn hand_out(&self, parts: &Parts) -> Result<Box<Draft>> {
-        let draft = match self.hand_out_at_once(parts) {
-            Some(draft) => draft?,
-            // Boxed, so that the future of a handler stays small.
-            None => Box::pin(self.load(parts)).await?,
-        };
+        let draft = self.hand_out_to_end(parts).await?;
         if draft.basis.incoming.meets_newer {
             self.fate().fail(&self.core);
             return Err(SessionError::Newer);
@@ -138,10 +134,14 @@ impl Cell {
 
     /// Does the same, also if a newer node wrote the session, which this node can only end.
     pub(crate) async fn hand_out_to_end(&self, parts: &Parts) -> Result<Box<Draft>> {
-        match self.hand_out_at_once(parts) {
-            Some(draft) => draft,
-            None => self.load(parts).await,
+        if self.is_loaded() {
+            return self.hand_out_loaded();
         }
+        if self.core.opens_at_once() {
+            return self.keep(self.core.open_at_once(parts, RequestSessions::without_registry));
+        }
+        // Boxed, so that the future of a handler stays small.
+        Box::pin(self.load(parts)).await
     }
 
     /// The first extractor loads the session, and the others wait for it.
@@ -151,35 +151,21 @@ impl Cell {
             return self.hand_out_loaded();
         }
         let opened = self.core.open(parts, RequestSessions::without_registry).await;
+        self.keep(opened)
+    }
+
+    /// Keeps the session that was opened first, and hands it out.
+    fn keep(&self, opened: Result<Box<Draft>>) -> Result<Box<Draft>> {
         let draft = opened.inspect_err(|_| self.fate().fail(&self.core))?;
-        lock(&self.state).basis = Some(draft.basis.clone());
-        Ok(draft)
+        let is_first = {
+            let state = &mut *lock(&self.state);
+            Arc::ptr_eq(state.basis.get_or_insert_with(|| draft.basis.clone()), &draft.basis)
+        };
+        if is_first { Ok(draft) } else { self.hand_out_loaded() }
     }
 
-    pub(super) fn is_loaded(&self) -> bool {
+    fn is_loaded(&self) -> bool {
         lock(&self.state).basis.is_some()
-    }
-
-    /// Does the same where nothing has to be awaited, so that the future needs no memory of its own.
-    fn hand_out_at_once(&self, parts: &Parts) -> Option<Result<Box<Draft>>> {
-        if self.is_loaded() {
-            return Some(self.hand_out_loaded());
-        }
-        if !self.core.opens_at_once() {
-            return None;
-        }
-        let opened = self.core.open_at_once(parts, RequestSessions::without_registry);
-        let draft = opened.inspect_err(|_| self.fate().fail(&self.core));
-        if let Ok(draft) = &draft {
-            let is_first = {
-                let state = &mut *lock(&self.state);
-                Arc::ptr_eq(state.basis.get_or_insert_with(|| draft.basis.clone()), &draft.basis)
-            };
-            if !is_first {
-                return Some(self.hand_out_loaded());
-            }
-        }
-        Some(draft)
     }
 
     fn hand_out_loaded(&self) -> Result<Box<Draft>> {

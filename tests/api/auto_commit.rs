@@ -17,15 +17,21 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use axum_typed_session::{
-    AutoCommitLayer, Rolling, Session, SessionError, SessionManager, SessionManagerBuilder,
-    cookie::Cookie, layer::AutoCommitService, testing::ManualClock,
+    AutoCommitLayer, MemoryStore, Rolling, Session, SessionError, SessionManager,
+    SessionManagerBuilder,
+    cookie::Cookie,
+    layer::AutoCommitService,
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use bytes::Bytes;
 use futures_util::poll;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt as _, Full, channel::Channel};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -709,4 +715,37 @@ async fn it_is_ready_when_the_service_under_it_is() {
 
     let mut layered = AutoCommitLayer::new().layer(Busy);
     assert!(poll!(layered.ready()).is_pending());
+}
+
+/// A spawned task changes a session that it did not load before the response.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_a_task_still_loads_delays_no_response_and_is_too_late() {
+    let clock = ManualClock::new();
+    let store = FaultyStore::new(MemoryStore::builder().clock(clock.clone()).build());
+    let sessions = SessionManager::builder().store(store.clone()).clock(clock).build().unwrap();
+    let (gate, tasks) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
+    let (loading, spawned) = (gate.clone(), tasks.clone());
+    let handler = async move |State(sessions): State<SessionManager<Visits>>, request: Request| {
+        let (mut parts, _) = request.into_parts();
+        let task = tokio::spawn(async move {
+            let session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await;
+            session.unwrap().count += 1;
+        });
+        spawned.lock().unwrap().push(task);
+        loading.reached(1).await;
+    };
+    let app = routes().route("/", get(handler)).layer(AutoCommitLayer::new());
+    let mut browser = Browser::new(app.with_state(sessions));
+    browser.get("/add").await;
+    let log = Log::start();
+    store.inject_next(1, Operation::Load, Fault::Pause(gate.clone()));
+    let began = Instant::now();
+    browser.get("/").await.expect(StatusCode::OK, "");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    gate.open();
+    let task = tasks.lock().unwrap().pop().unwrap();
+    task.await.unwrap();
+    let lines = log.take();
+    assert!(lines.len() == 1 && lines[0].contains("were dropped"), "{lines:?}");
+    browser.get("/read").await.expect(StatusCode::OK, "1");
 }

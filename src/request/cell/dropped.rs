@@ -116,8 +116,9 @@ impl Cell {
     async fn commit_each(&self, wanted: bool) -> Result<()> {
         let turn = match self.turn.try_lock() {
             Ok(turn) => Some(turn),
-            // A commit that a spawned task began is waited for. A load is not, since nothing is changed yet.
-            Err(_) if !self.is_loaded() => None,
+            // A spawned task still loads the session, so nothing is changed yet.
+            Err(_) if self.ends_unloaded() => return Ok(()),
+            // A commit that a spawned task began is waited for.
             Err(_) => Box::pin(tokio::time::timeout(CONTENTION, self.turn.lock())).await.ok(),
         };
         let mut touches = wanted;
@@ -127,6 +128,13 @@ impl Cell {
             touches = false;
         }
         Ok(())
+    }
+
+    /// Returns `true` if the session was not loaded yet. `Session`s that are dropped from now on are too late.
+    fn ends_unloaded(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.is_over |= state.basis.is_none();
+        state.is_over
     }
 
     /// Returns the next draft that the layer has to commit. If there is none, `Session`s that are dropped from now
