@@ -281,22 +281,31 @@ async fn a_cleanup_tells_each_manager_of_its_own_sessions() {
     cleanup.stop().await;
 }
 
-#[tokio::test]
-async fn a_sign_out_everywhere_ends_a_session_that_changes_meanwhile() {
-    let (world, ends) = world();
-    let mut browser = world.browser_with(Data::of("ann")).await;
+/// Runs what ends the session of the browser, which sets the count to 7 between the look at its row and the end.
+async fn change_meanwhile<R>(
+    world: &World,
+    browser: &mut Browser,
+    end: impl Future<Output = R>,
+) -> R {
     let gate = Gate::new();
     world.store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
     let changes = async {
         gate.reached(1).await;
-        let change = world.run(&mut browser, change(|session| session.count = 7)).await;
+        let change = world.run(browser, change(|session| session.count = 7)).await;
         change.expect(StatusCode::OK, "");
         gate.open();
     };
-    let (ended, ()) = tokio::join!(world.sessions.destroy_all_of("ann"), changes);
-    assert_eq!(ended.unwrap(), 1);
-    let told = ends.take();
-    assert_eq!(told.iter().map(|(data, _)| data.count).collect::<Vec<_>>(), [7]);
+    tokio::join!(end, changes).0
+}
+
+#[tokio::test]
+async fn a_sign_out_everywhere_ends_a_session_that_changes_meanwhile() {
+    let (world, ends) = world();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let all = world.sessions.destroy_all_of("ann");
+    assert_eq!(change_meanwhile(&world, &mut browser, all).await.unwrap(), 1);
+    let ann = Data { count: 7, ..Data::of("ann") };
+    assert_eq!(ends.take(), [(ann, EndReason::Destroyed)]);
     assert_eq!(world.read(&mut browser).await, None);
 }
 
@@ -309,19 +318,8 @@ async fn a_session_over_the_limit_ends_although_it_changes_meanwhile() {
         world.browser_with(Data::of("ann")).await;
     }
     world.clock.advance(SECOND);
-    let gate = Gate::new();
-    world.store.inject_next(1, Operation::Destroy, Fault::Pause(gate.clone()));
-    let changes = async {
-        gate.reached(1).await;
-        let change = world.run(&mut oldest, change(|session| session.count = 7)).await;
-        change.expect(StatusCode::OK, "");
-        gate.open();
-    };
-    let (_, ()) = tokio::join!(world.browser_with(Data::of("ann")), changes);
-    let told = ends.take();
-    assert_eq!(
-        told.iter().map(|(data, why)| (data.count, *why)).collect::<Vec<_>>(),
-        [(7, EndReason::OverLimit)]
-    );
+    change_meanwhile(&world, &mut oldest, world.browser_with(Data::of("ann"))).await;
+    let ann = Data { count: 7, ..Data::of("ann") };
+    assert_eq!(ends.take(), [(ann, EndReason::OverLimit)]);
     assert_eq!(world.read(&mut oldest).await, None);
 }

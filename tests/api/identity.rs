@@ -1,17 +1,17 @@
 //! With a store, changes merge within one identity only: nobody gets what another person may.
 
-use axum::response::{IntoResponse as _, Response};
+use axum::response::IntoResponse as _;
 use axum_typed_session::{
     Session, SessionError, SessionHandle, SessionId, SessionManager, StoreKey, testing::Gate,
     testing::ManualClock,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     requests::{Overlapped, Visit, change, in_every_order, overlap, run, seen, spawned, visited},
-    support::{Browser, ProbeStore},
+    support::{Answer, Browser, ProbeStore},
 };
 
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -431,54 +431,55 @@ async fn a_change_of_one_login_is_refused_in_the_session_of_the_next() {
     }
 }
 
-/// Loads the session, waits at the gate, and then acts and commits.
-async fn after(gate: Gate, mut visit: Visit<Account>, act: Act) -> Result<Response, SessionError> {
-    let mut session = visit.session().await?;
-    gate.pass().await;
-    act(&mut session);
-    Ok(session.commit().await?.into_response())
+/// A request that has loaded its session, and acts and commits once the gate is open.
+struct Slow {
+    gate: Gate,
+    request: JoinHandle<(Answer, Browser)>,
 }
+
+impl Slow {
+    async fn begin(browser: &Browser, act: Act) -> Self {
+        let gate = Gate::new();
+        let waiting = gate.clone();
+        let request = spawned(browser, async move |mut visit: Visit<Account>| {
+            let mut session = visit.session().await?;
+            waiting.pass().await;
+            act(&mut session);
+            Ok(session.commit().await?.into_response())
+        });
+        gate.reached(1).await;
+        Self { gate, request }
+    }
+
+    async fn end(self) -> StatusCode {
+        self.gate.open();
+        self.request.await.unwrap().0.status
+    }
+}
+
+const LOG_IN: Act = |session| session.user = Some("ada".to_owned());
+const FILL: Act = |session| session.cart.push("tea".to_owned());
 
 #[tokio::test]
 async fn a_request_between_two_equal_logins_goes_on() {
-    let log_in: Act = |session| session.user = Some("ada".to_owned());
-    let fill: Act = |session| session.cart.push("tea".to_owned());
     let mut browser = browser_of(&accounts(Owner::Known), Account::default()).await;
-    let gates = [(); 2].map(|()| Gate::new());
-    let [late, between] = gates.clone();
-    let late = spawned(&browser, move |visit| after(late, visit, log_in));
-    gates[0].reached(1).await;
-    assert_eq!(change(&mut browser, log_in).await.status, StatusCode::OK);
-    let between = spawned(&browser, move |visit| after(between, visit, fill));
-    gates[1].reached(1).await;
-    for (gate, request) in gates.iter().zip([late, between]) {
-        gate.open();
-        assert_eq!(request.await.unwrap().0.status, StatusCode::OK);
-    }
+    let second = Slow::begin(&browser, LOG_IN).await;
+    assert_eq!(change(&mut browser, LOG_IN).await.status, StatusCode::OK);
+    let between = Slow::begin(&browser, FILL).await;
+    assert_eq!(second.end().await, StatusCode::OK);
+    assert_eq!(between.end().await, StatusCode::OK);
     let account = seen::<Account>(&browser).await.unwrap();
     assert_eq!((account.user.as_deref(), account.cart.len()), (Some("ada"), 1));
 }
 
 #[tokio::test]
 async fn an_anonymous_request_is_refused_after_a_login_that_merged() {
-    let log_in: Act = |session| session.user = Some("ada".to_owned());
-    let fill: Act = |session| session.cart.push("tea".to_owned());
     let mut browser = browser_of(&accounts(Owner::Known), Account::default()).await;
-    let gates = [(); 2].map(|()| Gate::new());
-    let [first, second] = gates.clone();
-    let slow = spawned(&browser, move |visit| after(first, visit, log_in));
-    let anonymous =
-        spawned(&browser, move |visit| after(second, visit, |session| session.elevated = true));
-    for gate in &gates {
-        gate.reached(1).await;
-    }
-    assert_eq!(change(&mut browser, fill).await.status, StatusCode::OK);
-    for (gate, request, status) in
-        [(&gates[0], slow, StatusCode::OK), (&gates[1], anonymous, StatusCode::CONFLICT)]
-    {
-        gate.open();
-        assert_eq!(request.await.unwrap().0.status, status);
-    }
+    let login = Slow::begin(&browser, LOG_IN).await;
+    let anonymous = Slow::begin(&browser, |session| session.elevated = true).await;
+    assert_eq!(change(&mut browser, FILL).await.status, StatusCode::OK);
+    assert_eq!(login.end().await, StatusCode::OK);
+    assert_eq!(anonymous.end().await, StatusCode::CONFLICT);
     let account = seen::<Account>(&browser).await.unwrap();
     assert_eq!((account.elevated, account.cart.len()), (false, 1));
 }
