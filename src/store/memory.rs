@@ -216,8 +216,7 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// Sets the clock by which sessions expire. Default:
-    /// [`SystemClock`](crate::SystemClock).
+    /// Sets the clock by which sessions expire. Default: [`SystemClock`](crate::SystemClock).
     ///
     /// # Example
     ///
