@@ -104,7 +104,7 @@ step_mutants() {
     local shard="${MUTANTS_SHARD:-$((10#$(date +%V) - 1))/53}" status=0
     PATH="$tools/bin:$PATH" cargo mutants --features testing --shard "$shard" --output target --no-shuffle \
         --file 'src/**' --exclude 'src/import/**' --exclude 'src/testing/**' --exclude 'src/store/*_store/**' \
-        --exclude 'src/store/sql/**' -- --lib --test api || status=$?
+        --exclude 'src/store/sql/**' --cargo-arg=--lib --cargo-arg=--test=api || status=$?
     # 2 and 3 mean that edits were not noticed, or that tests did not end.
     [ "$status" -eq 0 ] || [ "$status" -eq 2 ] || [ "$status" -eq 3 ] || return "$status"
     printf 'Edits that no test noticed; docs/security.md lists those that are known:\n'
