@@ -159,6 +159,21 @@ async fn a_new_id_never_undoes_the_logout_of_another_new_id() {
     }
 }
 
+/// Else a request of before the sign-in would go on beside it, without an owner whose sessions can be ended.
+#[tokio::test]
+async fn a_new_id_does_not_follow_one_whose_session_has_got_an_owner() {
+    let sessions = Kind::Owned.sessions(&ManualClock::new());
+    let browser = visitor(&sessions).await;
+    let rotate = |session: &mut Session<Form>| session.regenerate();
+    let Overlapped { slow, quick_browser, .. } = overlap(&browser, rotate, async |browser| {
+        assert_eq!(change(browser, rotate).await.told(), "set");
+        change(browser, |form: &mut Session<Form>| form.user = Some("ada".to_owned())).await;
+    })
+    .await;
+    slow.expect_error(StatusCode::CONFLICT).expect_no_cookie();
+    assert_eq!(user(&quick_browser).await.as_deref(), Some("ada"));
+}
+
 #[tokio::test]
 async fn of_two_logouts_at_once_that_keep_a_flash_the_later_is_gone_and_nobody_is_signed_in() {
     for kind in KINDS {

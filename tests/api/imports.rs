@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     logs::Log,
+    options::same_shape,
     support::{
         Answer, Browser, COOKIE, Change, DAY, EventLog, HOUR, MINUTE, Mode, SECOND, Visits,
         changing, key, scripted, send,
@@ -365,6 +366,32 @@ async fn an_unchanged_slow_request_does_not_bring_it_back_either() {
     gate.open();
     slow.await.unwrap().expect_no_cookie();
     site.browser().get("/read").await.expect(StatusCode::OK, "0");
+}
+
+#[tokio::test]
+async fn an_unchanged_slow_request_does_not_bring_back_an_id_that_was_replaced() {
+    let site = Site::new(Home::Store);
+    let app = changing(site.builder(key()).build().unwrap());
+    let gate = Gate::new();
+    let slow = Change::behind(gate.clone(), |_: &mut Session<Visits>| {});
+    let mut slow_browser = Browser::new(app.clone());
+    slow_browser.jar.insert("old:id".to_owned(), "7".to_owned());
+    let slow = tokio::spawn(async move { slow_browser.send_with(Request::post("/"), slow).await });
+    gate.reached(1).await;
+    expect_moved(&site.browser().get("/add/regenerate").await.expect(StatusCode::OK, "8"));
+    gate.open();
+    slow.await.unwrap().expect_status(StatusCode::OK).expect_no_cookie();
+}
+
+#[tokio::test]
+async fn a_node_answers_503_where_a_newer_one_has_imported_the_session() {
+    for home in [Home::Store, Home::EncryptedRows] {
+        let site = Site::new(home);
+        let newer = site.builder(key()).schema_version(2).migrate(same_shape).build().unwrap();
+        site.browser().at(&scripted(newer)).get("/add").await.expect(StatusCode::OK, "8");
+        let answer = site.browser().get("/read").await;
+        answer.expect_error(StatusCode::SERVICE_UNAVAILABLE).expect_no_cookie();
+    }
 }
 
 /// Data whose parallel changes add up.

@@ -4,7 +4,7 @@ use std::{
     future::{Ready, ready},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -45,6 +45,7 @@ in_both_modes! {
     sessions_of_all_types_begin_anew,
     what_came_before_the_retry_is_committed_once,
     a_guard_held_around_the_retry_is_committed_once,
+    a_guard_of_before_the_retry_that_a_failed_attempt_drops_is_committed,
     a_retry_around_the_layer_and_below_a_session_commits_each_attempt_for_itself,
     a_panic_before_the_retry_still_commits_nothing,
     copies_that_are_no_attempts_lose_nothing,
@@ -91,12 +92,17 @@ fn copy(request: &Request) -> Request {
 #[derive(Clone, Default)]
 struct Attempts(Arc<AtomicUsize>);
 
+/// A `Session` that a middleware extracted, for an attempt to drop.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Option<Session<Page>>>>);
+
 /// Does what the query says for this attempt, as in `?add.500,add`, and commits only where it says so.
 ///
 /// It answers with what the attempt saw last, the count if it says nothing else.
 async fn attempt(
     State(sessions): State<SessionManager<Page>>,
     Extension(attempts): Extension<Attempts>,
+    lent: Option<Extension<Lent>>,
     request: Request,
 ) -> Result<Response, SessionError> {
     let (mut parts, _) = request.into_parts();
@@ -132,6 +138,7 @@ async fn attempt(
                 }
                 session = Session::from_request_parts(&mut parts, &sessions).await?;
             }
+            "lent" => drop(lent.as_ref().unwrap().0.0.lock().unwrap().take()),
             "panic" => panic!("as the test wants it"),
             code => status = code.parse().unwrap(),
         }
@@ -398,6 +405,21 @@ async fn a_guard_held_around_the_retry_is_committed_once(mode: Mode) {
         assert_eq!(run(&mut browser, "seen").await.body, "2", "{script}");
         run(&mut browser, "add.commit.500,add").await.expect(StatusCode::OK, "4");
         assert_eq!(run(&mut browser, "seen").await.body, "4", "{script}");
+    }
+}
+
+async fn a_guard_of_before_the_retry_that_a_failed_attempt_drops_is_committed(mode: Mode) {
+    async fn lends(mut session: Session<Page>, mut request: Request, next: Next) -> Response {
+        session.seen += u32::from(request.uri().query() != Some("seen"));
+        request.extensions_mut().insert(Lent(Arc::new(Mutex::new(Some(session)))));
+        next.run(request).await
+    }
+    let sessions = sessions(mode);
+    let middleware = from_fn_with_state(sessions.clone(), lends);
+    let mut browser = retried_below(sessions, |routes| routes.layer(middleware));
+    for (script, seen) in [("lent", "1"), ("lent.500,read", "2"), ("add.drop.lent.500,read", "3")] {
+        run(&mut browser, script).await.expect_status(StatusCode::OK);
+        run(&mut browser, "seen").await.expect(StatusCode::OK, seen);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum_typed_session::{
-    MemoryStore, Session, SessionEventKind, SessionManager,
+    Clock as _, MemoryStore, Session, SessionEventKind, SessionManager,
     testing::{Fault, FaultyStore, ManualClock, Operation},
 };
 use http::{Request, StatusCode};
@@ -53,6 +53,16 @@ async fn a_login_of_a_session_that_exists_counts_too_and_a_new_id_does_not() {
     let created = world.sessions.create(Data::of("ann")).await.unwrap();
     assert_eq!(world.read(&mut second).await, None);
     assert!(world.sessions.load(created.key()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_login_that_ends_another_began_when_it_came() {
+    let world = World::with(|builder| builder.max_sessions_per_owner(1));
+    for _ in 0..3 {
+        let created = world.sessions.create(Data::of("ann")).await.unwrap();
+        assert_eq!(created.created_at(), world.clock.now());
+        world.clock.advance(SECOND);
+    }
 }
 
 #[tokio::test]

@@ -131,6 +131,11 @@ fn a_field_is_what_its_type_asks_for() {
 }
 
 #[test]
+fn in_a_latest_a_struct_is_one_value_also_where_the_latest_is_the_type_itself() {
+    assert_eq!(shape_of::<Latest<Nested>>(&json!({ "hits": 5 })), latest(Shape::Value));
+}
+
+#[test]
 fn maps_are_looked_into_and_their_keys_may_be_of_any_type() {
     type Counts<K> = HashMap<K, Counter>;
     let large = u128::MAX.to_string();

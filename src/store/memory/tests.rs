@@ -306,6 +306,21 @@ fn an_expiry_moves_to_an_earlier_time_too() {
     assert!(matches!(poll_once(store.delete_expired(9)), Poll::Ready(Ok(1))));
 }
 
+/// The write found the store full, and another one came before it had all parts to itself.
+#[test]
+fn a_write_that_conflicts_in_a_full_store_ends_no_session_to_make_room() {
+    let now = Timestamp::from_unix_millis(0);
+    let store = MemoryStore::builder().max_bytes(20_000).clock(At::default()).build();
+    let sized = |len| Record { payload: vec![0; len].into(), ..record(9) };
+    let loaded = sized(0);
+    save(&store, 1, &sized(0));
+    save(&store, 2, &sized(15_000));
+    let write = Write::Update { loaded: &loaded };
+    let saved = store.shared.parts.save_in_full(&store_key(1), &sized(10_000), write, now);
+    assert!(matches!(saved, Ok(SaveOutcome::Conflict(_))));
+    assert_eq!(store.len(), 2);
+}
+
 #[test]
 fn a_store_without_a_free_slot_is_full_until_a_session_ends() {
     let store = MemoryStore::new();
