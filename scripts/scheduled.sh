@@ -102,7 +102,7 @@ step_fuzz() {
 step_mutants() {
     install cargo-mutants
     local shard="${MUTANTS_SHARD:-$((10#$(date +%V) - 1))/53}" status=0
-    PATH="$tools/bin:$PATH" cargo mutants --features testing --shard "$shard" --output target --no-shuffle \
+    PATH="$tools/bin:$PATH" cargo mutants --features testing,redis,memcached --shard "$shard" --output target --no-shuffle \
         --file 'src/**' --exclude 'src/import/**' --exclude 'src/testing/**' --exclude 'src/store/*_store/**' \
         --exclude 'src/store/sql/**' --cargo-arg=--lib --cargo-arg=--test=api || status=$?
     # 2 and 3 mean that edits were not noticed, or that tests did not end.

@@ -8,6 +8,9 @@ use crate::{
     store::{Record, Version, take},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Returns the value of a record's row: version `[u8; 16]`, expiry in Unix milliseconds `u64`, big-endian,
 /// then [`Record::to_bytes`].
 pub(super) fn encode(record: &Record) -> Vec<u8> {
