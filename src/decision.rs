@@ -42,7 +42,7 @@ pub(crate) enum Origin {
     /// No valid session came in.
     New,
     /// A valid session came in, or one was committed earlier in this request.
-    Loaded(Box<Live>),
+    Loaded(Live),
     /// The id that came in was replaced by a `regenerate` elsewhere.
     Tombstone,
 }
@@ -51,19 +51,20 @@ pub(crate) enum Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) id: SessionId,
-    pub(crate) record: Record,
+    /// Boxed, since it is large and moves often.
+    pub(crate) record: Box<Record>,
     /// The client has to be sent the token again: a former key sealed it, or a former cookie carried it.
     pub(crate) is_outdated: bool,
 }
 
 impl Live {
-    pub(crate) fn new(id: SessionId, record: Record) -> Box<Self> {
-        Box::new(Self { id, record, is_outdated: false })
+    pub(crate) fn new(id: SessionId, record: Record) -> Self {
+        Self { id, record: Box::new(record), is_outdated: false }
     }
 
     /// Returns the session under the same id with another record.
-    pub(crate) fn with(&self, record: Record) -> Box<Self> {
-        Box::new(Self { record, id: self.id.clone(), is_outdated: self.is_outdated })
+    pub(crate) fn with(&self, record: Record) -> Self {
+        Self { is_outdated: self.is_outdated, ..Self::new(self.id.clone(), record) }
     }
 
     pub(crate) fn key(&self) -> StoreKey {

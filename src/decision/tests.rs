@@ -266,7 +266,7 @@ fn lifetime(expires_at: u64, idle_timeout: Option<IdleTimeout>) -> Lifetime {
     }
 }
 
-fn live(owner: Option<OwnerKey>, lifetime: Lifetime) -> Box<Live> {
+fn live(owner: Option<OwnerKey>, lifetime: Lifetime) -> Live {
     let id = Scope::new("app", "kind").id([7; 32]);
     let record = Record {
         version: Version::from_bytes([7; 16]),
@@ -310,11 +310,8 @@ fn origins() -> Vec<(Origin, Option<OwnerKey>, Timestamp)> {
             for chosen in [None, Some(persistent(3 * TTL)), Some(until_closed(TTL))] {
                 for is_outdated in [false, true] {
                     let live = live(before, lifetime(expires_at, chosen));
-                    origins.push((
-                        Origin::Loaded(Box::new(Live { is_outdated, ..*live })),
-                        after,
-                        at(now),
-                    ));
+                    let origin = Origin::Loaded(Live { is_outdated, ..live });
+                    origins.push((origin, after, at(now)));
                 }
             }
         }
@@ -490,7 +487,7 @@ fn a_save_merges_within_one_identity_and_a_login_with_what_the_visitor_gathered(
         (None, None, REGENERATE, false, [false, false, false]),
     ] {
         let found = with_save(before, after, intents, |save| {
-            let same = save.live.record.clone();
+            let same = Record::clone(&save.live.record);
             let equal = Record { epoch: 4, owner: after, ..same.clone() };
             let other =
                 Record { epoch: 4, owner: Some(OwnerKey::from_bytes([3; 32])), ..same.clone() };
@@ -552,7 +549,7 @@ fn with_own_timeouts(owner: Option<OwnerKey>) -> (Record, Timestamp) {
         has_own_end: true,
         ..lifetime(CREATED + 2 * TTL, Some(persistent(2 * TTL)))
     };
-    (live(owner, own).record, at(CREATED + 1_000))
+    (*live(owner, own).record, at(CREATED + 1_000))
 }
 
 #[test]

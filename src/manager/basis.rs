@@ -29,7 +29,7 @@ pub(crate) struct Incoming {
     /// The host, if the request came from a browser that drops the cookie there.
     pub(super) plain_http_host: Option<Box<str>>,
     /// Further sessions that a destroy ends too: valid or refused ones, and what replaced an old id.
-    pub(super) others: Vec<(StoreKey, Option<Record>)>,
+    pub(super) others: Vec<(StoreKey, Option<Box<Record>>)>,
     /// The old session that the request's session was made from.
     pub(super) imported: Option<Imported>,
     /// The request for `id_generator`; kept only if there is one.
@@ -50,7 +50,7 @@ pub(crate) struct Basis {
     pub(crate) incoming: Arc<Incoming>,
     pub(crate) origin: Origin,
     /// Changes of dropped `Session`s, which the layer will commit.
-    pub(crate) uncommitted: Option<Uncommitted>,
+    pub(crate) uncommitted: Option<Box<Uncommitted>>,
     /// The basis of a session that a dropped `Session` asked to end. The layer will end it.
     pub(crate) ending: Option<Arc<Self>>,
     /// Counts the identities of this request; data of one is never carried into the next.

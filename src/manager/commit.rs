@@ -112,7 +112,7 @@ impl Core {
             intents: basis.intents_with(draft.intents),
             owner,
         };
-        Ok(Basis { identity, uncommitted: Some(uncommitted), ..Basis::clone(basis) })
+        Ok(Basis { identity, uncommitted: Some(Box::new(uncommitted)), ..Basis::clone(basis) })
     }
 
     /// Makes the record that holds a save together with the writes of other requests before it.

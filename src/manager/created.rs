@@ -125,17 +125,14 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     #[doc(alias("insert", "login", "sign in", "new session"))]
     pub async fn create(&self, mut data: T) -> Result<CreatedSession<T>, SessionError> {
         let (live, token, headers) = self.core.create(&mut data).await?;
-        let session = StoredSession::new(live.key(), live.record, data, &self.core);
+        let session = StoredSession::new(live.key(), *live.record, data, &self.core);
         Ok(CreatedSession { session, token, headers })
     }
 }
 
 impl Core {
     /// Begins a session of this data. Returns it, its token, and the headers that set the token.
-    async fn create(
-        &self,
-        data: &mut Data,
-    ) -> Result<(Box<Live>, String, HeaderMap), SessionError> {
+    async fn create(&self, data: &mut Data) -> Result<(Live, String, HeaderMap), SessionError> {
         self.check_tenant("create")?;
         if !self.data_in_token() {
             self.rows_for("create")?;
@@ -143,8 +140,8 @@ impl Core {
         let (now, carrier) = (self.now(), &self.tenant.carrier);
         let prepared = self.prepare(data, None)?;
         let lifetime = self.policy.begun(now, TimeoutChanges::default(), prepared.owner.is_some());
-        let mut live =
-            self.begin(None, self.new_live(None, self.record(&prepared, lifetime, 0))?).await?;
+        let mut live = self.new_live(None, self.record(&prepared, lifetime, 0))?;
+        self.begin(None, &mut live).await?;
         self.end_surplus(live.key(), &mut live.record).await;
         let mut token = String::new();
         self.write_token(&live, now, &mut token)?;

@@ -140,8 +140,8 @@ impl Core {
         if let Some(imported) = &basis.incoming.imported {
             Box::pin(self.mark(imported, None, now)).await?;
         }
-        let live = basis.live().map(|live| (live.key(), Some(&live.record)));
-        let others = basis.incoming.others.iter().map(|(key, record)| (*key, record.as_ref()));
+        let live = basis.live().map(|live| (live.key(), Some(&*live.record)));
+        let others = basis.incoming.others.iter().map(|(key, record)| (*key, record.as_deref()));
         for (key, record) in live.into_iter().chain(others) {
             self.destroy_session(key, record, now).await?;
             self.report(Kind::Destroyed, || key);

@@ -132,7 +132,7 @@ impl Core {
         };
         incoming.imported = is_pending.then(|| Imported { mark, end: end.min(until) });
         let live = Live { id, record, is_outdated: true };
-        Ok(Some((Origin::Loaded(Box::new(live)), Some(data))))
+        Ok(Some((Origin::Loaded(live), Some(data))))
     }
 
     /// Makes the record of an old session. It lives no longer than the old one had left.
@@ -156,7 +156,7 @@ impl Core {
         let owned = prepared.owner.is_some();
         let mut lifetime = self.policy.begun(now, TimeoutChanges::default(), owned);
         lifetime.expires_at = lifetime.expires_at.min(end);
-        Verdict::Current(self.record(&prepared, lifetime, 0))
+        Verdict::Current(Box::new(self.record(&prepared, lifetime, 0)))
     }
 
     /// Judges the session that another request has just made from the same old one. Returns `None` if this request
@@ -171,7 +171,7 @@ impl Core {
             return self.revocation(rows, &id.store_key(), now).await;
         }
         let row = rows.look_up(&id.store_key(), &|_| true).await;
-        self.judge(&|| id.store_key(), row, now).map(Some)
+        self.judge(&|| id.store_key(), row.map(|row| row.map(Box::new)), now).map(Some)
     }
 
     /// Returns where marks are kept, if there is such a place.

@@ -35,8 +35,8 @@ impl Core {
         let mut tokens = self.read_tokens(parts, now);
         for claim in &mut tokens.claims {
             if claim.issued_at.is_none() {
-                claim.record =
-                    self.rows_for("load")?.look_up(&claim.id.store_key(), &|_| true).await;
+                let row = self.rows_for("load")?.look_up(&claim.id.store_key(), &|_| true).await;
+                claim.record = row.map(|row| row.map(Box::new));
             } else if let (Some(list), Ok(Some(record))) = (self.list(), &claim.record)
                 && self.policy.ends_at(&record.lifetime) > now
             {
@@ -44,7 +44,8 @@ impl Core {
                 claim.revoked = revoked.map(Box::new);
             }
         }
-        let (mut incoming, mut origin, mut data) = self.choose(parts, keep, tokens, now)?;
+        let mut incoming = self.incoming(parts, keep, &tokens, now);
+        let (mut origin, mut data) = self.choose(parts, tokens.claims, &mut incoming)?;
         if origin == Origin::New && !incoming.meets_newer && !self.imports.is_empty() {
             let found = Box::pin(self.import(parts, &mut incoming)).await?;
             (origin, data) = found.unwrap_or((origin, data));
@@ -59,8 +60,9 @@ impl Core {
         keep: fn(&Parts) -> Arc<Parts>,
     ) -> Result<Box<Draft>> {
         let now = self.now();
-        let (incoming, origin, data) =
-            self.choose(parts, keep, self.read_tokens(parts, now), now)?;
+        let tokens = self.read_tokens(parts, now);
+        let mut incoming = self.incoming(parts, keep, &tokens, now);
+        let (origin, data) = self.choose(parts, tokens.claims, &mut incoming)?;
         Ok(self.first_draft(incoming, origin, data))
     }
 
@@ -74,17 +76,39 @@ impl Core {
         Box::new(Draft::new(basis, data.unwrap_or_else(|| self.data.default())))
     }
 
+    /// Notes the facts of a request, before its sessions are judged.
+    fn incoming(
+        &self,
+        parts: &Parts,
+        keep: fn(&Parts) -> Arc<Parts>,
+        &Tokens { arrived, removes_formers, .. }: &Tokens,
+        now: Timestamp,
+    ) -> Incoming {
+        let dropping = if arrived { None } else { self.tenant.carrier.host_that_drops(parts) };
+        Incoming {
+            arrived,
+            removes_formers,
+            meets_newer: false,
+            opened_at: now,
+            extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
+            route: Route::of(parts),
+            others: Vec::new(),
+            imported: None,
+            plain_http_host: dropping.map(Box::from),
+            parts: self.generate_id.is_some().then(|| keep(parts)),
+            early_id: Mutex::new(None),
+        }
+    }
+
     /// Judges the sessions that came in, and chooses one. It has no data if none is valid.
     fn choose(
         &self,
         parts: &Parts,
-        keep: fn(&Parts) -> Arc<Parts>,
-        tokens: Tokens,
-        now: Timestamp,
-    ) -> Result<(Incoming, Origin, Option<Box<Data>>)> {
-        let Tokens { arrived, removes_formers, mut claims } = tokens;
-        let (mut origin, mut others, mut meets_newer) = (Origin::New, Vec::new(), false);
-        let mut failed = Ok(());
+        mut claims: Vec<Claim>,
+        incoming: &mut Incoming,
+    ) -> Result<(Origin, Option<Box<Data>>)> {
+        let (now, others) = (incoming.opened_at, &mut incoming.others);
+        let (mut origin, mut failed) = (Origin::New, Ok(()));
         claims.retain_mut(|claim| {
             let session = || claim.id.store_key();
             let is_current =
@@ -104,7 +128,7 @@ impl Core {
                 }
                 Ok(Verdict::Expired(record)) => others.push((session(), record)),
                 Ok(Verdict::Unreadable(error)) => {
-                    meets_newer |= matches!(error, StoreError::Newer);
+                    incoming.meets_newer |= matches!(error, StoreError::Newer);
                     others.push((session(), None));
                 }
                 Ok(Verdict::Current(_) | Verdict::Absent) => {}
@@ -130,7 +154,7 @@ impl Core {
                 Some(data) if newest.is_none() => {
                     newest = Some(data);
                     let is_outdated = former_key || in_former_cookie;
-                    origin = Origin::Loaded(Box::new(Live { id, record, is_outdated }));
+                    origin = Origin::Loaded(Live { id, record, is_outdated });
                 }
                 _ => others.push((session(), Some(record))),
             }
@@ -138,21 +162,7 @@ impl Core {
         if valid > 1 {
             self.events.report(Kind::Ambiguous { valid }, || None);
         }
-        let dropping = if arrived { None } else { self.tenant.carrier.host_that_drops(parts) };
-        let incoming = Incoming {
-            arrived,
-            removes_formers,
-            meets_newer,
-            opened_at: now,
-            extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),
-            route: Route::of(parts),
-            others,
-            imported: None,
-            plain_http_host: dropping.map(Box::from),
-            parts: self.generate_id.is_some().then(|| keep(parts)),
-            early_id: Mutex::new(None),
-        };
-        Ok((incoming, origin, newest))
+        Ok((origin, newest))
     }
 
     /// Returns `true` if a session has not ended, and this version of the application can read it.
@@ -164,7 +174,7 @@ impl Core {
     pub(super) fn judge(
         &self,
         session: &dyn Fn() -> StoreKey,
-        stored: Result<Option<Record>, StoreError>,
+        stored: Result<Option<Box<Record>>, StoreError>,
         now: Timestamp,
     ) -> Result<Verdict> {
         // A replaced id is remembered for seconds, by the clock of another node. Within the skew the store decides.

@@ -410,13 +410,13 @@ impl Core {
         if matches!(&row, Ok(Some(record)) if !record.tombstone && !is_ours(record)) {
             return Ok(None);
         }
-        let mut record = match self.judge(&|| key, row, self.now())? {
+        let mut record = match self.judge(&|| key, row.map(|row| row.map(Box::new)), self.now())? {
             Verdict::Current(record) => record,
             Verdict::Unreadable(error) => return Err(error.into()),
             Verdict::Tombstone(_) | Verdict::Expired(_) | Verdict::Absent => return Ok(None),
         };
         let data = self.read(&|| key, &mut record, None)?;
-        Ok(data.map(|data| StoredSession::new(key, record, data, self)))
+        Ok(data.map(|data| StoredSession::new(key, *record, data, self)))
     }
 
     /// `update` of a request's own session. Returns the request's next basis if the row changed.
@@ -430,7 +430,7 @@ impl Core {
         if Box::pin(self.save_imported(basis, self.now())).await? {
             return Err(self.gone(Some(live.key())));
         }
-        let session = StoredSession::new(live.key(), record, self.data_of(basis)?, self);
+        let session = StoredSession::new(live.key(), *record, self.data_of(basis)?, self);
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
         let expiry = Expiry::OfRequest { extends: basis.incoming.extends };
         let session = self.apply(rows, session, &is_meant, expiry, change).await?;

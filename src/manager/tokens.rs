@@ -49,11 +49,11 @@ pub(super) struct Tokens {
 /// The result of a check of a session, without its data.
 pub(super) enum Verdict {
     /// It has not ended; its data is still to be judged.
-    Current(Record),
+    Current(Box<Record>),
     /// Its id was replaced.
     Tombstone(Option<Successor>),
     /// It has expired, and its row is still there.
-    Expired(Option<Record>),
+    Expired(Option<Box<Record>>),
     /// It is damaged, or a newer node wrote it.
     Unreadable(StoreError),
     Absent,
@@ -67,7 +67,7 @@ pub(super) struct Claim {
     /// If the token carries the data.
     pub(super) issued_at: Option<Timestamp>,
     /// The record that the token carries; with a store the record that is to be loaded.
-    pub(super) record: Result<Option<Record>, StoreError>,
+    pub(super) record: Result<Option<Box<Record>>, StoreError>,
     /// The verdict of the revocation list, if the session is in the list.
     pub(super) revoked: Option<Box<Verdict>>,
 }
@@ -162,7 +162,7 @@ impl Core {
         &self,
         mut rest: Bytes,
         now: Timestamp,
-    ) -> Result<(Timestamp, Result<Option<Record>, StoreError>), BadToken> {
+    ) -> Result<(Timestamp, Result<Option<Box<Record>>, StoreError>), BadToken> {
         let issued_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         let expires_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         if issued_at > now.saturating_add(self.clock_skew) {
@@ -172,7 +172,8 @@ impl Core {
             Ok(record) if record.is_sealed || record.kind != 0 => Err(BadToken::Forged),
             Ok(record) => {
                 let end = issued_at.saturating_add(self.ttl_of(&record));
-                Ok((issued_at, Ok(Some(record.with_expires_at(expires_at.min(end))))))
+                let record = record.with_expires_at(expires_at.min(end));
+                Ok((issued_at, Ok(Some(Box::new(record)))))
             }
             // No node needs the data of an expired token.
             Err(StoreError::Newer) if expires_at > now => Ok((issued_at, Err(StoreError::Newer))),

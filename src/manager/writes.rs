@@ -71,8 +71,9 @@ impl Core {
             RowAction::None => basis.origin.clone(),
             RowAction::Create(prepared, lifetime) => {
                 let incoming = Some(&*basis.incoming);
-                let live = self.new_live(incoming, self.record(prepared, *lifetime, 0))?;
-                Origin::Loaded(self.begin(incoming, live).await?)
+                let mut live = self.new_live(incoming, self.record(prepared, *lifetime, 0))?;
+                self.begin(incoming, &mut live).await?;
+                Origin::Loaded(live)
             }
             RowAction::Update(save) => Origin::Loaded(match self.rows() {
                 Some(rows) => Box::pin(self.update_row(rows, save)).await?,
@@ -127,20 +128,16 @@ impl Core {
     }
 
     /// Begins a session, of a request or outside of one.
-    pub(super) async fn begin(
-        &self,
-        incoming: Option<&Incoming>,
-        live: Box<Live>,
-    ) -> Result<Box<Live>> {
-        let live = self.insert(incoming, live).await?;
+    pub(super) async fn begin(&self, incoming: Option<&Incoming>, live: &mut Live) -> Result<()> {
+        self.insert(incoming, live).await?;
         self.report(Kind::Created, || live.key());
-        Ok(live)
+        Ok(())
     }
 
     /// Stores a session under its new id, or under another one if that id is in use.
-    async fn insert(&self, incoming: Option<&Incoming>, mut live: Box<Live>) -> Result<Box<Live>> {
+    async fn insert(&self, incoming: Option<&Incoming>, live: &mut Live) -> Result<()> {
         let Some(rows) = self.rows() else {
-            return Ok(live);
+            return Ok(());
         };
         let mut draws = 1;
         while Box::pin(rows.save(&live.key(), &live.record, Write::Create)).await?
@@ -152,15 +149,11 @@ impl Core {
             draws += 1;
             live.id = self.next_id(incoming)?;
         }
-        Ok(live)
+        Ok(())
     }
 
     /// Makes a session with a new id, if its token fits.
-    pub(super) fn new_live(
-        &self,
-        incoming: Option<&Incoming>,
-        record: Record,
-    ) -> Result<Box<Live>> {
+    pub(super) fn new_live(&self, incoming: Option<&Incoming>, record: Record) -> Result<Live> {
         self.check_fits(&record)?;
         Ok(Live::new(self.next_id(incoming)?, record))
     }
@@ -207,7 +200,7 @@ impl Core {
 
     /// Moves a row's expiry, or writes the row with today's keys; `None` if another request changed the row first: its
     /// cookie counts.
-    async fn touch(&self, live: &Live, expires_at: Timestamp) -> Result<Option<Box<Live>>> {
+    async fn touch(&self, live: &Live, expires_at: Timestamp) -> Result<Option<Live>> {
         let (key, loaded) = (live.key(), &live.record);
         let mut record = loaded.clone().with_expires_at(expires_at);
         if let Some(rows) = self.rows() {
@@ -229,7 +222,7 @@ impl Core {
     }
 
     /// Saves over the row of a session.
-    pub(super) async fn update_row(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Box<Live>> {
+    pub(super) async fn update_row(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Live> {
         let key = &save.live.key();
         let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
         let mut record = self.row_of(rows, save).await?;
@@ -240,7 +233,7 @@ impl Core {
     }
 
     /// Makes the session of a save that only the token carries.
-    fn updated(&self, save: &Save<'_>) -> Result<Box<Live>> {
+    fn updated(&self, save: &Save<'_>) -> Result<Live> {
         let record = self.record_of(save);
         self.check_fits(&record)?;
         self.report(Kind::Saved, || save.live.key());
@@ -248,7 +241,7 @@ impl Core {
     }
 
     /// Gives a session a new id.
-    async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>> {
+    async fn rotate(&self, basis: &Basis, save: &Save<'_>) -> Result<Live> {
         let rotated = match self.rows() {
             Some(rows) => self.rotate_row(basis, rows, save).await?,
             None => self.rotate_token(basis, save).await?,
@@ -261,21 +254,17 @@ impl Core {
     /// Writes the new row, which ends by itself soon; then a tombstone over the old row at the version this
     /// request loaded, so that no write of another request is lost and no logout undone; then the new row's
     /// life. Dropped between these writes, it leaves one session at most.
-    async fn rotate_row(
-        &self,
-        basis: &Basis,
-        rows: Rows<'_>,
-        save: &Save<'_>,
-    ) -> Result<Box<Live>> {
+    async fn rotate_row(&self, basis: &Basis, rows: Rows<'_>, save: &Save<'_>) -> Result<Live> {
         let mut record = self.row_of(rows, save).await?;
         let soon = save.now.saturating_add(self.unfinished_life());
         let first = record.clone().with_expires_at(soon.min(record.expires_at()));
         let incoming = Some(&*basis.incoming);
-        let begun = self.insert(incoming, self.new_live(incoming, first)?).await?;
+        let mut begun = self.new_live(incoming, first)?;
+        self.insert(incoming, &mut begun).await?;
         let (old, new, first) = (save.live.key(), begun.key(), &begun.record);
         let end = save.now.saturating_add(self.tombstone_life());
         let tombstone = self.tombstone(save.now, end, Some(Successor::new(new, save)));
-        let mut replaced = save.live.record.clone();
+        let mut replaced = Record::clone(&save.live.record);
         let again = |theirs: &Record| {
             record = self.reconciled(save, theirs)?;
             replaced = theirs.clone();
@@ -321,12 +310,12 @@ impl Core {
     }
 
     /// Gives a session of cookie mode a new id, and enters the old one into the list, if there is one.
-    async fn rotate_token(&self, basis: &Basis, save: &Save<'_>) -> Result<Box<Live>> {
+    async fn rotate_token(&self, basis: &Basis, save: &Save<'_>) -> Result<Live> {
         let live = self.new_live(Some(&basis.incoming), self.record_of(save))?;
         if let Some(list) = self.list() {
             let old = save.live.key();
             let successor = Successor::new(live.key(), save);
-            let replaced = Some(&save.live.record);
+            let replaced = Some(&*save.live.record);
             let earlier = self.revoke(list, &old, replaced, Some(successor), save.now).await?;
             if let Some(earlier) = earlier
                 && !self.may_follow(list, save, &earlier).await?
