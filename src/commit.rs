@@ -223,7 +223,7 @@ impl<T> SessionManager<T> {
     /// If the future is dropped, the session may have ended or not. It is safe to call again.
     #[doc(alias("logout", "sign out"))]
     pub async fn destroy_in(&self, parts: &Parts) -> Result<SessionCommit, SessionError> {
-        let cell = RequestSessions::seen_in(&parts.extensions).cell(&self.core, parts)?;
+        let cell = RequestSessions::seen_in(&parts.extensions).cell(self.core.clone(), parts)?;
         let mut draft = cell.hand_out_to_end(parts).await?;
         draft.intents.destroy = true;
         if let Some(commit) = cell.commit(draft) {

@@ -165,28 +165,36 @@ impl Registry {
     }
 
     /// Returns the cell of a manager's session. The first call makes it.
-    pub(crate) fn cell(self: &Arc<Self>, core: &Core, parts: &Parts) -> Result<Cell> {
-        let found = self.cells().find(|cell| cell.core.is_same(core));
+    pub(crate) fn cell(self: Arc<Self>, core: Core, parts: &Parts) -> Result<Cell> {
+        if let Some(place) = self.place_of(&core) {
+            return Ok(Cell::new(self, place));
+        }
         // The application's code, so it runs outside the lock.
-        let make = || core.for_request(parts).and_then(|core| self.add(core));
-        found.map_or_else(make, Ok).inspect_err(|_| self.fate.fail(core))
+        let own = core.of_request(parts).inspect_err(|_| self.fate.fail(&core))?;
+        self.add(own.unwrap_or(core)).map(|place| Cell::new(self, place))
     }
 
-    fn add(self: &Arc<Self>, core: Core) -> Result<Cell> {
-        let (_adding, carrier) = (lock(&self.adding), &core.tenant.carrier);
-        if let Some(cell) = self.cells().find(|cell| cell.core.is_same(&core)) {
-            return Ok(cell);
+    fn place_of(&self, core: &Core) -> Option<usize> {
+        self.slots().position(|slot| slot.core.is_same(core))
+    }
+
+    /// Adds the session of a manager, and returns its place.
+    fn add(&self, core: Core) -> Result<usize> {
+        // Most requests have one session, which needs no lock.
+        let Err(slot) = self.first.set(Slot::new(core)) else { return Ok(0) };
+        let (_adding, core) = (lock(&self.adding), slot.core);
+        if let Some(place) = self.place_of(&core) {
+            return Ok(place);
         }
+        let carrier = &core.tenant.carrier;
         let clash = self.slots().find_map(|slot| slot.core.tenant.carrier.clash_with(carrier));
         if let Some(carrier) = clash {
+            self.fate.fail(&core);
             return Err(SessionError::DuplicateName { carrier: carrier.to_owned() });
         }
         let place = self.slots().count();
-        match self.slots().last() {
-            None => _ = self.first.set(Slot::new(core)),
-            Some(last) => _ = last.next.set(Box::new(Slot::new(core))),
-        }
-        Ok(Cell::new(self.clone(), place))
+        let _ = self.slots().last().map(|last| last.next.set(Box::new(Slot::new(core))));
+        Ok(place)
     }
 
     /// Forgets the uncommitted changes and the errors of attempts since a copy of the request was made.
@@ -218,9 +226,7 @@ impl Registry {
 
     /// Renders the error that became a response, as its manager asks.
     pub(crate) fn render(&self, response: &mut Response) {
-        let Some(Failed(error)) = response.extensions().get::<Failed>() else {
-            return;
-        };
+        let Some(Failed(error)) = response.extensions().get::<Failed>() else { return };
         let first = || self.first.get().map(|slot| slot.core.clone());
         let failed = lock(&self.fate.failed).clone().or_else(first);
         if let Some(core) = &failed

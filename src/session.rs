@@ -174,9 +174,8 @@ where
     type Rejection = SessionError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let manager = state.session_manager();
         let registry = RequestSessions::of(&mut parts.extensions).clone();
-        let cell = registry.cell(&manager.core, parts)?;
+        let cell = registry.cell(state.session_manager().core, parts)?;
         let draft = Some(cell.hand_out(parts).await?);
         let (is_read, copies) = (AtomicBool::new(false), cell.fate().copies());
         Ok(Self { draft, is_read, copies, cell, data: PhantomData })

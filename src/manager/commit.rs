@@ -48,31 +48,34 @@ impl Core {
     /// or `None` if nothing was done.
     pub(crate) async fn commit(&self, draft: &mut Draft) -> Result<Option<Basis>> {
         let (basis, now) = (draft.basis.clone(), self.now());
-        let change = self.change(draft)?;
-        let uncommitted = basis.uncommitted.as_ref();
         let intents = basis.intents_with(draft.intents);
-        let ours = change.or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
-        let changed = ours.as_ref().is_some_and(|ours| {
-            uncommitted.is_none_or(|earlier| !self.is_same_data(&earlier.before, ours))
-        });
-        let situation = Situation {
-            origin: &basis.origin,
-            intents: &intents,
-            changed,
-            data_in_token: self.data_in_token(),
-            has_list: self.list().is_some(),
-            extends: basis.incoming.extends,
-            policy: &self.policy,
-            now,
-        };
         let mut identity = basis.identity;
-        let decision = decide(&situation, || {
-            // Dropped `Session`s left their data as it was before `before_save`, which may change the owner.
-            let named = uncommitted.map(|_| self.owner_of(&*draft.data));
-            let prepared = self.prepare(&mut *draft.data, ours)?;
-            identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
-            Ok(prepared)
-        })?;
+        // A block, so that the future does not keep what only the decision needs.
+        let decision = {
+            let change = self.take_change(draft)?;
+            let uncommitted = basis.uncommitted.as_ref();
+            let ours = change.or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
+            let changed = ours.as_ref().is_some_and(|ours| {
+                uncommitted.is_none_or(|earlier| !self.is_same_data(&earlier.before, ours))
+            });
+            let situation = Situation {
+                origin: &basis.origin,
+                intents: &intents,
+                changed,
+                data_in_token: self.data_in_token(),
+                has_list: self.list().is_some(),
+                extends: basis.incoming.extends,
+                policy: &self.policy,
+                now,
+            };
+            decide(&situation, || {
+                // Dropped `Session`s left their data as it was before `before_save`, which may change the owner.
+                let named = uncommitted.map(|_| self.owner_of(&*draft.data));
+                let prepared = self.prepare(&mut *draft.data, ours)?;
+                identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
+                Ok(prepared)
+            })?
+        };
         let committed = self.carry_out(&basis, &decision, identity, now).await?;
         self.warn_of_cut_timeouts(&intents.timeouts, committed.as_ref());
         Ok(committed)
@@ -98,7 +101,7 @@ impl Core {
         if draft.intents.destroy {
             return Ok(draft.basis.with_ending());
         }
-        let change = self.change(draft)?;
+        let change = self.take_change(draft)?;
         let basis = &draft.basis;
         let found = match basis.handed_out(self).or(draft.base.as_ref()) {
             Some(found) => found.clone(),

@@ -149,24 +149,24 @@ impl Core {
         Self(Arc::new(Base { home, chosen: None, ..Base::clone(&self.0) }))
     }
 
-    /// Returns the core for one request: with the store, the cookie and the audience that the options choose.
-    pub(crate) fn for_request(&self, parts: &Parts) -> Result<Self> {
-        let mut core = self.clone();
-        let base = &mut core.0;
+    /// Returns the core of one request, with the store, the cookie and the audience that the options choose; `None` if
+    /// they choose none.
+    pub(crate) fn of_request(&self, parts: &Parts) -> Result<Option<Self>> {
+        let mut own = None;
         if let Home::StoreFor(choose) = &*self.home {
             let store = choose(parts).inspect_err(|_| {
                 self.events.report(Kind::StoreError { operation: "store_for" }, || None);
             });
-            Arc::make_mut(base).chosen = Some(store?);
+            Arc::make_mut(&mut own.get_or_insert_with(|| self.clone()).0).chosen = Some(store?);
         }
         if self.cookie_for.is_some() || self.audience_for.is_some() {
             let tenant = self.settings.tenant(Some(parts)).map_err(SessionError::Config)?;
             for risk in &tenant.carrier.template.risks {
                 self.warn(risk, None, None);
             }
-            Arc::make_mut(base).tenant = Arc::new(tenant);
+            Arc::make_mut(&mut own.get_or_insert_with(|| self.clone()).0).tenant = Arc::new(tenant);
         }
-        Ok(core)
+        Ok(own)
     }
 
     /// Returns `true` if both are of the same `build` or the same `with_store`.

@@ -5,7 +5,9 @@ use std::{fmt, ops::Deref};
 use http::HeaderMap;
 
 use super::{SessionManager, any_data::Data, core::Core, stored::StoredSession};
-use crate::{decision::Live, error::SessionError, expiry::TimeoutChanges};
+use crate::{
+    decision::Live, error::SessionError, event::SessionEventKind as Kind, expiry::TimeoutChanges,
+};
 
 /// A session that [`SessionManager::create`] began, and its token. It derefs to the [`StoredSession`].
 ///
@@ -141,7 +143,8 @@ impl Core {
         let prepared = self.prepare(data, None)?;
         let lifetime = self.policy.begun(now, TimeoutChanges::default(), prepared.owner.is_some());
         let mut live = self.new_live(None, self.record(&prepared, lifetime, 0))?;
-        self.begin(None, &mut live).await?;
+        self.insert(None, &mut live).await?;
+        self.report(Kind::Created, || live.key());
         self.end_surplus(live.key(), &mut live.record).await;
         let mut token = String::new();
         self.write_token(&live, now, &mut token)?;

@@ -47,9 +47,7 @@ impl Core {
             return self.decode_payload(&record.payload).map(Some);
         };
         let value = serde_json::from_slice(&record.payload).map_err(|_| StoreError::Corrupt)?;
-        let Ok(value) = migrate(record.schema, value) else {
-            return Ok(None);
-        };
+        let Ok(value) = migrate(record.schema, value) else { return Ok(None) };
         let migrated = serde_json::to_vec(&value).map_err(|_| StoreError::Corrupt)?;
         self.decode_payload(&migrated).map(Some)
     }
@@ -86,10 +84,10 @@ impl Core {
         &mut draft.data
     }
 
-    /// Returns the encoded data of the draft if it differs from the data before the first mutable borrow.
-    pub(crate) fn change(&self, draft: &mut Draft) -> Result<Option<Bytes>> {
+    /// Returns `true` if the data of the draft differs from the data before the first mutable borrow.
+    pub(crate) fn is_changed(&self, draft: &mut Draft) -> Result<bool> {
         let Some(base) = draft.base.as_ref().filter(|_| !draft.intents.destroy) else {
-            return Ok(None);
+            return Ok(false);
         };
         if draft.encoded.is_none() {
             let encoded = self.encode(&*draft.data)?;
@@ -100,7 +98,12 @@ impl Core {
                 draft.encoded = Some(encoded);
             }
         }
-        Ok(draft.encoded.clone())
+        Ok(draft.encoded.is_some())
+    }
+
+    /// Takes the encoded data of the draft if it differs from the data before the first mutable borrow.
+    pub(super) fn take_change(&self, draft: &mut Draft) -> Result<Option<Bytes>> {
+        Ok(if self.is_changed(draft)? { draft.encoded.take() } else { None })
     }
 
     /// Returns `true` if two encodings mean the same.
@@ -206,7 +209,7 @@ impl Core {
             return Ok(());
         }
         let is_other = onto.identity != draft.basis.identity;
-        let change = self.change(draft)?;
+        let change = self.take_change(draft)?;
         if is_other && onto.live().is_none() && (change.is_some() || draft.intents.any()) {
             return Err(self.gone(None));
         }

@@ -174,9 +174,7 @@ impl Core {
                 notice.settle(earlier.is_none());
                 earlier
             };
-            let Some(successor) = tombstone.as_ref().and_then(Successor::of) else {
-                return Ok(());
-            };
+            let Some(successor) = tombstone.as_ref().and_then(Successor::of) else { return Ok(()) };
             (key, record) = (successor.key, None);
             pauses.check()?;
         }

@@ -10,7 +10,7 @@ use super::{
     core::Core,
     endings::Successor,
     rows::Rows,
-    tokens::{Claim, Tokens, Verdict},
+    tokens::{Claim, Found, Tokens, Verdict},
 };
 use crate::{
     clock::Timestamp,
@@ -174,7 +174,7 @@ impl Core {
     pub(super) fn judge(
         &self,
         session: &dyn Fn() -> StoreKey,
-        stored: Result<Option<Box<Record>>, StoreError>,
+        stored: Found,
         now: Timestamp,
     ) -> Result<Verdict> {
         // A replaced id is remembered for seconds, by the clock of another node. Within the skew the store decides.

@@ -144,7 +144,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Config`] if a chosen cookie or audience cannot be used.
     #[doc(alias = "tenant")]
     pub fn for_request(&self, parts: &Parts) -> Result<Self, SessionError> {
-        Ok(Self::new(self.core.for_request(parts)?))
+        let own = self.core.of_request(parts)?;
+        Ok(own.map_or_else(|| self.clone(), Self::new))
     }
 
     /// Returns a stored session; `None` if it has ended, has a new id, or is rejected by

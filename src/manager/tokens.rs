@@ -59,6 +59,9 @@ pub(super) enum Verdict {
     Absent,
 }
 
+/// The record of a session that was looked for.
+pub(super) type Found = Result<Option<Box<Record>>, StoreError>;
+
 /// The session that an authenticated token, or a plain id, names.
 pub(super) struct Claim {
     pub(super) id: SessionId,
@@ -67,7 +70,7 @@ pub(super) struct Claim {
     /// If the token carries the data.
     pub(super) issued_at: Option<Timestamp>,
     /// The record that the token carries; with a store the record that is to be loaded.
-    pub(super) record: Result<Option<Box<Record>>, StoreError>,
+    pub(super) record: Found,
     /// The verdict of the revocation list, if the session is in the list.
     pub(super) revoked: Option<Box<Verdict>>,
 }
@@ -158,11 +161,7 @@ impl Core {
     /// Reads the part after the id in a token that carries its data.
     ///
     /// The token ends no later than today's rules allow, so that the revocation list can forget its id.
-    fn read_data(
-        &self,
-        mut rest: Bytes,
-        now: Timestamp,
-    ) -> Result<(Timestamp, Result<Option<Box<Record>>, StoreError>), BadToken> {
+    fn read_data(&self, mut rest: Bytes, now: Timestamp) -> Result<(Timestamp, Found), BadToken> {
         let issued_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         let expires_at = take_time(&mut rest).ok_or(BadToken::Forged)?;
         if issued_at > now.saturating_add(self.clock_skew) {

@@ -72,7 +72,8 @@ impl Core {
             RowAction::Create(prepared, lifetime) => {
                 let incoming = Some(&*basis.incoming);
                 let mut live = self.new_live(incoming, self.record(prepared, *lifetime, 0))?;
-                self.begin(incoming, &mut live).await?;
+                self.insert(incoming, &mut live).await?;
+                self.report(Kind::Created, || live.key());
                 Origin::Loaded(live)
             }
             RowAction::Update(save) => Origin::Loaded(match self.rows() {
@@ -127,18 +128,9 @@ impl Core {
         })
     }
 
-    /// Begins a session, of a request or outside of one.
-    pub(super) async fn begin(&self, incoming: Option<&Incoming>, live: &mut Live) -> Result<()> {
-        self.insert(incoming, live).await?;
-        self.report(Kind::Created, || live.key());
-        Ok(())
-    }
-
     /// Stores a session under its new id, or under another one if that id is in use.
-    async fn insert(&self, incoming: Option<&Incoming>, live: &mut Live) -> Result<()> {
-        let Some(rows) = self.rows() else {
-            return Ok(());
-        };
+    pub(super) async fn insert(&self, incoming: Option<&Incoming>, live: &mut Live) -> Result<()> {
+        let Some(rows) = self.rows() else { return Ok(()) };
         let mut draws = 1;
         while Box::pin(rows.save(&live.key(), &live.record, Write::Create)).await?
             != SaveOutcome::Saved

@@ -5,7 +5,10 @@ mod dropped;
 use std::{
     collections::VecDeque,
     ops::Deref,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{HeaderMap, request::Parts};
@@ -39,6 +42,8 @@ impl Deref for Cell {
 pub(crate) struct Slot {
     pub(crate) core: Core,
     state: Mutex<State>,
+    /// Set once the state has a basis, so that the question takes no lock.
+    is_loaded: AtomicBool,
     /// Held by the extractor that loads the session, and later by the commit that is under way.
     turn: AsyncMutex<()>,
     /// The request's session of another manager.
@@ -77,6 +82,12 @@ impl State {
         self.basis.clone().ok_or(SessionError::Closed)
     }
 
+    /// Returns the basis if another commit came after the draft was handed out.
+    fn newer_than(&self, draft: &Draft) -> Result<Option<Arc<Basis>>> {
+        let basis = self.basis.as_ref().ok_or(SessionError::Closed)?;
+        Ok(if Arc::ptr_eq(&draft.basis, basis) { None } else { Some(basis.clone()) })
+    }
+
     fn has_nothing_to_fold(&self) -> bool {
         self.waiting.is_empty() && !self.is_in_doubt
     }
@@ -95,6 +106,17 @@ impl State {
     /// Notes that a `SessionCommit` is made for the latest outcome.
     fn promise(&mut self) {
         (self.is_promised, self.is_read) = (true, false);
+    }
+
+    /// Drops changes of dropped `Session`s that may be stored already, so that they are not committed twice.
+    fn forget_doubtful(&mut self) {
+        if !std::mem::take(&mut self.is_in_doubt) {
+            return;
+        }
+        let is_known = self.folded.first().is_some_and(|(_, before)| before.uncommitted.is_none());
+        let oldest = self.folded.drain(..).map(|(copies, _)| copies).min().filter(|_| is_known);
+        self.forget_uncommitted();
+        self.refused.get_or_insert((oldest.unwrap_or_default(), SessionError::Conflict));
     }
 
     /// Drops the folded changes.
@@ -161,11 +183,12 @@ impl Cell {
             let state = &mut *lock(&self.state);
             Arc::ptr_eq(state.basis.get_or_insert_with(|| draft.basis.clone()), &draft.basis)
         };
+        self.is_loaded.store(true, Ordering::Release);
         if is_first { Ok(draft) } else { self.hand_out_loaded() }
     }
 
     fn is_loaded(&self) -> bool {
-        lock(&self.state).basis.is_some()
+        self.is_loaded.load(Ordering::Acquire)
     }
 
     fn hand_out_loaded(&self) -> Result<Box<Draft>> {
@@ -195,34 +218,33 @@ impl Cell {
             return None;
         }
         Some(Box::pin(async {
-            let committed = self.commit_in_turn(draft).await;
-            committed.inspect_err(|_| self.fate().fail(&self.core))?;
-            lock(&self.state).promise();
+            let turn = self.commit_in_turn(draft).await;
+            let turn = turn.inspect_err(|_| self.fate().fail(&self.core))?;
+            let mut state =
+                turn.as_ref().map_or_else(|| lock(&self.state), |_| self.fold_waiting());
+            state.promise();
             Ok(())
         }))
     }
 
-    async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<()> {
-        let is_changed = draft.intents.any() || self.core.change(&mut draft)?.is_some();
-        if !is_changed && (self.fate().is(Fate::CLOSED) || self.is_stale(&draft)?) {
-            return Ok(());
+    /// Commits a draft, and returns the turn; `None` if an unchanged `Session` has nothing to do.
+    async fn commit_in_turn(&self, mut draft: Box<Draft>) -> Result<Option<Turn<'_, ()>>> {
+        let is_changed = draft.intents.any() || self.core.is_changed(&mut draft)?;
+        if !is_changed
+            && (self.fate().is(Fate::CLOSED) || lock(&self.state).newer_than(&draft)?.is_some())
+        {
+            return Ok(None);
         }
-        let Some(_turn) = self.turn(is_changed).await? else {
-            return Ok(());
-        };
-        self.fold_waiting();
-        if !is_changed && self.is_stale(&draft)? {
-            return Ok(());
+        let Some(turn) = self.turn(is_changed).await? else { return Ok(None) };
+        let newer = self.fold_waiting().newer_than(&draft)?;
+        if let Some(newer) = newer {
+            if !is_changed {
+                return Ok(None);
+            }
+            self.core.rebase(&newer, &mut draft)?;
         }
-        self.core.rebase(&self.basis()?, &mut draft)?;
         self.commit_onto(draft).await?;
-        self.fold_waiting();
-        Ok(())
-    }
-
-    /// Returns `true` if another commit came after the draft was handed out.
-    fn is_stale(&self, draft: &Draft) -> Result<bool> {
-        Ok(!Arc::ptr_eq(&draft.basis, &self.basis()?))
+        Ok(Some(turn))
     }
 
     /// Commits a draft of the current basis; the caller has the turn.
@@ -235,7 +257,7 @@ impl Cell {
         lock(&self.state).is_in_doubt = true;
         let committed = self.core.commit(&mut draft).await;
         match committed {
-            Err(SessionError::Store(_)) => self.forget_doubtful(),
+            Err(SessionError::Store(_)) => lock(&self.state).forget_doubtful(),
             _ => lock(&self.state).is_in_doubt = false,
         }
         self.finish(committed?)
@@ -284,8 +306,7 @@ impl Cell {
     ) -> BoxFuture<'a, Box<Draft>> {
         Box::pin(async {
             let _turn = self.turn(true).await?;
-            self.fold_waiting();
-            let mut current = self.basis()?;
+            let mut current = self.fold_waiting().basis()?;
             if !self.core.rests(&current) {
                 self.commit_onto(self.core.draft_of(current)?).await?;
                 current = self.basis()?;
@@ -317,7 +338,13 @@ impl Cell {
 
 impl Slot {
     pub(super) fn new(core: Core) -> Self {
-        Self { core, state: Mutex::default(), turn: AsyncMutex::default(), next: OnceLock::new() }
+        Self {
+            core,
+            state: Mutex::default(),
+            is_loaded: AtomicBool::new(false),
+            turn: AsyncMutex::default(),
+            next: OnceLock::new(),
+        }
     }
 
     /// Puts the latest outcome into a response, and marks the response as this visitor's own.
@@ -327,7 +354,7 @@ impl Slot {
             let mut state = lock(&self.state);
             state.is_delivered = true;
             state.is_sent |= state.basis.as_ref().is_some_and(is_token);
-            state.basis.clone().filter(|_| state.is_sent)
+            if state.is_sent { state.basis.clone() } else { None }
         };
         let carrier = &self.core.tenant.carrier;
         let is_told = sent.as_ref().is_some_and(is_token);
@@ -342,10 +369,6 @@ impl Slot {
         carrier.mark(is_told, headers);
     }
 
-    fn warn(&self, warning: &'static str, basis: &Basis) {
-        self.core.warn(warning, Some(&basis.incoming.route), None);
-    }
-
     /// Warns of a guard that was not returned, and of a session that was read without one.
     pub(super) fn warn_of_lost_guard(&self, fate: &Fate) {
         let state = lock(&self.state);
@@ -357,5 +380,9 @@ impl Slot {
                 self.warn(warnings::READ_WITHOUT_GUARD, basis);
             }
         }
+    }
+
+    fn warn(&self, warning: &'static str, basis: &Basis) {
+        self.core.warn(warning, Some(&basis.incoming.route), None);
     }
 }

@@ -478,7 +478,7 @@ impl<T: Send + Sync + 'static> Session<T> {
             return Ok(change(&mut *self));
         }
         if let Some(draft) = &mut self.draft
-            && (draft.intents.any() || core.change(draft)?.is_some())
+            && (draft.intents.any() || core.is_changed(draft)?)
         {
             return Err(SessionError::Uncommitted);
         }

@@ -1,11 +1,11 @@
 //! `Session`s that are dropped uncommitted: their changes wait, and the layer commits them together.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use super::{Cell, Fate, lock};
+use super::{Cell, Fate, State, lock};
 use crate::{
     error::{Result, SessionError},
-    manager::{CONTENTION, Draft},
+    manager::{Basis, CONTENTION, Draft},
     warnings,
 };
 
@@ -15,7 +15,7 @@ impl Cell {
         if self.fate().is(Fate::POISONED) {
             return;
         }
-        if !draft.intents.any() && matches!(self.core.change(&mut draft), Ok(None)) {
+        if !draft.intents.any() && matches!(self.core.is_changed(&mut draft), Ok(false)) {
             return self.give_back(draft, is_read);
         }
         let mut state = lock(&self.state);
@@ -24,7 +24,7 @@ impl Cell {
             drop(state);
             // A commit under way folds it in at its end.
             if let Ok(_turn) = self.turn.try_lock() {
-                self.fold_waiting();
+                drop(self.fold_waiting());
             }
         } else if !self.fate().excuses() {
             // The handler may have failed, so no other `Session` may commit this change.
@@ -33,61 +33,49 @@ impl Cell {
         }
     }
 
-    /// Folds the changes of dropped `Session`s into the basis; the caller has the turn.
-    pub(super) fn fold_waiting(&self) {
-        if lock(&self.state).has_nothing_to_fold() {
-            return;
-        }
-        self.forget_doubtful();
+    /// Folds the changes of dropped `Session`s into the basis, until none waits; the caller has the turn.
+    pub(super) fn fold_waiting(&self) -> MutexGuard<'_, State> {
         loop {
-            let next = {
-                let mut state = lock(&self.state);
-                state.basis.clone().zip(state.waiting.pop_front())
-            };
-            // Merging is the application's code, so it runs outside the lock.
-            let Some((current, (copies, mut draft))) = next else {
-                return;
-            };
-            let rebased = self.core.rebase(&current, &mut draft);
-            let folded = rebased.and_then(|()| self.core.fold(&mut draft));
             let mut state = lock(&self.state);
-            match folded {
-                Ok(folded) => {
-                    if draft.intents.destroy {
-                        // No retry takes an end back, and changes of a session that ends are not needed.
-                        state.folded.clear();
-                        state.refused.take_if(|_| current.ending.is_none());
-                    } else if copies > 0 || !state.folded.is_empty() {
-                        state.folded.push((copies, current));
-                    }
-                    state.set_basis(Arc::new(folded));
-                }
-                Err(error) => _ = state.refused.get_or_insert((copies, error)),
+            if state.has_nothing_to_fold() {
+                return state;
+            }
+            state.forget_doubtful();
+            // Merging is the application's code, so it runs outside the lock.
+            if let Some((current, (copies, draft))) =
+                state.basis.clone().zip(state.waiting.pop_front())
+            {
+                drop(state);
+                self.fold(current, copies, draft);
             }
         }
     }
 
-    /// Drops changes of dropped `Session`s that may be stored already, so that they are not committed twice.
-    pub(super) fn forget_doubtful(&self) {
+    fn fold(&self, current: Arc<Basis>, copies: u32, mut draft: Box<Draft>) {
+        let rebased = self.core.rebase(&current, &mut draft);
+        let folded = rebased.and_then(|()| self.core.fold(&mut draft));
         let mut state = lock(&self.state);
-        if !std::mem::take(&mut state.is_in_doubt) {
-            return;
+        match folded {
+            Ok(folded) => {
+                if draft.intents.destroy {
+                    // No retry takes an end back, and changes of a session that ends are not needed.
+                    state.folded.clear();
+                    state.refused.take_if(|_| current.ending.is_none());
+                } else if copies > 0 || !state.folded.is_empty() {
+                    state.folded.push((copies, current));
+                }
+                state.set_basis(Arc::new(folded));
+            }
+            Err(error) => _ = state.refused.get_or_insert((copies, error)),
         }
-        let is_known = state.folded.first().is_some_and(|(_, before)| before.uncommitted.is_none());
-        let oldest = state.folded.drain(..).map(|(copies, _)| copies).min().filter(|_| is_known);
-        state.forget_uncommitted();
-        state.refused.get_or_insert((oldest.unwrap_or_default(), SessionError::Conflict));
     }
 
     /// Forgets the changes of dropped `Session`s that were extracted after a copy of the request was made. Commits,
     /// ends of the session and earlier changes stay.
     pub(crate) fn forget_since(&self, copy: u32) {
         // The changes in a commit under way stay too.
-        let Ok(_turn) = self.turn.try_lock() else {
-            return;
-        };
-        self.fold_waiting();
-        let mut state = lock(&self.state);
+        let Ok(_turn) = self.turn.try_lock() else { return };
+        let mut state = self.fold_waiting();
         let mut is_forgotten = state.refused.take_if(|(copies, _)| *copies >= copy).is_some();
         while let Some((_, before)) = state.folded.pop_if(|(copies, _)| *copies >= copy) {
             state.set_basis(before);
@@ -140,24 +128,18 @@ impl Cell {
     /// Returns the next draft that the layer has to commit. If there is none, `Session`s that are dropped from now
     /// on are too late.
     fn next_left(&self, wanted: bool, touches: bool) -> Result<Option<Box<Draft>>> {
-        loop {
-            self.fold_waiting();
-            let mut state = lock(&self.state);
-            if !state.waiting.is_empty() {
-                continue;
-            }
-            if !wanted || state.refused.is_some() {
-                state.forget_uncommitted();
-            }
-            if let Some(basis) = state.basis.clone()
-                && (basis.has_leftovers() || (touches && !self.core.rests(&basis)))
-            {
-                let spare = state.spare.take();
-                drop(state);
-                return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
-            }
-            state.is_over = true;
-            return Ok(None);
+        let mut state = self.fold_waiting();
+        if !wanted || state.refused.is_some() {
+            state.forget_uncommitted();
         }
+        if let Some(basis) = state.basis.clone()
+            && (basis.has_leftovers() || (touches && !self.core.rests(&basis)))
+        {
+            let spare = state.spare.take();
+            drop(state);
+            return spare.map_or_else(|| self.core.draft_of(basis), Ok).map(Some);
+        }
+        state.is_over = true;
+        Ok(None)
     }
 }
