@@ -114,11 +114,13 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for JsonCodec {
 
 /// Returns `false` if two texts certainly do not hold the same bytes in another order. Cheaper than parsing.
 fn may_be_reordered(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
     // Most of two texts is equal, and long parts are compared many bytes at a time.
     let parts = one.chunks(32).zip(other.chunks(32)).filter(|(one, other)| one != other);
     let bytes = parts.flat_map(|(one, other)| one.iter().zip(other));
-    let difference: i64 = bytes.map(|(one, other)| i64::from(*one) - i64::from(*other)).sum();
-    one.len() == other.len() && difference == 0
+    bytes.map(|(one, other)| i64::from(*one) - i64::from(*other)).sum::<i64>() == 0
 }
 
 /// Returns `true` if a value has the exact numbers of its text. `Value` rounds integers beyond 64 bits.
