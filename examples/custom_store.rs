@@ -167,7 +167,7 @@ impl SessionStore for RedbStore {
                     return Ok(SaveOutcome::Saved);
                 }
                 (Some(row), Some(expected)) if row.version() == expected => {}
-                (Some(row), _) => return Ok(SaveOutcome::Conflict(row)),
+                (Some(row), _) => return Ok(SaveOutcome::Conflict(row.into())),
                 (None, Some(_)) => return Ok(SaveOutcome::Gone),
                 (None, None) => {}
             }
@@ -193,7 +193,7 @@ impl SessionStore for RedbStore {
         let key = *key.as_bytes();
         self.write(move |rows| match live(&rows.sessions, key)? {
             None => Ok(SaveOutcome::Gone),
-            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row)),
+            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row.into())),
             Some(row) => {
                 if row.expires_at() < expires_at {
                     rows.put(key, &row.with_expires_at(expires_at))?;
@@ -212,7 +212,7 @@ impl SessionStore for RedbStore {
         let key = *key.as_bytes();
         self.write(move |rows| match live(&rows.sessions, key)? {
             None => Ok(SaveOutcome::Gone),
-            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row)),
+            Some(row) if row.version() != version => Ok(SaveOutcome::Conflict(row.into())),
             Some(_) => {
                 rows.remove(key)?;
                 Ok(SaveOutcome::Saved)

@@ -69,7 +69,7 @@ fn no_update_is_lost_and_none_lands_twice() {
                     let write = Write::Update { loaded: &held };
                     match block_on(store.save(&key(0), &next, write)).unwrap() {
                         SaveOutcome::Saved => return,
-                        SaveOutcome::Conflict(newer) => held = newer,
+                        SaveOutcome::Conflict(newer) => held = *newer,
                         SaveOutcome::Gone => panic!("nobody ends the session"),
                     }
                 }

@@ -131,8 +131,10 @@ impl Core {
         if record.tombstone || record.kind != self.tenant.scope.kind {
             return;
         }
-        let opened = if record.is_sealed { self.opened(key, record.clone()).ok() } else { None };
-        self.tell_end(opened.as_ref().unwrap_or(record), EndReason::Expired);
+        let mut record = record.clone();
+        if self.open_row(key, &mut record).is_ok() {
+            self.tell_end(&record, EndReason::Expired);
+        }
     }
 
     /// Ends every session that came in. It returns `Ok` only if they have certainly ended.
@@ -199,15 +201,17 @@ impl Core {
                 outcome
             } else {
                 let row = rows.load(&key).await;
-                row.map(|row| row.map_or(SaveOutcome::Gone, SaveOutcome::Conflict))
+                row.map(|row| {
+                    row.map_or(SaveOutcome::Gone, |row| SaveOutcome::Conflict(row.into()))
+                })
             };
             row = match outcome {
                 Ok(SaveOutcome::Saved) => return Ok(Ending::Done),
                 Ok(SaveOutcome::Gone) => return Ok(Ending::Absent),
                 Ok(SaveOutcome::Conflict(theirs)) if theirs.tombstone => {
-                    return Ok(Ending::Replaced(theirs));
+                    return Ok(Ending::Replaced(*theirs));
                 }
-                Ok(SaveOutcome::Conflict(theirs)) if is_meant(&theirs) => Some(theirs),
+                Ok(SaveOutcome::Conflict(theirs)) if is_meant(&theirs) => Some(*theirs),
                 Ok(SaveOutcome::Conflict(_)) => return Ok(Ending::NotMeant),
                 // Data that cannot be read can still be removed.
                 Err(StoreError::Corrupt | StoreError::Newer) => {
@@ -235,11 +239,7 @@ impl Core {
         // For clocks that differ and a list that answers late. It is longer where the options allow more of both.
         let margin = REVOCATIONS_OUTLIVE.max(self.clock_skew + self.unfinished_life());
         let entry = self.tombstone(now, now.saturating_add(ttl + margin), successor);
-        let entered = list.save_twice(key, &entry, Write::Create).await?;
-        Ok(match entered {
-            SaveOutcome::Conflict(earlier) => Some(earlier),
-            SaveOutcome::Saved | SaveOutcome::Gone => None,
-        })
+        Ok(list.save_twice(key, &entry, Write::Create).await?.conflicting())
     }
 
     /// Returns `true` if a save with a new id may continue although another request has already replaced the old

@@ -193,10 +193,7 @@ impl Core {
         let successor = session.map(|(key, _)| Successor { key, is_other_identity: false });
         let mut mark = self.tombstone(now, end, successor);
         mark.version = session.map_or(mark.version, |(_, version)| version);
-        Ok(match rows.save_twice(&key, &mark, Write::Create).await? {
-            SaveOutcome::Conflict(earlier) => Some(earlier),
-            SaveOutcome::Saved | SaveOutcome::Gone => None,
-        })
+        Ok(rows.save_twice(&key, &mark, Write::Create).await?.conflicting())
     }
 
     /// Saves a session that was made from an old one and is not saved yet, as the old session was. With the row it

@@ -36,11 +36,13 @@ impl Rows<'_> {
         key: &StoreKey,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<Record>, StoreError> {
-        match self.bounded("load", self.store.load(key)).await {
-            Ok(Some(record)) if !is_meant(&record) => Ok(None),
-            Ok(Some(record)) if record.is_sealed => self.core.opened(key, record).map(Some),
-            other => other,
+        let mut found = self.bounded("load", self.store.load(key)).await;
+        match &mut found {
+            Ok(Some(record)) if !is_meant(record) => return Ok(None),
+            Ok(Some(record)) => self.core.open_row(key, record)?,
+            _ => {}
         }
+        found
     }
 
     /// Loads a row that has not expired.
@@ -116,14 +118,12 @@ impl Rows<'_> {
     fn opened(
         &self,
         key: &StoreKey,
-        outcome: Result<SaveOutcome, StoreError>,
+        mut outcome: Result<SaveOutcome, StoreError>,
     ) -> Result<SaveOutcome, StoreError> {
-        match outcome {
-            Ok(SaveOutcome::Conflict(record)) if record.is_sealed => {
-                self.core.opened(key, record).map(SaveOutcome::Conflict)
-            }
-            other => other,
+        if let Ok(SaveOutcome::Conflict(record)) = &mut outcome {
+            self.core.open_row(key, record)?;
         }
+        outcome
     }
 
     /// Bounds a call in time: a store that does not answer counts as down.
@@ -179,7 +179,7 @@ impl Rows<'_> {
                 // Boxed, since every save would hold it and few are contended.
                 SaveOutcome::Conflict(theirs) => {
                     let pauses = pauses.get_or_insert_with(Pauses::start);
-                    Box::pin(pauses.next(self, key, theirs)).await?
+                    Box::pin(pauses.next(self, key, *theirs)).await?
                 }
             };
             let theirs = match theirs {
@@ -209,14 +209,17 @@ impl Core {
         Ok(record)
     }
 
-    /// Opens the encrypted payload of a record of a store.
-    pub(super) fn opened(&self, key: &StoreKey, mut record: Record) -> Result<Record, StoreError> {
+    /// Opens the payload of a record of a store, if it is encrypted.
+    pub(super) fn open_row(&self, key: &StoreKey, record: &mut Record) -> Result<(), StoreError> {
+        if !record.is_sealed {
+            return Ok(());
+        }
         let sealer = self.row_sealer.as_ref().ok_or(StoreError::Corrupt)?;
         let opened = sealer.open_bytes(Sealer::row_context(key), record.payload.to_vec());
         let opened = opened.map_err(|_| StoreError::Corrupt)?;
         record.opened_from().is_outdated = opened.former_key;
         (record.payload, record.is_sealed) = (opened.plaintext, false);
-        Ok(record)
+        Ok(())
     }
 }
 

@@ -217,11 +217,11 @@ impl Core {
     pub(super) async fn update_row(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Live> {
         let key = &save.live.key();
         let again = |theirs: &Record| self.reconciled(save, theirs).map(Some);
-        let mut record = self.row_of(rows, save).await?;
-        let written = rows.overwrite(key, &mut record, &save.live.record, again).await?;
+        let mut live = save.live.with(self.row_of(rows, save).await?);
+        let written = rows.overwrite(key, &mut live.record, &save.live.record, again).await?;
         written.map_err(|_| self.gone(Some(*key)))?;
         self.report(Kind::Saved, || *key);
-        Ok(save.live.with(record))
+        Ok(live)
     }
 
     /// Makes the session of a save that only the token carries.

@@ -89,10 +89,18 @@ impl Write<'_> {
 pub enum SaveOutcome {
     /// The write took effect.
     Saved,
-    /// Another record is stored under the key. Nothing was written. The value is that record.
-    Conflict(Record),
+    /// Another record is stored under the key. Nothing was written. The value is that record, in a box, since it is
+    /// large and this outcome is rare.
+    Conflict(Box<Record>),
     /// No session is stored under the key. Nothing was written.
     Gone,
+}
+
+impl SaveOutcome {
+    /// Returns the record that stood in the way of the write, if one did.
+    pub(crate) fn conflicting(self) -> Option<Record> {
+        if let Self::Conflict(record) = self { Some(*record) } else { None }
+    }
 }
 
 /// A store of sessions on the server.
@@ -220,7 +228,7 @@ pub trait SessionStore: Send + Sync + 'static {
             return Ok(SaveOutcome::Gone);
         };
         if record.version() != version {
-            return Ok(SaveOutcome::Conflict(record));
+            return Ok(SaveOutcome::Conflict(record.into()));
         }
         if record.expires_at() >= expires_at {
             return Ok(SaveOutcome::Saved);
@@ -250,7 +258,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ) -> Result<SaveOutcome, StoreError> {
         match none_if_expired(self.load(key).await)? {
             None => Ok(SaveOutcome::Gone),
-            Some(record) if record.version() != version => Ok(SaveOutcome::Conflict(record)),
+            Some(record) if record.version() != version => Ok(SaveOutcome::Conflict(record.into())),
             Some(_) => {
                 self.destroy(key).await?;
                 Ok(SaveOutcome::Saved)

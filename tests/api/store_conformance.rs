@@ -290,9 +290,9 @@ impl Flawed {
             (Some(_), Write::Update { .. }) if self.is(Flaw::UpdateIgnoresTheVersion) => None,
             (Some(row), Write::Update { loaded }) if row.version() == loaded.version() => None,
             (Some(_), _) if self.is(Flaw::ConflictHasNoRecordOfItsOwn) => {
-                Some(SaveOutcome::Conflict(record.clone()))
+                Some(SaveOutcome::Conflict(record.clone().into()))
             }
-            (Some(row), _) => Some(SaveOutcome::Conflict(row)),
+            (Some(row), _) => Some(SaveOutcome::Conflict(row.into())),
             (None, Write::Update { .. }) if self.is(Flaw::UpdateMakesRows) => None,
             (None, Write::Update { .. }) => Some(SaveOutcome::Gone),
             (None, Write::Create) => None,
@@ -403,7 +403,7 @@ impl SessionStore for Flawed {
             None if self.is(Flaw::DestroyAtSucceedsOnNothing) => Ok(SaveOutcome::Saved),
             None => Ok(SaveOutcome::Gone),
             Some(row) if row.version() != version && !self.is(Flaw::DestroyAtIgnoresTheVersion) => {
-                Ok(SaveOutcome::Conflict(row))
+                Ok(SaveOutcome::Conflict(row.into()))
             }
             Some(_) if self.is(Flaw::DestroyAtDoesNothing) => Ok(SaveOutcome::Saved),
             Some(_) => self.destroy(key).await.map(|()| SaveOutcome::Saved),
@@ -427,7 +427,7 @@ impl SessionStore for Flawed {
             return Ok(SaveOutcome::Gone);
         };
         if row.version() != version && !self.is(Flaw::TouchIgnoresTheVersion) {
-            return Ok(SaveOutcome::Conflict(row));
+            return Ok(SaveOutcome::Conflict(row.into()));
         }
         if row.expires_at() >= expires_at && !self.is(Flaw::TouchShortens) {
             return Ok(SaveOutcome::Saved);
@@ -441,7 +441,9 @@ impl SessionStore for Flawed {
         if one_at_a_time.is_none() {
             tokio::time::sleep(MOMENT).await;
         } else if self.live(&key).is_none_or(|now| now.version() != row.version()) {
-            return Ok(self.live(&key).map_or(SaveOutcome::Gone, SaveOutcome::Conflict));
+            return Ok(self
+                .live(&key)
+                .map_or(SaveOutcome::Gone, |row| SaveOutcome::Conflict(row.into())));
         }
         let touched = if self.is(Flaw::TouchLosesTheOwner) {
             let touched = RecordBuilder::new().version(version);

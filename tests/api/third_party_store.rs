@@ -70,7 +70,7 @@ impl SessionStore for Table {
             }
             (Some(row), Write::Update { loaded })
                 if row.version == *loaded.version().as_bytes() => {}
-            (Some(row), _) => return Ok(SaveOutcome::Conflict(row.record()?)),
+            (Some(row), _) => return Ok(SaveOutcome::Conflict(row.record()?.into())),
             (None, Write::Update { .. }) => return Ok(SaveOutcome::Gone),
             (None, Write::Create) => {}
         }

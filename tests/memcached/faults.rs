@@ -257,9 +257,9 @@ async fn a_conflict_shows_the_row_of_another_node() {
     assert_eq!(there.load(&key).await.unwrap().as_ref(), Some(&first));
     saved(here.save(&key, &second, update(&first)).await);
     let outcome = there.save(&key, &third, update(&first)).await.unwrap();
-    assert_eq!(outcome, SaveOutcome::Conflict(second.clone()));
+    assert_eq!(outcome, SaveOutcome::Conflict(second.clone().into()));
     let outcome = there.destroy_at(&key, first.version()).await.unwrap();
-    assert_eq!(outcome, SaveOutcome::Conflict(second.clone()));
+    assert_eq!(outcome, SaveOutcome::Conflict(second.clone().into()));
     // A touch elsewhere is no conflict, although the token of this node is too old then.
     saved(there.touch(&key, second.version(), second.expires_at().saturating_add(DAY)).await);
     saved(here.save(&key, &third, update(&second)).await);

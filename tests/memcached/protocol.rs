@@ -33,7 +33,7 @@ async fn an_operation_takes_as_few_commands_as_documented() {
     saved(other.save(&key, &fourth, update(&third)).await);
     assert_eq!(since_last_time(), 2, "an update by a node that did not load");
     let conflict = store.save(&key, &first, update(&third)).await.unwrap();
-    assert_eq!(conflict, SaveOutcome::Conflict(fourth.clone()));
+    assert_eq!(conflict, SaveOutcome::Conflict(fourth.clone().into()));
     assert_eq!(since_last_time(), 2, "a conflict");
     let later = fourth.expires_at().saturating_add(DAY);
     saved(store.touch(&key, fourth.version(), later).await);

@@ -35,7 +35,7 @@ async fn an_operation_is_one_command() {
     saved(store.touch(&other, first.version(), later).await);
     saved(store.save(&other, &second, update(&first)).await);
     let gone = store.destroy_at(&other, first.version()).await.unwrap();
-    assert_eq!(gone, SaveOutcome::Conflict(second.clone()));
+    assert_eq!(gone, SaveOutcome::Conflict(second.clone().into()));
 
     let mut monitor = redis.monitor();
     let mut takes = |commands: &str| assert_eq!(monitor.since_last_time().join(" "), commands);
@@ -48,7 +48,7 @@ async fn an_operation_is_one_command() {
     saved(store.save(&key, &second, update(&first)).await);
     takes(update_at_once);
     let conflict = store.save(&key, &first, update(&first)).await.unwrap();
-    assert_eq!(conflict, SaveOutcome::Conflict(second.clone()));
+    assert_eq!(conflict, SaveOutcome::Conflict(second.clone().into()));
     takes(update_after_all);
     saved(store.touch(&key, second.version(), later).await);
     takes("EVALSHA");

@@ -267,7 +267,7 @@ impl MemcachedStore {
             (Some(found), Some(version)) if live && found.record.version() == version => {
                 Ok(Some(found))
             }
-            (Some(found), _) if live => Err(Box::new(SaveOutcome::Conflict(found.record))),
+            (Some(found), _) if live => Err(Box::new(SaveOutcome::Conflict(found.record.into()))),
             _ => Err(Box::new(SaveOutcome::Gone)),
         }
     }

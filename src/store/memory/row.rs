@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     error::StoreError,
     id::{OwnerKey, StoreKey},
-    store::{REVOCATIONS_OUTLIVE, Record, Version},
+    store::{REVOCATIONS_OUTLIVE, Record, SaveOutcome, Version},
 };
 
 /// The bytes of a row beside its record: what the row has in memory, and its entries in the indices.
@@ -92,6 +92,11 @@ impl Row {
     /// Copies the record. Shared bytes would need a counter, whose cache line a load of many sessions would wait for.
     pub(super) fn record(&self) -> Result<Record, StoreError> {
         Record::from_bytes(self.version, self.expires_at, Bytes::copy_from_slice(&self.data))
+    }
+
+    /// Returns the outcome of a write that expects another row.
+    pub(super) fn conflict(&self) -> Result<SaveOutcome, StoreError> {
+        self.record().map(|record| SaveOutcome::Conflict(record.into()))
     }
 
     /// Returns the owner that finds the row. A tombstone belongs to no owner.

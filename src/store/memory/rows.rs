@@ -98,7 +98,7 @@ impl Rows {
             return Ok(SaveOutcome::Saved);
         }
         if Some(held.version) != write.expected() {
-            return held.record().map(SaveOutcome::Conflict);
+            return held.conflict();
         }
         self.replace(slot, row, now)
     }
@@ -163,7 +163,7 @@ impl Rows {
         let (slot, moves) = match self.live(key, now) {
             None => return Ok(SaveOutcome::Gone),
             Some((_, row)) if row.version != version => {
-                return row.record().map(SaveOutcome::Conflict);
+                return row.conflict();
             }
             Some((slot, row)) => (slot, row.moves_when_used(now)),
         };
@@ -191,7 +191,7 @@ impl Rows {
     ) -> Result<SaveOutcome, StoreError> {
         match self.live(key, now) {
             None => Ok(SaveOutcome::Gone),
-            Some((_, row)) if row.version != version => row.record().map(SaveOutcome::Conflict),
+            Some((_, row)) if row.version != version => row.conflict(),
             Some((slot, _)) => {
                 self.remove(slot);
                 Ok(SaveOutcome::Saved)

@@ -527,7 +527,9 @@ fn outcome(reply: Reply) -> Result<SaveOutcome, StoreError> {
         // The first try may have taken effect, and another save may have replaced its row. With a conflict, the
         // caller would merge the same change a second time.
         (Value::BulkString(_), Some(lost)) => Err(StoreError::unavailable(lost)),
-        (Value::BulkString(row), None) => row::decode(row).map(SaveOutcome::Conflict),
+        (Value::BulkString(row), None) => {
+            row::decode(row).map(|record| SaveOutcome::Conflict(record.into()))
+        }
         _ => Err(unexpected_reply()),
     }
 }

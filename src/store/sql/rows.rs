@@ -64,7 +64,7 @@ impl<E: SqlEngine> SqlStore<E> {
             match (none_if_expired(self.load(key).await)?, expected) {
                 (Some(row), _) if Some(row.version()) == own => return Ok(SaveOutcome::Saved),
                 (Some(row), expected) if Some(row.version()) == expected => {}
-                (Some(row), _) => return Ok(SaveOutcome::Conflict(row)),
+                (Some(row), _) => return Ok(SaveOutcome::Conflict(row.into())),
                 (None, Some(_)) => return Ok(SaveOutcome::Gone),
                 (None, None) => {}
             }

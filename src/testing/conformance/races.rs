@@ -105,7 +105,7 @@ async fn increments(
                 current = next;
                 left -= 1;
             }
-            SaveOutcome::Conflict(theirs) => current = theirs,
+            SaveOutcome::Conflict(theirs) => current = *theirs,
             SaveOutcome::Gone => {
                 panic!("an update was answered Gone, though nobody destroyed the row")
             }
@@ -161,7 +161,7 @@ async fn update_until_gone(
         let next = next_record(&current);
         match store.save(key, &next, update(&current)).await? {
             SaveOutcome::Saved => current = next,
-            SaveOutcome::Conflict(theirs) => current = theirs,
+            SaveOutcome::Conflict(theirs) => current = *theirs,
             SaveOutcome::Gone => break,
         }
     }

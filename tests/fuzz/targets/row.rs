@@ -58,7 +58,9 @@ impl SessionStore for Row {
             self.set(RowBytes::of(record));
             return Ok(SaveOutcome::Saved);
         }
-        held.map_or(Ok(SaveOutcome::Gone), |row| row.record().map(SaveOutcome::Conflict))
+        held.map_or(Ok(SaveOutcome::Gone), |row| {
+            row.record().map(|row| SaveOutcome::Conflict(row.into()))
+        })
     }
 
     async fn destroy(&self, _: &StoreKey) -> Result<(), StoreError> {
