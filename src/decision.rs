@@ -64,7 +64,7 @@ impl Live {
 
     /// Returns the session under the same id with another record.
     pub(crate) fn with(&self, record: Record) -> Self {
-        Self { is_outdated: self.is_outdated, ..Self::new(self.id.clone(), record) }
+        Self { id: self.id.clone(), record: Box::new(record), is_outdated: self.is_outdated }
     }
 
     pub(crate) fn key(&self) -> StoreKey {
