@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, error::Error, io, time::Duration};
 
 use axum::{
     Router,
+    extract::FromRef,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -16,7 +17,7 @@ use http_body_util::BodyExt as _;
 
 use crate::{
     requests::{Overlapped, change, overlap, visited},
-    support::{Answer, Browser, Visits, scripted, traced},
+    support::{Answer, Browser, Visits, key, scripted, traced},
 };
 
 fn broken() -> Box<dyn Error + Send + Sync> {
@@ -339,5 +340,24 @@ mod of_the_application {
         store.inject_next(1, Operation::Save, Fault::Fail);
         let answer = browser.get("/without-layer").await;
         expect_face(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn two_managers_with_one_cookie_are_an_error_of_the_second() {
+        #[derive(Clone, FromRef)]
+        struct Managers {
+            numbers: SessionManager<u32>,
+            texts: SessionManager<String>,
+        }
+        async fn takes_both(_: Session<u32>, _: Session<String>) {}
+        let numbers =
+            SessionManager::builder().keys(key()).error_response(|_| "numbers".into_response());
+        let texts =
+            SessionManager::builder().keys(key()).error_response(|_| "texts".into_response());
+        let managers =
+            Managers { numbers: numbers.build().unwrap(), texts: texts.build().unwrap() };
+        let app = Router::new().route("/", get(takes_both)).layer(AutoCommitLayer::new());
+        let mut browser = Browser::new(app.with_state(managers));
+        browser.get("/").await.expect(StatusCode::OK, "texts");
     }
 }
