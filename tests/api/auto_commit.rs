@@ -436,10 +436,15 @@ async fn a_session_first_extracted_after_the_response_is_an_error_too(mode: Mode
         let answer = service.oneshot(Request::new(Body::empty())).await;
         assert_eq!(answer.is_err(), fails);
         let mut parts = late.lock().unwrap().take().unwrap();
-        let session = Session::<Visits>::from_request_parts(&mut parts, &sessions).await;
-        let mut session = session.unwrap();
-        session.count += 1;
-        let error = session.commit().await.unwrap_err();
+        let mut session =
+            async || Session::<Visits>::from_request_parts(&mut parts, &sessions).await.unwrap();
+        // One that is borrowed and stays as it was has nothing to lose.
+        let mut unchanged = session().await;
+        unchanged.count += 0;
+        drop(unchanged.commit().await.unwrap());
+        let mut changed = session().await;
+        changed.count += 1;
+        let error = changed.commit().await.unwrap_err();
         assert!(matches!(error, SessionError::Closed), "{error}");
     }
 }
