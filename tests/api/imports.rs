@@ -19,6 +19,7 @@ use axum_typed_session::{
 };
 use http::{Request, StatusCode, header, request::Parts};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use crate::{
     logs::Log,
@@ -329,18 +330,21 @@ async fn a_destroy_of_a_later_request_removes_old_cookies_too() {
     }
 }
 
+/// Sends a request that imports the old session, and waits at the gate before it makes this change and commits.
+async fn slow_import(site: &Site, change: fn(&mut Session<Visits>)) -> (Gate, JoinHandle<Answer>) {
+    let gate = Gate::new();
+    let change = Change::behind(gate.clone(), change);
+    let mut browser = site.browser().at(&changing(site.builder(key()).build().unwrap()));
+    let answer = tokio::spawn(async move { browser.send_with(Request::post("/"), change).await });
+    gate.reached(1).await;
+    (gate, answer)
+}
+
 #[tokio::test]
 async fn a_session_that_was_signed_out_is_not_brought_back_by_a_slow_request() {
     for home in REMEMBERING {
         let site = Site::new(home);
-        let app = changing(site.builder(key()).build().unwrap());
-        let gate = Gate::new();
-        let slow = Change::behind(gate.clone(), |visits: &mut Session<Visits>| visits.count += 1);
-        let mut slow_browser = Browser::new(app.clone());
-        slow_browser.jar.insert("old:id".to_owned(), "7".to_owned());
-        let slow =
-            tokio::spawn(async move { slow_browser.send_with(Request::post("/"), slow).await });
-        gate.reached(1).await;
+        let (gate, slow) = slow_import(&site, |visits| visits.count += 1).await;
         let mut fast = site.browser();
         fast.get("/add").await.expect(StatusCode::OK, "8");
         fast.get("/destroy").await;
@@ -353,13 +357,7 @@ async fn a_session_that_was_signed_out_is_not_brought_back_by_a_slow_request() {
 #[tokio::test]
 async fn an_unchanged_slow_request_does_not_bring_it_back_either() {
     let site = Site::new(Home::Store);
-    let app = changing(site.builder(key()).build().unwrap());
-    let gate = Gate::new();
-    let slow = Change::behind(gate.clone(), |_: &mut Session<Visits>| {});
-    let mut slow_browser = Browser::new(app.clone());
-    slow_browser.jar.insert("old:id".to_owned(), "7".to_owned());
-    let slow = tokio::spawn(async move { slow_browser.send_with(Request::post("/"), slow).await });
-    gate.reached(1).await;
+    let (gate, slow) = slow_import(&site, |_| {}).await;
     let mut fast = site.browser();
     fast.get("/read").await.expect(StatusCode::OK, "7");
     fast.get("/destroy").await;
@@ -371,13 +369,7 @@ async fn an_unchanged_slow_request_does_not_bring_it_back_either() {
 #[tokio::test]
 async fn an_unchanged_slow_request_does_not_bring_back_an_id_that_was_replaced() {
     let site = Site::new(Home::Store);
-    let app = changing(site.builder(key()).build().unwrap());
-    let gate = Gate::new();
-    let slow = Change::behind(gate.clone(), |_: &mut Session<Visits>| {});
-    let mut slow_browser = Browser::new(app.clone());
-    slow_browser.jar.insert("old:id".to_owned(), "7".to_owned());
-    let slow = tokio::spawn(async move { slow_browser.send_with(Request::post("/"), slow).await });
-    gate.reached(1).await;
+    let (gate, slow) = slow_import(&site, |_| {}).await;
     expect_moved(&site.browser().get("/add/regenerate").await.expect(StatusCode::OK, "8"));
     gate.open();
     slow.await.unwrap().expect_status(StatusCode::OK).expect_no_cookie();
