@@ -143,6 +143,8 @@ impl fmt::Debug for SessionId {
 macro_rules! bytes_for_stores {
     ($(#[$doc:meta])* $name:ident($bytes:literal)) => {
         $(#[$doc])*
+        // Aligned to words: an `Option` moves it at odd addresses otherwise, and the processor waits for that.
+        #[repr(align(8))]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; $bytes]);
 

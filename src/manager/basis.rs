@@ -130,7 +130,9 @@ pub(crate) struct Draft {
     pub(crate) basis: Arc<Basis>,
     pub(crate) data: Box<Data>,
     pub(crate) intents: Intents,
-    /// The encoded data before its first mutable borrow.
+    /// The data was borrowed mutably.
+    pub(super) is_lent: bool,
+    /// The encoded data before that, where the basis did not hand it out.
     pub(super) base: Option<Bytes>,
     /// The data encoded as it is now, if it is known to differ from the base. So it is encoded and compared once.
     pub(super) encoded: Option<Bytes>,
@@ -138,12 +140,19 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new(basis: Arc<Basis>, data: Box<Data>) -> Self {
-        Self { basis, data, intents: Intents::default(), base: None, encoded: None }
+        let intents = Intents::default();
+        Self { basis, data, intents, is_lent: false, base: None, encoded: None }
+    }
+
+    /// Returns the encoded data before its first mutable borrow, if there was one.
+    pub(super) fn base(&self, core: &Core) -> Option<&Bytes> {
+        let base = self.base.as_ref().or_else(|| self.basis.handed_out(core));
+        base.filter(|_| self.is_lent)
     }
 
     /// Returns `true` if a commit might have something to do.
     pub(crate) fn is_touched(&self) -> bool {
-        self.base.is_some() || self.intents.any()
+        self.is_lent || self.intents.any()
     }
 
     /// Replaces the data by data that was not borrowed yet, and keeps the intents.

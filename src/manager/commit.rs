@@ -47,12 +47,12 @@ impl Core {
     /// Decides the effect of a draft on its session and carries it out. Returns the next basis of the request,
     /// or `None` if nothing was done.
     pub(crate) async fn commit(&self, draft: &mut Draft) -> Result<Option<Basis>> {
-        let (basis, now) = (draft.basis.clone(), self.now());
-        let intents = basis.intents_with(draft.intents);
+        let (change, now) = (self.take_change(draft)?, self.now());
+        let Draft { basis, data, intents: own, .. } = draft;
+        let (basis, intents) = (&**basis, basis.intents_with(*own));
         let mut identity = basis.identity;
         // A block, so that the future does not keep what only the decision needs.
         let decision = {
-            let change = self.take_change(draft)?;
             let uncommitted = basis.uncommitted.as_ref();
             let ours = change.or_else(|| uncommitted.map(|earlier| earlier.after.clone()));
             let changed = ours.as_ref().is_some_and(|ours| {
@@ -70,13 +70,13 @@ impl Core {
             };
             decide(&situation, || {
                 // Dropped `Session`s left their data as it was before `before_save`, which may change the owner.
-                let named = uncommitted.map(|_| self.owner_of(&*draft.data));
-                let prepared = self.prepare(&mut *draft.data, ours)?;
-                identity = basis.identity_after(&draft.intents, named.unwrap_or(prepared.owner));
+                let named = uncommitted.map(|_| self.owner_of(&**data));
+                let prepared = self.prepare(&mut **data, ours)?;
+                identity = basis.identity_after(own, named.unwrap_or(prepared.owner));
                 Ok(prepared)
             })?
         };
-        let committed = self.carry_out(&basis, &decision, identity, now).await?;
+        let committed = self.carry_out(basis, &decision, identity, now).await?;
         self.warn_of_cut_timeouts(&intents.timeouts, committed.as_ref());
         Ok(committed)
     }
@@ -103,10 +103,8 @@ impl Core {
         }
         let change = self.take_change(draft)?;
         let basis = &draft.basis;
-        let found = match basis.handed_out(self).or(draft.base.as_ref()) {
-            Some(found) => found.clone(),
-            None => self.encode(&*draft.data)?,
-        };
+        let found = basis.handed_out(self).or(draft.base.as_ref()).cloned();
+        let found = found.map_or_else(|| self.encode(&*draft.data), Ok)?;
         let owner = self.owner_of(&*draft.data);
         let identity = basis.identity_after(&draft.intents, owner);
         let uncommitted = Uncommitted {

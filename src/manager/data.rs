@@ -74,26 +74,24 @@ impl Core {
 
     /// Lends the data of a draft out to be changed, and keeps the encoded data from before.
     pub(crate) fn lend<'a>(&self, draft: &'a mut Draft) -> &'a mut Box<Data> {
-        if draft.base.is_none() {
-            let at_hand = draft.basis.handed_out(self).cloned();
+        if !draft.is_lent && draft.basis.handed_out(self).is_none() {
             // No encoding is empty: data that cannot be encoded counts as changed, and fails later.
-            let base = at_hand.or_else(|| self.encode(&*draft.data).ok()).unwrap_or_default();
-            draft.base = Some(base);
+            draft.base = Some(self.encode(&*draft.data).unwrap_or_default());
         }
-        draft.encoded = None;
+        (draft.is_lent, draft.encoded) = (true, None);
         &mut draft.data
     }
 
     /// Returns `true` if the data of the draft differs from the data before the first mutable borrow.
     pub(crate) fn is_changed(&self, draft: &mut Draft) -> Result<bool> {
-        let Some(base) = draft.base.as_ref().filter(|_| !draft.intents.destroy) else {
+        let Some(base) = draft.base(self).filter(|_| !draft.intents.destroy) else {
             return Ok(false);
         };
         if draft.encoded.is_none() {
             let encoded = self.encode(&*draft.data)?;
             if self.is_same_data(base, &encoded) {
                 // The draft counts as never lent out.
-                draft.base = None;
+                (draft.is_lent, draft.base) = (false, None);
             } else {
                 draft.encoded = Some(encoded);
             }
@@ -119,10 +117,7 @@ impl Core {
     ///
     /// Every save comes through here.
     pub(super) fn prepare(&self, data: &mut Data, ours: Option<Bytes>) -> Result<Prepared> {
-        let ours = match ours {
-            Some(ours) => ours,
-            None => self.encode(data)?,
-        };
+        let ours = ours.map_or_else(|| self.encode(data), Ok)?;
         let payload = if self.data.prepare(data) { self.encode(data)? } else { ours.clone() };
         if !self.data.is_valid(data, None) {
             return Err(SessionError::Invalid);
@@ -222,8 +217,8 @@ impl Core {
         }
         let theirs = self.encode(&*self.data_of(onto)?)?;
         if !draft.intents.clear && self.on_conflict != Some(ConflictPolicy::Overwrite) {
-            let base = draft.base.as_deref().unwrap_or_default();
-            let base = self.encode_again(self.data.decode(base).ok());
+            let base = draft.base(self).map(|base| self.data.decode(base));
+            let base = self.encode_again(base.and_then(Result::ok));
             if !self.is_same_data(&base, &theirs) {
                 let merged = self.merge(&base, &ours, &theirs);
                 draft.data =

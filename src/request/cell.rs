@@ -251,8 +251,7 @@ impl Cell {
     async fn commit_onto(&self, mut draft: Box<Draft>) -> Result<()> {
         let is_in_doubt = draft.basis.uncommitted.is_some() && !self.core.data_in_token();
         if !is_in_doubt {
-            let committed = self.core.commit(&mut draft).await?;
-            return self.finish(committed);
+            return self.finish(self.core.commit(&mut draft).await?);
         }
         lock(&self.state).is_in_doubt = true;
         let committed = self.core.commit(&mut draft).await;
