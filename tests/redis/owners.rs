@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use axum_typed_session::time::OffsetDateTime;
 use axum_typed_session::{
-    RedisStore, SessionStore as _, StoreKey,
+    Key, KeyRing, RedisStore, SessionManager, SessionStore as _, StoreKey,
     store::{OwnerKey, Record, SaveOutcome, Timestamp, Write},
     testing::ManualClock,
 };
 use redis::cmd;
+use serde::{Deserialize, Serialize};
 
 use crate::support::{
     Cluster, DAY, HOUR, Redis, SECOND, SLOTS, any_key, any_owner, created, index_key, or_skip,
@@ -104,21 +105,28 @@ async fn without_its_entry_no_row_is_written() {
     assert_eq!(store.load(&key).await.unwrap(), Some(anonymous));
 }
 
-/// As after a change of the keys, when the core has given the loaded record the owner's new hash.
 #[tokio::test]
-async fn an_entry_is_written_even_if_the_loaded_record_has_the_new_owner_already() {
+async fn a_save_after_a_change_of_the_key_adds_the_session_to_the_index_of_the_new_hash() {
+    #[derive(Default, Serialize, Deserialize)]
+    struct Login {
+        user: String,
+        visits: u32,
+    }
     let redis = or_skip!(shared());
     let store = redis.store().await;
-    let (former, owner) = (any_owner(), any_owner());
-    let row = record().owner(former).build();
-    let key = created(&store, &row).await;
-    let loaded = record().version(row.version()).owner(owner).created_at(row.created_at());
-    let loaded = loaded.absolute_end(row.absolute_end()).build();
-    let next = record().owner(owner).created_at(row.created_at());
-    let next = next.absolute_end(row.absolute_end()).payload("next").build();
-    saved(store.save(&key, &next, update(&loaded)).await);
-    assert_eq!(store.find_by_owner(&owner).await.unwrap(), [key]);
-    assert_eq!(store.find_by_owner(&former).await.unwrap(), []);
+    let manager = |keys: KeyRing| {
+        let sessions = SessionManager::<Login>::builder().store(store.clone()).keys(keys);
+        sessions.owner(|login| Some(login.user.clone())).build().unwrap()
+    };
+    let (old, new) = (Key::generate(), Key::generate());
+    let login = Login { user: "ann".to_owned(), visits: 1 };
+    let key = manager(old.clone().into()).create(login).await.unwrap().key();
+    let both = manager(KeyRing::new(new.clone()).accept_former(old));
+    both.update(key, |login| login.visits += 1).await.unwrap();
+    let [session] = &manager(new.into()).sessions_of("ann").await.unwrap()[..] else {
+        panic!("one session")
+    };
+    assert_eq!((session.key(), session.visits), (key, 2));
 }
 
 async fn heals_when_sessions_expire(store: RedisStore) {

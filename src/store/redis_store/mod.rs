@@ -24,7 +24,7 @@ pub use self::{builder::RedisStoreBuilder, connect::RedisConnectError};
 use self::{
     connection::Connection,
     line::Line,
-    scripts::{DECLINED, Reply, SAVED, Scripts, SourceAndName},
+    scripts::{Reply, SAVED, Scripts, SourceAndName},
     writes::Abilities,
 };
 use super::{SaveOutcome, SessionStore, Write};
@@ -438,31 +438,26 @@ impl SessionStore for RedisStore {
         write: Write<'_>,
     ) -> Result<SaveOutcome, StoreError> {
         // Without an entry in the index of its owner, a row would survive `destroy_by_owner`. Row and index lie on
-        // different nodes of a cluster, so no script can write both, and the entry is written first. An update can
-        // skip the entry if the owner stays the same, and only the row knows its present owner. So the update writes
-        // only if the head of the record, which holds owner and absolute end, is the head in the row: an earlier
-        // save wrote the entry then. If the update declines, the entry is written and the update runs again without
-        // that condition. A head that differs for another reason costs the same extra commands and does no harm.
-        let (row_key, owner) = (self.row_key(key), record.owner());
-        if let (Some(_), Write::Update { loaded }) = (owner, write) {
-            let update = self.update(&row_key, record, loaded, row::head_len(record));
-            // Boxed, as the others here: past a kilobyte allocators leave their fast path.
-            let reply = Box::pin(update).await.map_err(store_error)?;
-            if reply.value != Value::Int(DECLINED) {
-                return outcome(reply);
-            }
+        // different nodes of a cluster, so no script can write both, and the entry is written first. If the row
+        // that was loaded has the same owner and end, an earlier save wrote the same entry.
+        let is_indexed = |loaded: &Record| {
+            (loaded.owner(), loaded.absolute_end()) == (record.owner(), record.absolute_end())
+        };
+        let is_indexed = matches!(write, Write::Update { loaded } if is_indexed(loaded));
+        let unindexed = record.owner().filter(|_| !is_indexed);
+        // What few saves await is boxed: past a kilobyte allocators leave their fast path.
+        if let Some(owner) = &unindexed {
+            Box::pin(self.index(owner, key, record.absolute_end())).await?;
         }
-        if let Some(owner) = owner {
-            Box::pin(self.index(&owner, key, record.absolute_end())).await?;
-        }
+        let row_key = self.row_key(key);
         let reply = match write {
             Write::Create => Box::pin(self.create(&row_key, record)).await,
-            Write::Update { loaded } => Box::pin(self.update(&row_key, record, loaded, 0)).await,
+            Write::Update { loaded } => Box::pin(self.update(&row_key, record, loaded)).await,
         };
         let reply = reply.map_err(store_error)?;
-        if let (Some(owner), true) = (owner, reply.lost.is_some()) {
+        if let (Some(owner), true) = (&unindexed, reply.lost.is_some()) {
             // Another request may have ended the row of the first try and removed its entry before the second try.
-            Box::pin(self.index(&owner, key, record.absolute_end())).await?;
+            Box::pin(self.index(owner, key, record.absolute_end())).await?;
         }
         outcome(reply)
     }

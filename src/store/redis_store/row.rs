@@ -3,16 +3,6 @@
 use crate::store::Record;
 pub(super) use crate::store::row::{decode, encode};
 
-/// Returns how many bytes of a record come before its payload. They hold the owner and the absolute end.
-pub(super) fn head_len(record: &Record) -> usize {
-    record.encoded_len() - record.payload().len()
-}
-
-/// Returns `true` if both rows have the same record up to `len` bytes.
-pub(super) fn have_same_head(one: &[u8], other: &[u8], len: usize) -> bool {
-    one.get(24..24 + len) == other.get(24..24 + len)
-}
-
 /// Returns `true` if both rows begin with the same version.
 pub(super) fn have_same_version(one: &[u8], other: &[u8]) -> bool {
     one.first_chunk::<16>().is_some_and(|version| other.starts_with(version))

@@ -19,15 +19,11 @@ end
 
 /// Replaces a row if it has the version expected.
 ///
-/// `KEYS[1]` is the row; `ARGV` the version expected, the new value, its life in milliseconds, and how many bytes of
-/// the record must stay as they are (see [`head_len`](super::row::head_len)). Answers [`SAVED`], [`DECLINED`], the
-/// row in the way, or nil if there is none.
+/// `KEYS[1]` is the row; `ARGV` the version expected, the new value, and its life in milliseconds. Answers [`SAVED`],
+/// the row in the way, or nil if there is none.
 const UPDATE: &str = "\
-local head = redis.pcall('GETRANGE', KEYS[1], 0, 23 + ARGV[4])
-if type(head) == 'table' then return failure(head) end
-local version = head:sub(1, 16)
+local version = redis.pcall('GETRANGE', KEYS[1], 0, 15)
 if version == ARGV[1] then
-  if head:sub(25) ~= ARGV[2]:sub(25, 24 + ARGV[4]) then return 2 end
   local done
   if ARGV[3] == '0' then
     done = redis.pcall('DEL', KEYS[1])
@@ -37,7 +33,7 @@ if version == ARGV[1] then
   return failure(done) or 1
 end
 if version == ARGV[2]:sub(1, 16) then return 1 end
-return redis.call('GET', KEYS[1])";
+return failure(version) or redis.call('GET', KEYS[1])";
 
 /// Moves a row's expiry later if it has the version expected.
 ///
@@ -85,9 +81,6 @@ pub(super) struct Reply {
 
 /// The row is written or removed.
 pub(super) const SAVED: i64 = 1;
-
-/// Nothing was written: the row's head is not the record's.
-pub(super) const DECLINED: i64 = 2;
 
 /// The scripts with their names on the server.
 pub(super) struct Scripts {

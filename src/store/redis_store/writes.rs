@@ -6,7 +6,7 @@ use redis::{Cmd, RedisError, Value};
 
 use super::{
     RedisStore, row,
-    scripts::{DECLINED, Reply, SAVED},
+    scripts::{Reply, SAVED},
 };
 use crate::store::Record;
 
@@ -45,23 +45,17 @@ impl RedisStore {
         }
     }
 
-    /// Replaces the row that was loaded. Declines if the first `head` bytes of the record in the row differ from
-    /// `record`.
+    /// Replaces the row that was loaded.
     pub(super) async fn update(
         &self,
         key: &[u8],
         record: &Record,
         loaded: &Record,
-        head: usize,
     ) -> Result<Reply, RedisError> {
-        let (row, old, ttl) =
-            (row::encode(record), row::encode(loaded), self.ttl(record.expires_at()));
+        let (row, ttl) = (row::encode(record), self.ttl(record.expires_at()));
         let mut lost = None;
-        if !row::have_same_head(&row, &old, head) {
-            return Ok(Reply { value: Value::Int(DECLINED), lost });
-        }
         if ttl > 0 && !self.abilities.lacks_ifeq.load(Ordering::Relaxed) {
-            let set = set_if(key, &row, ttl, &[b"IFEQ", &old]);
+            let set = set_if(key, &row, ttl, &[b"IFEQ", &row::encode(loaded)]);
             match self.connection.call(&set, &mut lost).await {
                 // The row has another version or only another expiry, or there is none: the script tells.
                 Ok(Value::Nil) => {}
@@ -73,8 +67,8 @@ impl RedisStore {
                 Err(error) => return Err(error),
             }
         }
-        let (expected, ttl, head) = (loaded.version(), ttl.to_string(), head.to_string());
-        let arguments = [&expected.as_bytes()[..], &row, ttl.as_bytes(), head.as_bytes()];
+        let (expected, ttl) = (loaded.version(), ttl.to_string());
+        let arguments = [&expected.as_bytes()[..], &row, ttl.as_bytes()];
         self.scripts.update.run(&self.connection, key, &arguments, lost).await
     }
 }
