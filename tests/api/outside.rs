@@ -106,6 +106,29 @@ async fn concurrent_updates_outside_and_inside_requests_are_exact() {
 }
 
 #[tokio::test]
+async fn a_key_whose_session_just_got_a_new_id_ends_nothing_and_is_gone() {
+    let world = World::new();
+    let mut browser = world.browser_with(Data::of("ann")).await;
+    let old = key_of(&world, &mut browser).await;
+    let handle = handle_of(&world, &mut browser).await;
+    let regenerate = script(async |mut session| {
+        session.regenerate();
+        Ok(session.commit().await?.into_response())
+    });
+    world.run(&mut browser, regenerate).await;
+    for _ in 0..2 {
+        for ended in [
+            world.sessions.destroy_of("ann", old).await.map(drop),
+            world.sessions.destroy(old).await,
+            handle.destroy().await,
+        ] {
+            assert_matches!(ended, Err(SessionError::Gone));
+        }
+    }
+    assert_eq!(world.read(&mut browser).await, Some(Data::of("ann")));
+}
+
+#[tokio::test]
 async fn an_owners_sessions_are_listed_newest_first_and_ended_one_or_all() {
     let world = World::new();
     let mut anns = Vec::new();
