@@ -171,20 +171,16 @@ pub(crate) struct Events {
 const TARGET: &str = "axum_typed_session::event";
 
 impl Events {
-    /// Reports an event. `session` computes a hash, so it is called only if the log or the hook wants the event.
-    pub(crate) fn report(
-        &self,
-        kind: SessionEventKind,
-        session: impl FnOnce() -> Option<StoreKey>,
-    ) {
+    /// Reports an event. `key` computes a hash, so it is called only if the log or the hook wants the event.
+    pub(crate) fn report(&self, kind: SessionEventKind, key: impl FnOnce() -> Option<StoreKey>) {
         let is_logged = kind.level() != Level::DEBUG;
         if is_logged || self.hook.is_some() || tracing::enabled!(target: TARGET, Level::DEBUG) {
-            self.send(kind, session());
+            self.send(kind, key());
         }
     }
 
-    fn send(&self, kind: SessionEventKind, session: Option<StoreKey>) {
-        let event = SessionEvent { kind, session: session.map(|key| key.fingerprint()) };
+    fn send(&self, kind: SessionEventKind, key: Option<StoreKey>) {
+        let event = SessionEvent { kind, session: key.map(|key| key.fingerprint()) };
         if let Some(hook) = &self.hook {
             hook(&event);
         }

@@ -16,11 +16,11 @@
 //! | `Counter` | both are a 64-bit integer | `base` and both differences |
 //! | `Set` | any | `base` without the items that either side removed, with those that either added |
 //! | list | both only grew | `base`, the tail of `theirs`, the tail of `ours` |
-//! | list | both lost the same items | that list |
+//! | list | both have the same, without new items | that list |
 //! | any | all others, such as an edit beside a removal | conflict |
 //!
-//! - **Order.** A value that differs from `base` only in the order of lists counts as unchanged, since a
-//!   `HashSet` is written in another order each time.
+//! - **Order.** The order of a list is a change. But if the data is written in another order each time, as a
+//!   `HashSet` is, a value that differs from `base` only in the order of lists counts as unchanged.
 //! - **Absence.** A list, map or set that `base` lacks was empty, since `skip_serializing_if` leaves it out.
 //!   `null` is an `Option` without a value, not an empty list.
 //! - **Equal changes.** Two requests that count from 1 to 2 must not leave 2, and two that put the same article
@@ -52,54 +52,90 @@ type Sides = [Option<Value>; 3];
 /// It ends before the first key of a map, since that is data.
 pub(crate) type Pointer = String;
 
-/// Merges two changes of one session, the base, ours and theirs, by the rules of this module.
-///
-/// If the store's document changes once more, merge the same `base` and `ours` again. The result of the first
-/// merge already holds the tails of `theirs`.
-pub(crate) fn merge(shape: &Shape, sides: [Value; 3]) -> Result<Value, Pointer> {
-    if !sides.iter().all(is_exact) {
-        return Err(Pointer::new());
-    }
-    // `None` would be a document that was removed.
-    merge_place(shape, sides.map(Some)).map(Option::unwrap_or_default)
+/// The merge of two changes of one session, by the rules of this module.
+pub(crate) struct Merger<F> {
+    /// Tells whether the data is written in another order each time. Asked only where the order of a list matters.
+    pub(crate) shuffles: F,
 }
 
-/// Merges one place by the rules for all shapes, the first that fits, and then by those of its shape.
-fn merge_place(shape: &Shape, [base, ours, theirs]: Sides) -> Result<Option<Value>, Pointer> {
-    match (shape, base, ours, theirs) {
-        (_, base, ours, theirs) if theirs == base => Ok(ours),
-        (_, base, ours, theirs) if ours == base => Ok(theirs),
-        (
-            Shape::Members(members),
-            base @ (None | Some(Value::Object(_))),
-            Some(Value::Object(ours)),
-            Some(Value::Object(theirs)),
-        ) => merge_members(members, [object(base), ours, theirs]).map(Some),
-        (_, Some(base), ours, Some(theirs)) if is_reordered(shape, &base, &theirs) => Ok(ours),
-        (_, Some(base), Some(ours), theirs) if is_reordered(shape, &base, &ours) => Ok(theirs),
-        (Shape::Once, ..) => Err(Pointer::new()),
-        (Shape::Latest(_), _, ours, _) => Ok(ours),
-        (_, _, ours, theirs) if ours == theirs && !ours.as_ref().is_some_and(adds_up) => Ok(ours),
-        (shape, base, ours, theirs) => {
-            merge_changes(shape, [base, ours, theirs]).map(Some).ok_or_else(Pointer::new)
+impl<F: Fn() -> bool> Merger<F> {
+    /// Merges the base, ours and theirs.
+    ///
+    /// If the store's document changes once more, merge the same `base` and `ours` again. The result of the first
+    /// merge already holds the tails of `theirs`.
+    pub(crate) fn merge(&self, shape: &Shape, sides: [Value; 3]) -> Result<Value, Pointer> {
+        if !sides.iter().all(is_exact) {
+            return Err(Pointer::new());
+        }
+        // `None` would be a document that was removed.
+        self.place(shape, sides.map(Some)).map(Option::unwrap_or_default)
+    }
+
+    /// Merges one place by the rules for all shapes, the first that fits, and then by those of its shape.
+    fn place(&self, shape: &Shape, [base, ours, theirs]: Sides) -> Result<Option<Value>, Pointer> {
+        let is_alike = |base: &_, side: &_| is_reordered(shape, base, side) && (self.shuffles)();
+        match (shape, base, ours, theirs) {
+            (_, base, ours, theirs) if theirs == base => Ok(ours),
+            (_, base, ours, theirs) if ours == base => Ok(theirs),
+            (
+                Shape::Members(members),
+                base @ (None | Some(Value::Object(_))),
+                Some(Value::Object(ours)),
+                Some(Value::Object(theirs)),
+            ) => self.members(members, [object(base), ours, theirs]).map(Some),
+            (_, Some(base), ours, Some(theirs)) if is_alike(&base, &theirs) => Ok(ours),
+            (_, Some(base), Some(ours), theirs) if is_alike(&base, &ours) => Ok(theirs),
+            (Shape::Once, ..) => Err(Pointer::new()),
+            (Shape::Latest(_), _, ours, _) => Ok(ours),
+            (_, _, ours, theirs) if ours == theirs && !ours.iter().any(adds_up) => Ok(ours),
+            (shape, base, ours, theirs) => {
+                self.changes(shape, [base, ours, theirs]).map(Some).ok_or_else(Pointer::new)
+            }
         }
     }
-}
 
-/// Merges two changes that may both hold; `None` is a conflict.
-fn merge_changes(shape: &Shape, [base, ours, theirs]: Sides) -> Option<Value> {
-    match (shape, ours, theirs) {
-        (Shape::Text, Some(ours @ Value::String(_)), Some(Value::String(_))) => Some(ours),
-        (Shape::Counter, Some(ours), Some(theirs)) => {
-            add_up(&base.unwrap_or_default(), &ours, &theirs)
+    /// Merges two changes that may both hold; `None` is a conflict.
+    fn changes(&self, shape: &Shape, [base, ours, theirs]: Sides) -> Option<Value> {
+        match (shape, ours, theirs) {
+            (Shape::Text, Some(ours @ Value::String(_)), Some(Value::String(_))) => Some(ours),
+            (Shape::Counter, Some(ours), Some(theirs)) => {
+                add_up(&base.unwrap_or_default(), &ours, &theirs)
+            }
+            (Shape::Set, ours, theirs) => {
+                Some(unite([list(base).unwrap_or_default(), list(ours)?, list(theirs)?]))
+            }
+            (Shape::List, Some(Value::Array(ours)), Some(Value::Array(theirs))) => {
+                let lists = [list(base)?, ours, theirs];
+                let sorted = || (self.shuffles)().then(|| merge_lists(&lists, sorted_text))?;
+                merge_lists(&lists, Value::to_string).or_else(sorted)
+            }
+            _ => None,
         }
-        (Shape::Set, ours, theirs) => {
-            Some(unite([list(base).unwrap_or_default(), list(ours)?, list(theirs)?]))
+    }
+
+    /// Merges members one by one, but for those that `#[serde(flatten)]` takes in: they are one value.
+    fn members(&self, members: &Members, sides: [Object; 3]) -> Result<Value, Pointer> {
+        let split = |side: Object| -> (Object, Object) {
+            side.into_iter().partition(|(key, _)| members.is_separate(key))
+        };
+        let [(base, base_rest), (ours, our_rest), (theirs, their_rest)] = sides.map(split);
+        let rest = [base_rest, our_rest, their_rest].map(|rest| Some(rest.into()));
+        let mut merged = object(self.place(&Shape::Value, rest)?);
+
+        let mut sides = [base, ours, theirs];
+        let keys: BTreeSet<_> = sides.iter().flat_map(Object::keys).cloned().collect();
+        for key in keys {
+            let shape = members.shapes.get(&key).unwrap_or(&Shape::Unknown);
+            let member = self.place(shape, sides.each_mut().map(|side| side.remove(&key)));
+            let member = member.map_err(|pointer| match members.kind {
+                Kind::Map => Pointer::new(),
+                Kind::Struct | Kind::Flattening => {
+                    format!("/{}{pointer}", key.replace('~', "~0").replace('/', "~1"))
+                }
+            })?;
+            merged.extend(member.map(|member| (key, member)));
         }
-        (Shape::List, Some(Value::Array(ours)), Some(Value::Array(theirs))) => {
-            merge_lists([list(base)?, ours, theirs])
-        }
-        _ => None,
+        Ok(merged.into())
     }
 }
 
@@ -119,31 +155,6 @@ fn list(side: Option<Value>) -> Option<Vec<Value>> {
     }
 }
 
-/// Merges members one by one, but for those that `#[serde(flatten)]` takes in: they are one value.
-fn merge_members(members: &Members, sides: [Object; 3]) -> Result<Value, Pointer> {
-    let split = |side: Object| -> (Object, Object) {
-        side.into_iter().partition(|(key, _)| members.is_separate(key))
-    };
-    let [(base, base_rest), (ours, our_rest), (theirs, their_rest)] = sides.map(split);
-    let rest = [base_rest, our_rest, their_rest].map(|rest| Some(rest.into()));
-    let mut merged = object(merge_place(&Shape::Value, rest)?);
-
-    let mut sides = [base, ours, theirs];
-    let keys: BTreeSet<_> = sides.iter().flat_map(Object::keys).cloned().collect();
-    for key in keys {
-        let shape = members.shapes.get(&key).unwrap_or(&Shape::Unknown);
-        let member = merge_place(shape, sides.each_mut().map(|side| side.remove(&key)));
-        let member = member.map_err(|pointer| match members.kind {
-            Kind::Map => Pointer::new(),
-            Kind::Struct | Kind::Flattening => {
-                format!("/{}{pointer}", key.replace('~', "~0").replace('/', "~1"))
-            }
-        })?;
-        merged.extend(member.map(|member| (key, member)));
-    }
-    Ok(merged.into())
-}
-
 /// Adds to the base what each side added; `None` beyond 64 bits.
 fn add_up(base: &Value, ours: &Value, theirs: &Value) -> Option<Value> {
     let base = if base.is_null() { 0 } else { base.as_i64()? };
@@ -161,19 +172,18 @@ fn unite(lists: [Vec<Value>; 3]) -> Value {
     merged.into_values().collect()
 }
 
-fn merge_lists(lists: [Vec<Value>; 3]) -> Option<Value> {
+/// Merges two changes of a list, whose items are equal if they have the same `text`.
+fn merge_lists(lists: &[Vec<Value>; 3], text: fn(&Value) -> String) -> Option<Value> {
     if lists.iter().any(|list| is_data(list)) {
         return None;
     }
-    let texts = |items: &Vec<Value>| items.iter().map(sorted_text).collect::<Vec<_>>();
+    let texts = |items: &Vec<Value>| items.iter().map(text).collect::<Vec<_>>();
     let [base, our_texts, their_texts] = lists.each_ref().map(texts);
-    let [_, ours, mut theirs] = lists;
+    let [_, ours, theirs] = lists;
     if our_texts.starts_with(&base) && their_texts.starts_with(&base) {
-        theirs.extend(ours.into_iter().skip(base.len()));
-        return Some(theirs.into());
+        return Some(theirs.iter().chain(ours.iter().skip(base.len())).cloned().collect());
     }
-    let have_lost_the_same = our_texts == their_texts && only_removes(&base, &our_texts);
-    have_lost_the_same.then(|| ours.into())
+    (our_texts == their_texts && only_removes(base, our_texts)).then(|| ours.clone().into())
 }
 
 /// Returns `true` if a list has items, and all are numbers or booleans.
@@ -181,8 +191,10 @@ fn is_data(list: &[Value]) -> bool {
     !list.is_empty() && list.iter().all(|item| item.is_number() || item.is_boolean())
 }
 
-/// Returns `true` if `list` is `base` without some items, the rest in their order.
-fn only_removes(base: &[String], list: &[String]) -> bool {
+/// Returns `true` if `list` is `base` without some items, in any order.
+fn only_removes(mut base: Vec<String>, mut list: Vec<String>) -> bool {
+    base.sort_unstable();
+    list.sort_unstable();
     let mut rest = base.iter();
     list.iter().all(|item| rest.any(|kept| kept == item))
 }
@@ -199,9 +211,7 @@ fn adds_up(value: &Value) -> bool {
 
 /// Returns `true` if a side differs from the base in nothing but the order of lists. A tuple is no list.
 fn is_reordered(shape: &Shape, base: &Value, side: &Value) -> bool {
-    if let Shape::Latest(shape) = shape {
-        return is_reordered(shape, base, side);
-    }
+    let shape = if let Shape::Latest(shape) = shape { shape } else { shape };
     let is_tuple = base.is_array() && *shape == Shape::Value;
     !is_tuple && sorted_text(base) == sorted_text(side)
 }

@@ -216,8 +216,7 @@ impl Registry {
         self.fate.set(Fate::CLOSING);
         if !self.fate.is(Fate::POISONED) {
             for cell in self.cells() {
-                let committed = cell.commit_what_is_left(wanted).await;
-                result = result.and(committed);
+                result = result.and(cell.commit_what_is_left(wanted).await);
             }
         }
         self.close();

@@ -303,10 +303,8 @@ impl Core {
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|(settings, _)| settings.strong_count() > 0);
         let carrier = &self.tenant.carrier;
-        for (other, tenant) in live.iter() {
-            let (Some(other), Some(tenant)) = (other.upgrade(), tenant.upgrade()) else {
-                continue;
-            };
+        let managers = live.iter().filter_map(|(one, tenant)| one.upgrade().zip(tenant.upgrade()));
+        for (other, tenant) in managers {
             // A plain id is not bound to the kind of its transport.
             let both_plain = self.sealer.is_none() && other.sealer.is_none();
             if self.audience != other.audience

@@ -187,31 +187,23 @@ impl Core {
         &self,
         rows: Rows<'_>,
         key: StoreKey,
-        mut row: Option<Record>,
+        row: Option<Record>,
         is_meant: &IsMeant<'_>,
         why: EndReason,
     ) -> Result<Ending> {
         // No pauses: a client that keeps writing would write again in each pause.
         let pauses = Pauses::start();
+        let found = if row.is_some() { Ok(row) } else { rows.load(&key).await };
+        let mut outcome =
+            found.map(|row| row.map_or(SaveOutcome::Gone, |row| SaveOutcome::Conflict(row.into())));
         loop {
-            let outcome = if let Some(record) = &row {
-                let notice = EndNotice { core: self, record: Some(record), why };
-                let outcome = rows.destroy_at(&key, record.version).await;
-                notice.settle(!matches!(outcome, Ok(SaveOutcome::Gone | SaveOutcome::Conflict(_))));
-                outcome
-            } else {
-                let row = rows.load(&key).await;
-                row.map(|row| {
-                    row.map_or(SaveOutcome::Gone, |row| SaveOutcome::Conflict(row.into()))
-                })
-            };
-            row = match outcome {
+            let record = match outcome {
                 Ok(SaveOutcome::Saved) => return Ok(Ending::Done),
                 Ok(SaveOutcome::Gone) => return Ok(Ending::Absent),
-                Ok(SaveOutcome::Conflict(theirs)) if theirs.tombstone => {
-                    return Ok(Ending::Replaced(*theirs));
+                Ok(SaveOutcome::Conflict(row)) if row.tombstone => {
+                    return Ok(Ending::Replaced(*row));
                 }
-                Ok(SaveOutcome::Conflict(theirs)) if is_meant(&theirs) => Some(*theirs),
+                Ok(SaveOutcome::Conflict(row)) if is_meant(&row) => row,
                 Ok(SaveOutcome::Conflict(_)) => return Ok(Ending::NotMeant),
                 // Data that cannot be read can still be removed.
                 Err(StoreError::Corrupt | StoreError::Newer) => {
@@ -221,6 +213,9 @@ impl Core {
                 Err(error) => return Err(error.into()),
             };
             pauses.check()?;
+            let notice = EndNotice { core: self, record: Some(&record), why };
+            outcome = rows.destroy_at(&key, record.version).await;
+            notice.settle(!matches!(outcome, Ok(SaveOutcome::Gone | SaveOutcome::Conflict(_))));
         }
     }
 

@@ -329,9 +329,7 @@ impl Core {
         let (rows, owners) = self.rows_and_owners("destroy_of", owner)?;
         let is_meant = is_of(&owners);
         let row = match rows.load(&key).await {
-            Ok(Some(record)) if record.tombstone => return Err(self.gone(Some(key))),
-            Ok(Some(record)) if is_meant(&record) => Some(record),
-            Ok(_) => return Ok(false),
+            Ok(row) => row,
             // The row does not tell its owner, but the index does.
             Err(StoreError::Corrupt | StoreError::Newer) => {
                 if !rows.keys_of(&owners).await?.contains(&key) {

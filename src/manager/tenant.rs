@@ -35,12 +35,9 @@ impl Settings {
             _ => ("audience", LEAVE_OUT, self.audience.clone()),
         };
         let kind = &*self.events.kind;
-        for (option, way_out, name) in [(option, way_out, &*audience), ("kind", LEAVE_OUT, kind)] {
-            if name.is_empty() {
-                return Err(ConfigError::new(format!(
-                    "`.{option}(..)`: the name is empty; {way_out}"
-                )));
-            }
+        let names = [(option, way_out, &*audience), ("kind", LEAVE_OUT, kind)];
+        if let Some((option, way_out, _)) = names.iter().find(|(.., name)| name.is_empty()) {
+            return Err(ConfigError::new(format!("`.{option}(..)`: the name is empty; {way_out}")));
         }
         let (template, formers) = self.cookies(parts)?;
         let bind = |transport: &str, carrier: &str| {

@@ -351,6 +351,27 @@ async fn a_hash_set_that_nobody_touched_never_conflicts() {
     }
 }
 
+#[tokio::test]
+async fn a_list_that_one_request_sorts_and_another_changes_conflicts() {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Playlist {
+        songs: Vec<String>,
+        last: Latest<Vec<String>>,
+        listeners: HashMap<String, u32>,
+    }
+    let songs = ["c", "a", "b"].map(str::to_owned).to_vec();
+    let listeners = (0..20).map(|number| (number.to_string(), number)).collect();
+    let start = Playlist { songs: songs.clone(), last: songs.into(), listeners };
+    let sort: Edit<Playlist> = |playlist| playlist.songs.sort();
+    conflicts(start.clone(), sort, |playlist| playlist.songs.push("d".to_owned())).await;
+    conflicts(start.clone(), |playlist| playlist.songs.truncate(1), sort).await;
+    let push: Edit<Playlist> = |playlist| playlist.last.push("d".to_owned());
+    let (status, after) = race(start.clone(), |playlist| playlist.last.sort(), push).await;
+    assert_eq!((status, &**after.last), (OK, &["a", "b", "c"].map(str::to_owned)[..]));
+    let (status, after) = race(start, sort, sort).await;
+    assert_eq!((status, &*after.songs), (OK, &["a", "b", "c"].map(str::to_owned)[..]));
+}
+
 /// Its JSON has another order each time, so that additions look like a new list.
 #[tokio::test]
 async fn additions_to_a_hash_set_that_holds_items_conflict() {
