@@ -852,6 +852,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
 impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// Names the user that a session belongs to. Return `None` while nobody is signed in. Default: none.
     ///
+    /// [`build`](Self::build) refuses a function that names an owner for the default data: all visitors who are not
+    /// signed in would be one owner. If the name is a `String`, return `None` while it is empty.
+    ///
     /// With a store that has [`indexes_owners`](SessionStore::indexes_owners), [`SessionManager::sessions_of`]
     /// lists the sessions of a user, and [`SessionManager::destroy_all_of`] ends them. See
     /// [`devices`](crate::guide::devices).
@@ -886,7 +889,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     ///
     /// After several logins at once, exactly the newest sessions remain. A login asks the store for the sessions of its
     /// owner, and loads them if they are too many. If the store fails at that, or the request is dropped, the login
-    /// succeeds, and the next login ends the surplus. A session that a newer version of the application wrote is not ended.
+    /// succeeds, and the next login ends the surplus. A session that a newer version of the application wrote is not ended. A session that
+    /// ends within the next seconds does not count; by the default options these are 81.
     ///
     /// # Security
     ///
@@ -946,8 +950,11 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// extracts its session. An empty text is [`SessionError::Config`].
     ///
     /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant.
-    /// [`create`](SessionManager::create) and the operations on owners need it, and
-    /// [`update`](SessionManager::update) needs it if there is an [`owner`](Self::owner).
+    /// [`create`](SessionManager::create), [`sessions`](SessionManager::sessions) and the operations on owners need
+    /// it, and [`update`](SessionManager::update) needs it if there is an [`owner`](Self::owner). Expired sessions of
+    /// all tenants are reported to [`on_end`](Self::on_end) by [`report_to`](crate::store::Cleanup::report_to) and
+    /// [`delete_expired`](SessionManager::delete_expired) of the manager without a tenant. It cannot tell them from
+    /// sessions of another type, so keep those in a store of their own.
     ///
     /// Caches tell hosts apart. If `choose` reads another header than `Host`, and a cache may keep the response,
     /// add that header to `Vary`.

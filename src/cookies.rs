@@ -63,9 +63,14 @@ impl CookieTemplate {
             cookie.set_secure(false);
         }
         fill_in_defaults(&mut cookie);
-        check(&cookie)
-            .and_then(|()| Self::rendered(&cookie, insecure_http))
-            .map_err(|problem| ConfigError::new(format!("`.{option}(..)`: {problem}")))
+        check(&cookie).and_then(|()| Self::rendered(&cookie, insecure_http)).map_err(
+            |mut problem| {
+                if insecure_http && problem.ends_with("needs Secure") {
+                    problem += ", which `.insecure_http(true)` takes away";
+                }
+                ConfigError::new(format!("`.{option}(..)`: {problem}"))
+            },
+        )
     }
 
     /// Makes the template of a cookie of another library, which is only removed. Its name may have characters that

@@ -6,8 +6,8 @@
 //! | loaded | destroy | rotate, set | update⁶, set³ | touch, set³ if due⁵; else set if outdated⁷ |
 //! | tombstone | destroy⁴ | create, set; gone after a `clear`⁸ | gone | - |
 //!
-//! ¹ data changed, `force_save` or a change of a timeout; `clear_idle_timeout` and `clear_absolute_timeout` save
-//! nothing on a new session. ² the sessions that came in and were refused, if any.
+//! ¹ data changed, `force_save`, `clear` in a store or a change of a timeout; `clear`, `clear_idle_timeout` and
+//! `clear_absolute_timeout` save nothing on a new session. ² the sessions that came in and were refused, if any.
 //! ³ only where the client's copy would differ: always when the token carries the data; otherwise when it is
 //! outdated⁷, when the cookie's kind changes, or when the cookie would end before the row could. ⁴ the session
 //! that the old id was replaced by. ⁵ by `rolling`, unless `extend_if` says that the request extends nothing; also to write data or an owner with
@@ -215,7 +215,9 @@ pub(crate) fn decide<'a>(
         *situation;
     let timeouts = intents.timeouts;
     let asks_first_save = changed || intents.force_save || timeouts.set_any();
-    let asks_save = asks_first_save || timeouts != TimeoutChanges::default();
+    // What other requests wrote is cleared too. A token has no other writers.
+    let clears = intents.clear && !data_in_token;
+    let asks_save = asks_first_save || clears || timeouts != TimeoutChanges::default();
     Ok(match origin {
         _ if intents.destroy => (RowAction::Destroy, false),
         Origin::Loaded(live) if asks_save || intents.regenerate => {

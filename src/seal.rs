@@ -186,9 +186,8 @@ impl Sealer {
         context: &Context,
         mut token: Vec<u8>,
     ) -> Result<Opened, BadToken> {
-        let Some((head, text)) = token.split_at_mut_checked(self.head_bytes) else {
-            return Err(BadToken::Malformed);
-        };
+        let (head, text) =
+            token.split_at_mut_checked(self.head_bytes).ok_or(BadToken::Malformed)?;
         let Some(([VERSION, id @ ..], proof)) = head.split_first_chunk::<HEADER_BYTES>() else {
             return Err(BadToken::Malformed);
         };

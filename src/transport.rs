@@ -156,8 +156,9 @@ impl Transport {
     /// Uses functions of the application. `get` returns the token of a request. `set` puts the token into the
     /// headers of a response.
     ///
-    /// `set` gets `None` if the client should forget its token. The crate does not know the headers that `get`
-    /// reads, so responses have `Vary: *`.
+    /// `set` gets `None` if the client should forget its token. It is called for each guard in a response and by
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer), so it must replace what an earlier call wrote. The crate does not
+    /// know the headers that `get` reads, so responses have `Vary: *`.
     ///
     /// # Example
     ///

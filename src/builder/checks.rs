@@ -72,6 +72,12 @@ impl TokenOptions {
         };
         let forgets = self.revocations.as_ref().is_some_and(|list| !list.survives_restart());
         let core = Core::new(settings, self.home.unwrap_or(Home::Token(self.revocations)))?;
+        if core.data.owner(&*core.data.default()).is_some() {
+            return Err(ConfigError::new(
+                "`.owner(..)` names an owner for the default data, so all visitors who are not signed in would be one \
+                 owner; return `None` for them, as for an empty name",
+            ));
+        }
         if let Some(limit) = core.max_cookie_bytes {
             let empty = core.data.encode(&*core.data.default()).unwrap_or_default();
             let smallest = core.cookie_bytes(Record::FIXED_BYTES + empty.len());

@@ -55,7 +55,8 @@ texts! {
          earlier, or keep a `SessionHandle` (`session.handle()`) instead of the session",
     NoStore { operation } =>
         "`{operation}` needs a session store; set one with `.store(..)`; if `.store_for(..)` is \
-         set, call it on `manager.for_request(..)` or `manager.with_store(..)`",
+         set, call it on `manager.for_request(..)` or `manager.with_store(..)`; for `destroy` and \
+         `delete_expired` of sessions in a cookie, set `.revocations(..)`",
     NotSaved => "the session is not stored; change it or call `force_save()`, and commit it first",
     OtherType { asked, actual } =>
         "`handle::<{asked}>()` was called on the commit of a `Session<{actual}>`; call \

@@ -128,7 +128,8 @@ impl Core {
 
     /// Calls `on_end` for an expired row that the store has deleted, if it was a session of this type.
     pub(super) fn tell_expired(&self, key: &StoreKey, record: &Record) {
-        if record.tombstone || record.kind != self.tenant.scope.kind {
+        let is_other = record.kind != self.tenant.scope.kind && self.check_tenant("").is_ok();
+        if record.tombstone || is_other {
             return;
         }
         let mut record = record.clone();

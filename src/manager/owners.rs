@@ -69,6 +69,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] if the store failed or did not answer, and with
     ///   [`StoreError::Unsupported`](crate::StoreError::Unsupported) if the store cannot list its sessions.
     /// - [`SessionError::NoStore`] without a store.
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request).
     ///
     /// # Cancellation
     ///
@@ -80,6 +82,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         limit: u32,
     ) -> Result<SessionPage<T>, SessionError> {
         let rows = self.core.rows_for("sessions")?;
+        self.core.check_tenant("sessions")?;
         let page = rows.bounded("list", rows.store.list(after, limit.max(1))).await?;
         let kind = self.core.tenant.scope.kind;
         let is_meant = |record: &Record| record.kind == kind;
@@ -313,7 +316,9 @@ impl Core {
         is_meant: &IsMeant<'_>,
     ) -> Result<SessionPage<Box<Data>>> {
         let mut page = SessionPage { sessions: Vec::new(), unreadable: Vec::new(), next: None };
-        for (key, row) in keys.iter().zip(rows.load_each(keys, is_meant).await) {
+        let found = keys.iter().zip(rows.load_each(keys, is_meant).await);
+        // A row that is not meant, or has just ended, is no session that a client missed.
+        for (key, row) in found.filter(|(_, row)| !matches!(row, Ok(None))) {
             match self.stored(*key, row, is_meant) {
                 Ok(session) => page.sessions.extend(session),
                 Err(SessionError::Newer | SessionError::Store(StoreError::Corrupt)) => {
@@ -474,13 +479,15 @@ impl Core {
         few: usize,
     ) -> Result<Vec<(StoreKey, Record)>> {
         let keys: Vec<_> = rows.keys_of(owners).await?.into_iter().collect();
-        let mut found = Vec::new();
+        let (mut found, soon) = (Vec::new(), self.now().saturating_add(self.unfinished_life()));
         if keys.len() <= few {
             return Ok(found);
         }
         for (key, row) in keys.iter().zip(rows.load_each(&keys, &is_of(owners)).await) {
             match row {
-                Ok(row) => found.extend(row.map(|record| (*key, record))),
+                // It may be one of the two rows of a session that is getting a new id.
+                Ok(Some(row)) if row.expires_at() <= soon => {}
+                Ok(row) => found.extend(row.map(|row| (*key, row))),
                 // A row that cannot be read has no known age, so it is not ended for its age.
                 Err(StoreError::Corrupt | StoreError::Newer | StoreError::Expired) => {}
                 Err(error) => return Err(error.into()),

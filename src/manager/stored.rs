@@ -280,7 +280,7 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///
     /// # Errors
     ///
-    /// - [`SessionError::Gone`] if the session continues under a new id.
+    /// - [`SessionError::Gone`] if the session continues under a new id, or is of another type.
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
     /// - [`SessionError::NoStore`] without a store and without revocations.
     ///
@@ -295,7 +295,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     pub async fn destroy(&self, key: impl Into<StoreKey>) -> Result<(), SessionError> {
         let (core, key) = (&self.core, key.into());
         let Some(list) = core.list() else {
-            return core.destroy_if("destroy", key, &|_| true).await;
+            let is_ours = |record: &Record| core.is_of_this_kind(record);
+            return core.destroy_if("destroy", key, &is_ours).await;
         };
         let earlier = core.revoke(list, &key, None, None, core.now()).await?;
         if earlier.as_ref().and_then(Successor::of).is_some() {
@@ -427,13 +428,15 @@ impl Core {
         live: &Live,
         change: &mut AnyChange<'_>,
     ) -> Result<(Box<Data>, Option<Basis>)> {
-        let (rows, record) = (self.rows_for("update")?, live.record.clone());
+        let (rows, extends) = (self.rows_for("update")?, basis.incoming.extends);
         if Box::pin(self.save_imported(basis, self.now())).await? {
             return Err(self.gone(Some(live.key())));
         }
-        let session = StoredSession::new(live.key(), *record, self.data_of(basis)?, self);
+        let record = Record::clone(&live.record);
+        let record = Box::pin(self.with_latest_expiry(rows, live, record, extends)).await?;
+        let session = StoredSession::new(live.key(), record, self.data_of(basis)?, self);
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
-        let expiry = Expiry::OfRequest { extends: basis.incoming.extends };
+        let expiry = Expiry::OfRequest { extends };
         let session = self.apply(rows, session, &is_meant, expiry, change).await?;
         let StoredSession { record, data, .. } = session;
         if record.version == live.record.version {

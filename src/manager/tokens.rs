@@ -127,7 +127,9 @@ impl Core {
             };
             self.events.report(kind, || None);
         }
-        let removes_formers = !carrier.formers.is_empty() && (in_former || !in_current);
+        // An import removes the cookies of its library itself.
+        let has_formers = carrier.formers.iter().any(|former| former.binding.is_some());
+        let removes_formers = has_formers && (in_former || !in_current);
         Tokens { arrived, removes_formers, claims }
     }
 

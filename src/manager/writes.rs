@@ -197,7 +197,7 @@ impl Core {
         let mut record = loaded.clone().with_expires_at(expires_at);
         if let Some(rows) = self.rows() {
             let outcome = if loaded.is_outdated() {
-                record = self.with_latest_expiry(rows, live, record).await?;
+                record = self.with_latest_expiry(rows, live, record, false).await?;
                 record.version = Version::unique();
                 record.opened_from = None;
                 rows.save(&key, &record, Write::Update { loaded }).await?
@@ -318,25 +318,23 @@ impl Core {
         Ok(live)
     }
 
-    /// Makes the row of a save. One that keeps the expiry does not take back what `rolling` gave the row meanwhile,
-    /// which most stores note without a new version.
+    /// Makes the row of a save.
     async fn row_of(&self, rows: Rows<'_>, save: &Save<'_>) -> Result<Record> {
-        let record = self.record_of(save);
-        if save.extends {
-            Ok(record)
-        } else {
-            self.with_latest_expiry(rows, save.live, record).await
-        }
+        self.with_latest_expiry(rows, save.live, self.record_of(save), save.extends).await
     }
 
-    async fn with_latest_expiry(
+    /// Makes the record of a write that `extends` the session or else keeps its expiry. It does not take back what
+    /// `rolling` gave the row meanwhile, which most stores note without a new version.
+    pub(super) async fn with_latest_expiry(
         &self,
         rows: Rows<'_>,
         live: &Live,
         record: Record,
+        extends: bool,
     ) -> Result<Record> {
         let found = &live.record;
-        if record.expires_at() != found.expires_at() || self.policy.rolling == Rolling::Off {
+        let is_moved = extends || record.expires_at() != found.expires_at();
+        if is_moved || self.policy.rolling == Rolling::Off {
             return Ok(record);
         }
         let row = Box::pin(rows.load(&live.key())).await?;

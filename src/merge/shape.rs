@@ -9,11 +9,11 @@
 //! | a struct, by the data's own type | members |
 //! | a map, by that type or in such members | members |
 //! | a sequence | list |
-//! | a string or character | text |
+//! | an owned string or a character | text |
 //! | a newtype struct with the name of a field type | that type |
 //! | anything, as by untagged enums and for flattened members | untyped |
 //! | an enum | enum, which merges as a value |
-//! | anything else: a nested struct, a tuple, a number | value |
+//! | anything else: a nested struct, a tuple, a number, a borrowed string, as by a number written as a text | value |
 //!
 //! `Option`s and newtypes are looked through, but a struct in an `Option` counts as nested. Nothing is noted
 //! within a list, a value or a field type.
@@ -153,7 +153,7 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
     forward! { self => self.note(Shape::Untyped); deserialize_any() deserialize_ignored_any() }
 
     forward! { self => self.note(Shape::Text);
-        deserialize_char() deserialize_str() deserialize_string()
+        deserialize_char() deserialize_string()
     }
 
     forward! { self => self.note(Shape::List); deserialize_seq() }
@@ -163,7 +163,7 @@ impl<'de> Deserializer<'de> for Tracer<'de, '_> {
         deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_i128()
         deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
         deserialize_f32() deserialize_f64()
-        deserialize_bytes() deserialize_byte_buf() deserialize_identifier()
+        deserialize_str() deserialize_bytes() deserialize_byte_buf() deserialize_identifier()
         deserialize_unit() deserialize_unit_struct(name: &'static str)
         deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
     }

@@ -484,7 +484,7 @@ impl<T: Send + Sync + 'static> Session<T> {
         }
         let mut result = None;
         let draft = self.cell.update(self.basis(), &mut any_change(change, &mut result)).await?;
-        self.draft = Some(draft);
+        (self.draft, *self.is_read.get_mut()) = (Some(draft), true);
         result.ok_or(SessionError::Gone)
     }
 }

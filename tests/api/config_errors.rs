@@ -181,6 +181,17 @@ fn options_that_lack_what_they_need_are_refused() {
 }
 
 #[test]
+fn an_owner_of_those_who_are_not_signed_in_is_refused() {
+    let text = "`.owner(..)` names an owner for the default data, so all visitors who are not signed in would be one \
+                owner; return `None` for them, as for an empty name";
+    for builder in [cookie_mode(), store_mode()] {
+        expect_refusal(builder.owner(|login| Some(login.note.clone())), text);
+    }
+    let owner = |login: &Login| Some(login.note.clone()).filter(|note| !note.is_empty());
+    assert!(store_mode().owner(owner).build().is_ok());
+}
+
+#[test]
 fn options_that_contradict_each_other_are_refused() {
     expect_refusal(
         store_mode().max_cookie_bytes(4096),

@@ -268,6 +268,18 @@ fn templates_of_a_prefix_for_http_alone_need_secure_and_http_only() {
     ]);
 }
 
+#[test]
+fn what_insecure_http_takes_away_is_named_where_it_is_missed() {
+    for (template, problem) in [
+        (named("id").same_site(SameSite::None), "SameSite=None needs Secure"),
+        (named("id").partitioned(true).secure(true), "Partitioned needs Secure"),
+    ] {
+        let error = with(template).insecure_http(true).build().unwrap_err();
+        let expected = format!("`.cookie(..)`: {problem}, which `.insecure_http(true)` takes away");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
 fn expect_refusals(cases: Vec<(CookieBuilder<'static>, &str)>) {
     for (template, problem) in cases {
         let shown = format!("{template:?}");

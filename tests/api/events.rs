@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use axum::Router;
 use axum_typed_session::{
-    Fingerprint, Key, MemoryStore, SessionEventKind, SessionManagerBuilder, StoreKey,
-    cookie::Cookie, testing::ManualClock,
+    Fingerprint, Key, MemoryStore, SessionEventKind, SessionManager, SessionManagerBuilder,
+    StoreKey, cookie::Cookie, testing::ManualClock,
 };
 use http::StatusCode;
 
 use crate::{
     logins::{Login, app, logins},
     options::same_shape,
-    support::{Browser, COOKIE, DAY, EventLog, traced},
+    support::{Browser, COOKIE, DAY, EventLog, Visits, traced},
 };
 
 fn listening(
@@ -233,4 +233,20 @@ fn a_session_of_a_newer_version_is_a_warning_in_the_log() {
     });
     let line = "WARN axum_typed_session::event: event=\"newer\"";
     assert!(log.contains(line), "{log}");
+}
+
+/// `missed` says that a store has lost a session, so it must not come from a list of what the store has.
+#[tokio::test]
+async fn a_list_of_sessions_in_a_store_of_several_types_reports_nothing() {
+    let (store, events) = (MemoryStore::new(), EventLog::default());
+    let others = SessionManager::<Visits>::builder().store(store.clone()).build().unwrap();
+    for count in 1..4 {
+        let _ = others.create(Visits { count }).await.unwrap();
+    }
+    let sessions = SessionManager::<Login>::builder().store(store).on_event(events.hook());
+    let sessions = sessions.build().unwrap();
+    let _ = sessions.create(Login::default()).await.unwrap();
+    events.take();
+    assert_eq!(sessions.sessions(None, 10).await.unwrap().len(), 1);
+    assert_eq!(events.take(), <[&str; 0]>::default());
 }

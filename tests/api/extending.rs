@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, response::IntoResponse as _, routing::get};
 use axum_typed_session::{
     AutoCommitLayer, Counter, Key, KeyRing, Rolling, Session, SessionManager,
     SessionManagerBuilder,
@@ -18,7 +18,7 @@ use http::{Request, StatusCode, Uri, request::Parts};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    requests::{change, overlap, seen, visited},
+    requests::{Visit, change, overlap, seen, spawned, visited},
     support::{
         Browser, Change, DAY, HOUR, MILLISECOND, MINUTE, Mode, ProbeStore, SECOND, Visits, act,
         changing, in_both_modes, key, scripted,
@@ -341,4 +341,36 @@ async fn what_a_poll_saves_takes_back_no_extension_that_another_request_gave_mea
         let mut browser = poll.await.unwrap().at(&scripted(sessions));
         expect_end_after(&mut browser, &clock, HOUR, "2", "extended").await;
     }
+}
+
+#[tokio::test]
+async fn an_update_of_a_poll_takes_back_no_extension_that_another_request_gave_meanwhile() {
+    let (clock, extends) = (ManualClock::new(), Arc::new(AtomicBool::new(true)));
+    let asked = extends.clone();
+    let builder = Mode::Store.builder::<Page>(&clock).idle_timeout(HOUR).rolling(true);
+    let sessions = builder.extend_if(move |_| asked.load(Ordering::Relaxed)).build().unwrap();
+    let mut browser = Browser::new(visited(sessions));
+    let view = |session: &mut Session<Page>| session.views += 1;
+    change(&mut browser, view).await;
+    let gate = Gate::new();
+    extends.store(false, Ordering::Relaxed);
+    let waiting = gate.clone();
+    let poll = spawned(&browser, async move |mut visit: Visit<Page>| {
+        let mut session = visit.session().await?;
+        waiting.pass().await;
+        session.update(|page| page.views += 1).await?;
+        Ok(session.commit().await?.into_response())
+    });
+    gate.reached(1).await;
+    clock.advance(HOUR / 2);
+    extends.store(true, Ordering::Relaxed);
+    let reads = |_: &mut Session<Page>| ();
+    assert_eq!(change(&mut browser, reads).await.status, StatusCode::OK);
+    gate.open();
+    assert_eq!(poll.await.unwrap().0.status, StatusCode::OK);
+    extends.store(false, Ordering::Relaxed);
+    clock.advance(HOUR - MILLISECOND);
+    assert!(seen::<Page>(&browser).await.is_some_and(|page| page.views == 2));
+    clock.advance(MILLISECOND);
+    assert!(seen::<Page>(&browser).await.is_none());
 }

@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    iter,
+    fmt, iter,
 };
 
 use axum_typed_session::{
     Counter, Latest, MemoryStore, Once, Session, SessionManager, Set, testing::Gate,
 };
 use http::{Request, StatusCode};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error, Visitor},
+};
 
 use crate::support::{Browser, Change, Log, changing, key};
 
@@ -123,7 +126,7 @@ async fn race<T: Data>(start: T, slow: Edit<T>, quick: Edit<T>) -> (StatusCode, 
     (status, data_of(&mut browser).await)
 }
 
-async fn conflicts<T: Data + std::fmt::Debug + PartialEq>(start: T, one: Edit<T>, other: Edit<T>) {
+async fn conflicts<T: Data + fmt::Debug + PartialEq>(start: T, one: Edit<T>, other: Edit<T>) {
     for (slow, quick) in [(one, other), (other, one)] {
         let mut expected = start.clone();
         quick(&mut expected);
@@ -370,6 +373,41 @@ async fn a_list_that_one_request_sorts_and_another_changes_conflicts() {
     assert_eq!((status, &**after.last), (OK, &["a", "b", "c"].map(str::to_owned)[..]));
     let (status, after) = race(start, sort, sort).await;
     assert_eq!((status, &*after.songs), (OK, &["a", "b", "c"].map(str::to_owned)[..]));
+}
+
+/// A number that is written as a text, as by `serde_with::DisplayFromStr` and by decimal numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Cents(u64);
+
+impl Serialize for Cents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+
+        impl Visitor<'_> for Digits {
+            type Value = Cents;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("digits")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Cents, E> {
+                text.parse().map(Cents).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_written_as_a_text_is_no_text() {
+    conflicts(Cents(100), |cents| cents.0 -= 10, |cents| cents.0 -= 20).await;
 }
 
 /// Its JSON has another order each time, so that additions look like a new list.

@@ -483,3 +483,16 @@ async fn an_anonymous_request_is_refused_after_a_login_that_merged() {
     let account = seen::<Account>(&browser).await.unwrap();
     assert_eq!((account.elevated, account.cart.len()), (false, 1));
 }
+
+#[tokio::test]
+async fn a_clear_removes_what_another_request_added_also_if_the_session_held_the_default() {
+    for owner in [Owner::Known, Owner::Unknown] {
+        let browser = browser_of(&accounts(owner), Account::default()).await;
+        let overlapped = overlap(&browser, Session::<Account>::clear, async |browser| {
+            let add = |session: &mut Session<Account>| session.cart.push("tea".to_owned());
+            assert_eq!(change(browser, add).await.status, StatusCode::OK);
+        });
+        assert_eq!(overlapped.await.slow.status, StatusCode::OK);
+        assert_eq!(seen::<Account>(&browser).await, Some(Account::default()), "{owner:?}");
+    }
+}

@@ -313,6 +313,20 @@ async fn a_destroy_ends_the_old_session_for_good() {
 }
 
 #[tokio::test]
+async fn a_new_session_that_imports_nothing_leaves_old_cookies_to_the_old_application() {
+    for home in HOMES {
+        let site = Site::new(home);
+        let mut browser = Browser::new(site.app());
+        browser.jar.insert("old:id".to_owned(), "what the reader does not take".to_owned());
+        for path in ["/add", "/add", "/regenerate"] {
+            let answer = browser.get(path).await;
+            let others = answer.set_cookies().into_iter().filter(|set| !set.starts_with(COOKIE));
+            assert_eq!(others.count(), 0, "{home:?} {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_destroy_of_a_later_request_removes_old_cookies_too() {
     for home in HOMES {
         let site = Site::new(home);

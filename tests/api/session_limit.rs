@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum_typed_session::{
     Clock as _, MemoryStore, Session, SessionEventKind, SessionManager,
-    testing::{Fault, FaultyStore, ManualClock, Operation},
+    testing::{Fault, FaultyStore, Gate, ManualClock, Operation},
 };
 use http::{Request, StatusCode};
 
@@ -53,6 +53,38 @@ async fn a_login_of_a_session_that_exists_counts_too_and_a_new_id_does_not() {
     let created = world.sessions.create(Data::of("ann")).await.unwrap();
     assert_eq!(world.read(&mut second).await, None);
     assert!(world.sessions.load(created.key()).await.unwrap().is_some());
+}
+
+/// Between its first and its second write, it has two rows.
+#[tokio::test]
+async fn a_session_that_gets_a_new_id_counts_once_beside_a_login() {
+    for (limit, others) in [(2, 0), (3, 1)] {
+        let world = World::with(|builder| builder.max_sessions_per_owner(limit));
+        let mut first = world.browser_with(Data::of("ann")).await;
+        for _ in 0..others {
+            world.clock.advance(SECOND);
+            world.browser_with(Data::of("ann")).await;
+        }
+        world.clock.advance(SECOND);
+        let gate = Gate::new();
+        world.store.inject_next(1, Operation::Save, Fault::Pass);
+        world.store.inject_next(1, Operation::Save, Fault::Pause(gate.clone()));
+        let (at, mut browser) = (world.clone(), first.clone());
+        let renewed = tokio::spawn(async move {
+            let answer = at.run(&mut browser, change(Session::regenerate)).await;
+            (answer.status, browser)
+        });
+        gate.reached(1).await;
+        let login = world.sessions.create(Data::of("ann")).await.unwrap();
+        gate.open();
+        let (status, mut renewed) = renewed.await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        assert!(world.read(&mut renewed).await.is_some());
+        assert_eq!(world.read(&mut first).await, None);
+        let sessions = world.sessions.sessions_of("ann").await.unwrap();
+        assert_eq!(sessions.len(), limit as usize);
+        assert!(sessions.iter().any(|session| session.key() == login.key()));
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use axum_typed_session::{
-    AutoCommitLayer, MemoryStore, Session, SessionError, SessionHandle, SessionManager,
+    AutoCommitLayer, EndReason, MemoryStore, Session, SessionError, SessionHandle, SessionManager,
     SessionManagerBuilder, SessionStore, StoreError, StoreKey, Transport,
     cookie::Cookie,
     testing::{ManualClock, TestSession},
@@ -22,7 +22,7 @@ use http::{Request, StatusCode, header, request::Parts};
 
 use crate::{
     logins::{self, Login},
-    support::{Answer, COOKIE, Log, MINUTE, Visits, key, scripted, send},
+    support::{Answer, COOKIE, DAY, Log, MINUTE, Visits, key, scripted, send},
 };
 
 const A: &str = "a.example";
@@ -224,6 +224,7 @@ async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
             ("destroy_all_of", sessions.destroy_all_of("alice").await.err()),
             ("destroy_others_of", sessions.destroy_others_of("alice", key).await.err()),
             ("create", sessions.create(Login::default()).await.err()),
+            ("sessions", sessions.sessions(None, 10).await.err()),
             ("update", sessions.update(key, |login| login.note = "x".to_owned()).await.err()),
         ];
         for (operation, error) in errors {
@@ -246,6 +247,26 @@ async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
         sessions.destroy(key).await.unwrap();
         assert!(!is_logged_in(&app, A, &cookie).await);
     }
+}
+
+#[tokio::test]
+async fn expired_sessions_of_every_tenant_are_told_to_the_manager_of_all() {
+    let (clock, ends) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
+    let (told, store) = (ends.clone(), MemoryStore::builder().clock(clock.clone()).build());
+    let sessions = SessionManager::<Login>::builder().clock(clock.clone()).store(store);
+    let sessions = sessions.audience_for(host).on_end(move |login, why| {
+        told.lock().unwrap().push((login.note, why));
+    });
+    let sessions = sessions.build().unwrap();
+    for host in [A, B] {
+        let login = Login { note: host.to_owned(), ..Login::default() };
+        let _ = sessions.for_request(&request_to(host)).unwrap().create(login).await.unwrap();
+    }
+    clock.advance(2 * DAY);
+    assert_eq!(sessions.delete_expired(10).await.unwrap(), 2);
+    let mut told = std::mem::take(&mut *ends.lock().unwrap());
+    told.sort_by(|(one, _), (other, _)| one.cmp(other));
+    assert_eq!(told, [A, B].map(|host| (host.to_owned(), EndReason::Expired)));
 }
 
 #[tokio::test]

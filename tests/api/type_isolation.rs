@@ -352,6 +352,8 @@ async fn an_operation_by_key_touches_no_session_of_another_type() {
     assert!(settings.load(login.key()).await.unwrap().is_none());
     let updated = settings.update(login.key(), |settings| settings.theme = "dark".to_owned()).await;
     assert!(matches!(updated, Err(SessionError::Gone)), "{updated:?}");
+    let destroyed = settings.destroy(login.key()).await;
+    assert!(matches!(destroyed, Err(SessionError::Gone)), "{destroyed:?}");
     let kept = logins.load(login.key()).await.unwrap().unwrap();
     assert_eq!(kept.user.as_deref(), Some("ada"));
 }

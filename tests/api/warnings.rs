@@ -28,6 +28,7 @@ in_both_modes! {
     nothing_is_warned_of_that_was_meant,
     nothing_is_warned_of_under_the_layer,
     a_guard_of_a_middleware_is_enough,
+    an_update_without_a_guard_is_warned_of,
 }
 
 /// Makes the mistake that the query names.
@@ -293,6 +294,24 @@ async fn a_guard_of_a_middleware_is_enough(mode: Mode) {
 }
 
 /// Somebody else may have planted the id. In a cookie the copy that he keeps is not signed in.
+async fn an_update_without_a_guard_is_warned_of(mode: Mode) {
+    async fn updates(mut session: Session<Visits>) -> Result<String, SessionError> {
+        let count = session.update(|visits| {
+            visits.count += 1;
+            visits.count
+        });
+        Ok(count.await?.to_string())
+    }
+    let sessions: SessionManager<Visits> = mode.builder(&ManualClock::new()).build().unwrap();
+    let app = Router::new().route("/update", get(updates)).with_state(sessions.clone());
+    let mut browser = Browser::new(app.fallback_service(scripted(sessions)));
+    browser.get("/add").await;
+    let log = Log::start();
+    browser.get("/update").await.expect(StatusCode::OK, "2");
+    let line = one_line(&log);
+    assert!(line.contains("WARN") && line.contains("GET /update"), "{line}");
+}
+
 #[tokio::test]
 async fn a_login_that_keeps_its_id_in_a_store_is_warned_of_once() {
     let login = |session: &mut Session<Data>| session.user = Some("ada-lovelace".to_owned());

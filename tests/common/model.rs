@@ -149,12 +149,13 @@ impl Model {
             | Step::Wait(_) => {}
         }
         let changed = before.as_ref().map_or(after != Data::default(), |before| *before != after);
+        let is_reset = before.is_some() && matches!(step, Step::Reset);
         let replaced =
             before.is_some() && matches!(step, Step::Login | Step::Regenerate | Step::Logout);
         if matches!(step, Step::Logout) {
             prop_assert!(!browser.has_session());
             self.saved(client, None);
-        } else if changed || replaced {
+        } else if changed || is_reset || replaced {
             self.saved(client, Some(after));
         }
         if replaced {
