@@ -4,6 +4,7 @@ use std::{convert::Infallible, fmt};
 
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use http::request::Parts;
+use time::OffsetDateTime;
 
 use crate::{
     error::SessionError,
@@ -90,6 +91,33 @@ impl SessionCommit {
     /// ```
     pub fn key(&self) -> Option<StoreKey> {
         self.id().map(StoreKey::from)
+    }
+
+    /// Returns the time at which the session ends unless a later commit extends it; `None` if it ended or is still
+    /// fresh. [`Session::expires_at`](crate::Session::expires_at) before the commit is the end without what the commit
+    /// adds, such as by [`rolling`](crate::SessionManagerBuilder::rolling).
+    ///
+    /// # Example
+    ///
+    /// An API tells its client how long the session lasts:
+    ///
+    /// ```
+    /// use axum::{Json, response::IntoResponse};
+    /// use axum_typed_session::{Session, SessionError};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Visits { count: u32 }
+    ///
+    /// async fn visit(mut session: Session<Visits>) -> Result<impl IntoResponse, SessionError> {
+    ///     session.count += 1;
+    ///     let commit = session.commit().await?;
+    ///     let ends = commit.expires_at().map(|time| time.unix_timestamp());
+    ///     Ok((commit, Json(ends)))
+    /// }
+    /// ```
+    #[doc(alias("expiry", "ttl"))]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        let basis = self.0.basis().ok()?;
+        Some(self.0.core.policy.ends_at(&basis.live()?.record.lifetime).into())
     }
 
     /// Returns a handle to the session after the latest commit of the request, for a socket, a stream or a job.

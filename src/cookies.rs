@@ -250,6 +250,11 @@ fn risks_of(cookie: &Cookie<'static>, insecure_http: bool) -> Vec<&'static str> 
             "the session cookie is not HttpOnly; any script on the page can read it",
         ),
         (
+            cookie.path().is_some_and(|path| path.len() > 1 && path.ends_with('/')),
+            "the Path of the session cookie ends with `/`, so browsers do not send it to the path without that `/`, \
+             such as `/app` of an axum router nested there; remove the `/`",
+        ),
+        (
             cookie.domain().is_some_and(domain::is_one_host),
             "the Domain of the session cookie is an IP address or a name without a dot, so browsers keep the cookie \
              for that host alone and drop it at every other host; remove Domain",

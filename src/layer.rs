@@ -11,7 +11,10 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::request::{Registry, RequestSessions};
+use crate::{
+    error::Failed,
+    request::{Registry, RequestSessions},
+};
 
 /// Commits every session of a request that its handlers did not commit.
 ///
@@ -47,9 +50,13 @@ use crate::request::{Registry, RequestSessions};
 ///
 /// | response | changes | a recorded [`destroy`](crate::Session::destroy) |
 /// |---|---|---|
-/// | status below 500 | committed | committed |
+/// | status below 500, also 4xx | committed | committed |
+/// | a [`SessionError`](crate::SessionError), such as that of [`verify_csrf`](crate::Session::verify_csrf) | dropped | committed |
 /// | status 500 and above | dropped, unless [`commit_on_server_error`](Self::commit_on_server_error) | committed |
 /// | the handler panicked | dropped | dropped |
+///
+/// So a handler that may answer 4xx, such as by `?`, makes its changes after all checks. Otherwise a refused sign-in
+/// could sign the user in.
 ///
 /// If a commit fails, its error replaces the response. The cookies of sessions that were committed before stay in
 /// it.
@@ -59,6 +66,9 @@ use crate::request::{Registry, RequestSessions};
 /// Put the layer outside of every middleware that extracts a session. If one part of a request drops a session with
 /// uncommitted changes, the next part gets these changes, and the layer commits all of them together. Outside of
 /// the layer a dropped change is lost, with a warning.
+///
+/// Put a layer that sets headers, such as `SetResponseHeaderLayer`, inside of this layer. Outside, it can replace the
+/// `Cache-Control` of a response that carries a session cookie.
 ///
 /// Put a middleware that stops a handler and answers for it, such as a timeout, outside of this layer. Inside, its
 /// response below 500 would commit the unfinished changes of the handler.
@@ -145,7 +155,9 @@ where
 }
 
 async fn finish(registry: &Arc<Registry>, on_server_error: bool, response: &mut Response) {
-    let wanted = on_server_error || !response.status().is_server_error();
+    let is_wanted = on_server_error || !response.status().is_server_error();
+    // The handler returned the error of a session, such as that of a forged form.
+    let wanted = is_wanted && response.extensions().get::<Failed>().is_none();
     if let Err(error) = registry.commit(wanted).await {
         *response = error.into_response();
     }

@@ -49,8 +49,9 @@
 //! of an unchanged session does no I/O, unless `rolling` extends the session.
 //!
 //! The guard is the last part before the body, as in `(headers, guard, body)`, or it [wraps](SessionCommit::wrap) the
-//! response. Under [`AutoCommitLayer`] handlers need no commit. [`SessionManager::no_session`] is the guard of a handler
-//! whose `Option<Session<T>>` is `None`.
+//! response. Under [`AutoCommitLayer`] handlers need no commit: it commits every response below 500, so a handler makes
+//! its changes after its checks. [`SessionManager::no_session`] is the guard of a handler whose `Option<Session<T>>` is
+//! `None`.
 //!
 //! # Where data lives
 //!

@@ -70,7 +70,8 @@ where
 ///
 /// [`destroy`](Self::destroy), [`regenerate`](Self::regenerate), [`clear`](Self::clear),
 /// [`force_save`](Self::force_save) and the methods that set or clear timeouts only record what the commit will do.
-/// If a handler fails before its commit, nothing has changed.
+/// If a handler fails before its commit, nothing has changed. Under
+/// [`AutoCommitLayer`](crate::AutoCommitLayer#which-responses-commit) the status of the response decides.
 ///
 /// # Example
 ///

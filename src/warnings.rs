@@ -31,14 +31,15 @@ impl Route {
 }
 
 pub(crate) const DROPPED_CHANGE: &str = "changes to a session were dropped: call `session.commit().await`, add \
-    `AutoCommitLayer`, or call `session.discard()`";
+    `AutoCommitLayer` after the route, or call `session.discard()`; a handler that may fail makes its changes after \
+    all checks";
 
-pub(crate) const DROPPED_GUARD: &str = "a `SessionCommit` was dropped, so the client did not get the cookie: return it \
-    with the response, as in `Ok((session.commit().await?, body))`";
+pub(crate) const DROPPED_GUARD: &str = "a `SessionCommit` was dropped, so the response has neither the cookie nor `Vary`: \
+    return it, as in `Ok((session.commit().await?, body))`; after the response, use a `SessionHandle`";
 
 pub(crate) const READ_WITHOUT_GUARD: &str = "a handler read a session and returned no guard: a shared cache may serve \
     the response to other visitors, and `rolling` did not extend the session. Return the guard, as in \
-    `Ok((session.commit().await?, body))`, or add `AutoCommitLayer`";
+    `Ok((session.commit().await?, body))`, or add `AutoCommitLayer` after the route";
 
 pub(crate) const GUARDS_CONFLICT: &str = "two `Session`s of one request changed the same data: commit or drop the \
     first before you extract the second";
@@ -155,12 +156,22 @@ impl Warnings {
 mod tests {
     use super::*;
 
+    fn one_line(page: &str) -> String {
+        page.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
-    fn the_guide_quotes_the_warnings_that_explain_a_lost_cookie() {
-        let words = include_str!("guide/cookie_not_kept.md").split_whitespace();
-        let page = words.collect::<Vec<_>>().join(" ");
+    fn the_guide_quotes_the_warnings_as_they_are() {
+        let lost = one_line(include_str!("guide/cookie_not_kept.md"));
         for warning in [DROPPED_CHANGE, DROPPED_GUARD, PLAIN_HTTP] {
-            assert!(page.contains(warning), "not in the guide: {warning}");
+            assert!(lost.contains(warning), "not in the guide: {warning}");
+        }
+        let parallel = one_line(include_str!("guide/parallel_requests.md"));
+        assert!(parallel.contains(REQUESTS_CONFLICT));
+        let first = one_line(include_str!("guide/getting_started.md"));
+        for warning in [DROPPED_CHANGE, DROPPED_GUARD, READ_WITHOUT_GUARD] {
+            let start = warning.split_once([':', ',']).map_or(warning, |(start, _)| start);
+            assert!(first.contains(start), "not in the guide: {start}");
         }
     }
 }

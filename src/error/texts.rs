@@ -42,7 +42,7 @@ texts! {
     Conflict =>
         "another request changed the same session data; repeat the request, change the data with \
          `session.update(..)`, or set `.on_conflict(..)`",
-    Gone => "the session has ended, or another request gave it a new id or another owner",
+    Gone => "the session has ended, or has got a new id or another owner",
     TooLarge { actual, limit } =>
         "the session takes {actual} bytes, and {limit} are allowed; keep less data in it, raise \
          `.max_payload(..)`, or set `.store(..)` if the cookie is the limit \
@@ -64,7 +64,8 @@ texts! {
     Csrf =>
         "the CSRF token does not belong to this session; send the token that `csrf_token()` \
          returned, and render the form again after a `regenerate()`",
-    Uncommitted => "the session has uncommitted changes; commit them before `session.update(..)`",
+    Uncommitted =>
+        "the session has uncommitted changes; make them within `session.update(..)`, or after it",
     IdInUse => "all generated session ids are in use; `.id_generator(..)` must return random bytes",
     Config(error) => "{error}",
     Random(_) => "the operating system gave no random bytes",

@@ -91,8 +91,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// it.
     ///
     /// Call it first in every handler that changes something for a browser, before a `regenerate` is committed.
-    /// Under [`AutoCommitLayer`](crate::AutoCommitLayer) the changes that a handler made before the error are
-    /// committed, as for every response below 500. The comparison takes the same time wherever the token differs.
+    /// [`AutoCommitLayer`](crate::AutoCommitLayer) drops the changes that a handler made before it if the handler
+    /// returns the error. The comparison takes the same time wherever the token differs.
     ///
     /// A token is not used up. It stays valid until the session ends or gets a new id, so both clicks of a double
     /// click pass, and the handler runs twice. If the first click has given the session a new id by then, the second

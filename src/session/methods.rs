@@ -391,6 +391,8 @@ impl<T: Send + Sync + 'static> Session<T> {
 
     /// Drops the session and its uncommitted changes.
     ///
+    /// A response that shows data of the session needs the guard instead, so that no shared cache stores it.
+    ///
     /// If a session with changes is dropped without `discard`, [`AutoCommitLayer`](crate::AutoCommitLayer) commits the
     /// changes. Without the layer, they are lost with a warning.
     ///

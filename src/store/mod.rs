@@ -8,6 +8,14 @@
 //! `axum_typed_session::store::sqlx::PgPool`, and the versions always agree.
 
 mod cleanup;
+#[cfg(any(
+    feature = "memcached",
+    feature = "redis",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "mysql"
+))]
+mod connect_error;
 mod delegate;
 #[cfg(feature = "memcached")]
 mod memcached_store;

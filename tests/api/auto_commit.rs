@@ -46,6 +46,7 @@ in_both_modes! {
     reading_sends_no_token_and_keeps_shared_caches_out,
     a_request_that_touches_no_session_is_left_alone,
     server_errors_commit_only_when_asked,
+    a_session_error_of_the_handler_commits_only_an_end,
     an_explicit_commit_and_the_layer_are_one_cookie,
     a_lost_guard_is_sent_all_the_same,
     intents_are_committed_too,
@@ -256,6 +257,33 @@ async fn of_nested_layers_the_outermost_decides_on_server_errors() {
         let sessions = cookie_mode(&ManualClock::new()).build().unwrap();
         let app = routes().layer(inner).layer(outer).with_state(sessions);
         assert_eq!(Browser::new(app).get("/fail").await.told(), told);
+    }
+}
+
+/// As after a forged form, or after a changed row of another handler.
+async fn a_session_error_of_the_handler_commits_only_an_end(mode: Mode) {
+    async fn renames(mut session: Session<Visits>) -> Result<(), SessionError> {
+        session.count = 99;
+        session.regenerate();
+        session.verify_csrf("forged")
+    }
+    async fn leaves(mut session: Session<Visits>) -> Result<(), SessionError> {
+        session.count = 99;
+        session.destroy();
+        Err(SessionError::Csrf)
+    }
+    for on_server_error in [false, true] {
+        let layer = AutoCommitLayer::new().commit_on_server_error(on_server_error);
+        let app = routes().route("/renames", get(renames)).route("/leaves", get(leaves));
+        let sessions = mode.builder(&ManualClock::new()).build().unwrap();
+        let mut browser = Browser::new(app.layer(layer).with_state(sessions));
+        browser.get("/add").await;
+        let answer = browser.get("/renames").await.expect_error(StatusCode::FORBIDDEN);
+        assert_eq!(answer.told(), "nothing");
+        browser.get("/read").await.expect(StatusCode::OK, "1");
+        let answer = browser.get("/leaves").await.expect_error(StatusCode::FORBIDDEN);
+        assert_eq!(answer.told(), "removed");
+        browser.get("/read").await.expect(StatusCode::OK, "0");
     }
 }
 

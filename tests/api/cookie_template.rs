@@ -259,6 +259,17 @@ fn domains_that_browsers_keep_at_one_host_alone_warn() {
 }
 
 #[test]
+fn a_path_that_ends_with_a_slash_warns() {
+    for (path, warns) in [("/", false), ("/app", false), ("/app/", true)] {
+        let log = Log::start();
+        assert!(with(named("id").path(path)).build().is_ok(), "{path}");
+        let lines = log.take();
+        let says = |line: &String| line.contains("Path of the session cookie ends with `/`");
+        assert_eq!(lines.iter().any(says), warns, "{path}: {lines:?}");
+    }
+}
+
+#[test]
 fn templates_of_a_prefix_for_http_alone_need_secure_and_http_only() {
     let script = "the prefixes `__Http-` and `__Host-Http-` need HttpOnly";
     expect_refusals(vec![

@@ -10,8 +10,8 @@ use std::{
 
 use axum::{Router, response::IntoResponse as _, routing::get};
 use axum_typed_session::{
-    AutoCommitLayer, Counter, Key, KeyRing, Rolling, Session, SessionManager,
-    SessionManagerBuilder,
+    AutoCommitLayer, Clock as _, Counter, Key, KeyRing, Rolling, Session, SessionError,
+    SessionManager, SessionManagerBuilder,
     testing::{Gate, ManualClock},
 };
 use http::{Request, StatusCode, Uri, request::Parts};
@@ -373,4 +373,26 @@ async fn an_update_of_a_poll_takes_back_no_extension_that_another_request_gave_m
     assert!(seen::<Page>(&browser).await.is_some_and(|page| page.views == 2));
     clock.advance(MILLISECOND);
     assert!(seen::<Page>(&browser).await.is_none());
+}
+
+#[tokio::test]
+async fn a_guard_tells_the_end_that_its_commit_has_given() {
+    let commit = async |mut session: Session<Visits>, uri: Uri| -> Result<_, SessionError> {
+        act(&mut session, uri.path().trim_start_matches('/'));
+        let guard = session.commit().await?;
+        let ends = guard.expires_at().map(|time| time.unix_timestamp().to_string());
+        Ok((guard, ends.unwrap_or_else(|| "-".to_owned())))
+    };
+    for mode in [Mode::Cookie, Mode::Store] {
+        let clock = ManualClock::new();
+        let builder = mode.builder::<Visits>(&clock).idle_timeout(HOUR).rolling(true);
+        let app = Router::new().fallback(commit).with_state(builder.build().unwrap());
+        let mut browser = Browser::new(app);
+        let in_an_hour = || (clock.now() + HOUR).unix_timestamp().to_string();
+        browser.get("/read").await.expect(StatusCode::OK, "-");
+        browser.get("/add").await.expect(StatusCode::OK, &in_an_hour());
+        clock.advance(HOUR / 2);
+        browser.get("/read").await.expect(StatusCode::OK, &in_an_hour());
+        browser.get("/destroy").await.expect(StatusCode::OK, "-");
+    }
 }

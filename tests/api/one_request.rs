@@ -332,7 +332,8 @@ async fn a_destroy_after_the_response_takes_the_new_cookie_back(mode: Mode) {
 }
 
 /// What the two ways of losing something say.
-const DIRTY: &str = "`session.commit().await`, add `AutoCommitLayer`, or call `session.discard()`";
+const DIRTY: &str =
+    "`session.commit().await`, add `AutoCommitLayer` after the route, or call `session.discard()`";
 const LOST: &str = "a `SessionCommit` was dropped";
 
 async fn forgets(mut session: Session<Visits>) {

@@ -210,6 +210,8 @@ fn expect_teaching(error: &SqlConnectError, form: &str) {
     let text = format!("{error} {:?} {error:?}", error.source().map(ToString::to_string));
     assert!(text.contains(form) && text.contains("percent-encode"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
+    // What a `main` shows that returns the error.
+    assert_eq!(format!("{error:?}"), error.to_string());
 }
 
 #[tokio::test]
@@ -221,6 +223,8 @@ async fn a_file_in_no_folder_names_the_remedy() {
     assert!(text.ends_with("/missing/sessions.db"), "{text}");
     let source = error.source().unwrap().to_string();
     assert!(source.contains("its folder must exist"), "{source}");
+    let shown = format!("{error:?}");
+    assert!(shown.starts_with(&format!("{text}: {source}")), "{shown}");
 }
 
 #[tokio::test]

@@ -4,13 +4,13 @@ use std::{path::Path, time::Duration};
 
 use async_memcached::{Client, Error};
 
-use crate::error::BoxError;
+use crate::{error::BoxError, store::connect_error::debug_is_text};
 
 const DEFAULT_PORT: u16 = 11_211;
 
 /// The error of [`MemcachedStore::connect`](super::MemcachedStore::connect) and
 /// [`MemcachedStore::connect_lazy`](super::MemcachedStore::connect_lazy).
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum MemcachedConnectError {
     /// The text is not the URL of a memcached server.
@@ -38,6 +38,8 @@ pub enum MemcachedConnectError {
         after: Duration,
     },
 }
+
+debug_is_text!(MemcachedConnectError);
 
 /// The server to connect to, as often as needed.
 pub(super) struct Server {

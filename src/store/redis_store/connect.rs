@@ -1,6 +1,6 @@
 //! Making connections to one server, to a cluster, or to the primary that sentinels name.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
@@ -11,7 +11,7 @@ use redis::{
 use tokio::time::timeout;
 
 use super::{credentials::Credentials, line::Line, sentinel::Sentinels};
-use crate::error::BoxError;
+use crate::{error::BoxError, store::connect_error::debug_is_text};
 
 /// How long a server may take to answer. It is half of the default `store_timeout`, so that the log shows the
 /// store's own error.
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// The error of connecting a [`RedisStore`](super::RedisStore).
 ///
 /// No text of it shows a password.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisConnectError {
     /// The text is not the URL of a Redis server.
@@ -62,6 +62,8 @@ pub enum RedisConnectError {
         after: Duration,
     },
 }
+
+debug_is_text!(RedisConnectError);
 
 impl RedisConnectError {
     /// Returns `true` if the server refused user and password, or there were none.
@@ -219,20 +221,6 @@ pub(super) fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECTION_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
-}
-
-/// Returns an error and its sources in one line. The driver repeats the text of a source.
-pub(super) fn one_line(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        source = error.source();
-    }
-    line
 }
 
 /// Reads the URL of a server.

@@ -13,6 +13,7 @@ use super::{
     connect::{self, RESPONSE_TIMEOUT, RedisConnectError, Target},
     line::{Address, Line, Primaries},
 };
+use crate::store::connect_error::one_line;
 
 /// How long a command is sent again if no server carried it out, because a slot moves or a server still loads its
 /// data. Also how long a command waits for a connection while the server is down.
@@ -218,7 +219,7 @@ impl Shared {
         match &attempt {
             Ok(_) => tracing::info!(address, "connected to Redis"),
             Err(error) => tracing::debug!(
-                error = connect::one_line(error),
+                error = one_line(error),
                 "could not connect to Redis; the next command tries again"
             ),
         }
@@ -255,7 +256,7 @@ impl State {
                     LONGEST_PAUSE.min(self.pause * 2)
                 };
                 // A text, since the driver's error cannot be cloned out of this one.
-                let error = io::Error::other(connect::one_line(&error));
+                let error = io::Error::other(one_line(&error));
                 self.failure = Some(error.into());
             }
         }

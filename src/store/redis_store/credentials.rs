@@ -16,8 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::connect;
-use crate::error::BoxError;
+use crate::{error::BoxError, store::connect_error::one_line};
 
 /// How long an answer of the application is used.
 ///
@@ -89,6 +88,6 @@ impl StreamingCredentialsProvider for Credentials {
 }
 
 fn failure(reason: impl Into<BoxError>) -> RedisError {
-    let reason = connect::one_line(&*reason.into());
+    let reason = one_line(&*reason.into());
     RedisError::from(io::Error::other(format!("no credentials for Redis: {reason}")))
 }

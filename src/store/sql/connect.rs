@@ -10,7 +10,7 @@ use super::{
     engine::{ConnectOptions, SqlEngine},
     errors::readable,
 };
-use crate::error::BoxError;
+use crate::{error::BoxError, store::connect_error::debug_is_text};
 
 /// How long `connect` may take, with name resolution and login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const MOST_CONNECTIONS: u32 = 10;
 /// The error of [`SqlStore::connect`] and [`SqlStore::connect_lazy`].
 ///
 /// No text of it shows a password.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SqlConnectError {
     /// The text is not the URL of a database of this engine. The driver's error is left out, since it may show a part
@@ -73,6 +73,8 @@ pub enum SqlConnectError {
     #[error("a pool needs a Tokio runtime; call this method within `#[tokio::main]`")]
     NoRuntime,
 }
+
+debug_is_text!(SqlConnectError);
 
 impl<E: SqlEngine> SqlStore<E> {
     /// Connects to a database, and makes a pool for the store alone.
