@@ -22,8 +22,9 @@ const PAGE: usize = 1_000;
 
 /// The row of an entry in the index of an owner.
 enum Found {
-    /// A live session of the owner.
-    Session,
+    /// A session of the owner, with its absolute end. A row that cannot be read is one too, as the index says, and
+    /// its end is unknown.
+    Session(Option<Timestamp>),
     /// The mark of a session that got a new id.
     Tombstone,
     /// No row, or the row of another owner.
@@ -61,7 +62,7 @@ impl RedisStore {
             let mut found = pin!(self.found(&entries, owner));
             while let Some((key, found)) = found.try_next().await? {
                 match found {
-                    Found::Session => sessions.push(key),
+                    Found::Session(_) => sessions.push(key),
                     Found::Tombstone => drop(tombstones.insert(key)),
                     Found::Nothing => {}
                 }
@@ -74,13 +75,13 @@ impl RedisStore {
 
     /// Ends all sessions of the owner but one, the newest first, and returns how many.
     ///
-    /// It stops when the whole index led to no session and no tombstone.
+    /// It stops when the whole index led to no session and to no tombstone that it did not know.
     pub(super) async fn end_sessions(
         &self,
         owner: &OwnerKey,
         keep: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        let mut ended = 0;
+        let (mut ended, mut tombstones) = (0, HashSet::new());
         // An index too long to be read in time still has its newest sessions ended.
         let mut most = PAGE;
         loop {
@@ -88,16 +89,17 @@ impl RedisStore {
             let mut is_last = entries.len() < most;
             most = usize::MAX;
             for page in entries.chunks(PAGE) {
-                let (mut sessions, mut over) = (Vec::new(), Vec::new());
+                let (mut sessions, mut over, known) = (Vec::new(), Vec::new(), tombstones.len());
                 let mut found = pin!(self.found(page, owner));
                 while let Some((key, found)) = found.try_next().await? {
                     match found {
-                        Found::Session if Some(&key) != keep => sessions.push(key),
-                        Found::Tombstone => over.push(key),
-                        Found::Session | Found::Nothing => {}
+                        Found::Session(_) if Some(&key) != keep => sessions.push(key),
+                        // Its entry stays: the session comes back under this id if its new id cannot be completed.
+                        Found::Tombstone => drop(tombstones.insert(key)),
+                        Found::Session(_) | Found::Nothing => {}
                     }
                 }
-                is_last &= sessions.is_empty() && over.is_empty();
+                is_last &= sessions.is_empty() && tombstones.len() == known;
                 let removals = stream::iter(sessions);
                 let removals = removals.map(async move |key| (key, self.remove(&key).await));
                 let mut removals = pin!(removals.buffered(CONCURRENCY));
@@ -126,9 +128,11 @@ impl RedisStore {
         Ok(keys.map(StoreKey::from_bytes).collect())
     }
 
-    /// Removes entries whose row can never be a session of the owner again, because it was destroyed or is a
-    /// tombstone. An entry whose row is missing or has another owner stays, because its row may be about to be
-    /// written.
+    /// Removes entries whose row was destroyed. An entry whose row is missing or has another owner stays, because its
+    /// row may be about to be written.
+    ///
+    /// A create whose answer was lost may write its row once more, and its entry, before the entry is removed here. So
+    /// the rows are read again, and what is there gets its entry back.
     async fn forget(&self, owner: &OwnerKey, over: &[StoreKey]) -> Result<(), StoreError> {
         if over.is_empty() {
             return Ok(());
@@ -138,7 +142,14 @@ impl RedisStore {
         for key in over {
             command.arg(key.as_bytes());
         }
-        self.call(&command).await
+        let () = self.call(&command).await?;
+        let mut found = pin!(self.found(over, owner));
+        while let Some((key, found)) = found.try_next().await? {
+            if let Found::Session(Some(end)) = found {
+                self.index(owner, &key, end).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the rows of entries, and returns in their order what each row is to the owner.
@@ -157,13 +168,20 @@ impl RedisStore {
     async fn row_of(&self, key: &StoreKey, owner: &OwnerKey) -> Result<Found, StoreError> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.row_key(key)).arg(0).arg(row::LAST_OF_HEAD);
-        match self.call(&command).await.and_then(row::decode) {
-            Ok(head) if head.is_tombstone() => Ok(Found::Tombstone),
-            Ok(head) if head.owner() == Some(*owner) => Ok(Found::Session),
-            // A row without an owner, or no row, which reads as an empty string.
-            Ok(_) | Err(StoreError::Corrupt) => Ok(Found::Nothing),
-            Err(error) => Err(error),
-        }
+        let head: Vec<u8> = match self.call(&command).await {
+            // It is not a string, so it is not a row.
+            Err(StoreError::Corrupt) => return Ok(Found::Nothing),
+            head => head?,
+        };
+        let is_absent = head.is_empty();
+        Ok(match row::decode(head) {
+            // No row reads as an empty string.
+            Err(_) if is_absent => Found::Nothing,
+            Ok(head) if head.is_tombstone() => Found::Tombstone,
+            Ok(head) if head.owner() == Some(*owner) => Found::Session(Some(head.absolute_end())),
+            Ok(_) => Found::Nothing,
+            Err(_) => Found::Session(None),
+        })
     }
 
     fn index_key(&self, owner: &OwnerKey) -> Vec<u8> {
