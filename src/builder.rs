@@ -1335,10 +1335,10 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// | expiry in Redis, memcached and cookies | never: the server or the browser deletes the session by itself |
     /// | a session that a full store dropped, that cannot be read, or that [`SessionManager::destroy`] adds to a revocation list | never: the data is not known |
     ///
-    /// It is called at least once. It may be called twice, or for a session that lives on, if the store failed or the
+    /// It is called at least once, but for the two cases below. It may be called twice, or for a session that lives on, if the store failed or the
     /// request was dropped while the session was ended. A new id is not an end, nor is a change of the owner. If the
-    /// process ends, or the store's answer is lost, between the deletion of an expired session and the call, there is
-    /// no call.
+    /// process ends between the deletion of an expired session and the call, or if the answer of Redis or memcached to
+    /// the deletion of any session is lost with its connection, there may be no call.
     ///
     /// The function must not block and must not panic: send the data into a channel, and work in another task.
     ///

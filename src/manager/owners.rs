@@ -179,7 +179,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         Ok(self.core.sessions_of(owner, Some(after)).await?.typed())
     }
 
-    /// Ends a session if it belongs to `owner`. Returns `true` if it did.
+    /// Ends a session if it belongs to `owner`. Returns `true` if it did. If the connection to Redis or memcached breaks
+    /// meanwhile, it may return `false` for a session that it has ended.
     ///
     /// Use it on pages where users end their own sessions, since the key comes from a form. It works on sessions that
     /// this node cannot read too. The owner is compared and the session is removed in one step.

@@ -130,13 +130,16 @@ impl Cleanup {
     /// [`report_to`](Self::report_to) the batch goes on, and `run` waits for it, for at most 30 seconds.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let telling = Arc::default();
-        let mut shutdown = pin!(shutdown);
-        let mut rounds = pin!(self.rounds(Arc::clone(&telling)));
-        poll_fn(|cx| match shutdown.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => rounds.as_mut().poll(cx).map(|never| match never {}),
-        })
-        .await;
+        {
+            let mut shutdown = pin!(shutdown);
+            // Dropped before the wait below: a round that waits for its turn would get the lock and never let it go.
+            let mut rounds = pin!(self.rounds(Arc::clone(&telling)));
+            poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => rounds.as_mut().poll(cx).map(|never| match never {}),
+            })
+            .await;
+        }
         // The rows of a running batch may be deleted already, and nobody else would tell of them.
         let _ = timeout(BATCH_TIMEOUT, telling.lock()).await;
     }

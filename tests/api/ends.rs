@@ -243,6 +243,26 @@ async fn a_cleanup_that_is_stopped_tells_what_it_has_deleted() {
     assert_eq!(ends.take(), ann_expired());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_that_is_stopped_waits_no_longer_than_its_batch_takes() {
+    let (world, _ends) = world();
+    world.browser_with(Data::of("ann")).await;
+    world.clock.advance(DAY + SECOND);
+    let cleanup = Cleanup::new(world.store.clone()).every(SECOND).report_to(&world.sessions);
+    let cleanup = cleanup.spawn();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::DeleteExpired, Fault::HoldAnswer(gate.clone()));
+    gate.reached(1).await;
+    // The batch is given up after 30 seconds and goes on, and the next round waits for it.
+    tokio::time::sleep(40 * SECOND).await;
+    let stopping = tokio::spawn(cleanup.stop());
+    tokio::time::sleep(SECOND).await;
+    assert!(!stopping.is_finished());
+    gate.open();
+    tokio::time::timeout(SECOND, stopping).await.expect("it has ended").unwrap();
+}
+
 /// A sign-out with a cookie that has expired ends nothing.
 #[tokio::test]
 async fn an_expired_cookie_is_told_by_no_sign_out() {
