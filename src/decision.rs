@@ -216,7 +216,7 @@ pub(crate) fn decide<'a>(
     let timeouts = intents.timeouts;
     let asks_first_save = changed || intents.force_save || timeouts.set_any();
     // What other requests wrote is cleared too. A token has no other writers.
-    let clears = intents.clear && !data_in_token;
+    let clears = intents.clear && (!data_in_token || *origin == Origin::Tombstone);
     let asks_save = asks_first_save || clears || timeouts != TimeoutChanges::default();
     Ok(match origin {
         _ if intents.destroy => (RowAction::Destroy, false),

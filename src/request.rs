@@ -5,8 +5,8 @@ mod cell;
 use std::{
     iter::successors,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -25,14 +25,16 @@ use crate::{
 /// If it, a session or its guard is dropped while the thread panics, the handler has panicked. Its unfinished changes
 /// are then never committed, even if a catch-panic layer turns the panic into a response.
 ///
-/// `tower::retry` copies the request before each call, so that it can call again. So a copy that is copied again
-/// before it is used begins another attempt. Every other copy has another purpose, such as a log.
+/// `tower::retry` copies the request before each call, so that it can call again, and a call consumes its request. So a
+/// copy begins another attempt if it is copied again before it is used, and the request that it was made from is gone.
+/// Every other copy has another purpose, such as a log.
 #[derive(Default)]
 pub(crate) struct RequestSessions {
     registry: Arc<Registry>,
-    /// The number of a copy that was not used yet, which copies of it share.
-    copy: Option<u32>,
-    is_copied: AtomicBool,
+    /// The number of a copy that was not used yet, which copies of it share, and the life of its original.
+    copy: Option<(u32, Weak<()>)>,
+    /// Lives as long as this request, and is made with its first copy.
+    life: OnceLock<Arc<()>>,
 }
 
 /// All sessions of one request, in one allocation for a request of one session.
@@ -44,7 +46,7 @@ pub(crate) struct Registry {
     adding: Mutex<()>,
 }
 
-/// The state of a request as a whole: flags, and the manager whose error came first. Only a retry resets them.
+/// The state of a request as a whole: flags, and the manager whose error came last. Only a retry resets them.
 #[derive(Default)]
 pub(crate) struct Fate {
     flags: AtomicU8,
@@ -83,10 +85,10 @@ impl Fate {
         (!self.is(Self::POISONED)).then(|| self.copies.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
-    /// Notes that the response is an error of this manager.
+    /// Notes that the response is an error of this manager, unless another error comes later.
     pub(crate) fn fail(&self, core: &Core) {
         self.set(Self::FAILED);
-        lock(&self.failed).get_or_insert_with(|| core.clone());
+        *lock(&self.failed) = Some(core.clone());
     }
 
     pub(crate) fn poison_if_panicking(&self) {
@@ -110,10 +112,11 @@ impl Drop for RequestSessions {
 
 impl Clone for RequestSessions {
     fn clone(&self) -> Self {
-        self.is_copied.store(true, Ordering::Relaxed);
-        let registry = self.registry.clone();
-        let copy = self.copy.or_else(|| registry.fate.number_copy());
-        Self { registry, copy, is_copied: AtomicBool::new(false) }
+        let (registry, life) = (self.registry.clone(), self.life.get_or_init(Arc::default));
+        let number = self.copy.as_ref().map(|(number, _)| *number);
+        let number = number.or_else(|| registry.fate.number_copy());
+        let copy = number.map(|number| (number, Arc::downgrade(life)));
+        Self { registry, copy, life: OnceLock::new() }
     }
 }
 
@@ -121,8 +124,9 @@ impl RequestSessions {
     /// Returns the registry of the request. The first call makes it.
     pub(crate) fn of(extensions: &mut Extensions) -> &Arc<Registry> {
         let sessions = extensions.get_or_insert_with(Self::default);
-        let copy = sessions.copy.take();
-        if let Some(copy) = copy.filter(|_| *sessions.is_copied.get_mut()) {
+        if let Some((copy, original)) = sessions.copy.take()
+            && (sessions.life.get().is_some() && original.strong_count() == 0)
+        {
             sessions.registry.forget_since(copy);
         }
         &sessions.registry

@@ -53,9 +53,11 @@ pub(crate) enum Kind {
 const BEARER: &str = "Bearer ";
 
 /// Headers that HTTP uses for another purpose, in requests or responses.
-const RESERVED: &str = "accept-ranges age allow authorization cache-control connection content-encoding \
-    content-length content-range content-type cookie date etag expires host last-modified link location \
-    retry-after set-cookie te trailer transfer-encoding upgrade vary via www-authenticate";
+const RESERVED: &str = "accept accept-encoding accept-language accept-ranges age allow authorization cache-control \
+    connection content-encoding content-length content-range content-type cookie date etag expect expires forwarded \
+    host if-match if-modified-since if-none-match if-range last-modified link location max-forwards origin \
+    proxy-authenticate proxy-authorization range referer retry-after server set-cookie te trailer \
+    transfer-encoding upgrade user-agent vary via www-authenticate";
 
 impl Transport {
     /// Uses a cookie, with the name and the attributes that [`cookie`](crate::SessionManagerBuilder::cookie) sets.
@@ -351,25 +353,30 @@ impl Carrier {
         self.cookie().map_or(HeaderValue::from_static(""), |cookie| cookie.removal.clone())
     }
 
-    /// Puts the header that sets or removes the token into a response, and with `removes_formers` the headers that
-    /// remove former cookies.
+    /// Puts the header that sets or removes the token into a response, and with `removes_formers` and `removes_old` the
+    /// headers that remove former cookies and the cookies of another library.
     ///
     /// It replaces the header of an earlier commit of the same request. `None` only removes that header.
     pub(crate) fn put(
         &self,
         told: Option<HeaderValue>,
-        removes_formers: bool,
+        (removes_formers, removes_old): (bool, bool),
         headers: &mut HeaderMap,
     ) {
         match &self.kind {
             Kind::Cookie => {
-                let removes_formers = removes_formers && told.is_some();
+                let is_removed = |former: &&FormerCookie| {
+                    let removes =
+                        if former.binding.is_some() { removes_formers } else { removes_old };
+                    removes && told.is_some()
+                };
+                let removed = self.formers.iter().filter(is_removed);
+                let removals: Vec<_> =
+                    removed.map(|former| former.template.removal.clone()).collect();
                 // As when the guard is in the response already.
-                if !removes_formers && headers.get_all(header::SET_COOKIE).iter().eq(&told) {
+                if removals.is_empty() && headers.get_all(header::SET_COOKIE).iter().eq(&told) {
                     return;
                 }
-                let formers = self.formers.iter().filter(|_| removes_formers);
-                let removals = formers.map(|former| former.template.removal.clone());
                 let cookies = self.take_others(headers).into_iter().chain(removals).chain(told);
                 headers.extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
             }

@@ -11,7 +11,7 @@ use std::{
 const MOST_LINES_OF_A_FILE: usize = 330;
 
 /// The most lines of code that `src` has without stores, readers of old sessions, test helpers and the guide.
-const MOST_LINES_OF_THE_CORE: usize = 7_128;
+const MOST_LINES_OF_THE_CORE: usize = 7_161;
 
 /// A module of the crate root and the modules of the crate root it names.
 type Uses = BTreeMap<String, BTreeSet<String>>;

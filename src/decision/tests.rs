@@ -400,12 +400,16 @@ fn every_case_is_spoken_of_by_one_rule_and_decided_as_it_says() {
 }
 
 #[test]
-fn clear_is_a_save_in_a_store_and_else_its_data_speaks_except_for_a_logout_by_a_replaced_id() {
+fn clear_is_a_save_in_a_store_and_of_a_replaced_id_and_else_its_data_speaks() {
     for_every_case(|case| {
         let (mut clears, mut alike) = (case.clone(), case.clone());
         // With a new id it begins the session anew, which is seen from the outside only by its lifetime.
         clears.intents.clear = true;
-        alike.intents.force_save |= !case.data_in_token && case.origin != Origin::New;
+        alike.intents.force_save |= match case.origin {
+            Origin::New => false,
+            Origin::Loaded(_) => !case.data_in_token,
+            Origin::Tombstone => true,
+        };
         let ((row, tells), mut expected) = (clears.decided(), alike.decided());
         if clears.is_logout_by_a_replaced_id() {
             expected = (RowAction::Gone, false);

@@ -20,6 +20,8 @@ pub(crate) struct Incoming {
     pub(crate) arrived: bool,
     /// A response that sets the token also removes former cookies.
     pub(crate) removes_formers: bool,
+    /// It also removes the cookies of another library, whose session it imports.
+    pub(crate) removes_old: bool,
     /// A session came in that only a newer node can read. This node can only end it.
     pub(crate) meets_newer: bool,
     pub(crate) opened_at: Timestamp,

@@ -161,7 +161,11 @@ impl Core {
                 let [base, theirs] = [base, theirs]
                     .map(|record| self.encode_again(self.decode(record).ok().flatten()));
                 let mut data = self.merge(&base, &ours.ours, &theirs)?;
-                let merged = self.prepare(&mut *data, None)?;
+                let merged = self.prepare(&mut *data, None);
+                let merged = merged.map_err(|error| match error {
+                    SessionError::Invalid => SessionError::Conflict,
+                    error => error,
+                })?;
                 // Two changes that name no owner may together name one.
                 if merged.owner == ours.owner { Ok(merged) } else { conflict() }
             }

@@ -154,7 +154,7 @@ impl Core {
         };
         let told = self.header(&live.record, now, copy)?;
         let mut headers = HeaderMap::new();
-        carrier.put(Some(told), true, &mut headers);
+        carrier.put(Some(told), (true, false), &mut headers);
         carrier.mark(true, &mut headers);
         Ok((live, token, headers))
     }

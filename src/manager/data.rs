@@ -179,7 +179,7 @@ impl Core {
         decoded.and_then(|data| self.encode(&*data).ok()).unwrap_or_default()
     }
 
-    /// Merges two changes of one base, all three as `T` writes them. The result decodes and is valid.
+    /// Merges two changes of one base, all three as `T` writes them. The result decodes.
     pub(super) fn merge(
         &self,
         base: &[u8],
@@ -198,8 +198,7 @@ impl Core {
         let merged = Merger { shuffles }.merge(&shape, sides);
         let merged = merged.map_err(|field| Clash { field: Some(field), ..conflict() })?;
         let merged = serde_json::to_vec(&merged).map_err(|_| conflict())?;
-        let data = self.data.decode(&merged).map_err(|_| conflict())?;
-        if self.data.is_valid(&*data, None) { Ok(data) } else { Err(conflict()) }
+        self.data.decode(&merged).map_err(|_| conflict())
     }
 
     /// Returns `true` if `T` writes the same data in another order each time. Two items in a `HashSet` have the same
@@ -229,13 +228,15 @@ impl Core {
             return Err(self.clash_in_request(onto, None));
         }
         let theirs = self.encode(&*self.data_of(onto)?)?;
-        if !draft.intents.clear && self.on_conflict != Some(ConflictPolicy::Overwrite) {
+        if !draft.intents.clear {
             let base = draft.base(self).map(|base| self.data.decode(base));
             let base = self.encode_again(base.and_then(Result::ok));
             if !self.is_same_data(&base, &theirs) {
-                let merged = self.merge(&base, &ours, &theirs);
-                draft.data =
-                    merged.map_err(|clash| self.clash_in_request(onto, clash.field.as_deref()))?;
+                match self.merge(&base, &ours, &theirs) {
+                    Ok(merged) => draft.data = merged,
+                    Err(_) if self.on_conflict == Some(ConflictPolicy::Overwrite) => {}
+                    Err(clash) => return Err(self.clash_in_request(onto, clash.field.as_deref())),
+                }
             }
         }
         draft.encoded = None;

@@ -18,7 +18,7 @@ use crate::{
     event::{EndReason, SessionEventKind as Kind},
     expiry::Lifetime,
     id::StoreKey,
-    store::{Cleanup, REVOCATIONS_OUTLIVE, Record, SaveOutcome, Version, Write},
+    store::{Cleanup, REVOCATIONS_OUTLIVE, Record, SaveOutcome, Version, Write, none_if_expired},
 };
 
 /// How long a replaced id is told from an unknown one, so that requests sent before the new cookie arrived
@@ -56,6 +56,7 @@ impl Successor {
 /// rather than never.
 struct EndNotice<'a> {
     core: &'a Core,
+    key: StoreKey,
     record: Option<&'a Record>,
     why: EndReason,
 }
@@ -69,7 +70,7 @@ impl EndNotice<'_> {
 impl Drop for EndNotice<'_> {
     fn drop(&mut self) {
         if let Some(record) = self.record.filter(|_| !std::thread::panicking()) {
-            self.core.tell_end(record, self.why);
+            self.core.tell_end(&self.key, record, self.why);
         }
     }
 }
@@ -117,10 +118,13 @@ impl Cleanup {
 
 impl Core {
     /// Calls `on_end`. It needs the data, so it cannot be called for a session that cannot be read.
-    pub(super) fn tell_end(&self, record: &Record, why: EndReason) {
-        if self.data.is_told_ends()
-            && self.is_of_this_kind(record)
-            && let Ok(Some(data)) = self.decode(record)
+    pub(super) fn tell_end(&self, key: &StoreKey, record: &Record, why: EndReason) {
+        if !self.data.is_told_ends() || !self.is_of_this_kind(record) {
+            return;
+        }
+        let mut record = record.clone();
+        if self.open_row(key, &mut record).is_ok()
+            && let Ok(Some(data)) = self.decode(&record)
         {
             self.data.tell_end(data, why);
         }
@@ -129,12 +133,8 @@ impl Core {
     /// Calls `on_end` for an expired row that the store has deleted, if it was a session of this type.
     pub(super) fn tell_expired(&self, key: &StoreKey, record: &Record) {
         let is_other = record.kind != self.tenant.scope.kind && self.check_tenant("").is_ok();
-        if record.tombstone || is_other {
-            return;
-        }
-        let mut record = record.clone();
-        if self.open_row(key, &mut record).is_ok() {
-            self.tell_end(&record, EndReason::Expired);
+        if !record.tombstone && !is_other {
+            self.tell_end(key, record, EndReason::Expired);
         }
     }
 
@@ -169,7 +169,7 @@ impl Core {
             } else {
                 // A cookie that has expired is no session that ends now.
                 let ends = record.filter(|record| self.policy.ends_at(&record.lifetime) > now);
-                let notice = EndNotice { core: self, record: ends, why };
+                let notice = EndNotice { core: self, key, record: ends, why };
                 let earlier = match self.list() {
                     Some(list) => self.revoke(list, &key, record, None, now).await?,
                     None => None,
@@ -194,14 +194,18 @@ impl Core {
     ) -> Result<Ending> {
         // No pauses: a client that keeps writing would write again in each pause.
         let pauses = Pauses::start();
-        let found = if row.is_some() { Ok(row) } else { rows.load(&key).await };
+        // The payload of a row that is not meant may be sealed with other keys, so none is opened here.
+        let load = async || none_if_expired(rows.bounded("load", rows.store.load(&key)).await);
+        let found = if row.is_some() { Ok(row) } else { load().await };
         let mut outcome =
             found.map(|row| row.map_or(SaveOutcome::Gone, |row| SaveOutcome::Conflict(row.into())));
         loop {
             let record = match outcome {
                 Ok(SaveOutcome::Saved) => return Ok(Ending::Done),
                 Ok(SaveOutcome::Gone) => return Ok(Ending::Absent),
-                Ok(SaveOutcome::Conflict(row)) if row.tombstone => {
+                Ok(SaveOutcome::Conflict(mut row)) if row.tombstone => {
+                    // One that does not open names no successor.
+                    let _ = self.open_row(&key, &mut row);
                     return Ok(Ending::Replaced(*row));
                 }
                 Ok(SaveOutcome::Conflict(row)) if is_meant(&row) => row,
@@ -214,8 +218,8 @@ impl Core {
                 Err(error) => return Err(error.into()),
             };
             pauses.check()?;
-            let notice = EndNotice { core: self, record: Some(&record), why };
-            outcome = rows.destroy_at(&key, record.version).await;
+            let notice = EndNotice { core: self, key, record: Some(&record), why };
+            outcome = rows.bounded("destroy", rows.store.destroy_at(&key, record.version)).await;
             notice.settle(!matches!(outcome, Ok(SaveOutcome::Gone | SaveOutcome::Conflict(_))));
         }
     }

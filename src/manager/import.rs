@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The old session that the session of a request was made from.
-pub(super) struct Imported {
+pub(crate) struct Imported {
     /// The key of the mark that the old session was imported, so that it is imported once. `None` if other old sessions
     /// may have the same credential.
     mark: Option<StoreKey>,
@@ -35,7 +35,7 @@ pub(super) struct Imported {
 
 impl Basis {
     /// Returns the session if it was made from an old one and nothing of it is saved or sent yet.
-    pub(super) fn importing(&self) -> Option<(&Imported, &Live)> {
+    pub(crate) fn importing(&self) -> Option<(&Imported, &Live)> {
         let live = self.live().filter(|live| live.is_outdated)?;
         Some((self.incoming.imported.as_ref()?, live))
     }
@@ -65,7 +65,7 @@ impl Core {
             if let Some(old) = found?
                 && let Some(found) = self.take_over(old, *until, parts, incoming).await?
             {
-                (incoming.arrived, incoming.removes_formers) = (true, true);
+                (incoming.arrived, incoming.removes_old) = (true, true);
                 return Ok(Some(found));
             }
         }

@@ -88,6 +88,7 @@ impl Core {
         Incoming {
             arrived,
             removes_formers,
+            removes_old: false,
             meets_newer: false,
             opened_at: now,
             extends: self.extend_if.as_ref().is_none_or(|extend_if| extend_if(parts)),

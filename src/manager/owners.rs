@@ -317,9 +317,7 @@ impl Core {
         is_meant: &IsMeant<'_>,
     ) -> Result<SessionPage<Box<Data>>> {
         let mut page = SessionPage { sessions: Vec::new(), unreadable: Vec::new(), next: None };
-        let found = keys.iter().zip(rows.load_each(keys, is_meant).await);
-        // A row that is not meant, or has just ended, is no session that a client missed.
-        for (key, row) in found.filter(|(_, row)| !matches!(row, Ok(None))) {
+        for (key, row) in keys.iter().zip(rows.load_each(keys, is_meant).await) {
             match self.stored(*key, row, is_meant) {
                 Ok(session) => page.sessions.extend(session),
                 Err(SessionError::Newer | SessionError::Store(StoreError::Corrupt)) => {
@@ -486,14 +484,18 @@ impl Core {
         }
         for (key, row) in keys.iter().zip(rows.load_each(&keys, &is_of(owners)).await) {
             match row {
-                // It may be one of the two rows of a session that is getting a new id.
-                Ok(Some(row)) if row.expires_at() <= soon => {}
                 Ok(row) => found.extend(row.map(|row| (*key, row))),
                 // A row that cannot be read has no known age, so it is not ended for its age.
                 Err(StoreError::Corrupt | StoreError::Newer | StoreError::Expired) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        // A session that is getting a new id has two rows, and one of them ends soon.
+        let session = |row: &Record| (row.created_at(), row.epoch);
+        found.sort_by_key(|(_, row)| (session(row), Reverse(row.expires_at())));
+        found.dedup_by(|(_, row), (_, other)| {
+            row.expires_at() <= soon && session(row) == session(other)
+        });
         Ok(found)
     }
 }

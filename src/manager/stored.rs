@@ -244,10 +244,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
         change: impl FnMut(&mut T) -> R + Send,
     ) -> Result<R, SessionError> {
         let rows = self.core.rows_for("update")?;
-        if self.core.owner_is_told {
-            // The save would name the owner of another tenant.
-            self.core.check_tenant("update")?;
-        }
+        // The save would make the row and its owner those of another tenant.
+        self.core.check_tenant("update")?;
         let session = self.core.load_if("update", key, is_meant).await?;
         let session = session.ok_or_else(|| self.core.gone(Some(key)))?;
         let mut result = None;
@@ -381,7 +379,9 @@ impl Core {
         key: StoreKey,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<AnySession>> {
-        let row = self.rows_for(operation)?.look_up(&key, &|_| true).await;
+        let rows = self.rows_for(operation)?;
+        self.check_tenant(operation)?;
+        let row = rows.look_up(&key, &|_| true).await;
         none_if_damaged(self.stored(key, row, is_meant))
     }
 
@@ -393,6 +393,7 @@ impl Core {
         is_meant: &IsMeant<'_>,
     ) -> Result<()> {
         let rows = self.rows_for(operation)?;
+        self.check_tenant(operation)?;
         match self.destroy_row(rows, key, None, is_meant, EndReason::Destroyed).await? {
             Ending::Done | Ending::Absent => self.report(Kind::Destroyed, || key),
             Ending::Replaced(_) | Ending::NotMeant => return Err(self.gone(Some(key))),
@@ -408,8 +409,11 @@ impl Core {
         row: Result<Option<Record>, StoreError>,
         is_meant: &IsMeant<'_>,
     ) -> Result<Option<AnySession>> {
-        let is_ours = |record: &Record| is_meant(record) && self.is_of_this_kind(record);
-        if matches!(&row, Ok(Some(record)) if !record.tombstone && !is_ours(record)) {
+        let is_ours = |record: &Record| {
+            record.tombstone || (is_meant(record) && self.is_of_this_kind(record))
+        };
+        // No token named the row, so nobody misses a session if there is none.
+        if row.as_ref().is_ok_and(|row| !row.as_ref().is_some_and(is_ours)) {
             return Ok(None);
         }
         let mut record = match self.judge(&|| key, row.map(|row| row.map(Box::new)), self.now())? {

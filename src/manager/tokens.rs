@@ -127,9 +127,7 @@ impl Core {
             };
             self.events.report(kind, || None);
         }
-        // An import removes the cookies of its library itself.
-        let has_formers = carrier.formers.iter().any(|former| former.binding.is_some());
-        let removes_formers = has_formers && (in_former || !in_current);
+        let removes_formers = !carrier.formers.is_empty() && (in_former || !in_current);
         Tokens { arrived, removes_formers, claims }
     }
 

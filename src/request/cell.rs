@@ -360,7 +360,8 @@ impl Slot {
         if let Some(basis) = sent {
             // Identities are counted from 0 on, so one has ended, as at a logout.
             let removes_formers = basis.incoming.removes_formers || basis.identity > 0;
-            carrier.put(basis.told.clone(), removes_formers, headers);
+            let removes_old = basis.incoming.removes_old || basis.live().is_none();
+            carrier.put(basis.told.clone(), (removes_formers, removes_old), headers);
         }
         if is_told {
             self.core.warnings.warn_of_size(carrier.bytes_in(headers), self.core.type_name);

@@ -427,7 +427,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     /// - [`SessionError::NotSaved`] for a fresh session, which is not stored yet. Commit it, and call
     ///   [`SessionCommit::handle`].
     pub fn handle(&self) -> Result<SessionHandle<T>, SessionError> {
-        SessionHandle::new(&self.cell.core, self.basis().live())
+        let stored = self.basis().live().filter(|_| self.basis().importing().is_none());
+        SessionHandle::new(&self.cell.core, stored)
     }
 
     /// Changes the stored session now, before the commit, so that no concurrent change is lost: a hundred

@@ -164,7 +164,7 @@ impl Cleanup {
         let mut backoff = 1;
         if self.tells() {
             // From the first call on, a store in memory leaves expired rows to its callers.
-            let _ = self.store.take_expired(0).await;
+            let _ = timeout(BATCH_TIMEOUT, self.store.take_expired(0)).await;
         } else if !self.observers.is_empty() {
             tracing::warn!(
                 "this store does not return expired sessions, so `.on_end(..)` is not called when a session expires"

@@ -17,7 +17,7 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use axum_typed_session::{
-    AutoCommitLayer, MemoryStore, Rolling, Session, SessionError, SessionManager,
+    AutoCommitLayer, ConflictPolicy, MemoryStore, Rolling, Session, SessionError, SessionManager,
     SessionManagerBuilder,
     cookie::Cookie,
     layer::AutoCommitService,
@@ -47,6 +47,7 @@ in_both_modes! {
     a_request_that_touches_no_session_is_left_alone,
     server_errors_commit_only_when_asked,
     a_session_error_of_the_handler_commits_only_an_end,
+    an_end_is_committed_although_the_data_after_it_cannot_be_saved,
     an_explicit_commit_and_the_layer_are_one_cookie,
     a_lost_guard_is_sent_all_the_same,
     intents_are_committed_too,
@@ -284,6 +285,70 @@ async fn a_session_error_of_the_handler_commits_only_an_end(mode: Mode) {
         let answer = browser.get("/leaves").await.expect_error(StatusCode::FORBIDDEN);
         assert_eq!(answer.told(), "removed");
         browser.get("/read").await.expect(StatusCode::OK, "0");
+    }
+}
+
+async fn an_end_is_committed_although_the_data_after_it_cannot_be_saved(mode: Mode) {
+    async fn leaves_and_begins(
+        State(sessions): State<SessionManager<Visits>>,
+        request: Request,
+    ) -> &'static str {
+        let (mut parts, _) = request.into_parts();
+        let mut take = async || Session::<Visits>::from_request_parts(&mut parts, &sessions).await;
+        take().await.unwrap().destroy();
+        let mut next = take().await.unwrap();
+        next.count = 1_000;
+        ""
+    }
+    let sessions = mode.builder::<Visits>(&ManualClock::new());
+    let sessions = sessions.validate_data(|visits| visits.count < 1_000).build().unwrap();
+    let app = routes().route("/leaves", get(leaves_and_begins)).layer(AutoCommitLayer::new());
+    let mut browser = Browser::new(app.with_state(sessions));
+    browser.get("/add").await.expect(StatusCode::OK, "1");
+    let mut copy = browser.clone();
+    let answer = browser.get("/leaves").await.expect_status(StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(answer.told(), "removed");
+    browser.get("/read").await.expect(StatusCode::OK, "0");
+    if mode == Mode::Store {
+        copy.get("/read").await.expect(StatusCode::OK, "0");
+    }
+}
+
+/// The policy is for other requests. Here, a middleware changes a copy of before the sign-in.
+#[tokio::test]
+async fn no_policy_lets_a_middleware_undo_the_sign_in_of_its_handler() {
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Login {
+        user: Option<String>,
+        page: String,
+    }
+    async fn notes_the_page(session: Session<Login>, request: Request, next: Next) -> Response {
+        let mut session = session;
+        let page = request.uri().path().to_owned();
+        let response = next.run(request).await;
+        session.page = page;
+        session.commit().await.unwrap().wrap(response)
+    }
+    async fn signs_in(mut session: Session<Login>) -> Result<impl IntoResponse, SessionError> {
+        session.user = Some("ann".to_owned());
+        session.regenerate();
+        session.commit().await
+    }
+    for policy in [ConflictPolicy::Merge, ConflictPolicy::Reject, ConflictPolicy::Overwrite] {
+        let sessions = SessionManager::<Login>::builder().store(MemoryStore::new());
+        let sessions = sessions.on_conflict(policy).build().unwrap();
+        let app = Router::new()
+            .route("/sign-in", get(signs_in))
+            .route(
+                "/",
+                get(async |session: Session<Login>| session.user.clone().unwrap_or_default()),
+            )
+            .layer(from_fn_with_state(sessions.clone(), notes_the_page))
+            .layer(AutoCommitLayer::new());
+        let mut browser = Browser::new(app.with_state(sessions));
+        browser.get("/").await.expect(StatusCode::OK, "");
+        browser.get("/sign-in").await.expect(StatusCode::OK, "");
+        browser.get("/").await.expect(StatusCode::OK, "ann");
     }
 }
 

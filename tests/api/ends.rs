@@ -263,6 +263,20 @@ async fn a_cleanup_that_is_stopped_waits_no_longer_than_its_batch_takes() {
     tokio::time::timeout(SECOND, stopping).await.expect("it has ended").unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_whose_first_call_gets_no_answer_goes_on() {
+    let (world, ends) = world();
+    world.browser_with(Data::of("ann")).await;
+    world.clock.advance(DAY + SECOND);
+    let gate = Gate::new();
+    world.store.inject_next(1, Operation::DeleteExpired, Fault::Pause(gate.clone()));
+    let cleanup = Cleanup::new(world.store.clone()).every(SECOND).report_to(&world.sessions);
+    let _cleanup = cleanup.spawn();
+    gate.reached(1).await;
+    tokio::time::sleep(40 * SECOND).await;
+    assert_eq!(ends.take(), ann_expired());
+}
+
 /// A sign-out with a cookie that has expired ends nothing.
 #[tokio::test]
 async fn an_expired_cookie_is_told_by_no_sign_out() {

@@ -10,6 +10,7 @@ use axum::{
 };
 use axum_typed_session::{
     AutoCommitLayer, MemoryStore, Session, SessionError, SessionManager, StoreError,
+    cookie::Cookie,
     testing::{Fault, FaultyStore, Operation},
 };
 use http::StatusCode;
@@ -340,6 +341,36 @@ mod of_the_application {
         store.inject_next(1, Operation::Save, Fault::Fail);
         let answer = browser.get("/without-layer").await;
         expect_face(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn the_page_is_that_of_the_manager_whose_error_came_last() {
+        #[derive(Clone, FromRef)]
+        struct Managers {
+            numbers: SessionManager<u32>,
+            texts: SessionManager<String>,
+        }
+        async fn accepts_the_first(
+            numbers: Result<Session<u32>, SessionError>,
+            mut text: Session<String>,
+        ) {
+            assert!(numbers.is_err());
+            text.push('x');
+        }
+        let store = FaultyStore::new(MemoryStore::new());
+        let numbers = SessionManager::builder().keys(key()).store(store.clone());
+        let numbers = numbers.error_response(|_| "numbers".into_response());
+        let texts = SessionManager::<String>::builder().keys(key()).validate_data(String::is_empty);
+        let texts = texts.cookie(Cookie::new("__Host-text", ""));
+        let texts = texts.error_response(|_| "texts".into_response());
+        let managers =
+            Managers { numbers: numbers.build().unwrap(), texts: texts.build().unwrap() };
+        let created = managers.numbers.create(1).await.unwrap();
+        let app = Router::new().route("/", get(accepts_the_first)).layer(AutoCommitLayer::new());
+        let mut browser = Browser::new(app.with_state(managers));
+        browser.jar.insert("__Host-session".to_owned(), created.token().to_owned());
+        store.inject_next(1, Operation::Load, Fault::Fail);
+        browser.get("/").await.expect(StatusCode::OK, "texts");
     }
 
     #[tokio::test]

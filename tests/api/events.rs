@@ -250,3 +250,17 @@ async fn a_list_of_sessions_in_a_store_of_several_types_reports_nothing() {
     assert_eq!(sessions.sessions(None, 10).await.unwrap().len(), 1);
     assert_eq!(events.take(), <[&str; 0]>::default());
 }
+
+/// An alarm may hang on `missed`, and each socket of a session that was signed out asks for it.
+#[tokio::test]
+async fn a_handle_of_a_session_that_has_ended_reports_that_it_is_gone_and_not_missed() {
+    let events = EventLog::default();
+    let sessions = SessionManager::<Login>::builder().store(MemoryStore::new());
+    let sessions = sessions.on_event(events.hook()).build().unwrap();
+    let key = sessions.create(Login::default()).await.unwrap().key();
+    sessions.destroy(key).await.unwrap();
+    events.take();
+    assert!(sessions.load(key).await.unwrap().is_none());
+    sessions.update(key, |_| ()).await.unwrap_err();
+    assert_eq!(events.take(), ["gone"]);
+}

@@ -582,3 +582,24 @@ fn a_counter_compares_with_a_number() {
     counter += 2;
     assert!(counter == 2 && counter != 1);
 }
+
+#[tokio::test]
+async fn before_save_corrects_a_merge_before_validate_data_sees_it() {
+    let cap = |count: &mut Counter| *count = Counter::from((**count).min(1_000));
+    let sessions = SessionManager::<Counter>::builder().store(MemoryStore::new());
+    let sessions = sessions.before_save(cap).validate_data(|count| **count <= 1_000).build();
+    let mut browser = Browser::new(changing(sessions.unwrap()));
+    browser
+        .send_with(Request::post("/"), Change::new(|count: &mut Session<Counter>| **count += 1))
+        .await;
+    let gate = Gate::new();
+    let slow =
+        tokio::spawn(edited::<Counter>(browser.clone(), gate.clone(), |count| *count += 600));
+    gate.reached(1).await;
+    let open = Gate::new();
+    open.open();
+    assert_eq!(edited::<Counter>(browser.clone(), open, |count| *count += 600).await, OK);
+    gate.open();
+    assert_eq!(slow.await.unwrap(), OK);
+    assert_eq!(data_of::<Counter>(&mut browser).await, 1_000);
+}

@@ -327,6 +327,22 @@ async fn a_new_session_that_imports_nothing_leaves_old_cookies_to_the_old_applic
 }
 
 #[tokio::test]
+async fn a_former_cookie_takes_no_old_cookie_with_it() {
+    let site = Site::new(Home::Store);
+    let builder = site.builder(key()).former_cookie(Cookie::new("sid", ""));
+    let sessions = builder.build().unwrap();
+    let created = sessions.create(Visits { count: 1 }).await.unwrap();
+    let mut browser = Browser::new(scripted(sessions));
+    browser.jar.insert("old:id".to_owned(), "what the reader does not take".to_owned());
+    let answer = browser.get("/add").await;
+    let headers = created.headers().get_all(header::SET_COOKIE).iter();
+    let headers = headers.map(|value| value.to_str().unwrap());
+    for set in answer.set_cookies().into_iter().chain(headers) {
+        assert!(!set.starts_with("old:"), "{set}");
+    }
+}
+
+#[tokio::test]
 async fn a_destroy_of_a_later_request_removes_old_cookies_too() {
     for home in HOMES {
         let site = Site::new(home);

@@ -48,6 +48,7 @@ in_both_modes! {
     a_guard_of_before_the_retry_that_a_failed_attempt_drops_is_committed,
     a_retry_around_the_layer_and_below_a_session_commits_each_attempt_for_itself,
     a_panic_before_the_retry_still_commits_nothing,
+    a_copy_of_a_copy_whose_original_lives_is_no_attempt,
     copies_that_are_no_attempts_lose_nothing,
     requests_that_are_hedged_lose_nothing,
 }
@@ -511,6 +512,35 @@ async fn a_panic_before_the_retry_still_commits_nothing(mode: Mode) {
     let mut browser = retried_below(sessions, |routes| routes.layer(middleware));
     run(&mut browser, "add").await.expect(StatusCode::OK, "1").expect_no_cookie();
     run(&mut browser, "add.500,add").await.expect(StatusCode::OK, "1").expect_no_cookie();
+}
+
+/// The middleware goes on with the original, and something behind it copies the copy before it takes the session.
+async fn a_copy_of_a_copy_whose_original_lives_is_no_attempt(mode: Mode) {
+    async fn passes_a_copy_on(
+        State(sessions): State<SessionManager<Page>>,
+        request: Request,
+        next: Next,
+    ) -> Response {
+        let (mut parts, body) = request.into_parts();
+        let onward = Request::from_parts(parts.clone(), body);
+        Session::<Page>::from_request_parts(&mut parts, &sessions).await.unwrap().seen += 1;
+        let answer = next.run(onward).await;
+        assert_eq!(parts.method, "GET");
+        answer
+    }
+    async fn takes_the_parts(_: Parts, page: Session<Page>) -> String {
+        page.seen.to_string()
+    }
+    let sessions = mode.builder::<Page>(&ManualClock::new()).build().unwrap();
+    let app = Router::new()
+        .route("/", get(takes_the_parts))
+        .layer(from_fn_with_state(sessions.clone(), passes_a_copy_on))
+        .layer(AutoCommitLayer::new())
+        .with_state(sessions);
+    let mut browser = Browser::new(app);
+    for seen in ["1", "2", "3"] {
+        browser.get("/").await.expect(StatusCode::OK, seen);
+    }
 }
 
 async fn copies_that_are_no_attempts_lose_nothing(mode: Mode) {

@@ -88,6 +88,21 @@ async fn a_session_that_gets_a_new_id_counts_once_beside_a_login() {
 }
 
 #[tokio::test]
+async fn a_limit_holds_for_sessions_that_end_before_a_new_id_could_be_complete() {
+    let hour = Duration::from_secs(60 * 60);
+    for (skew, idle) in [(MINUTE, MINUTE), (hour, hour / 2)] {
+        let world = World::with(|builder| {
+            builder.max_sessions_per_owner(1).clock_skew(skew).idle_timeout(idle)
+        });
+        for _ in 0..5 {
+            world.browser_with(Data::of("ann")).await;
+            world.clock.advance(SECOND);
+        }
+        assert_eq!(world.sessions.sessions_of("ann").await.unwrap().len(), 1, "{skew:?} {idle:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_login_that_ends_another_began_when_it_came() {
     let world = World::with(|builder| builder.max_sessions_per_owner(1));
     for _ in 0..3 {

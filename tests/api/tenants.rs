@@ -226,6 +226,8 @@ async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
             ("create", sessions.create(Login::default()).await.err()),
             ("sessions", sessions.sessions(None, 10).await.err()),
             ("update", sessions.update(key, |login| login.note = "x".to_owned()).await.err()),
+            ("load", sessions.load(key).await.err()),
+            ("destroy", sessions.destroy(key).await.err()),
         ];
         for (operation, error) in errors {
             assert_eq!(
@@ -242,9 +244,10 @@ async fn an_operation_of_one_tenant_that_is_told_none_is_an_error() {
         assert!(is_logged_in(&app, A, &made).await && !is_logged_in(&app, B, &made).await);
         at_a.update(key, |login| login.note = "seen".to_owned()).await.unwrap();
         assert_eq!(at_a.sessions_of("alice").await.unwrap()[0].note, "seen");
-        // A key names one session, of whatever tenant.
-        assert_eq!(sessions.load(key).await.unwrap().unwrap().note, "seen");
-        sessions.destroy(key).await.unwrap();
+        let at_b = sessions.for_request(&request_to(B)).unwrap();
+        assert!(at_b.load(key).await.unwrap().is_none());
+        at_b.destroy(key).await.unwrap_err();
+        at_a.destroy(key).await.unwrap();
         assert!(!is_logged_in(&app, A, &cookie).await);
     }
 }
@@ -270,14 +273,21 @@ async fn expired_sessions_of_every_tenant_are_told_to_the_manager_of_all() {
 }
 
 #[tokio::test]
-async fn an_update_without_owners_needs_no_tenant() {
+async fn a_key_of_another_session_type_reaches_nothing_through_a_tenant() {
     for home in STORES {
-        let sessions = home.builder::<Visits>().audience_for(host).build().unwrap();
-        let app = scripted(sessions.clone());
-        let cookie = begin(&app, A).await;
-        let key: StoreKey = at(&app, A, "/id", &cookie).await.body.parse().unwrap();
-        sessions.update(key, |visits| visits.count = 7).await.unwrap();
-        at(&app, A, "/read", &cookie).await.expect(StatusCode::OK, "7");
+        let store = MemoryStore::new();
+        let builder = match home {
+            Home::PlainId => SessionManager::<Visits>::builder(),
+            Home::Cookie | Home::SealedId => SessionManager::<Visits>::builder().keys(key()),
+        };
+        let visits = builder.store(store.clone()).audience_for(host).build().unwrap();
+        let logins = SessionManager::<Login>::builder().store(store).build().unwrap();
+        let login = logins.create(Login::default()).await.unwrap().key();
+        let at_a = visits.for_request(&request_to(A)).unwrap();
+        assert!(at_a.load(login).await.unwrap().is_none());
+        assert!(matches!(at_a.update(login, |_| ()).await, Err(SessionError::Gone)));
+        assert!(matches!(at_a.destroy(login).await, Err(SessionError::Gone)));
+        assert!(logins.load(login).await.unwrap().is_some());
     }
 }
 

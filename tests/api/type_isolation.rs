@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use axum_typed_session::{
-    MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder, Transport,
+    Key, MemoryStore, Session, SessionError, SessionManager, SessionManagerBuilder, Transport,
     cookie::Cookie, testing::ManualClock,
 };
 use http::{Request, StatusCode};
@@ -356,4 +356,12 @@ async fn an_operation_by_key_touches_no_session_of_another_type() {
     assert!(matches!(destroyed, Err(SessionError::Gone)), "{destroyed:?}");
     let kept = logins.load(login.key()).await.unwrap().unwrap();
     assert_eq!(kept.user.as_deref(), Some("ada"));
+
+    // Also if the keys of the other manager do not open its row.
+    let sealed = SessionManager::<Login>::builder().store(store).keys(Key::generate());
+    let logins = sealed.encrypt_rows(true).build().unwrap();
+    let login = logins.create(Login { user: Some("ada".to_owned()) }).await.unwrap();
+    let destroyed = settings.destroy(login.key()).await;
+    assert!(matches!(destroyed, Err(SessionError::Gone)), "{destroyed:?}");
+    assert!(logins.load(login.key()).await.unwrap().is_some());
 }

@@ -109,13 +109,22 @@ impl Cell {
             // A commit that a spawned task began is waited for.
             Err(_) => Box::pin(tokio::time::timeout(CONTENTION, self.turn.lock())).await.ok(),
         };
-        let mut touches = wanted;
+        let (mut touches, mut result) = (wanted, Ok(()));
         while let Some(draft) = self.next_left(wanted, touches)? {
             turn.as_ref().ok_or(SessionError::Conflict)?;
-            Box::pin(self.commit_onto(draft)).await?;
+            let (has_end, has_more) =
+                (draft.basis.ending.is_some(), draft.basis.uncommitted.is_some());
+            let committed = Box::pin(self.commit_onto(draft)).await;
+            if committed.is_err() && has_end && has_more {
+                // The session ends although the data of the next one cannot be saved.
+                lock(&self.state).forget_uncommitted();
+                result = committed;
+            } else {
+                committed?;
+            }
             touches = false;
         }
-        Ok(())
+        result
     }
 
     /// Returns `true` if the session was not loaded yet. `Session`s that are dropped from now on are too late.

@@ -123,7 +123,8 @@ impl<E: SqlEngine> SqlStore<E> {
 
     /// Sets the name of the table. Default: `typed_sessions`.
     ///
-    /// The name is case-sensitive. It may begin with a schema and a dot, such as `app.sessions`; on MySQL with a
+    /// PostgreSQL tells upper from lower case in it. SQLite does not, nor does MySQL on some systems, so do not choose two
+    /// names that differ only in that. It may begin with a schema and a dot, such as `app.sessions`; on MySQL with a
     /// database and a dot. SQLite allows neither. [`MySqlStore`](crate::MySqlStore) shows an example.
     ///
     /// # Errors

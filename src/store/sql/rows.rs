@@ -171,8 +171,8 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
     }
 
     async fn list(&self, after: Option<&Cursor>, limit: u32) -> Result<KeyPage, StoreError> {
-        // No key is empty, so all keys come after an empty key.
-        let after = after.map_or(&[][..], Cursor::as_bytes);
+        // No key is so short, so all keys come after it. MariaDB can be told to read an empty value as NULL.
+        let after = after.map_or(&[0][..], Cursor::as_bytes);
         let limit = limit.max(1);
         let values = [bytes(after), self.now(), Value::Integer(Some(limit.into()))];
         let rows = self.rows(&self.statements.list, &values).await?;
@@ -202,8 +202,8 @@ impl<E: SqlEngine> SessionStore for SqlStore<E> {
         owner: &OwnerKey,
         keep: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        // No key is empty, so an empty key keeps no row.
-        let keep = keep.map_or(&[][..], |key| key.as_bytes());
+        // No key is so short, so it keeps no row.
+        let keep = keep.map_or(&[0][..], |key| key.as_bytes());
         let values = [
             bytes(owner.as_bytes()),
             bytes(keep),
