@@ -628,7 +628,7 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// drop a longer cookie (RFC 6265bis).
     ///
     /// A session that takes more bytes is [`SessionError::TooLarge`]. With a [`transport`](Self::transport) other
-    /// than the cookie, the option counts the name and the value of the header. [`build`](Self::build) refuses it
+    /// than the cookie, the option counts the name of the request header and the token, without `Bearer `. [`build`](Self::build) refuses it
     /// together with a [`store`](Self::store), where the cookie holds only an id.
     ///
     /// # Example
@@ -950,9 +950,8 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
     /// extracts its session. An empty text is [`SessionError::Config`].
     ///
     /// Outside a request, [`SessionManager::for_request`] gives the manager of one tenant.
-    /// [`create`](SessionManager::create), [`sessions`](SessionManager::sessions) and the operations on owners need
-    /// it, and [`update`](SessionManager::update) needs it if there is an [`owner`](Self::owner). Expired sessions of
-    /// all tenants are reported to [`on_end`](Self::on_end) by [`report_to`](crate::store::Cleanup::report_to) and
+    /// [`create`](SessionManager::create), [`sessions`](SessionManager::sessions), and all operations on keys and owners
+    /// need it. Expired sessions of all tenants are reported to [`on_end`](Self::on_end) by [`report_to`](crate::store::Cleanup::report_to) and
     /// [`delete_expired`](SessionManager::delete_expired) of the manager without a tenant. It cannot tell them from
     /// sessions of another type, so keep those in a store of their own.
     ///
@@ -1262,9 +1261,9 @@ impl<T: Send + Sync + 'static> SessionManagerBuilder<T> {
         self
     }
 
-    /// Also reads data of this newer schema version. Default: none.
+    /// Also reads data of newer schema versions up to this one. Default: none.
     ///
-    /// Data of any other newer version is [`SessionError::Newer`], which is 503, so that no node replaces data that
+    /// Data of a newer version is [`SessionError::Newer`], which is 503, so that no node replaces data that
     /// it does not understand. With several nodes, change the type in two releases:
     ///
     /// 1. `.accept_schema(2)`, with a type that reads both shapes (`#[serde(default)]` on new fields). It still

@@ -22,7 +22,7 @@ use crate::error::BoxError;
 /// | `Some(None)` | reads back as `None` |
 /// | integers beyond 64 bits | are kept exactly, but data that contains one does not merge: the later of two concurrent changes is a [`Conflict`](crate::SessionError::Conflict) |
 /// | more than 127 levels of nesting | does not read back |
-/// | another order of the keys of a map | of a `HashMap` it is no change; of a map that keeps the order, such as `IndexMap`, it is saved, but a merge sorts the keys: use a `Vec` of pairs if the order matters |
+/// | another order of the keys of a map | of a `HashMap` it is no change; of a map that keeps the order, such as `IndexMap`, it is saved, unless the type contains a `HashMap` too, and a merge sorts the keys: use a `Vec` of pairs if the order matters |
 /// | `skip_serializing_if` without `#[serde(default)]` | does not read back if the field was left out |
 ///
 /// Only data in JSON [merges](crate::guide::parallel_requests). The trait is object-safe.

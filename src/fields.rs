@@ -75,8 +75,9 @@ field_type! {
     /// A value that a later commit may overwrite: if two requests change it, the value of the later commit is kept.
     ///
     /// Use it for a page number, a filter or the time of the last visit. A plain `String` merges in this way too.
-    /// The JSON is only the value, so a field of type `V` can become a `Latest<V>` without a migration. A list
-    /// whose items only changed their order counts as unchanged if the other request changed it.
+    /// The JSON is only the value, so a field of type `V` can become a `Latest<V>` without a migration. In a
+    /// type with a `HashSet`, a list whose items only changed their order counts as unchanged if the other request
+    /// changed it.
     ///
     /// It merges as a field of the session's own type, and as a value of a map in that type. A nested struct, an
     /// enum, a list and `#[serde(flatten)]` merge as one value, so it has no effect inside them.
@@ -134,7 +135,7 @@ field_type! {
 field_type! {
     /// A [`BTreeSet`](std::collections::BTreeSet) that keeps the additions and removals of concurrent requests.
     ///
-    /// It never conflicts. The JSON is the list of its items, so a `Vec<V>` or a `HashSet<V>` can become a `Set<V>`
+    /// It never conflicts, unless the session contains an integer beyond 64 bits. The JSON is the list of its items, so a `Vec<V>` or a `HashSet<V>` can become a `Set<V>`
     /// without a migration. An edited item counts as one removed item and one added item.
     ///
     /// It merges as a field of the session's own type, and as a value of a map in that type. A nested struct, an

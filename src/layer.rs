@@ -53,7 +53,7 @@ use crate::{
 /// | status below 500, also 4xx | committed | committed |
 /// | a [`SessionError`](crate::SessionError), such as that of [`verify_csrf`](crate::Session::verify_csrf) | dropped | committed |
 /// | status 500 and above | dropped, unless [`commit_on_server_error`](Self::commit_on_server_error) | committed |
-/// | the handler panicked | dropped | dropped |
+/// | the handler panicked, or a task that holds a session of the request | dropped | dropped |
 ///
 /// So a handler that may answer 4xx, such as by `?`, makes its changes after all checks. Otherwise a refused sign-in
 /// could sign the user in.

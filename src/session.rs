@@ -104,7 +104,8 @@ where
 ///
 /// `T` is your own type. It implements `Default`, `Serialize` and `DeserializeOwned`. Its data must read back from
 /// its own encoding; [`Codec`](crate::Codec) lists the data that does not. A commit of such data is
-/// [`SessionError::Encode`], and nothing is stored or sent.
+/// [`SessionError::Encode`], and nothing is stored or sent. A change needs a `&mut` of the data: a change through a
+/// shared reference, as of an atomic number or in a `Mutex`, is not noticed and not saved.
 ///
 /// There are no keys to insert and get: a value of the session is a field of your type. This includes [flash
 /// messages](crate::guide::flash_messages). If your type has a method with the name of a method below, call it

@@ -162,10 +162,8 @@ impl Core {
                     .map(|record| self.encode_again(self.decode(record).ok().flatten()));
                 let mut data = self.merge(&base, &ours.ours, &theirs)?;
                 let merged = self.prepare(&mut *data, None);
-                let merged = merged.map_err(|error| match error {
-                    SessionError::Invalid => SessionError::Conflict,
-                    error => error,
-                })?;
+                let is_invalid = matches!(merged, Err(SessionError::Invalid));
+                let merged = if is_invalid { return conflict() } else { merged? };
                 // Two changes that name no owner may together name one.
                 if merged.owner == ours.owner { Ok(merged) } else { conflict() }
             }

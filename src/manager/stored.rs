@@ -172,6 +172,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Store`] if the store failed or did not answer.
     /// - [`SessionError::Newer`] if a newer version of the application wrote the session.
     /// - [`SessionError::NoStore`] without a store.
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request).
     ///
     /// # Cancellation
     ///
@@ -213,9 +215,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     ///
     /// - [`SessionError::Gone`] if the session has ended or has a new id.
     /// - [`SessionError::Conflict`] if other writers wrote first for five seconds.
-    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) and
-    ///   [`owner`](crate::SessionManagerBuilder::owner) are set, and the manager is not from
-    ///   [`for_request`](Self::for_request).
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set, and the
+    ///   manager is not from [`for_request`](Self::for_request).
     /// - [`SessionError::NoStore`] without a store.
     /// - All other errors of [`commit`](crate::Session::commit).
     ///
@@ -281,6 +282,8 @@ impl<T: Send + Sync + 'static> SessionManager<T> {
     /// - [`SessionError::Gone`] if the session continues under a new id, or is of another type.
     /// - [`SessionError::Store`] unless it is certain that the session has ended.
     /// - [`SessionError::NoStore`] without a store and without revocations.
+    /// - [`SessionError::Config`] if [`audience_for`](crate::SessionManagerBuilder::audience_for) is set with a store, and the
+    ///   manager is not from [`for_request`](Self::for_request).
     ///
     /// # Cancellation
     ///

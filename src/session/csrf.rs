@@ -17,7 +17,9 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// If the handler also calls [`regenerate`](Self::regenerate), call that first. The token then belongs to the
     /// new id, which the client gets with this response. A token that was made before belongs to the old id, and is
-    /// rejected.
+    /// rejected. With [`revocations`](crate::SessionManagerBuilder::revocations), a commit that changes the idle timeout
+    /// gives a new id too, as after `set_idle_timeout` or a sign-in with `anonymous_idle_timeout`: call `regenerate`
+    /// first there as well.
     ///
     /// # Example
     ///

@@ -213,8 +213,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// Default: the [`absolute_timeout`](crate::SessionManagerBuilder::absolute_timeout) of the builder. The commit
     /// saves the session even if nothing else changed. Later saves keep this timeout. A sign-in keeps it too, and
-    /// its time begins anew. Less than a second counts as a second. If the session is already older, the commit
-    /// ends it.
+    /// its time begins anew. Less than a second counts as a second. If the session is already older, it
+    /// ends with the commit: the next request begins a fresh session.
     ///
     /// A timeout above [`max_absolute_timeout`](crate::SessionManagerBuilder::max_absolute_timeout) is cut.
     /// [`expires_at`](Self::expires_at) returns the result at once, and the commit logs a warning, once for each

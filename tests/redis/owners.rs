@@ -350,11 +350,13 @@ async fn a_session_that_comes_back_before_its_entry_is_removed_is_ended_too() {
     let (proxy, store) = redis.proxied_store().await;
     let comes_back = async { saved(direct.save(&key, &row, Write::Create).await) };
     // The answers to ZRANGE, GETRANGE and DEL.
-    let removed = proxy.hold_next_answer(async {
-        proxy.hold_next_answer(async { proxy.hold_next_answer(comes_back) })
+    let listed = proxy.hold_next_answer(async {
+        [proxy.hold_next_answer(async { [proxy.hold_next_answer(comes_back)] })]
     });
     let (ended, ()) = tokio::join!(store.destroy_by_owner(&owner, None), async {
-        removed.await.await.await;
+        let [read] = listed.await;
+        let [removed] = read.await;
+        removed.await;
     });
     assert_eq!(ended.unwrap(), 2);
     assert_eq!(direct.load(&key).await.unwrap(), None);
