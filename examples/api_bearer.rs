@@ -213,6 +213,9 @@ async fn revoke_token(
 }
 
 /// A personal access token lives for 30 days. `login` gives its sessions a shorter idle timeout.
+///
+/// Logins and tokens of a user count together, and the oldest end first. So the limit is high enough that the logins of
+/// a month end no token. The guide shows tokens with a type of their own, which logins cannot end at all.
 fn sessions(keys: impl Into<KeyRing>) -> Result<SessionManager<Login>, ConfigError> {
     SessionManager::builder()
         .keys(keys)
@@ -220,6 +223,7 @@ fn sessions(keys: impl Into<KeyRing>) -> Result<SessionManager<Login>, ConfigErr
         .transport(Transport::bearer())
         .owner(|login: &Login| login.user.clone())
         .idle_timeout(30 * 24 * HOUR)
+        .max_sessions_per_owner(1_000)
         .build()
 }
 

@@ -38,7 +38,7 @@ use axum::{
     Extension, Form, Router,
     extract::{FromRef, Path, Request, State},
     http::{StatusCode, header, request::Parts, uri::Authority},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -212,7 +212,16 @@ fn admin(state: AppState) -> Router {
     Router::new()
         .route("/{tenant}/sign-out/{user}", post(admin_sign_out))
         .route("/delete-expired", post(admin_delete_expired))
+        .layer(from_fn(refuse_pages))
         .with_state(state)
+}
+
+/// A page of any site in the browser of an operator can post to this listener. Browsers say so with `Origin`.
+async fn refuse_pages(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::ORIGIN) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    next.run(request).await
 }
 
 #[tokio::main]
@@ -304,6 +313,16 @@ mod tests {
 
     async fn operate(state: &AppState, path: &str) -> Answer {
         send(admin(state.clone()), Request::post(path).body(Body::empty()).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn no_page_of_a_browser_operates() {
+        let state = state();
+        let set_cookie = log_in(&state, ACME).await;
+        let request = Request::post("/acme/sign-out/ann").header("origin", "https://evil.example");
+        let answer = send(admin(state.clone()), request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+        assert_eq!(read(&state, ACME, pair(&set_cookie)).await.body, "acme: ann is signed in\n");
     }
 
     #[tokio::test]

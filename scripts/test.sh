@@ -87,6 +87,9 @@ for feature in $(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z][a-z0-9-]*\) = .*/\1/
     cargo check --locked --lib --no-default-features --features "$feature"
 done
 
+say "the examples as the documentation runs them"
+cargo check --locked --examples
+
 say "tests without features"
 cargo test --locked --no-default-features --lib
 

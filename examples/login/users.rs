@@ -9,7 +9,14 @@ use argon2::{
     Argon2,
     password_hash::{Error, PasswordHasher as _, PasswordVerifier as _},
 };
-use tokio::{sync::RwLock, task::spawn_blocking};
+use tokio::{
+    sync::{RwLock, Semaphore},
+    task::{JoinError, spawn_blocking},
+};
+
+/// How many passwords are hashed at once. A hash takes 19 MiB and a core, so without a bound some hundred sign-ins at
+/// once would take all of the memory.
+static HASHING: Semaphore = Semaphore::const_new(4);
 
 /// Argon2 hashes by user name.
 #[derive(Clone, Default)]
@@ -48,7 +55,7 @@ impl Users {
 
         let found = self.0.read().await.get(name).cloned();
         let password = password.to_owned();
-        let verified = spawn_blocking(move || {
+        let verified = hashing(move || {
             // Asked for first, since the first call makes this hash.
             let nobody = NOBODY.as_ref().map_err(|_| HashError)?;
             let hash = found.as_ref().unwrap_or(nobody);
@@ -60,9 +67,16 @@ impl Users {
 }
 
 /// Hashing takes some 20 milliseconds, in which a thread of the runtime should not be blocked.
+async fn hashing<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, JoinError> {
+    let _turn = HASHING.acquire().await;
+    spawn_blocking(work).await
+}
+
 async fn hash(password: &str) -> Result<String, HashError> {
     let password = password.to_owned();
-    let hash = spawn_blocking(move || hash_now(&password)).await;
+    let hash = hashing(move || hash_now(&password)).await;
     hash.map_err(|_| HashError)?.map_err(|_| HashError)
 }
 

@@ -107,11 +107,14 @@ impl<T> JarCookies<T> {
 
     /// Opens the first value that this key has sealed. Returns it with the text that it was in.
     fn open(&self, request: &Parts) -> Option<(String, Vec<u8>)> {
-        self.cookie.values(&request.headers).find_map(|value| {
-            let value = percent_decoded(value)?;
-            open(&self.key, self.is_private, self.cookie.with(&value))
-                .zip(Some(value.as_bytes().into()))
-        })
+        let open = |value: &str| {
+            let opened = open(&self.key, self.is_private, self.cookie.with(value));
+            opened.zip(Some(value.as_bytes().into()))
+        };
+        // A jar of the crate `cookie` writes the value as it is, and a jar of axum-extra encodes it.
+        let opens =
+            |value| percent_decoded(value).and_then(|value| open(&value)).or_else(|| open(value));
+        self.cookie.values(&request.headers).find_map(opens)
     }
 }
 

@@ -5,7 +5,7 @@ use base64::alphabet;
 use cookie::Cookie;
 use http::request::Parts;
 use serde_json::Value;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::{
     OldSession, OldSessions,
@@ -175,13 +175,20 @@ impl<T> Data<T> {
     /// Reads the JSON of koa-session, whose fields with an underscore are about the session itself.
     fn read(&self, bytes: &[u8]) -> Option<OldSession<T>> {
         let Some(Value::Object(mut fields)) = json(bytes) else { return None };
-        let end = fields.remove("_expire").map(|end| end.as_u64());
+        let end = fields.remove("_expire").map(|end| milliseconds(&end));
         fields.remove("_maxAge");
         fields.remove("_session");
         let old = OldSession::not_unique((self.take)(Value::Object(fields))?);
         let Some(end) = end else { return Some(old) };
         // Later than any calendar is no end at all.
-        let at = i128::from(end?) * 1_000_000;
-        Some(old.expires_at(OffsetDateTime::from_unix_timestamp_nanos(at).ok()?))
+        Some(old.expires_at(OffsetDateTime::UNIX_EPOCH.checked_add(end?)?))
     }
+}
+
+/// Reads a time in milliseconds, which has a fraction if `maxAge` had one.
+fn milliseconds(time: &Value) -> Option<Duration> {
+    if let Some(whole) = time.as_u64() {
+        return Duration::milliseconds(whole.try_into().ok()?).into();
+    }
+    std::time::Duration::try_from_secs_f64(time.as_f64()? / 1_000.0).ok()?.try_into().ok()
 }

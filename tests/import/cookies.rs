@@ -191,3 +191,12 @@ async fn signed_text_that_is_no_session_is_not_read() {
         assert_eq!(site.moved(signed("key", &text)).await, None, "{text}");
     }
 }
+
+#[tokio::test]
+async fn an_end_with_a_fraction_of_a_millisecond_is_read() {
+    let site = Site::new(KoaSessions::new(["key"], all));
+    for end in ["9999999999999", "9999999999999.5"] {
+        let text = format!("{{\"_expire\":{end}}}");
+        assert!(site.moved(signed("key", &text)).await.is_some(), "{text}");
+    }
+}

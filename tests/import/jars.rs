@@ -102,3 +102,15 @@ async fn a_value_that_the_key_signed_for_another_cookie_is_read_and_an_encrypted
     let reader = JarCookies::private(key, Cookie::new("old", ""), take);
     assert_eq!(Site::new(reader).moved(format!("old={}", seal::encoded(&private))).await, None);
 }
+
+/// A jar of the crate `cookie` without percent-encoding writes the value as it is.
+#[tokio::test]
+async fn a_value_with_a_percent_sign_moves_encoded_or_not() {
+    let (key, text) = (Key::generate(), r#"{"discount":"50%25"}"#);
+    let value = seal::signed_by_jar(&key, text);
+    for value in [seal::encoded(&value), value] {
+        let reader = JarCookies::signed(key.clone(), Cookie::new("old", ""), take);
+        let moved = Site::new(reader).moved(format!("old={value}")).await;
+        assert!(moved.is_some(), "{value}");
+    }
+}

@@ -146,3 +146,16 @@ async fn more_sessions_of_one_owner_than_a_statement_ends<E: Engine>(database: D
     );
     assert_eq!(database.rows().await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mariadb_that_reads_empty_values_as_null_lists_and_ends_sessions() {
+    let mode = "SET SESSION sql_mode = CONCAT(@@sql_mode, ',EMPTY_STRING_IS_NULL')";
+    let Some(database) = Database::<MySql>::prepared(mode).await else {
+        return;
+    };
+    let store = &database.store;
+    log_in(store, key(1)).await;
+    log_in(store, key(2)).await;
+    assert_eq!(store.list(None, 10).await.unwrap().keys, [key(1), key(2)]);
+    assert_eq!(store.destroy_by_owner(&OWNER, None).await.unwrap(), 2);
+}
