@@ -31,7 +31,7 @@ const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
 async fn a_row_holds_neither_the_id_nor_the_owners_name<E: Engine>(database: Database<E>) {
     let manager = SessionManager::<String>::builder()
         .store(database.store.clone())
-        .owner(|_| Some("ada@example.org".to_owned()))
+        .owner(|data| Some("ada@example.org".to_owned()).filter(|_| !data.is_empty()))
         .build()
         .unwrap();
     let session = TestSession::start(&manager, "the payload".to_owned()).await.unwrap();
