@@ -138,7 +138,8 @@ impl<T: Send + Sync + 'static> Session<T> {
     ///
     /// The time changes at once if the handler sets or clears a timeout, or calls both [`clear`](Self::clear) and
     /// [`regenerate`](Self::regenerate): the method then returns the end that a commit would store now. For a fresh
-    /// session it always returns that.
+    /// session it always returns that. The end with what a save or `rolling` adds is
+    /// [`SessionCommit::expires_at`](crate::SessionCommit::expires_at).
     ///
     /// # Example
     ///
