@@ -60,11 +60,14 @@ impl ManualClock {
         Self { millis: Arc::new(AtomicU64::new(Timestamp::from(time).as_unix_millis())) }
     }
 
-    /// Moves the clock forward, by whole milliseconds. See the example of [`ManualClock`].
+    /// Moves the clock forward, by whole milliseconds and to the end of the year 9999 at most. See the example of
+    /// [`ManualClock`].
     #[doc(alias("sleep", "forward"))]
     pub fn advance(&self, duration: Duration) {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.millis.fetch_add(millis, Ordering::SeqCst);
+        let later = |now: u64| Some(now.saturating_add(millis));
+        // It never fails, since there is always a later time.
+        let _ = self.millis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
     /// Sets the clock to `time`, in whole milliseconds. `time` may be in the past.

@@ -85,7 +85,7 @@ impl RecordBuilder {
         self
     }
 
-    /// Sets the absolute end of the session. Default: the expiry.
+    /// Sets the absolute end of the session. Default: one day after [`new`](Self::new), or the expiry if that is later.
     pub fn absolute_end(mut self, at: Timestamp) -> Self {
         self.record.lifetime.absolute_end = at;
         self

@@ -29,15 +29,24 @@ enum Flaw {
     CreateOverwrites,
     CreateTakesOverTombstones,
     CreateConflictsWithExpiredRows,
+    CreateOverExpiredRowsIsTwoSteps,
+    CreateTakesExpiredRowsForItsOwn,
     UpdateMakesRows,
     UpdateDoesNothing,
     UpdateIgnoresTheVersion,
     UpdateRevivesExpiredRows,
+    UpdateConflictsWithExpiredRows,
+    TouchConflictsWithExpiredRows,
+    DestroyAtConflictsWithExpiredRows,
     ConflictHasNoRecordOfItsOwn,
     RepeatedCreateConflicts,
     RepeatedUpdateConflicts,
     RepeatedWriteShortens,
     LoadReturnsExpiredRows,
+    LoadIsTwoSteps,
+    RowsLiveForTenMinutes,
+    RowsLiveForHalfTheirLife,
+    PastEndsAreNever,
     SaveIsTwoSteps,
     SaveIsTwoWrites,
     ExpiryIsInSeconds,
@@ -50,11 +59,17 @@ enum Flaw {
     TouchIgnoresTheVersion,
     TouchWritesBack,
     TouchLosesTheOwner,
+    TouchIsTwoSteps,
+    TouchIgnoresTombstones,
     DeleteExpiredDeletesAll,
     DeleteExpiredIgnoresItsLimit,
     DeleteExpiredForgetsTouches,
+    DeleteExpiredIsTwoSteps,
     IndexKeepsFormerOwners,
     IndexKeepsExpiredRows,
+    IndexKeepsOwnersOfExpiredRows,
+    IndexForgetsUpdates,
+    IndexIsTwoSteps,
     DestroyByOwnerIgnoresKeep,
     DestroyByOwnerMiscounts,
     DestroyByOwnerIsTwoSteps,
@@ -67,6 +82,7 @@ enum Flaw {
     DestroyAtIgnoresTheVersion,
     DestroyAtDoesNothing,
     DestroyAtSucceedsOnNothing,
+    DestroyAtKeepsTombstones,
     FindsNobodyWithoutAnIndex,
     ListLosesTheLastOfAPage,
     ListShowsExpiredRows,
@@ -74,6 +90,8 @@ enum Flaw {
     ListIsInOrderOfExpiry,
     ListIgnoresItsLimit,
     ListEndsAtAPageOfExpiredRows,
+    ListEndsAtAPageOfOne,
+    ListForgetsUpdates,
     ListHasNoEnd,
     ListExpectsItsOwnCursors,
     ListsNothingWithoutSupport,
@@ -83,6 +101,9 @@ enum Flaw {
     TakeExpiredIsTwoSteps,
     TakeExpiredIgnoresItsLimit,
     TakeExpiredDropsTombstones,
+    TakeExpiredStopsAtUnreadableRows,
+    TakeExpiredFailsAtUnreadableRows,
+    TakeExpiredLeavesUnreadableRows,
     TakesNothingWithoutSupport,
     DeleteExpiredDeletesNothing,
     EngineErrorIsNone,
@@ -105,6 +126,10 @@ struct Flawed {
     former_owners: Arc<Mutex<Vec<(OwnerKey, StoreKey)>>>,
     /// When a row would expire if nobody had touched it.
     saved_until: Arc<Mutex<HashMap<StoreKey, Timestamp>>>,
+    /// When a row would expire if no update had moved its end.
+    created_until: Arc<Mutex<HashMap<StoreKey, Timestamp>>>,
+    /// An index that is written apart from the rows, where that is the flaw.
+    index: Arc<Mutex<HashMap<OwnerKey, BTreeSet<StoreKey>>>>,
     is_broken: Arc<AtomicBool>,
     unreadable: Arc<Mutex<BTreeSet<StoreKey>>>,
     /// What makes a write atomic, where that is not the flaw.
@@ -113,6 +138,9 @@ struct Flawed {
 
 /// Long enough for another thread to come between two steps.
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// Long enough for many calls of other threads.
+const LONG_MOMENT: Duration = Duration::from_millis(10);
 
 impl Flawed {
     fn tested(flaw: Flaw) -> StoreUnderTest {
@@ -123,6 +151,8 @@ impl Flawed {
             rows: Arc::default(),
             former_owners: Arc::default(),
             saved_until: Arc::default(),
+            created_until: Arc::default(),
+            index: Arc::default(),
             is_broken: Arc::default(),
             unreadable: Arc::default(),
             one_at_a_time: Arc::default(),
@@ -180,7 +210,20 @@ impl Flawed {
     }
 
     fn is_live(&self, record: &Record) -> bool {
-        record.expires_at() > self.now()
+        let (began, end) = (record.created_at(), record.expires_at());
+        let end = if self.is(Flaw::RowsLiveForTenMinutes) {
+            end.min(began.saturating_add(Duration::from_secs(10 * 60)))
+        } else if self.is(Flaw::RowsLiveForHalfTheirLife) {
+            began.saturating_add(end.saturating_since(began) / 2)
+        } else {
+            end
+        };
+        end > self.now()
+    }
+
+    /// Whether an index or a list that did not see updates still has the row.
+    fn outlives(&self, forgets_updates: Flaw, key: &StoreKey) -> bool {
+        !self.is(forgets_updates) || self.created_until.lock().unwrap()[key] > self.now()
     }
 
     /// The keys of expired rows, and of others if that is the flaw.
@@ -228,6 +271,9 @@ impl Flawed {
             let expires_at = Timestamp::from_unix_millis(millis);
             return record.clone().with_expires_at(expires_at);
         }
+        if self.is(Flaw::PastEndsAreNever) && !self.is_live(record) {
+            return record.clone().with_expires_at(Timestamp::from_unix_millis(u64::MAX));
+        }
         if self.is(Flaw::MaxAgeIsLost) && record.idle_timeout().is_some() {
             return builder.payload(record.payload()).build();
         }
@@ -244,8 +290,9 @@ impl Flawed {
                 || self.is(Flaw::OwnersIgnoreCase)
                     && of.as_bytes().eq_ignore_ascii_case(owner.as_bytes())
         };
-        let found = rows.iter().filter(|(_, row)| {
+        let found = rows.iter().filter(|(key, row)| {
             row.owner().is_some_and(is_same)
+                && self.outlives(Flaw::IndexForgetsUpdates, key)
                 && (self.is(Flaw::IndexKeepsExpiredRows) || self.is_live(row))
         });
         found.map(|(key, _)| *key).collect()
@@ -263,6 +310,19 @@ impl Flawed {
 
     fn decide(&self, key: &StoreKey, record: &Record, write: Write<'_>) -> Option<SaveOutcome> {
         let mut row = self.rows().get(key).cloned();
+        if let Some(expired) = row.as_ref().filter(|row| !self.is_live(row)) {
+            let is_repeated = expired.version() == record.version();
+            let is_at_another = write.expected().is_some_and(|loaded| loaded != expired.version());
+            if is_repeated
+                && write.expected().is_none()
+                && self.is(Flaw::CreateTakesExpiredRowsForItsOwn)
+            {
+                return Some(SaveOutcome::Saved);
+            }
+            if !is_repeated && is_at_another && self.is(Flaw::UpdateConflictsWithExpiredRows) {
+                return Some(SaveOutcome::Conflict(expired.clone().into()));
+            }
+        }
         let sees_expired = match write {
             Write::Create => self.is(Flaw::CreateConflictsWithExpiredRows),
             Write::Update { .. } => self.is(Flaw::UpdateRevivesExpiredRows),
@@ -301,6 +361,9 @@ impl Flawed {
 
     fn write(&self, key: StoreKey, record: &Record) {
         let former = self.rows().insert(key, self.kept(record));
+        let former = former.filter(|former| {
+            !self.is(Flaw::IndexKeepsOwnersOfExpiredRows) || !self.is_live(former)
+        });
         if let Some(owner) = former.and_then(|former| former.owner()) {
             self.former_owners.lock().unwrap().push((owner, key));
         }
@@ -330,7 +393,17 @@ impl SessionStore for Flawed {
         if self.is(Flaw::LoadReturnsExpiredRows) {
             return Ok(self.rows().get(&key).cloned());
         }
-        Ok(self.live(&key))
+        let loaded = self.live(&key);
+        if let Some(row) = loaded.as_ref().filter(|_| self.is(Flaw::LoadIsTwoSteps)) {
+            tokio::time::sleep(MOMENT).await;
+            let changed = self.rows().get(&key).cloned();
+            if let Some(rest) = changed.filter(|now| now.version() != row.version()) {
+                let mixed = RecordBuilder::new().version(row.version()).payload(rest.payload());
+                let mixed = mixed.created_at(rest.created_at()).expires_at(rest.expires_at());
+                return Ok(Some(mixed.absolute_end(rest.absolute_end()).build()));
+            }
+        }
+        Ok(loaded)
     }
 
     async fn save(
@@ -345,15 +418,14 @@ impl SessionStore for Flawed {
         }
         self.engine()?;
         self.read(&key)?;
-        let one_at_a_time = if self.is(Flaw::SaveIsTwoSteps) {
-            None
-        } else {
-            Some(self.one_at_a_time.lock().await)
-        };
+        let replaces_expired = self.live(&key).is_none() && self.rows().contains_key(&key);
+        let is_two_steps = self.is(Flaw::SaveIsTwoSteps)
+            || self.is(Flaw::CreateOverExpiredRowsIsTwoSteps) && replaces_expired;
+        let one_at_a_time = if is_two_steps { None } else { Some(self.one_at_a_time.lock().await) };
         if let Some(outcome) = self.decide(&key, record, write) {
             return Ok(outcome);
         }
-        if self.is(Flaw::SaveIsTwoSteps) {
+        if is_two_steps {
             tokio::time::sleep(MOMENT).await;
         }
         if self.is(Flaw::SaveIsTwoWrites) {
@@ -361,9 +433,18 @@ impl SessionStore for Flawed {
             self.write(key, &half);
             tokio::task::yield_now().await;
         }
+        if write.expected().is_none() {
+            self.created_until.lock().unwrap().insert(key, record.expires_at());
+        }
         self.write(key, record);
         self.saved_until.lock().unwrap().insert(key, record.expires_at());
         drop(one_at_a_time);
+        if let Some(owner) = record.owner().filter(|_| self.is(Flaw::IndexIsTwoSteps)) {
+            let mut keys = self.index.lock().unwrap().get(&owner).cloned().unwrap_or_default();
+            tokio::time::sleep(MOMENT).await;
+            keys.insert(key);
+            self.index.lock().unwrap().insert(owner, keys);
+        }
         Ok(SaveOutcome::Saved)
     }
 
@@ -399,6 +480,11 @@ impl SessionStore for Flawed {
         key: &StoreKey,
         version: Version,
     ) -> Result<SaveOutcome, StoreError> {
+        if self.is(Flaw::DestroyAtConflictsWithExpiredRows)
+            && let Some(row) = self.rows().get(key).filter(|row| row.version() != version)
+        {
+            return Ok(SaveOutcome::Conflict(row.clone().into()));
+        }
         match self.load(key).await? {
             None if self.is(Flaw::DestroyAtSucceedsOnNothing) => Ok(SaveOutcome::Saved),
             None => Ok(SaveOutcome::Gone),
@@ -406,6 +492,9 @@ impl SessionStore for Flawed {
                 Ok(SaveOutcome::Conflict(row.into()))
             }
             Some(_) if self.is(Flaw::DestroyAtDoesNothing) => Ok(SaveOutcome::Saved),
+            Some(row) if row.is_tombstone() && self.is(Flaw::DestroyAtKeepsTombstones) => {
+                Ok(SaveOutcome::Saved)
+            }
             Some(_) => self.destroy(key).await.map(|()| SaveOutcome::Saved),
         }
     }
@@ -419,7 +508,15 @@ impl SessionStore for Flawed {
         let key = self.key(key);
         self.engine()?;
         self.read(&key)?;
-        let Some(row) = self.live(&key) else {
+        if self.is(Flaw::TouchConflictsWithExpiredRows)
+            && let Some(row) = self.rows().get(&key).filter(|row| row.version() != version)
+        {
+            return Ok(SaveOutcome::Conflict(row.clone().into()));
+        }
+        let row = self
+            .live(&key)
+            .filter(|row| !row.is_tombstone() || !self.is(Flaw::TouchIgnoresTombstones));
+        let Some(row) = row else {
             if self.is(Flaw::TouchMakesRows) {
                 let made = RecordBuilder::new().version(version);
                 self.write(key, &made.expires_at(expires_at).build());
@@ -432,6 +529,9 @@ impl SessionStore for Flawed {
         if row.expires_at() >= expires_at && !self.is(Flaw::TouchShortens) {
             return Ok(SaveOutcome::Saved);
         }
+        if self.is(Flaw::TouchIsTwoSteps) {
+            tokio::time::sleep(MOMENT).await;
+        }
         let one_at_a_time = if self.is(Flaw::TouchWritesBack) {
             None
         } else {
@@ -440,10 +540,21 @@ impl SessionStore for Flawed {
         // What was there before waiting.
         if one_at_a_time.is_none() {
             tokio::time::sleep(MOMENT).await;
-        } else if self.live(&key).is_none_or(|now| now.version() != row.version()) {
-            return Ok(self
-                .live(&key)
-                .map_or(SaveOutcome::Gone, |row| SaveOutcome::Conflict(row.into())));
+        } else {
+            match self.live(&key) {
+                None => return Ok(SaveOutcome::Gone),
+                Some(now) if now.version() != row.version() => {
+                    return Ok(SaveOutcome::Conflict(now.into()));
+                }
+                Some(now)
+                    if now.expires_at() >= expires_at
+                        && !self.is(Flaw::TouchShortens)
+                        && !self.is(Flaw::TouchIsTwoSteps) =>
+                {
+                    return Ok(SaveOutcome::Saved);
+                }
+                Some(_) => {}
+            }
         }
         let touched = if self.is(Flaw::TouchLosesTheOwner) {
             let touched = RecordBuilder::new().version(version);
@@ -451,6 +562,7 @@ impl SessionStore for Flawed {
         } else {
             row.with_expires_at(expires_at)
         };
+        self.created_until.lock().unwrap().insert(key, expires_at);
         self.write(key, &touched);
         Ok(SaveOutcome::Saved)
     }
@@ -468,8 +580,13 @@ impl SessionStore for Flawed {
         } else {
             usize::try_from(limit).unwrap()
         };
+        let one_at_a_time = self.one_at_a_time.lock().await;
         let (all, forgets) = (Flaw::DeleteExpiredDeletesAll, Flaw::DeleteExpiredForgetsTouches);
         let expired = self.expired(all, forgets, limit);
+        if self.is(Flaw::DeleteExpiredIsTwoSteps) {
+            drop(one_at_a_time);
+            tokio::time::sleep(LONG_MOMENT).await;
+        }
         self.rows().retain(|key, _| !expired.contains(key));
         Ok(expired.len() as u64)
     }
@@ -489,13 +606,28 @@ impl SessionStore for Flawed {
         };
         let one_at_a_time = self.one_at_a_time.lock().await;
         let (all, forgets) = (Flaw::TakeExpiredTakesLiveRows, Flaw::TakeExpiredForgetsTouches);
+        let expired = self.expired(all, forgets, usize::MAX);
+        let (unreadable, mut expired): (Vec<_>, Vec<_>) =
+            expired.into_iter().partition(|key| self.read(key).is_err());
+        if let Some(key) = unreadable.first() {
+            if self.is(Flaw::TakeExpiredStopsAtUnreadableRows) {
+                return Ok(Vec::new());
+            }
+            if self.is(Flaw::TakeExpiredFailsAtUnreadableRows) {
+                return self.read(key).map(|()| Vec::new());
+            }
+        }
+        if !self.is(Flaw::TakeExpiredLeavesUnreadableRows) {
+            self.rows().retain(|key, _| !unreadable.contains(key));
+        }
+        expired.truncate(limit);
         let mut taken = Vec::new();
-        for key in self.expired(all, forgets, limit) {
+        for key in expired {
             taken.extend(self.rows().get(&key).cloned().map(|row| (key, row)));
         }
         if self.is(Flaw::TakeExpiredIsTwoSteps) {
             drop(one_at_a_time);
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(LONG_MOMENT).await;
         }
         if !self.is(Flaw::TakeExpiredKeepsTheRows) {
             self.rows().retain(|key, _| taken.iter().all(|(taken, _)| taken != key));
@@ -535,6 +667,7 @@ impl SessionStore for Flawed {
             .iter()
             .map(|(key, row)| (self.place(key, row), *key, self.is_live(row)))
             .filter(|(.., is_live)| *is_live || shows_expired)
+            .filter(|(_, key, _)| self.outlives(Flaw::ListForgetsUpdates, key))
             .collect();
         rows.sort();
         if self.is(Flaw::ListCountsRows) {
@@ -547,6 +680,9 @@ impl SessionStore for Flawed {
         if self.is(Flaw::ListEndsAtAPageOfExpiredRows) {
             rows.retain(|(.., is_live)| *is_live);
             next = next.filter(|_| !rows.is_empty());
+        }
+        if self.is(Flaw::ListEndsAtAPageOfOne) && limit == 1 {
+            next = None;
         }
         if self.is(Flaw::ListLosesTheLastOfAPage) {
             rows.pop();
@@ -577,7 +713,11 @@ impl SessionStore for Flawed {
             tokio::time::sleep(MOMENT).await;
             found.retain(|key| self.live(key).is_some_and(|row| row.owner() == Some(*owner)));
         }
-        if self.is(Flaw::IndexKeepsFormerOwners) {
+        if self.is(Flaw::IndexIsTwoSteps) {
+            let keys = self.index.lock().unwrap().get(owner).cloned().unwrap_or_default();
+            found.retain(|key| keys.contains(key));
+        }
+        if self.is(Flaw::IndexKeepsFormerOwners) || self.is(Flaw::IndexKeepsOwnersOfExpiredRows) {
             let former = self.former_owners.lock().unwrap();
             found.extend(former.iter().filter(|(of, _)| of == owner).map(|(_, key)| *key));
         }
@@ -644,11 +784,16 @@ caught! {
     CreateTakesOverTombstones by create_conflicts_with_a_tombstone, every_field_comes_back;
     CreateConflictsWithExpiredRows by create_replaces_an_expired_row,
         take_expired_leaves_live_rows;
+    CreateOverExpiredRowsIsTwoSteps by concurrent_creates_over_an_expired_row_save_one;
+    CreateTakesExpiredRowsForItsOwn by create_replaces_an_expired_row_of_its_own_version;
     UpdateDoesNothing by update_replaces_the_version_it_expects, save_moves_the_expiry;
     UpdateMakesRows by update_never_makes_a_row, gone_stays_gone;
     UpdateIgnoresTheVersion by update_conflicts_with_another_version,
         concurrent_updates_of_a_version_save_one, compare_and_swap_loses_nothing;
     UpdateRevivesExpiredRows by update_does_not_revive_an_expired_row, save_moves_the_expiry;
+    UpdateConflictsWithExpiredRows by writes_at_another_version_of_an_expired_row_are_gone;
+    TouchConflictsWithExpiredRows by writes_at_another_version_of_an_expired_row_are_gone;
+    DestroyAtConflictsWithExpiredRows by writes_at_another_version_of_an_expired_row_are_gone;
     ConflictHasNoRecordOfItsOwn by create_conflicts_with_a_live_row, every_field_comes_back,
         compare_and_swap_loses_nothing;
     RepeatedCreateConflicts by a_repeated_create_is_one_write, a_repeated_write_undoes_no_touch;
@@ -656,6 +801,10 @@ caught! {
     RepeatedWriteShortens by a_repeated_write_undoes_no_touch,
         touched_rows_outlive_their_first_expiry;
     LoadReturnsExpiredRows by load_hides_an_expired_row, touch_does_not_revive_an_expired_row;
+    LoadIsTwoSteps by reads_return_no_mix_of_two_records;
+    RowsLiveForTenMinutes by rows_live_until_their_end, every_field_comes_back;
+    RowsLiveForHalfTheirLife by rows_live_until_their_end, every_field_comes_back;
+    PastEndsAreNever by a_record_saved_after_its_end_is_absent;
     SaveIsTwoSteps by concurrent_creates_save_one, concurrent_updates_of_a_version_save_one,
         compare_and_swap_loses_nothing, destroy_beats_racing_updates;
     SaveIsTwoWrites by a_dropped_create_leaves_all_or_nothing, a_dropped_update_leaves_old_or_new;
@@ -667,8 +816,11 @@ caught! {
     TouchShortens by touch_never_shortens, touched_rows_outlive_their_first_expiry;
     TouchMakesRows by touch_never_makes_a_row, gone_stays_gone;
     TouchIgnoresTheVersion by touch_conflicts_with_another_version, touch_leaves_the_row_writable;
-    TouchWritesBack by touch_undoes_no_racing_update, touch_revives_no_destroyed_row;
+    TouchWritesBack by touch_undoes_no_racing_update, touch_revives_no_destroyed_row,
+        concurrent_touches_keep_the_latest_end;
     TouchLosesTheOwner by touch_moves_only_the_expiry, a_dropped_touch_leaves_a_whole_row;
+    TouchIsTwoSteps by concurrent_touches_keep_the_latest_end;
+    TouchIgnoresTombstones by tombstones_are_touched_and_destroyed_like_rows;
     DeleteExpiredDeletesAll by delete_expired_leaves_live_rows, delete_expired_respects_its_limit;
     DeleteExpiredDeletesNothing by delete_expired_deletes_expired_rows,
         delete_expired_leaves_live_rows;
@@ -676,9 +828,14 @@ caught! {
         delete_expired_deletes_expired_rows;
     DeleteExpiredForgetsTouches by delete_expired_leaves_live_rows,
         touched_rows_outlive_their_first_expiry;
+    DeleteExpiredIsTwoSteps by a_row_created_during_a_cleanup_stays;
     IndexKeepsFormerOwners by the_owner_index_follows_the_row, the_owner_index_forgets_ended_rows;
     IndexKeepsExpiredRows by find_by_owner_hides_expired_rows,
         touched_rows_outlive_their_first_expiry;
+    IndexKeepsOwnersOfExpiredRows by the_owner_index_forgets_replaced_expired_rows;
+    IndexForgetsUpdates by updated_rows_outlive_their_first_expiry;
+    IndexIsTwoSteps by the_owner_index_follows_concurrent_writes,
+        a_dropped_create_leaves_all_or_nothing, a_dropped_update_leaves_old_or_new;
     DestroyByOwnerIgnoresKeep by destroy_by_owner_keeps_the_one_it_is_told_to,
         a_dropped_destroy_by_owner_leaves_whole_rows;
     DestroyByOwnerMiscounts by destroy_by_owner_ends_every_session,
@@ -696,6 +853,7 @@ caught! {
         update_conflicts_with_another_version;
     DestroyAtDoesNothing by destroy_at_removes_the_version_it_expects,
         the_owner_index_forgets_ended_rows;
+    DestroyAtKeepsTombstones by tombstones_are_touched_and_destroyed_like_rows;
     FindsNobodyWithoutAnIndex by without_an_index_owners_are_unsupported,
         owners_are_found_by_their_rows;
     ListLosesTheLastOfAPage by list_returns_every_live_row, list_hides_rows_that_are_gone;
@@ -704,6 +862,8 @@ caught! {
     ListIsInOrderOfExpiry by list_misses_no_row_while_others_come_and_go;
     ListIgnoresItsLimit by list_returns_every_live_row, list_takes_any_cursor_and_limit;
     ListEndsAtAPageOfExpiredRows by list_hides_rows_that_are_gone;
+    ListEndsAtAPageOfOne by list_returns_every_row_in_pages_of_one;
+    ListForgetsUpdates by updated_rows_outlive_their_first_expiry;
     ListHasNoEnd by list_returns_every_live_row, list_hides_rows_that_are_gone;
     ListExpectsItsOwnCursors by list_takes_any_cursor_and_limit;
     ListsNothingWithoutSupport by without_a_list_it_is_unsupported, list_returns_every_live_row;
@@ -712,11 +872,14 @@ caught! {
     TakeExpiredTakesLiveRows by take_expired_leaves_live_rows, take_expired_returns_what_it_deletes;
     TakeExpiredForgetsTouches by take_expired_leaves_live_rows,
         touched_rows_outlive_their_first_expiry;
-    TakeExpiredIsTwoSteps by take_expired_gives_each_row_once;
+    TakeExpiredIsTwoSteps by take_expired_gives_each_row_once, a_row_created_during_a_cleanup_stays;
     TakeExpiredIgnoresItsLimit by take_expired_returns_what_it_deletes,
         take_expired_gives_each_row_once;
     TakeExpiredDropsTombstones by take_expired_returns_what_it_deletes,
         take_expired_gives_each_row_once;
+    TakeExpiredStopsAtUnreadableRows by take_expired_leaves_out_unreadable_rows;
+    TakeExpiredFailsAtUnreadableRows by take_expired_leaves_out_unreadable_rows;
+    TakeExpiredLeavesUnreadableRows by take_expired_leaves_out_unreadable_rows;
     TakesNothingWithoutSupport by without_taking_expired_rows_it_is_unsupported,
         take_expired_returns_what_it_deletes;
     EngineErrorIsNone by a_broken_engine_is_an_error, rows_are_back_when_the_engine_is;

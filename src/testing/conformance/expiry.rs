@@ -25,6 +25,17 @@ pub async fn create_replaces_an_expired_row(store: &StoreUnderTest) {
     store.holds(&key, &next, "loading what was created over an expired row").await;
 }
 
+/// [`Write::Create`] over an expired row writes, even if that row has the version of the record.
+pub async fn create_replaces_an_expired_row_of_its_own_version(store: &StoreUnderTest) {
+    let record = store.brief_record().payload("again").build();
+    let key = store.expired(&record).await;
+    let again = record.with_expires_at(store.later());
+    let create = store.save(&key, &again, Write::Create).await;
+    saved(create, "creating over an expired row of the same version");
+    let doing = "loading what was created over an expired row of the same version";
+    store.holds(&key, &again, doing).await;
+}
+
 /// [`Write::Update`] of an expired row is `Gone`, also at the version of the row and with the row's own version.
 pub async fn update_does_not_revive_an_expired_row(store: &StoreUnderTest) {
     let record = store.brief_record().build();
@@ -45,6 +56,19 @@ pub async fn touch_does_not_revive_an_expired_row(store: &StoreUnderTest) {
     let key = store.expired(&record).await;
     gone(store.touch(&key, record.version(), store.later()).await, "touching an expired row");
     store.absent(&key, "loading an expired row after a touch").await;
+}
+
+/// An expired row is no `Conflict`: an update, a touch and a `destroy_at` at another version are `Gone`.
+pub async fn writes_at_another_version_of_an_expired_row_are_gone(store: &StoreUnderTest) {
+    let key = store.expired(&store.brief_record().build()).await;
+    let (other, late) = (store.record().build(), store.record().payload("late").build());
+    let updated = store.save(&key, &late, update(&other)).await;
+    gone(updated, "updating an expired row at another version");
+    let touched = store.touch(&key, other.version(), store.later()).await;
+    gone(touched, "touching an expired row at another version");
+    let destroyed = store.destroy_at(&key, other.version()).await;
+    gone(destroyed, "destroying an expired row at another version");
+    store.absent(&key, "loading an expired row after writes at another version").await;
 }
 
 /// `destroy` of an expired row is `Ok`.
@@ -104,6 +128,30 @@ pub async fn touched_rows_outlive_their_first_expiry(store: &StoreUnderTest) {
     }
     answered(store.delete_expired(1000).await, "deleting expired rows after a touch");
     store.found(&key, "loading a touched row after expired rows were deleted").await;
+}
+
+/// A row that an update gave a later expiry still exists after its first expiry, also in the list and for its owner.
+pub async fn updated_rows_outlive_their_first_expiry(store: &StoreUnderTest) {
+    let owner = any_owner();
+    let brief = store.brief_record().owner(owner).build();
+    let long = store.record().owner(owner).payload("long").build();
+    let key = store.created(&brief).await;
+    saved(store.save(&key, &long, update(&brief)).await, "updating a row that expires soon");
+    store.pass_soon().await;
+    store.holds(&key, &long, "loading an updated row after its first expiry").await;
+    if store.lists_sessions() {
+        let listed = all_pages(store, 1000, async |_| {}).await;
+        assert!(listed.contains(&key), "list left out an updated row after its first expiry");
+    }
+    if store.indexes_owners() {
+        let found = store.find_by_owner(&owner).await;
+        let found = answered(found, "finding an updated row by its owner");
+        assert_eq!(found, [key], "an owner whose row was updated, after its first expiry");
+        let ended = store.destroy_by_owner(&owner, None).await;
+        let ended = answered(ended, "destroying an updated row by its owner");
+        assert_eq!(ended, 1, "destroy_by_owner counts an updated row after its first expiry");
+        store.absent(&key, "loading an updated row after destroy_by_owner").await;
+    }
 }
 
 /// The expiry of an update becomes the expiry of the row, even if it is earlier.

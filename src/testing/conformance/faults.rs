@@ -4,6 +4,7 @@
 //! [`damage_with`](StoreUnderTest::damage_with).
 
 use std::{
+    collections::BTreeSet,
     fmt::Debug,
     future::{Future, poll_fn},
     pin::pin,
@@ -14,6 +15,7 @@ use std::{
 use super::{
     Fault, StoreUnderTest, any_key, any_owner,
     expect::{an_hour_after, answered, saved, update},
+    listing::all_expired,
     parallel::sleep,
 };
 use crate::{error::StoreError, id::StoreKey, store::Write};
@@ -171,6 +173,37 @@ pub async fn an_unreadable_row_can_be_destroyed(store: &StoreUnderTest) {
     store.absent(&key, "loading after an unreadable row was destroyed").await;
     saved(store.save(&key, &next, Write::Create).await, "creating after an unreadable row");
     store.holds(&key, &next, "loading what was created after an unreadable row").await;
+}
+
+/// `take_expired` deletes expired rows that are no record, leaves them out, and returns all others.
+pub async fn take_expired_leaves_out_unreadable_rows(store: &StoreUnderTest) {
+    let Some(damage) = store.damage.as_ref().filter(|_| store.returns_expired()) else {
+        return;
+    };
+    for limit in [1, 3] {
+        let mut readable = BTreeSet::new();
+        let record = store.brief_record().build();
+        // Whole pages of the one and of the other, and pages of both.
+        for is_unreadable in [true, true, true, true, false, true, false, false, true, false] {
+            let key = store.created(&record).await;
+            if is_unreadable {
+                damage(key).await;
+            } else {
+                readable.insert(key);
+            }
+        }
+        store.pass_soon().await;
+        let taken = all_expired(&**store, limit).await;
+        let taken: BTreeSet<StoreKey> = taken.into_iter().map(|(key, _)| key).collect();
+        let missed = readable.difference(&taken).count();
+        assert_eq!(
+            missed, 0,
+            "take_expired({limit}) returned an empty page before {missed} of the rows behind unreadable ones"
+        );
+        let deleted = store.delete_expired(1000).await;
+        let deleted = answered(deleted, "deleting expired rows after unreadable ones were taken");
+        assert_eq!(deleted, 0, "take_expired({limit}) left unreadable rows behind");
+    }
 }
 
 #[track_caller]

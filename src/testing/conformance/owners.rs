@@ -126,6 +126,24 @@ pub async fn the_owner_index_forgets_ended_rows(store: &StoreUnderTest) {
     assert_eq!(found, BTreeSet::from([kept]), "an owner whose former key holds another's row");
 }
 
+/// If a create replaces an expired row, the former owner has nothing to do with the new row.
+pub async fn the_owner_index_forgets_replaced_expired_rows(store: &StoreUnderTest) {
+    if !store.indexes_owners() {
+        return;
+    }
+    let (ada, bob) = (any_owner(), any_owner());
+    let key = store.expired(&store.brief_record().owner(ada).build()).await;
+    let of_bob = store.record().owner(bob).build();
+    saved(store.save(&key, &of_bob, Write::Create).await, "creating over an expired row");
+    let (row, none) = (BTreeSet::from([key]), BTreeSet::new());
+    assert_eq!(find(store, &ada).await, none, "the owner of an expired row that was replaced");
+    assert_eq!(find(store, &bob).await, row, "the owner of a row that replaced an expired one");
+    let ended = end_all(store, &ada, None).await;
+    assert_eq!(ended, 0, "destroy_by_owner counts a row that another owner has by now");
+    let doing = "loading a row after destroy_by_owner of an owner it had before it expired";
+    store.holds(&key, &of_bob, doing).await;
+}
+
 /// `destroy_by_owner` removes and counts every row of the owner, and no row of another owner.
 pub async fn destroy_by_owner_ends_every_session(store: &StoreUnderTest) {
     if !store.indexes_owners() {

@@ -16,7 +16,7 @@ use crate::{
 const WRITERS: usize = 8;
 
 /// A store can win a race by luck, so each race runs this often.
-const ROUNDS: usize = 25;
+pub(super) const ROUNDS: usize = 25;
 
 /// This often, a read of the index and the read of its rows meet a session that gets a new id in between.
 const REGENERATIONS: u32 = 100;
@@ -46,7 +46,12 @@ pub async fn concurrent_updates_of_a_version_save_one(store: &StoreUnderTest) {
     }
 }
 
-async fn one_of_many_is_saved(store: &StoreUnderTest, key: StoreKey, base: Option<Record>) {
+/// Writes several records at once, all over the row of `base`, or all where no live row is.
+pub(super) async fn one_of_many_is_saved(
+    store: &StoreUnderTest,
+    key: StoreKey,
+    base: Option<Record>,
+) {
     let write = if base.is_some() { "updates" } else { "creates" };
     let doing = format!("{WRITERS} concurrent {write}");
     let records: Vec<Record> =

@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use super::{
     StoreUnderTest, any_key, any_owner,
-    expect::{an_hour_after, conflict, gone, same, saved, update},
+    expect::{an_hour_after, answered, conflict, gone, same, saved, update},
+    parallel::in_parallel,
+    races::ROUNDS,
 };
-use crate::{expiry::IdleTimeout, store::Record};
+use crate::{
+    expiry::IdleTimeout,
+    store::{Record, SaveOutcome},
+};
 
 /// `touch` moves the expiry and nothing else. Only the version may change too.
 pub async fn touch_moves_only_the_expiry(store: &StoreUnderTest) {
@@ -65,4 +70,48 @@ pub async fn touch_leaves_the_row_writable(store: &StoreUnderTest) {
     let late = store.touch(&key, found.version(), an_hour_after(&next)).await;
     conflict(late, &next, "touching at the version before an update");
     store.holds(&key, &next, "loading after a touch that came too late").await;
+}
+
+/// Of several concurrent touches, the latest end that was answered `Saved` stays.
+pub async fn concurrent_touches_keep_the_latest_end(store: &StoreUnderTest) {
+    for _ in 0..ROUNDS {
+        let record = store.record().build();
+        let key = store.created(&record).await;
+        let minutes = [40, 20, 30, 10].map(|minutes| Duration::from_secs(minutes * 60));
+        let ends = minutes.map(|minutes| record.expires_at().saturating_add(minutes));
+        let touches = ends.map(|end| {
+            let (store, version) = (store.shared(), record.version());
+            async move { store.touch(&key, version, end).await }
+        });
+        let mut latest = record.expires_at();
+        for (end, answer) in ends.into_iter().zip(in_parallel(touches).await) {
+            match answered(answer, "touching a row that others touch") {
+                SaveOutcome::Saved => latest = latest.max(end),
+                // A touch may give the row another version.
+                SaveOutcome::Conflict(_) => {}
+                SaveOutcome::Gone => {
+                    panic!("a touch was answered Gone, though nobody destroyed the row")
+                }
+            }
+        }
+        let found = store.found(&key, "loading a row that was touched several times at once").await;
+        assert!(
+            found.expires_at() >= latest,
+            "a touch that raced others moved the expiry to an earlier time than one that was Saved"
+        );
+    }
+}
+
+/// `touch` moves the expiry of a tombstone, and `destroy_at` removes a tombstone at its version.
+pub async fn tombstones_are_touched_and_destroyed_like_rows(store: &StoreUnderTest) {
+    let tombstone = store.record().tombstone().build();
+    let key = store.created(&tombstone).await;
+    let later = an_hour_after(&tombstone);
+    saved(store.touch(&key, tombstone.version(), later).await, "touching a tombstone");
+    let found = store.found(&key, "loading a tombstone that was touched").await;
+    let wanted = Record { version: found.version(), ..tombstone.with_expires_at(later) };
+    same(&found, &wanted, "loading a tombstone that was touched");
+    let destroyed = store.destroy_at(&key, found.version()).await;
+    saved(destroyed, "destroying a tombstone at its version");
+    store.absent(&key, "loading a tombstone after destroy_at").await;
 }
