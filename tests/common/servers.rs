@@ -68,6 +68,26 @@ impl Server {
         let status =
             Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -{signal}");
+        if signal == "STOP" {
+            self.wait_until_stopped();
+        }
+    }
+
+    /// A process stops thread by thread, so the last one may still answer for a moment.
+    fn wait_until_stopped(&self) {
+        let threads = format!("/proc/{}/task", self.pid);
+        let is_stopped = |thread: fs::DirEntry| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state follows the name of the program.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        // Other systems than Linux have no such folder.
+        while let Ok(threads) = fs::read_dir(&threads) {
+            if threads.flatten().all(is_stopped) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Ends the process at once and keeps its folder.
