@@ -75,8 +75,9 @@ use crate::{
 ///
 /// Each attempt of a `tower::retry` inside this layer begins with the session as it was before the failed attempt.
 /// The changes that the attempt did not commit are dropped. Its commits and a recorded `destroy` stay. The layer
-/// recognizes only a policy that copies the request before every call. Put a retry loop of your own, or hedged
-/// requests, outside of this layer: each attempt then commits for itself.
+/// recognizes only a policy that copies the request before every call, and only if the failed attempt no longer holds
+/// its request, as a task may. Put a retry loop of your own, or hedged requests, outside of this layer: each attempt
+/// then commits for itself.
 ///
 /// [`guide::middleware`](crate::guide::middleware) has more on the order of layers.
 #[doc(alias("auto_commit", "middleware", "SessionManagerLayer"))]

@@ -67,11 +67,17 @@ impl Users {
 }
 
 /// Hashing takes some 20 milliseconds, in which a thread of the runtime should not be blocked.
+///
+/// The turn goes with the work, which goes on if the request is dropped.
 async fn hashing<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, JoinError> {
-    let _turn = HASHING.acquire().await;
-    spawn_blocking(work).await
+    let turn = HASHING.acquire().await;
+    spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    })
+    .await
 }
 
 async fn hash(password: &str) -> Result<String, HashError> {

@@ -333,6 +333,7 @@ impl Core {
         let (rows, owners) = self.rows_and_owners("destroy_of", owner)?;
         let is_meant = is_of(&owners);
         let row = match rows.load(&key).await {
+            Ok(None) => return Ok(false),
             Ok(row) => row,
             // The row does not tell its owner, but the index does.
             Err(StoreError::Corrupt | StoreError::Newer) => {

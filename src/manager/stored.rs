@@ -440,7 +440,7 @@ impl Core {
             return Err(self.gone(Some(live.key())));
         }
         let record = Record::clone(&live.record);
-        let record = Box::pin(self.with_latest_expiry(rows, live, record, extends)).await?;
+        let record = self.with_latest_expiry(rows, live, record, extends).await?;
         let session = StoredSession::new(live.key(), record, self.data_of(basis)?, self);
         let is_meant = |theirs: &Record| theirs.epoch == live.record.epoch;
         let expiry = Expiry::OfRequest { extends };

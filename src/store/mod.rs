@@ -74,7 +74,7 @@ pub enum Write<'a> {
     Create,
     /// A session is stored under the key, in the version of `loaded`.
     Update {
-        /// The record as it was loaded. The version alone decides. An engine that compares the whole row instead
+        /// The record as it was loaded, with its owner and its ends. The version alone decides. An engine that compares the whole row instead
         /// must also accept a row that [`touch`](SessionStore::touch) gave a later expiry.
         loaded: &'a Record,
     },

@@ -112,10 +112,9 @@ impl Cell {
         let (mut touches, mut result) = (wanted, Ok(()));
         while let Some(draft) = self.next_left(wanted, touches)? {
             turn.as_ref().ok_or(SessionError::Conflict)?;
-            let (has_end, has_more) =
-                (draft.basis.ending.is_some(), draft.basis.uncommitted.is_some());
+            let has_both = draft.basis.ending.is_some() && draft.basis.uncommitted.is_some();
             let committed = Box::pin(self.commit_onto(draft)).await;
-            if committed.is_err() && has_end && has_more {
+            if committed.is_err() && has_both {
                 // The session ends although the data of the next one cannot be saved.
                 lock(&self.state).forget_uncommitted();
                 result = committed;
